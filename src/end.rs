@@ -1,0 +1,353 @@
+//! What every end is: one owned, close-on-exec descriptor that the ledger knows. And what may be given to a process.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::{FileType, OFlags};
+
+use crate::sys::ledger::{self, Entry};
+use crate::sys::{self, Errno};
+use crate::{Error, Result};
+
+/// One descriptor, owned. The fields are dropped in their order: the entry goes before the descriptor is closed.
+pub(crate) struct End {
+    entry: Entry,
+    fd: OwnedFd,
+}
+
+impl End {
+    /// Takes over a descriptor that was just made, close-on-exec.
+    ///
+    /// A process that was started with 0, 1 or 2 closed would get these numbers, and `println!` would write into the
+    /// pipe: they are left free.
+    pub(crate) fn new(fd: OwnedFd) -> Result<Self> {
+        let fd = if fd.as_raw_fd() > 2 {
+            fd
+        } else {
+            sys::descriptor::duplicate(fd.as_fd()).map_err(|errno| Error::system("fcntl", errno))?
+        };
+        Ok(Self::own(fd))
+    }
+
+    /// Takes over a descriptor that somebody else made, and keeps its number.
+    pub(crate) fn adopt(fd: OwnedFd) -> Self {
+        // Fails only where the number is not open at all, and then every use of the end says so.
+        let _ = sys::descriptor::set_close_on_exec(fd.as_fd());
+        Self::own(fd)
+    }
+
+    fn own(fd: OwnedFd) -> Self {
+        Self { entry: Entry::new(fd.as_raw_fd()), fd }
+    }
+
+    /// The descriptor, which is no end any more.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        let Self { entry, fd } = self;
+        drop(entry);
+        fd
+    }
+
+    pub(crate) fn close(self) -> Result<()> {
+        sys::descriptor::close(self.into_fd()).map_err(|errno| Error::system("close", errno))
+    }
+
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        // An inert descriptor can be duplicated like any other.
+        self.check_given()?;
+        let fd = sys::descriptor::duplicate(self.as_fd()).map_err(|errno| self.error("fcntl", errno))?;
+        Ok(Self::own(fd))
+    }
+
+    /// Fails if this process was not given the end.
+    pub(crate) fn check_given(&self) -> Result<()> {
+        if ledger::is_severed(self.fd.as_raw_fd()) { Err(Error::NotGiven) } else { Ok(()) }
+    }
+
+    /// What an errno means on this end. Every operation on a severed one is `EBADF`, so that looking for it costs
+    /// nothing where there is no error.
+    pub(crate) fn error(&self, call: &'static str, errno: Errno) -> Error {
+        match errno {
+            Errno::BADF if ledger::is_severed(self.fd.as_raw_fd()) => Error::NotGiven,
+            Errno::AGAIN => Error::WouldBlock,
+            // The last two: a connectionless peer that is gone, at the first send and at later ones.
+            Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN => Error::Closed,
+            Errno::CONNRESET => Error::Reset,
+            errno => Error::system(call, errno),
+        }
+    }
+}
+
+impl AsFd for End {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The number, and whether it is still the channel.
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.fd.as_raw_fd();
+        if ledger::is_severed(number) { write!(f, "{number} (not given)") } else { write!(f, "{number}") }
+    }
+}
+
+/// What a descriptor is, for [`Error::WrongKind`].
+pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<&'static str> {
+    let flags = rustix::fs::fcntl_getfl(fd).map_err(|errno| Error::system("fcntl", errno))?;
+    if flags.contains(OFlags::PATH) {
+        return Ok("a descriptor that is not open for anything (O_PATH)");
+    }
+    let mode = rustix::fs::fstat(fd).map_err(|errno| Error::system("fstat", errno))?.st_mode;
+    Ok(match (FileType::from_raw_mode(mode), flags & OFlags::RWMODE) {
+        (FileType::Fifo, OFlags::RDONLY) => READING_END,
+        (FileType::Fifo, OFlags::WRONLY) => WRITING_END,
+        (FileType::Fifo, _) => "a FIFO that is open both ways",
+        (FileType::RegularFile, _) => "a file",
+        (FileType::Directory, _) => "a directory",
+        (FileType::Socket, _) => SOCKET,
+        (FileType::CharacterDevice, _) => "a character device",
+        (FileType::BlockDevice, _) => "a block device",
+        _ => "something else",
+    })
+}
+
+/// What a socket is made of.
+pub(crate) const SOCKET: &str = "a socket";
+/// What a pipe's reader is made of.
+pub(crate) const READING_END: &str = "the reading end of a pipe";
+/// What a pipe's writer is made of.
+pub(crate) const WRITING_END: &str = "the writing end of a pipe";
+
+/// The conversions and the rest that every end has. An end is a structure with a field `end`, and a function
+/// `adopt(OwnedFd)` that takes a descriptor over without looking at it.
+macro_rules! end_traits {
+    ($($end:ident),*) => {$(
+        impl std::os::fd::AsFd for $end {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.end.as_fd()
+            }
+        }
+
+        impl std::os::fd::AsRawFd for $end {
+            fn as_raw_fd(&self) -> std::os::fd::RawFd {
+                self.end.as_fd().as_raw_fd()
+            }
+        }
+
+        impl std::os::fd::IntoRawFd for $end {
+            /// The number, close-on-exec as before, and the caller's to close.
+            fn into_raw_fd(self) -> std::os::fd::RawFd {
+                self.end.into_fd().into_raw_fd()
+            }
+        }
+
+        crate::sys::descriptor::from_raw_fd!($end);
+
+        impl From<$end> for std::os::fd::OwnedFd {
+            /// The descriptor, close-on-exec as before. It is no end any more: a fork does not sever it.
+            fn from(end: $end) -> Self {
+                end.end.into_fd()
+            }
+        }
+
+        impl From<$end> for std::process::Stdio {
+            /// For the standard input, output or error of a [`std::process::Command`].
+            ///
+            /// The `Command` keeps its copy until it is dropped, also after `spawn`: drop it, or the end of the stream
+            /// does not arrive.
+            fn from(end: $end) -> Self {
+                end.end.into_fd().into()
+            }
+        }
+
+        impl crate::Ends for $end {
+            fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
+                visit(std::os::fd::AsFd::as_fd(self));
+            }
+        }
+
+        impl std::fmt::Debug for $end {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_tuple(stringify!($end)).field(&self.end).finish()
+            }
+        }
+    )*};
+}
+pub(crate) use end_traits;
+
+/// A descriptor that could not be turned into an end, and why. The descriptor is given back, as it was.
+///
+/// # Examples
+///
+/// ```
+/// use std::fs::File;
+/// use std::os::fd::OwnedFd;
+///
+/// let file = OwnedFd::from(File::open("/dev/null")?);
+/// let refused = ipc::PipeReader::try_from(file).unwrap_err();
+/// assert!(matches!(refused.error, ipc::Error::WrongKind { .. }));
+/// let file = File::from(refused.fd); // still ours
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("the descriptor cannot become this end")]
+pub struct FromFdError {
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// What is wrong with it.
+    #[source]
+    pub error: Error,
+}
+
+impl From<FromFdError> for Error {
+    fn from(refused: FromFdError) -> Self {
+        refused.error
+    }
+}
+
+impl From<FromFdError> for io::Error {
+    fn from(refused: FromFdError) -> Self {
+        refused.error.into()
+    }
+}
+
+/// What can be given to another process: ends, and whatever is made of ends.
+///
+/// [`fork`](crate::fork()) moves one of these into the child and asks it which descriptors that are: the ends among them
+/// stay open there, and every other end of this crate is severed.
+///
+/// Every end of this crate is one, and `()` for none; tuples of up to twelve, arrays, `Vec`, `Option` and `Box` of them;
+/// and what else owns a descriptor: [`OwnedFd`], [`std::fs::File`], the standard library's pipes and sockets. A
+/// [`BorrowedFd`] lends: the descriptor is open in the child and stays open here.
+///
+/// # Examples
+///
+/// For a structure of your own, visit its parts:
+///
+/// ```
+/// use std::os::fd::BorrowedFd;
+///
+/// struct Worker {
+///     jobs: ipc::DatagramSocket,
+///     results: ipc::PipeWriter,
+/// }
+///
+/// impl ipc::Ends for Worker {
+///     fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+///         self.jobs.each(visit);
+///         self.results.each(visit);
+///     }
+/// }
+/// ```
+pub trait Ends {
+    /// Calls `visit` with each descriptor.
+    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>));
+}
+
+/// Whatever owns or borrows exactly one descriptor. The crate's own ends say so where they are defined.
+macro_rules! one_descriptor {
+    ($($owner:ty),* $(,)?) => {$(
+        impl Ends for $owner {
+            fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+                visit(self.as_fd());
+            }
+        }
+    )*};
+}
+
+one_descriptor!(
+    OwnedFd,
+    BorrowedFd<'_>,
+    std::fs::File,
+    std::io::PipeReader,
+    std::io::PipeWriter,
+    std::net::TcpListener,
+    std::net::TcpStream,
+    std::net::UdpSocket,
+    std::os::unix::net::UnixDatagram,
+    std::os::unix::net::UnixListener,
+    std::os::unix::net::UnixStream,
+);
+
+impl Ends for () {
+    fn each(&self, _: &mut dyn FnMut(BorrowedFd<'_>)) {}
+}
+
+impl<T: Ends + ?Sized> Ends for Box<T> {
+    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+        (**self).each(visit);
+    }
+}
+
+impl<T: Ends> Ends for Option<T> {
+    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.iter().for_each(|ends| ends.each(visit));
+    }
+}
+
+impl<T: Ends> Ends for [T] {
+    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.iter().for_each(|ends| ends.each(visit));
+    }
+}
+
+impl<T: Ends, const N: usize> Ends for [T; N] {
+    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.as_slice().each(visit);
+    }
+}
+
+impl<T: Ends> Ends for Vec<T> {
+    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.as_slice().each(visit);
+    }
+}
+
+macro_rules! tuples {
+    () => {};
+    ($first:ident $($rest:ident)*) => {
+        impl<$first: Ends, $($rest: Ends),*> Ends for ($first, $($rest,)*) {
+            fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+                #[allow(non_snake_case)]
+                let ($first, $($rest,)*) = self;
+                $first.each(visit);
+                $($rest.each(visit);)*
+            }
+        }
+        tuples!($($rest)*);
+    };
+}
+tuples!(A B C D E F G H I J K L);
+
+/// The numbers of what is given, in order. Fails if one of them is an end that this process was not given itself.
+pub(crate) fn numbers(ends: &(impl Ends + ?Sized)) -> Result<Vec<RawFd>> {
+    let mut numbers = Vec::new();
+    ends.each(&mut |fd| numbers.push(fd.as_raw_fd()));
+    if numbers.iter().any(|&number| ledger::is_severed(number)) {
+        return Err(Error::NotGiven);
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// How many ends of this crate this process holds. Never blocks.
+///
+/// Every open [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter) and
+/// [`DatagramSocket`](crate::DatagramSocket) counts as one; ends that were severed by a [`fork`](crate::fork()) do not,
+/// and neither does a descriptor that an end was turned into. Meant for tests and assertions: "nothing of mine is
+/// still open".
+///
+/// # Examples
+///
+/// ```
+/// let before = ipc::open_ends();
+/// let (reader, writer) = ipc::pipe()?;
+/// assert_eq!(ipc::open_ends(), before + 2);
+/// drop((reader, writer));
+/// assert_eq!(ipc::open_ends(), before);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn open_ends() -> usize {
+    ledger::live().count()
+}

@@ -1,0 +1,156 @@
+//! What can go wrong, one variant for each thing that a caller would do something different about.
+
+use std::io;
+
+use crate::sys::Errno;
+
+/// The result of this crate's calls: [`Error`] unless another error type is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that a call of this crate can fail with.
+///
+/// Calls retry `EINTR` themselves, so an interrupted call is never among these.
+///
+/// `?` turns an `Error` into an [`io::Error`] and back again without losing which one it was: the errno of
+/// [`System`](Error::System) is kept, every other variant gets the natural [`io::ErrorKind`] and travels inside the
+/// `io::Error`.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Write;
+///
+/// fn greet(mut writer: ipc::PipeWriter) -> Result<(), ipc::Error> {
+///     writer.write_all(b"hello")?; // an io::Error inside, an ipc::Error outside
+///     Ok(())
+/// }
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// drop(reader);
+/// assert!(matches!(greet(writer), Err(ipc::Error::Closed)));
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel said no. The name of the call and its errno are kept.
+    ///
+    /// `EAGAIN` from `fork`, which is the process limit, is one of these and not [`WouldBlock`](Error::WouldBlock).
+    #[error("{call} failed")]
+    System {
+        /// The system call, by the name of its manual page.
+        call: &'static str,
+        /// Its errno.
+        source: io::Error,
+    },
+
+    /// A `try_` call found nothing to read, or no room to write.
+    #[error("the call would have to wait")]
+    WouldBlock,
+
+    /// The deadline passed.
+    #[error("the time is up")]
+    TimedOut,
+
+    /// The other side is gone: nobody is left to read what would be written.
+    #[error("the other side is closed")]
+    Closed,
+
+    /// The peer of a socket went away with messages of ours that it had not read.
+    ///
+    /// Reported once, to one holder of the socket, and only after everything that the peer sent was received.
+    #[error("the peer went away with messages unread")]
+    Reset,
+
+    /// A received message was longer than the buffer. Nothing of it is lost: here it is, whole.
+    #[error("a message of {} bytes does not fit the buffer", message.len())]
+    BufferTooSmall {
+        /// The message, from its first byte to its last.
+        message: Vec<u8>,
+    },
+
+    /// A message is over the limit of its socket, or an atomic write over [`PIPE_BUF`](crate::PIPE_BUF).
+    /// Nothing was sent.
+    #[error("{len} bytes are more than the {max} that go in one piece")]
+    TooLong {
+        /// Bytes that were to be sent.
+        len: usize,
+        /// The most that could have been sent.
+        max: usize,
+    },
+
+    /// This end was not given to this process: it was severed when the process was forked.
+    #[error("this end was not given to this process when it was forked")]
+    NotGiven,
+
+    /// This process has more than one thread, so a fork of it would not be safe.
+    #[error("this process has {threads} threads, and only one with a single thread can be forked safely")]
+    MultiThreaded {
+        /// How many threads the kernel counts.
+        threads: usize,
+    },
+
+    /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it.
+    ///
+    /// The kernel would take the child away the moment it ends, with its status. Set `SIGCHLD` to its default, or to a
+    /// handler, before starting children.
+    #[error("SIGCHLD is ignored in this process, so a child could not be waited for")]
+    SigchldIgnored,
+
+    /// A descriptor is not what is asked for.
+    #[error("expected {expected}, found {found}")]
+    WrongKind {
+        /// What was asked for.
+        expected: &'static str,
+        /// What the descriptor is.
+        found: &'static str,
+    },
+}
+
+impl Error {
+    /// The error of a system call that has no more special name.
+    pub(crate) fn system(call: &'static str, errno: Errno) -> Self {
+        Error::System { call, source: errno.into() }
+    }
+
+    /// For `Read` and `Write`. An event loop meets `WouldBlock` all the time: it comes without a box.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Error::WouldBlock => io::ErrorKind::WouldBlock.into(),
+            error => error.into(),
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error {
+            Error::System { source, .. } => return source,
+            Error::WouldBlock => io::ErrorKind::WouldBlock,
+            Error::TimedOut => io::ErrorKind::TimedOut,
+            Error::Closed => io::ErrorKind::BrokenPipe,
+            Error::Reset => io::ErrorKind::ConnectionReset,
+            Error::BufferTooSmall { .. } | Error::TooLong { .. } | Error::WrongKind { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            Error::NotGiven => io::ErrorKind::PermissionDenied,
+            Error::MultiThreaded { .. } | Error::SigchldIgnored => io::ErrorKind::Unsupported,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// Finds our own error again inside an [`io::Error`]; any other becomes [`Error::System`] with the call `"io"`.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Error>() {
+            Ok(ours) => ours,
+            // What `Read` and `Write` of this crate answer, without a box around it.
+            Err(other) if other.get_ref().is_none() && other.raw_os_error().is_none() => match other.kind() {
+                io::ErrorKind::WouldBlock => Error::WouldBlock,
+                _ => Error::System { call: "io", source: other },
+            },
+            Err(other) => Error::System { call: "io", source: other },
+        }
+    }
+}

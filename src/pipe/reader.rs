@@ -1,0 +1,153 @@
+//! The end that is read.
+
+use std::io::{self, IoSliceMut, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::{End, Error, FromFdError, MOST_SLICES, READING_END, Result, Spin, pipe_end, sys};
+use crate::sys::poll::POLLIN;
+use crate::wait::Patience;
+
+/// The reading end of a [`pipe`](crate::pipe()).
+///
+/// [`Read`] blocks until there is something to read, and is `Ok(0)` at the end of the stream: when the last writer,
+/// in whatever process, is closed. It is implemented for `&PipeReader` too. Wrap it in a [`std::io::BufReader`] for
+/// lines.
+///
+/// Several may hold a reader of one pipe; every byte goes to one of them.
+///
+/// Reading into an empty buffer is `Ok(0)` and tells nothing.
+pub struct PipeReader {
+    pub(super) end: End,
+    spin: Spin,
+}
+
+pipe_end!(PipeReader, READING_END, io::PipeReader);
+
+impl PipeReader {
+    pub(super) fn new(end: End) -> Self {
+        Self { end, spin: Spin::default() }
+    }
+
+    pub(super) fn adopt(fd: OwnedFd) -> Self {
+        Self::new(End::adopt(fd))
+    }
+
+    /// Reads what is there, without blocking. `Ok(0)`: the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::WouldBlock`]: the pipe is empty, and a writer is left.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// preadv2(2) with `RWF_NOWAIT`, and vmsplice(2) where the kernel refuses that. `O_NONBLOCK`, which every holder of
+    /// the end would see, is not touched.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let mut buf = [0; 16];
+    /// assert!(matches!(reader.try_read(&mut buf), Err(ipc::Error::WouldBlock)));
+    /// drop(writer);
+    /// assert_eq!(reader.try_read(&mut buf)?, 0);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn try_read(&self, buf: &mut [u8]) -> Result<usize> {
+        self.read_with(buf, Patience::None)
+    }
+
+    /// Blocks until there is something to read, the stream ends (`Ok(0)`), or the time is up.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
+    /// and when another reader of the pipe takes what this one was woken for.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::TimedOut`]: the time is up. Nothing was read.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// As [`try_read`](Self::try_read), and ppoll(2). A hostile writer can hold the pipe's lock inside the kernel (with
+    /// userfaultfd(2) or FUSE), and then a deadline passes unseen: from a peer that is not trusted, receive messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (reader, _writer) = ipc::pipe()?;
+    /// let late = reader.read_timeout(&mut [0; 16], Duration::from_millis(10));
+    /// assert!(matches!(late, Err(ipc::Error::TimedOut)));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn read_timeout(&self, buf: &mut [u8], timeout: Duration) -> Result<usize> {
+        self.read_with(buf, Patience::timeout(timeout))
+    }
+
+    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let fd = self.end.as_fd();
+        patience.persist(&self.end, &self.spin, "read", POLLIN, |wait| match wait {
+            true => rustix::io::read(fd, &mut *buf),
+            false => sys::pipe::read_nowait(fd, &mut [IoSliceMut::new(buf)]),
+        })
+    }
+
+    /// How many bytes could be read now. Never blocks.
+    ///
+    /// 0 says nothing about the end of the stream: [`try_read`](Self::try_read) does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// `FIONREAD` (ioctl_tty.2).
+    pub fn available(&self) -> Result<usize> {
+        sys::pipe::available(&self.end).map_err(|errno| self.end.error("ioctl", errno))
+    }
+
+    /// Another end with the settings of this one.
+    fn with_end(&self, end: End) -> Self {
+        Self { end, spin: self.spin.clone() }
+    }
+}
+
+/// Blocks until there is something to read, or the stream ends. See [`PipeReader`].
+impl Read for PipeReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+}
+
+/// Blocks until there is something to read, or the stream ends. See [`PipeReader`].
+impl Read for &PipeReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_with(buf, Patience::Blocking).map_err(Error::into_io)
+    }
+
+    /// More than 1024 slices are read as the first 1024.
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        // Empty ones first would leave no room for a byte, and 0 would look like the end.
+        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else { return Ok(0) };
+        let last = bufs.len().min(first + MOST_SLICES);
+        let bufs = &mut bufs[first..last];
+        let fd = self.end.as_fd();
+        let read = Patience::Blocking.persist(&self.end, &self.spin, "readv", POLLIN, |wait| match wait {
+            true => rustix::io::readv(fd, bufs),
+            false => sys::pipe::read_nowait(fd, bufs),
+        });
+        read.map_err(Error::into_io)
+    }
+}

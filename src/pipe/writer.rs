@@ -1,0 +1,262 @@
+//! The end that is written.
+
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::{End, Error, FromFdError, MOST_SLICES, PIPE_BUF, Result, Spin, WRITING_END, pipe_end, sys};
+use crate::sys::pipe::NowaitWrite;
+use crate::sys::poll::{POLLERR, POLLOUT};
+use crate::sys::signal::Sigpipe;
+use crate::wait::{Patience, is_ready};
+
+/// Writes are cut to this unless [`PipeWriter::set_cut`] says otherwise.
+const CUT: usize = 8 << 10;
+
+/// The writing end of a [`pipe`](crate::pipe()).
+///
+/// [`Write`] blocks while the pipe is full, and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when no reader is
+/// left, in whatever process; `SIGPIPE` is never raised. It is implemented for `&PipeWriter` too. There is nothing to
+/// flush: what `write` took is in the pipe.
+///
+/// # Long writes are cut
+///
+/// One `write` puts at most 8 KiB into the pipe and returns a short count, as `Write` allows; `write_all` goes on with the
+/// rest. Through a longer write the kernel holds the pipe's lock while the reader waits for it, so that the two take turns
+/// instead of running side by side: cut, large data passes between two cores several times as fast.
+/// [`set_cut`](Self::set_cut) sets another length.
+///
+/// # Several writers
+///
+/// Up to [`PIPE_BUF`] bytes of one write stay together. `write_all` of more is several writes, and other writers' bytes
+/// may come between them: use [`write_atomic`](Self::write_atomic) for records of several writers, or give each a pipe.
+pub struct PipeWriter {
+    pub(super) end: End,
+    spin: Spin,
+    cut: usize,
+    sigpipe: Sigpipe,
+}
+
+pipe_end!(PipeWriter, WRITING_END, io::PipeWriter);
+
+impl PipeWriter {
+    pub(super) fn new(end: End) -> Self {
+        Self { end, spin: Spin::default(), cut: CUT, sigpipe: Sigpipe::look() }
+    }
+
+    pub(super) fn adopt(fd: OwnedFd) -> Self {
+        Self::new(End::adopt(fd))
+    }
+
+    /// Writes what there is room for, without blocking, and says how much that was.
+    ///
+    /// Up to [`PIPE_BUF`] bytes go in whole or not at all. An empty buffer is `Ok(0)` and tells nothing.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::WouldBlock`]: the pipe is too full.
+    /// - [`Error::Closed`]: no reader is left.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: see Platform.
+    ///
+    /// # Platform
+    ///
+    /// pwritev2(2) with `RWF_NOWAIT`. Where the kernel refuses that, the bytes are put into a private pipe and moved over
+    /// with splice(2), which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of the end
+    /// would see, is not touched.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (reader, writer) = ipc::pipe()?;
+    /// while writer.try_write(&[0; 1024]).is_ok() {}
+    /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::WouldBlock)));
+    /// drop(reader);
+    /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::Closed)));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn try_write(&self, buf: &[u8]) -> Result<usize> {
+        self.write_with(self.cut(buf), Patience::None)
+    }
+
+    /// Blocks until there is room or the time is up, and writes what there is room for then: it returns at the first
+    /// progress, with how much went in.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
+    /// and when another writer takes the room. Up to [`PIPE_BUF`] bytes go in whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::TimedOut`]: the time is up. Nothing was written.
+    /// - [`Error::Closed`]: no reader is left.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: as for [`try_write`](Self::try_write).
+    ///
+    /// # Platform
+    ///
+    /// As [`try_write`](Self::try_write), and ppoll(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (_reader, writer) = ipc::pipe()?;
+    /// assert_eq!(writer.write_timeout(b"hello", Duration::from_secs(1))?, 5);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn write_timeout(&self, buf: &[u8], timeout: Duration) -> Result<usize> {
+        self.write_with(self.cut(buf), Patience::timeout(timeout))
+    }
+
+    fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let (fd, sigpipe) = (self.end.as_fd(), self.sigpipe.now());
+        let mut write = NowaitWrite::new(buf, sigpipe);
+        patience.persist(&self.end, &self.spin, "write", POLLOUT, |wait| match wait {
+            true => sys::pipe::write(fd, buf, sigpipe),
+            false => write.attempt(fd),
+        })
+    }
+
+    /// Sets the length that longer writes are cut to, in bytes; [`usize::MAX`]: none is cut. 0 counts as 1.
+    ///
+    /// 8 KiB, as at first, is the best between two cores. Where reader and writer share one core, or only the writer has
+    /// work to do, whole writes are faster. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their
+    /// all-or-nothing; [`write_atomic`](Self::write_atomic) is never cut.
+    ///
+    /// The setting belongs to this value; it goes along into a child and into clones.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let (_reader, mut writer) = ipc::pipe()?;
+    /// assert_eq!(writer.write(&[0; 50_000])?, 8192);
+    /// writer.set_cut(usize::MAX);
+    /// assert_eq!(writer.write(&[0; 50_000])?, 50_000);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn set_cut(&mut self, bytes: usize) {
+        self.cut = bytes.max(1);
+    }
+
+    /// Blocks until there is room for all of `buf`, and writes it in one piece: no other writer's bytes come in between.
+    ///
+    /// The call for records that several writers put into one pipe.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::TooLong`]: `buf` is longer than [`PIPE_BUF`]. Nothing was written.
+    /// - [`Error::Closed`]: no reader is left.
+    /// - [`Error::WouldBlock`]: the pipe was made with [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK) and is too
+    ///   full.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// write(2); the promise is POSIX's (pipe.7).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_reader, writer) = ipc::pipe()?;
+    /// writer.write_atomic(b"one record\n")?;
+    /// let too_long = writer.write_atomic(&[0; ipc::PIPE_BUF + 1]);
+    /// assert!(matches!(too_long, Err(ipc::Error::TooLong { len: 4097, max: 4096 })));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn write_atomic(&self, buf: &[u8]) -> Result<()> {
+        if buf.len() > PIPE_BUF {
+            return Err(Error::TooLong { len: buf.len(), max: PIPE_BUF });
+        }
+        match self.write_with(buf, Patience::Blocking)? {
+            written if written == buf.len() => Ok(()),
+            // Not from a pipe, and from nothing that passes for one.
+            _ => Err(Error::System { call: "write", source: io::ErrorKind::WriteZero.into() }),
+        }
+    }
+
+    /// Whether no reader is left, so that a write would fail. Never blocks.
+    ///
+    /// The answer `false` may be out of date when it arrives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// poll(2): `POLLERR`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (reader, writer) = ipc::pipe()?;
+    /// assert!(!writer.is_closed()?);
+    /// drop(reader);
+    /// assert!(writer.is_closed()?);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn is_closed(&self) -> Result<bool> {
+        is_ready(&self.end, POLLERR)
+    }
+
+    /// Another end with the settings of this one.
+    fn with_end(&self, end: End) -> Self {
+        Self { end, spin: self.spin.clone(), cut: self.cut, sigpipe: self.sigpipe }
+    }
+
+    fn cut<'buf>(&self, buf: &'buf [u8]) -> &'buf [u8] {
+        &buf[..buf.len().min(self.cut)]
+    }
+}
+
+/// Blocks while the pipe is full. See [`PipeWriter`] for what becomes of long writes.
+impl Write for PipeWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Blocks while the pipe is full. See [`PipeWriter`] for what becomes of long writes.
+impl Write for &PipeWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_with(self.cut(buf), Patience::Blocking).map_err(Error::into_io)
+    }
+
+    /// Writes as many leading slices as fit the cut, or the beginning of the first; at most 1024 of them.
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else { return Ok(0) };
+        let bufs = &bufs[first..];
+        let mut room = self.cut;
+        let whole = bufs.iter().take(MOST_SLICES).take_while(|buf| {
+            let fits = buf.len() <= room;
+            room = room.saturating_sub(buf.len());
+            fits
+        });
+        match whole.count() {
+            0 | 1 => self.write(&bufs[0]),
+            count => {
+                let (fd, sigpipe) = (self.end.as_fd(), self.sigpipe.now());
+                let write = sys::retry(|| sys::pipe::write_vectored(fd, &bufs[..count], sigpipe));
+                write.map_err(|errno| self.end.error("writev", errno).into_io())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

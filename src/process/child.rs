@@ -1,0 +1,170 @@
+//! A child process, held by a pidfd.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+use crate::sys::{self, Errno};
+use crate::wait::{Wait, wait_any};
+use crate::{Error, Result};
+
+/// A process that this one started, by [`fork`](crate::fork()).
+///
+/// It is held by a pidfd, so that a signal or a wait never hits a stranger who got the number later. As a descriptor it
+/// can be waited for together with ends: [`Wait::readable(&child)`](crate::Wait::readable) is ready when it has left.
+///
+/// **Dropping it neither kills nor waits**, but takes away the status of a child that has already left. One that leaves
+/// later stays a zombie until this process ends: wait for it.
+///
+/// # Platform
+///
+/// pidfd_open(2), waitid(2) with `P_PIDFD`, pidfd_send_signal(2): Linux 5.4.
+pub struct Child {
+    id: u32,
+    pidfd: OwnedFd,
+    /// The kernel tells it once.
+    status: Mutex<Option<ExitStatus>>,
+}
+
+impl Child {
+    /// Takes a child over that was just started, and that nobody has waited for. One that cannot be held is ended.
+    pub(super) fn hold(pid: Pid) -> Result<Self> {
+        match sys::process::pidfd(pid) {
+            Ok(pidfd) => Ok(Self { id: pid.as_raw_nonzero().get().unsigned_abs(), pidfd, status: Mutex::new(None) }),
+            Err(errno) => {
+                sys::process::kill_and_reap(pid);
+                Err(Error::system("pidfd_open", errno))
+            }
+        }
+    }
+
+    /// The number of the process. Never blocks.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Blocks until the child has left, and says how. Waiting again gives the same status.
+    ///
+    /// A child that waits for the end of a stream whose writer this process still holds does not leave: close it first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] with `ECHILD`: somebody else has waited for it, or the child is another process's (its parent's,
+    /// where this value came along in a fork).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let child = ipc::fork((), |()| 3_u8)?;
+    /// assert_eq!(child.wait()?.code(), Some(3));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn wait(&self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.wait_until_left(None)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// How the child has left, without blocking. `None`: it runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
+        let mut status = self.status();
+        if status.is_none() {
+            let reaped = sys::process::reap(self.pidfd.as_fd()).map_err(|errno| Error::system("waitid", errno))?;
+            *status = reaped.map(ExitStatus::from_raw);
+        }
+        Ok(*status)
+    }
+
+    /// Blocks until the child has left or the time is up, and says how it left. `None`: it runs.
+    ///
+    /// A timeout of zero looks once; [`Duration::MAX`] waits for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let child = ipc::fork(reader, |reader| reader.read_timeout(&mut [0], Duration::MAX).map(drop))?;
+    /// assert_eq!(child.wait_timeout(Duration::from_millis(10))?, None);
+    /// drop(writer); // the end of the stream
+    /// assert!(child.wait()?.success());
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
+        self.wait_until_left(Some(timeout))
+    }
+
+    /// Looks first, so that a status that is known, or an error, does not wait.
+    fn wait_until_left(&self, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
+        if let Some(status) = self.try_wait()? {
+            return Ok(Some(status));
+        }
+        wait_any(&mut [Wait::readable(self)], timeout)?;
+        self.try_wait()
+    }
+
+    /// Kills the child with `SIGKILL`, without blocking. [`wait`](Self::wait) for it afterwards.
+    ///
+    /// That it has already left is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] with `EPERM`: it runs as another user now.
+    pub fn kill(&self) -> Result<()> {
+        match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGKILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(Error::system("pidfd_send_signal", errno)),
+        }
+    }
+
+    /// Sends the child a signal, by its number, without blocking. 0 sends none, and only looks whether that would work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] with `ESRCH`: it has left and was waited for; with `EINVAL`: there is no such signal; with
+    /// `EPERM`: it runs as another user now.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        sys::process::send_signal(self.pidfd.as_fd(), signal).map_err(|errno| Error::system("pidfd_send_signal", errno))
+    }
+
+    fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
+        // Nothing panics while it is locked.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pidfd: readable when the child has left.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child").field("id", &self.id).field("status", &*self.status()).finish()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // One that runs goes on; an error would mean that somebody else has waited for it.
+        let _ = self.try_wait();
+    }
+}

@@ -1,0 +1,415 @@
+//! Forking: each end is open in exactly the process that it was given to.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::Child;
+use crate::end::{self, Ends};
+use crate::sys::descriptor::{Inert, table_limit};
+use crate::sys::process::{Permit, Side};
+use crate::sys::signal::{self, Mask};
+use crate::sys::{self, Errno, ledger};
+use crate::{Error, Result};
+
+/// Runs `child` in a new process, with the ends that it was given and with no other end of this crate. Does not wait for
+/// it.
+///
+/// The classic way to hang is to forget one of four: after a plain fork both processes hold both ends of a pipe, and the
+/// reader waits for a writer that it holds itself. Here an end goes to one process:
+///
+/// - **The given ends** are moved into the child. In this process they are closed when `fork` returns.
+/// - **Every other end** of this crate that this process holds is *severed* in the child, before `child` runs: the child's
+///   copy of the channel is closed, and a value that reached the child all the same, in a capture or in a frame of the
+///   stack, answers [`Error::NotGiven`] to every call. This process keeps its own.
+///
+/// **The child never returns** into the caller's frames. It leaves with what `child` returned ([`Outcome`]): `()` is
+/// status 0, a `u8` is that status, an `Err` is printed as `Error: …` and becomes 1, a panic is printed and becomes 101
+/// (with `panic = "abort"` it is `SIGABRT`). It flushes Rust's stdout and leaves with `_exit`: no destructors of the frames
+/// above, no `atexit` handlers.
+///
+/// Rust's stdout is flushed before the fork too, so that nothing is printed twice. Signals are held back until the severing
+/// is done, so that a handler in the child never meets an end of its parent's.
+///
+/// What is not an end of this crate stays open in the child, as always: files, std's sockets, descriptors that an end was
+/// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
+/// of another version of this crate in the same program.
+///
+/// # Errors
+///
+/// The error gives the ends back, and `?` turns it into [`Error`]. Nothing was started:
+///
+/// - [`Error::MultiThreaded`]: this process has a second thread. In the child, locks that another thread held would be held
+///   for ever, malloc's among them. Fork before starting threads.
+/// - [`Error::SigchldIgnored`]: the child could not be waited for.
+/// - [`Error::NotGiven`]: one of the ends was not given to this process itself.
+/// - [`Error::System`]: the process limit (`fork`, `EAGAIN`), no memory; no place for two descriptors that the fork needs
+///   (`EMFILE`), or an end whose number is over a limit that was lowered since (`dup3`, `EMFILE`); what was printed cannot
+///   be written (`write`).
+///
+/// # Platform
+///
+/// fork(2), dup3(2), open_tree(2) (Linux 5.2; a descriptor of `/dev/null` where it is refused), pidfd_open(2). Whether there
+/// is a second thread is asked of unshare(2) with `CLONE_THREAD`, which changes nothing, or of `/proc/self/task`; a thread
+/// that was joined is given up to 20 ms to be gone.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let (mut reader, writer) = ipc::pipe()?;
+/// let child = ipc::fork(writer, |mut writer| writer.write_all(b"hello from the child"))?;
+///
+/// let mut text = String::new();
+/// reader.read_to_string(&mut text)?; // ends: this process has no writer any more
+/// assert_eq!(text, "hello from the child");
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
+    Fork::new().run(ends, child)
+}
+
+/// As [`fork`], in a process that may have more than one thread.
+///
+/// # Safety
+///
+/// If there is another thread, `child` may only do what is async-signal-safe (signal-safety.7) until it leaves or starts a
+/// program: reading and writing ends is, allocating is not, and so neither is printing, nor returning an `Err`. Locks that
+/// another thread held stay locked in the child. (Rust's stdout and stderr are not among them: this call takes both before
+/// it forks, and so blocks while another thread holds one.)
+///
+/// An end that another thread is making at this moment may be missed by the severing.
+///
+/// # Errors
+///
+/// As [`fork`], but [`Error::MultiThreaded`]. Where another thread takes the last descriptor while the child is being
+/// started, the child is killed, and the error is `EMFILE` of `pidfd_open`.
+///
+/// # Examples
+///
+/// ```
+/// let (reader, writer) = ipc::pipe()?;
+/// // SAFETY: the child makes one system call and leaves.
+/// let child = unsafe { ipc::fork_unchecked(writer, |writer| u8::from(writer.write_atomic(b"!").is_err())) }?;
+/// assert!(child.wait()?.success());
+/// assert_eq!(reader.available()?, 1);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[allow(unsafe_code)] // unsafe by its nature
+pub unsafe fn fork_unchecked<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
+    // SAFETY: the caller's promise.
+    let permit = unsafe { Permit::promised() };
+    Fork::new().run_with(Ok(permit), ends, child)
+}
+
+/// Which process this is after [`fork_here`].
+#[derive(Debug)]
+pub enum Forked {
+    /// The one that forked, with its new child.
+    Parent(Child),
+    /// The new one.
+    Child,
+}
+
+/// The bare fork: both processes go on from here, and both hold all ends, to be closed by hand with `close`.
+///
+/// The four ends of a pipe are then really four, and every one that is forgotten keeps the stream from ending. [`fork`]
+/// does not have that trap.
+///
+/// # Safety
+///
+/// Everything on the stack exists twice afterwards, and guards run in both processes: a temporary directory is removed
+/// twice, a buffered writer writes its rest twice. The child must be ready for that, or leave with
+/// [`std::process::exit`], `abort`, or by starting a program.
+///
+/// # Errors
+///
+/// As [`fork`]; a process with a second thread is refused here too.
+///
+/// # Examples
+///
+/// ```
+/// use ipc::Forked;
+/// use std::io::{Read, Write};
+///
+/// let (mut reader, mut writer) = ipc::pipe()?;
+/// // SAFETY: the child leaves with exit, and nothing here has a guard.
+/// match unsafe { ipc::fork_here() }? {
+///     Forked::Child => {
+///         reader.close()?;
+///         writer.write_all(b"by hand")?;
+///         std::process::exit(0);
+///     }
+///     Forked::Parent(child) => {
+///         writer.close()?; // forgotten, the next read would wait for ever
+///         let mut text = String::new();
+///         reader.read_to_string(&mut text)?;
+///         assert_eq!(text, "by hand");
+///         child.wait()?;
+///     }
+/// }
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[allow(unsafe_code)] // unsafe by its nature
+pub unsafe fn fork_here() -> Result<Forked> {
+    Fork::new().keep_all().split(alone(), &())
+}
+
+/// A fork with options.
+///
+/// # Examples
+///
+/// ```
+/// let (reader, writer) = ipc::pipe()?;
+/// let child = ipc::Fork::new().die_with_parent().run(reader, |mut reader| {
+///     std::io::copy(&mut reader, &mut std::io::sink()).map(drop)
+/// })?;
+/// drop(writer);
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use = "nothing is started before `run`"]
+pub struct Fork {
+    die_with_parent: bool,
+    reset_signals: bool,
+    keep_all: bool,
+}
+
+impl Fork {
+    /// No option set: what [`fork`] does.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The child is killed with `SIGKILL` when the thread that forks it ends, however it ends.
+    ///
+    /// It does not go for the child's own children, and not after the child starts a program that changes its user
+    /// (prctl.2, `PR_SET_PDEATHSIG`).
+    pub fn die_with_parent(mut self) -> Self {
+        self.die_with_parent = true;
+        self
+    }
+
+    /// The child starts with every signal at its default and none blocked, as a shell starts a program.
+    ///
+    /// Writing to a pipe without a reader stays an error and no signal, though `SIGPIPE` is at its default then.
+    pub fn reset_signals(mut self) -> Self {
+        self.reset_signals = true;
+        self
+    }
+
+    /// No end is severed: the child holds what this process holds, besides what it is given.
+    pub fn keep_all(mut self) -> Self {
+        self.keep_all = true;
+        self
+    }
+
+    /// Forks, as [`fork`] does, with these options.
+    ///
+    /// # Errors
+    ///
+    /// As [`fork`].
+    pub fn run<E: Ends, R: Outcome>(self, ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
+        self.run_with(alone(), ends, child)
+    }
+
+    fn run_with<E: Ends, R: Outcome>(
+        self,
+        permit: Result<Permit>,
+        ends: E,
+        child: impl FnOnce(E) -> R,
+    ) -> Result<Child, ForkError<E>> {
+        match self.split(permit, &ends) {
+            Ok(Forked::Parent(child)) => Ok(child),
+            Ok(Forked::Child) => leave(|| child(ends).status()),
+            Err(error) => Err(ForkError { ends, error }),
+        }
+    }
+
+    /// The fork itself. Whatever can fail is done before it.
+    fn split(self, permit: Result<Permit>, given: &impl Ends) -> Result<Forked> {
+        let permit = permit?;
+        if signal::loses_children() {
+            return Err(Error::SigchldIgnored);
+        }
+        let given = end::numbers(given)?;
+        if !self.keep_all && ledger::others(&given).any(|number| number as u64 >= table_limit()) {
+            return Err(Error::system("dup3", Errno::MFILE));
+        }
+        // Also in the parent's table until it is replaced there by the child's pidfd.
+        let inert = Inert::new().map_err(|errno| Error::system("open", errno))?;
+        // Held over the fork: in a process with threads, the child could not take a lock that another thread has.
+        let mut stdout = io::stdout().lock();
+        let stderr = io::stderr().lock();
+        stdout.flush().map_err(|source| Error::System { call: "write", source })?;
+        let parent = sys::process::own_pid();
+        let mask = Mask::block_all();
+        match permit.fork() {
+            Ok(Side::Child) => {
+                if !self.keep_all && ledger::sever_others(&given, inert.fd.as_fd()).is_err() {
+                    sys::process::give_up("fork: an end could not be severed\n");
+                }
+                if self.die_with_parent && sys::process::die_with(parent).is_err() {
+                    sys::process::give_up("fork: die_with_parent was refused\n");
+                }
+                drop((inert, stdout, stderr));
+                if self.reset_signals {
+                    signal::reset_all();
+                    Mask::empty().restore();
+                } else {
+                    mask.restore();
+                }
+                Ok(Forked::Child)
+            }
+            Ok(Side::Parent(pid)) => {
+                drop((inert, stdout, stderr));
+                let child = Child::hold(pid);
+                mask.restore();
+                child.map(Forked::Parent)
+            }
+            Err(errno) => {
+                mask.restore();
+                Err(Error::system("fork", errno))
+            }
+        }
+    }
+}
+
+fn alone() -> Result<Permit> {
+    match Permit::alone() {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(threads)) => Err(Error::MultiThreaded { threads }),
+        Err(errno) => Err(Error::system("unshare", errno)),
+    }
+}
+
+/// The child's way out, and the only one.
+fn leave(child: impl FnOnce() -> u8) -> ! {
+    let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or_else(|panic| {
+        // The hook has printed it. Dropping it could run anything.
+        std::mem::forget(panic);
+        101
+    });
+    let status = match io::stdout().flush() {
+        Err(error) if status == 0 => Err::<(), _>(error).status(),
+        _ => status,
+    };
+    sys::process::exit(status)
+}
+
+/// What a child can return, and which exit status that is.
+///
+/// | returned | status |
+/// |---|---|
+/// | `()` | 0 |
+/// | a `u8` | that number |
+/// | `Ok` of one of these | as that one |
+/// | `Err` of anything that is `Debug` | 1, and `Error: …` on stderr |
+/// | nothing, as after `loop {}` (`!`) | – |
+pub trait Outcome {
+    /// The exit status; an error is printed.
+    fn status(self) -> u8;
+}
+
+impl Outcome for () {
+    fn status(self) -> u8 {
+        0
+    }
+}
+
+impl Outcome for u8 {
+    fn status(self) -> u8 {
+        self
+    }
+}
+
+impl<T: Outcome, E: fmt::Debug> Outcome for Result<T, E> {
+    fn status(self) -> u8 {
+        match self {
+            Ok(outcome) => outcome.status(),
+            Err(error) => {
+                // Where stderr is closed there is nobody to tell, and the status says it.
+                let _ = writeln!(io::stderr(), "Error: {error:?}");
+                1
+            }
+        }
+    }
+}
+
+/// `!` cannot be written here in stable Rust, but it is what such a function returns.
+mod never {
+    pub trait Returns {
+        type Output;
+    }
+}
+use never::Returns;
+
+impl<R> Returns for fn() -> R {
+    type Output = R;
+}
+
+impl Outcome for <fn() -> ! as Returns>::Output {
+    fn status(self) -> u8 {
+        self
+    }
+}
+
+/// A fork that did not happen, and why. The ends are given back.
+///
+/// `?` turns it into [`Error`], [`io::Error`] or `Box<dyn Error>`, whatever the ends are.
+///
+/// # Examples
+///
+/// ```
+/// // A second thread: this process cannot be forked.
+/// let (stop, wait) = std::sync::mpsc::channel::<()>();
+/// let thread = std::thread::spawn(move || wait.recv());
+///
+/// let (_reader, writer) = ipc::pipe()?;
+/// let refused = ipc::fork(writer, |_writer| ()).unwrap_err();
+/// assert!(matches!(refused.error, ipc::Error::MultiThreaded { threads: 2.. }));
+/// let writer = refused.ends; // still open, still ours
+/// # drop((stop, writer));
+/// # thread.join().unwrap().unwrap_err();
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub struct ForkError<E> {
+    /// What was to be given to the child.
+    pub ends: E,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl<E> fmt::Debug for ForkError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForkError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Display for ForkError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the process could not be forked")
+    }
+}
+
+impl<E> std::error::Error for ForkError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<E> From<ForkError<E>> for Error {
+    fn from(refused: ForkError<E>) -> Self {
+        refused.error
+    }
+}
+
+impl<E> From<ForkError<E>> for io::Error {
+    fn from(refused: ForkError<E>) -> Self {
+        refused.error.into()
+    }
+}

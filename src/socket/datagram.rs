@@ -1,0 +1,491 @@
+//! Messages between two processes: each arrives whole, in order, or the error has it.
+
+use std::io::IoSlice;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketType};
+
+use super::{Credentials, with_spill};
+use crate::end::{self, End, FromFdError, end_traits};
+use crate::sys::poll::{POLLIN, POLLOUT};
+use crate::sys::{self, Errno};
+use crate::wait::{Patience, Spin};
+use crate::{Error, Result};
+
+/// More parts than this in one call the kernel refuses (`IOV_MAX`, readv.2).
+const MOST_PARTS: usize = 1024;
+
+bitflags::bitflags! {
+    /// What [`datagram_pair_with`] can do differently.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct DatagramFlags: u32 {
+        /// Sockets of the type `SOCK_DGRAM` instead of `SOCK_SEQPACKET`.
+        ///
+        /// It gives up what makes a pair safe to wait on: **nobody is told that the peer is gone**. A blocking `recv`
+        /// from a dead peer waits for ever, [`wait_any`](crate::wait_any) shows nothing, and only a `send` fails, with
+        /// [`Error::Closed`]. Use it where a program on the other side insists on that type.
+        const CONNECTIONLESS = 1;
+    }
+}
+
+/// Two connected ends for messages, as [`datagram_pair`] makes them. Both ends are alike: the names say who keeps which.
+///
+/// # Examples
+///
+/// ```
+/// let ipc::DatagramPair { parent, child } = ipc::datagram_pair()?;
+/// parent.send(b"ping")?;
+/// assert_eq!(child.recv_vec()?.as_deref(), Some(&b"ping"[..]));
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct DatagramPair {
+    /// For the process that makes the pair.
+    pub parent: DatagramSocket,
+    /// For the other one.
+    pub child: DatagramSocket,
+}
+
+/// Makes a pair of connected sockets for messages, both ways. Never blocks.
+///
+/// The contract of the pair:
+///
+/// - **A message is whole.** What one `send` takes, one `recv` returns: never cut, never joined with the next, in
+///   order. A message that the buffer is too short for comes back inside [`Error::BufferTooSmall`].
+/// - **Sending** blocks while the peer's queue is full (some hundreds of small messages, or fewer large ones).
+/// - **Receiving** blocks while the queue is empty and the peer is open, in any process. When the peer is gone, what it
+///   sent can be received, and then `recv` is `None`. An empty message is `Some(0)`: the two are never mixed up.
+/// - **Sizes**: up to [`max_message`](DatagramSocket::max_message) bytes, usually about 200 KiB; a longer message is
+///   [`Error::TooLong`], and nothing of it is sent.
+///
+/// Both ends are close-on-exec, and after a [`fork`](crate::fork()) open only in the process that they were given to.
+///
+/// # Errors
+///
+/// [`Error::System`] if the process or the system has no descriptors left (`EMFILE`, `ENFILE`).
+///
+/// # Platform
+///
+/// socketpair(2) with `SOCK_SEQPACKET`, the one kind of unix socket that keeps messages apart and says when the peer is
+/// gone (unix.7). `SO_PASSCRED` is set, so that an empty message can be told from the end.
+///
+/// # Examples
+///
+/// ```
+/// let pair = ipc::datagram_pair()?;
+/// let child = ipc::fork(pair.child, |socket| -> ipc::Result<()> {
+///     while let Some(order) = socket.recv_vec()? {
+///         socket.send(&order.to_ascii_uppercase())?;
+///     }
+///     Ok(()) // the parent has closed its end
+/// })?;
+///
+/// pair.parent.send(b"louder")?;
+/// let mut answer = [0; 64];
+/// let len = pair.parent.recv(&mut answer)?.expect("the child is there");
+/// assert_eq!(&answer[..len], b"LOUDER");
+///
+/// drop(pair.parent);
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn datagram_pair() -> Result<DatagramPair> {
+    datagram_pair_with(DatagramFlags::empty())
+}
+
+/// Makes a pair with [`DatagramFlags`]. Never blocks. Everything else is as [`datagram_pair`] says.
+///
+/// # Errors
+///
+/// As for [`datagram_pair`].
+pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
+    let kind = match flags.contains(DatagramFlags::CONNECTIONLESS) {
+        true => SocketType::DGRAM,
+        false => SocketType::SEQPACKET,
+    };
+    let (parent, child) = sys::socket::pair(kind).map_err(|errno| Error::system("socketpair", errno))?;
+    Ok(DatagramPair { parent: DatagramSocket::new(End::new(parent)?)?, child: DatagramSocket::new(End::new(child)?)? })
+}
+
+/// One end of a [`datagram_pair`]: sends and receives whole messages.
+///
+/// All calls take `&self`, so that one thread or process can send while another receives.
+pub struct DatagramSocket {
+    end: End,
+    spin: Spin,
+    /// The kernel has said that messages of ours were lost, which it says once, and before it hands out what the peer
+    /// had sent. It is passed on after that.
+    reset: AtomicBool,
+}
+
+end_traits!(DatagramSocket);
+
+impl DatagramSocket {
+    fn new(end: End) -> Result<Self> {
+        sys::socket::mark_messages(end.as_fd()).map_err(|errno| Error::system("setsockopt", errno))?;
+        Ok(Self::with_end(end, Spin::default()))
+    }
+
+    fn adopt(fd: OwnedFd) -> Self {
+        // What is not a socket says so at every call.
+        let _ = sys::socket::mark_messages(fd.as_fd());
+        Self::with_end(End::adopt(fd), Spin::default())
+    }
+
+    fn with_end(end: End, spin: Spin) -> Self {
+        Self { end, spin, reset: AtomicBool::new(false) }
+    }
+
+    /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::TooLong`]: longer than [`max_message`](Self::max_message).
+    /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the kernel has no memory for it (`ENOBUFS`).
+    ///
+    /// # Platform
+    ///
+    /// send(2) with `MSG_NOSIGNAL`.
+    pub fn send(&self, message: &[u8]) -> Result<()> {
+        self.deliver(message.len(), Patience::Blocking, |fd, wait| sys::socket::send(fd, message, wait))
+    }
+
+    /// Sends the message without blocking: all of it, or an error and nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: the peer's queue is full; and as [`send`](Self::send).
+    pub fn try_send(&self, message: &[u8]) -> Result<()> {
+        self.deliver(message.len(), Patience::None, |fd, wait| sys::socket::send(fd, message, wait))
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the message: all of it, or an error
+    /// and nothing.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`send`](Self::send).
+    ///
+    /// # Platform
+    ///
+    /// send(2) with `MSG_DONTWAIT`, and ppoll(2). `O_NONBLOCK` is not touched.
+    pub fn send_timeout(&self, message: &[u8], timeout: Duration) -> Result<()> {
+        let patience = Patience::timeout(timeout);
+        self.deliver(message.len(), patience, |fd, wait| sys::socket::send(fd, message, wait))
+    }
+
+    /// Blocks until there is room in the peer's queue, and sends one message that is made of several parts.
+    ///
+    /// However many parts there are, it is one message: all of it, or an error and nothing. More than 1024 are copied
+    /// together first.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    ///
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.send_vectored(&[IoSlice::new(b"head "), IoSlice::new(b"body")])?;
+    /// assert_eq!(pair.child.recv_vec()?.as_deref(), Some(&b"head body"[..]));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn send_vectored(&self, parts: &[IoSlice<'_>]) -> Result<()> {
+        if parts.len() > MOST_PARTS {
+            let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+            return self.send(&parts.concat());
+        }
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.deliver(len, Patience::Blocking, |fd, wait| sys::socket::send_vectored(fd, parts, wait))
+    }
+
+    fn deliver(
+        &self,
+        len: usize,
+        patience: Patience,
+        send: impl Fn(BorrowedFd<'_>, bool) -> sys::Result<()>,
+    ) -> Result<()> {
+        let fd = self.end.as_fd();
+        loop {
+            let mut too_long = false;
+            let sent = patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| {
+                send(fd, wait).inspect_err(|errno| {
+                    // More than the socket may hold, or than the kernel can build.
+                    too_long = *errno == Errno::MSGSIZE || (*errno == Errno::NOBUFS && len > sys::socket::LARGEST);
+                })
+            });
+            match sent {
+                // For whoever receives. The next attempt says what goes for a sender: closed.
+                Err(Error::Reset) => self.reset.store(true, Relaxed),
+                Err(_) if too_long => return Err(Error::TooLong { len, max: self.max_message()? }),
+                sent => return sent,
+            }
+        }
+    }
+
+    /// Blocks until a message arrives, and says how long it is. `None`: the peer is gone, and all that it sent was
+    /// received. `Some(0)`: an empty message.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::BufferTooSmall`]: the message is longer than `buf`. It is whole inside the error.
+    /// - [`Error::Reset`]: the peer went away with messages of ours unread; said once, after all that it sent.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: no address space for a long message (`ENOMEM`). Nothing was received.
+    ///
+    /// # Platform
+    ///
+    /// recvmsg(2). What `buf` has no room for goes to 8 MiB of address space that each receiving thread keeps, and that
+    /// takes memory only when it is written to. Descriptors that a foreign program sends along are closed.
+    pub fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.receive(buf, Patience::Blocking)
+    }
+
+    /// Receives a message without blocking; else as [`recv`](Self::recv).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv`](Self::recv).
+    pub fn try_recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.receive(buf, Patience::None)
+    }
+
+    /// Blocks until a message arrives or the time is up; else as [`recv`](Self::recv).
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
+    /// when another holder takes the message that this call was woken for, and whatever the peer does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, buf: &mut [u8], timeout: Duration) -> Result<Option<usize>> {
+        self.receive(buf, Patience::timeout(timeout))
+    }
+
+    fn receive(&self, buf: &mut [u8], patience: Patience) -> Result<Option<usize>> {
+        with_spill(|spill| {
+            let arrived =
+                self.arrive(patience, |fd, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait))?;
+            let Some(over) = arrived.and_then(|len| len.checked_sub(buf.len())).filter(|over| *over > 0) else {
+                return Ok(arrived);
+            };
+            let message = [&*buf, &spill.as_mut_slice()[..over]].concat();
+            spill.trim(over);
+            Err(Error::BufferTooSmall { message })
+        })
+    }
+
+    /// Blocks until a message arrives, of whatever length, and returns it. `None`: the peer is gone, and all that it sent
+    /// was received.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), but [`Error::BufferTooSmall`].
+    pub fn recv_vec(&self) -> Result<Option<Vec<u8>>> {
+        self.receive_vec(Patience::Blocking)
+    }
+
+    /// Receives a message of whatever length without blocking; else as [`recv_vec`](Self::recv_vec).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv_vec`](Self::recv_vec).
+    pub fn try_recv_vec(&self) -> Result<Option<Vec<u8>>> {
+        self.receive_vec(Patience::None)
+    }
+
+    /// Blocks until a message arrives, of whatever length, or the time is up; else as [`recv_vec`](Self::recv_vec).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv_vec`](Self::recv_vec).
+    pub fn recv_vec_timeout(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        self.receive_vec(Patience::timeout(timeout))
+    }
+
+    fn receive_vec(&self, patience: Patience) -> Result<Option<Vec<u8>>> {
+        with_spill(|spill| {
+            let arrived =
+                self.arrive(patience, |fd, wait| sys::socket::receive(fd, &mut [], spill.as_mut_slice(), wait))?;
+            Ok(arrived.map(|len| {
+                let message = spill.as_mut_slice()[..len].to_vec();
+                spill.trim(len);
+                message
+            }))
+        })
+    }
+
+    /// Blocks until a message arrives, and says how long it is. The message stays. `None`: the peer is gone, and all that
+    /// it sent was received.
+    ///
+    /// Where several hold the socket, another may receive the message before this one does.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), but [`Error::BufferTooSmall`].
+    ///
+    /// # Platform
+    ///
+    /// recvmsg(2) with `MSG_PEEK`.
+    pub fn peek_len(&self) -> Result<Option<usize>> {
+        self.arrive(Patience::Blocking, sys::socket::peek_len)
+    }
+
+    /// Receiving, with what the kernel says of lost messages put where it belongs: after all that arrived.
+    fn arrive(
+        &self,
+        patience: Patience,
+        mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<usize>>,
+    ) -> Result<Option<usize>> {
+        let fd = self.end.as_fd();
+        loop {
+            let arrived = patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait));
+            match arrived {
+                Err(Error::Reset) => self.reset.store(true, Relaxed),
+                Ok(None) if self.reset.swap(false, Relaxed) => return Err(Error::Reset),
+                arrived => return arrived,
+            }
+        }
+    }
+
+    /// The longest message that this end sends, in bytes. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
+    ///
+    /// # Platform
+    ///
+    /// `SO_SNDBUF` less 32 bytes: 212 960 where the system's default was not changed; at most 4160 KiB, which is the most
+    /// that the kernel builds.
+    pub fn max_message(&self) -> Result<usize> {
+        sys::socket::max_message(self.end.as_fd()).map_err(|errno| self.end.error("getsockopt", errno))
+    }
+
+    /// Makes room for longer messages, or less room, and returns the longest that this end sends then. Never blocks.
+    ///
+    /// That may be more than asked for, as the kernel has a least; or less: 4160 KiB is the most, and a process without
+    /// `CAP_NET_ADMIN` gets no more than `/proc/sys/net/core/wmem_max` allows. The receiver needs no setting.
+    ///
+    /// # Errors
+    ///
+    /// As [`max_message`](Self::max_message).
+    ///
+    /// # Platform
+    ///
+    /// `SO_SNDBUFFORCE` where it is allowed, else `SO_SNDBUF` (socket.7).
+    pub fn set_max_message(&self, bytes: usize) -> Result<usize> {
+        sys::socket::set_max_message(self.end.as_fd(), bytes).map_err(|errno| self.end.error("setsockopt", errno))?;
+        self.max_message()
+    }
+
+    /// The process that made the pair, with its user and group. Never blocks.
+    ///
+    /// That is what the kernel keeps, for both ends and whoever holds them: in a child, the peer's credentials are those of
+    /// the parent that called [`datagram_pair`], and so are those that the parent sees.
+    ///
+    /// # Errors
+    ///
+    /// As [`max_message`](Self::max_message).
+    ///
+    /// # Platform
+    ///
+    /// `SO_PEERCRED` (unix.7).
+    pub fn peer_credentials(&self) -> Result<Credentials> {
+        let (pid, uid, gid) =
+            sys::socket::peer_credentials(self.end.as_fd()).map_err(|errno| self.end.error("getsockopt", errno))?;
+        Ok(Credentials { pid, uid, gid })
+    }
+
+    /// Ends one direction, or both, for all that hold this end. Never blocks.
+    ///
+    /// After [`Shutdown::Write`] the peer receives what was sent, and then `None`; after [`Shutdown::Read`] its `send` fails
+    /// with [`Error::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// shutdown(2). A peer of a [`CONNECTIONLESS`](DatagramFlags::CONNECTIONLESS) pair does not see it.
+    pub fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        rustix::net::shutdown(&self.end, how).map_err(|errno| self.end.error("shutdown", errno))
+    }
+
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
+    ///
+    /// What it does and costs is said at [`PipeReader::set_spin`](crate::PipeReader::set_spin).
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.spin.set(spin);
+    }
+
+    /// A second end of the same side, in this process. Never blocks.
+    ///
+    /// The peer is told that this side is gone when all of them are closed. Each message goes to one of them.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self::with_end(self.end.try_clone()?, self.spin.clone()))
+    }
+
+    /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if somebody else closed the number.
+    pub fn close(self) -> Result<()> {
+        self.end.close()
+    }
+}
+
+impl TryFrom<OwnedFd> for DatagramSocket {
+    type Error = FromFdError;
+
+    /// Takes the descriptor over, if it is a unix socket for messages: `SOCK_SEQPACKET` with a peer, or `SOCK_DGRAM`;
+    /// close-on-exec and `SO_PASSCRED` are set. Otherwise the error gives it back.
+    fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
+        match check(fd.as_fd()) {
+            Ok(()) => Ok(Self::adopt(fd)),
+            Err(error) => Err(FromFdError { fd, error }),
+        }
+    }
+}
+
+fn check(fd: BorrowedFd<'_>) -> Result<()> {
+    let wrong = |found| Err(Error::WrongKind { expected: "a connected unix socket for messages", found });
+    let kind = end::kind(fd)?;
+    if kind != end::SOCKET {
+        return wrong(kind);
+    }
+    let option = |errno| Error::system("getsockopt", errno);
+    match (sockopt::socket_domain(fd).map_err(option)?, sockopt::socket_type(fd).map_err(option)?) {
+        (AddressFamily::UNIX, SocketType::DGRAM) => Ok(()),
+        (AddressFamily::UNIX, SocketType::SEQPACKET) => match rustix::net::getpeername(fd) {
+            Ok(_) => Ok(()),
+            Err(_) => wrong("a unix socket without a peer"),
+        },
+        (AddressFamily::UNIX, _) => wrong("a unix socket for a stream"),
+        _ => wrong("a socket of another family"),
+    }
+}

@@ -1,0 +1,113 @@
+//! Descriptors as such: closing, duplicating, and the inert one that takes a severed end's place.
+
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+use rustix::event::EventfdFlags;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::process::Resource;
+
+use super::{Errno, Result, errno};
+
+/// Closes, and says what the kernel said. Never retried: after `EINTR` the number is free already, and may be somebody
+/// else's (close.2).
+pub(crate) fn close(fd: OwnedFd) -> Result<()> {
+    // SAFETY: `into_raw_fd` gives up the ownership, so this is the number's only owner closing it once.
+    match unsafe { libc::close(fd.into_raw_fd()) } {
+        0 => Ok(()),
+        _ => match errno() {
+            Errno::INTR => Ok(()),
+            errno => Err(errno),
+        },
+    }
+}
+
+/// Sets close-on-exec.
+pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
+    rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
+}
+
+/// A second descriptor of the same open file, close-on-exec, and never 0, 1 or 2.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3)
+}
+
+/// Puts a close-on-exec copy of `inert` in the place of the open descriptor `number`, whose owner keeps owning it.
+///
+/// # Safety
+///
+/// Whoever owns `number` must expect that it changes its meaning.
+pub(super) unsafe fn replace(number: RawFd, inert: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        // SAFETY: dup3 touches no memory, and the caller answers for what the number means afterwards.
+        if unsafe { libc::dup3(inert.as_raw_fd(), number, libc::O_CLOEXEC) } >= 0 {
+            return Ok(());
+        }
+        match errno() {
+            // EBUSY: a race with an open() that is about to take the number (dup.2). It passes.
+            Errno::INTR | Errno::BUSY => continue,
+            errno => return Err(errno),
+        }
+    }
+}
+
+/// Descriptors at or over this number cannot be made, nor replaced.
+pub(crate) fn table_limit() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// A descriptor that can be used for nothing: not read, written, sent to, opened through, or stood in.
+///
+/// It is an `O_PATH` descriptor, which the kernel refuses every operation on. Its file is an eventfd's, that has no path,
+/// no directory above it, and cannot be opened again through /proc: of a pipe, that would be a way back to the pipe.
+///
+/// Two descriptors: the inert one, and the eventfd itself, which holds a place in the table.
+pub(crate) struct Inert {
+    pub(crate) fd: OwnedFd,
+    _place: Option<OwnedFd>,
+}
+
+impl Inert {
+    pub(crate) fn new() -> Result<Self> {
+        Self::without_path().or_else(|_| {
+            // open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd.
+            // /dev/null has a path, but is no directory that could be left through.
+            let fd = rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            Ok(Self { fd, _place: None })
+        })
+    }
+
+    fn without_path() -> Result<Self> {
+        let place = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+        // SAFETY: open_tree reads the empty, nul-terminated string and nothing else.
+        let raw = unsafe {
+            libc::syscall(
+                libc::SYS_open_tree,
+                place.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH | libc::O_CLOEXEC, // OPEN_TREE_CLOEXEC is O_CLOEXEC
+            )
+        };
+        if raw < 0 {
+            return Err(errno());
+        }
+        // SAFETY: the kernel just made it, so nobody else owns it. A descriptor fits an int.
+        let fd = unsafe { std::os::fd::FromRawFd::from_raw_fd(raw as RawFd) };
+        Ok(Self { fd, _place: Some(place) })
+    }
+}
+
+/// `FromRawFd`, whose one function is unsafe by its nature.
+macro_rules! from_raw_fd {
+    ($end:ident) => {
+        #[allow(unsafe_code)]
+        impl std::os::fd::FromRawFd for $end {
+            /// Takes the descriptor over, and sets close-on-exec. Nothing is checked: `TryFrom<OwnedFd>` does.
+            unsafe fn from_raw_fd(fd: std::os::fd::RawFd) -> Self {
+                // SAFETY: the caller's promise: the number is open, and nobody else owns it.
+                Self::adopt(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
+            }
+        }
+    };
+}
+pub(crate) use from_raw_fd;

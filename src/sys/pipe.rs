@@ -1,0 +1,141 @@
+//! Reading and writing pipes without waiting and without `SIGPIPE`, on every kernel.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::ReadWriteFlags;
+use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags};
+
+use super::signal::{Sigpipe, without_sigpipe};
+use super::{Errno, Result, retry};
+
+/// "At the current position", which is all that a pipe has.
+const CURRENT: u64 = u64::MAX;
+
+/// `EPIPE` without the signal, for one call. Linux 6.18.
+const NOSIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
+
+/// Set when the kernel has been seen to refuse [`NOSIGNAL`].
+static NO_NOSIGNAL: AtomicBool = AtomicBool::new(false);
+
+/// Reads what is there, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says.
+pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
+    match rustix::io::preadv2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT) {
+        // Kernels before about 6.4, named FIFOs, and every pipe that somebody has spliced from or to.
+        Err(Errno::OPNOTSUPP) => vmsplice_nowait(fd, bufs),
+        done => done,
+    }
+}
+
+/// On the reading end, vmsplice(2) copies into memory. Its flag goes for the one call too.
+fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
+    let copy = |bufs: &[IoSliceRaw<'_>]| {
+        // SAFETY: the slices come from exclusive borrows that outlive the call, and after it the kernel has no
+        // interest in them: reading copies, and lends no page to the pipe.
+        unsafe { rustix::pipe::vmsplice(fd, bufs, SpliceFlags::NONBLOCK) }
+    };
+    if let [only] = bufs {
+        return copy(&[IoSliceRaw::from_slice_mut(only)]);
+    }
+    let bufs: Vec<_> = bufs.iter_mut().map(|buf| IoSliceRaw::from_slice_mut(buf)).collect();
+    copy(&bufs)
+}
+
+/// Writes, waiting for room as write(2) does, and never raises `SIGPIPE`.
+pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], sigpipe: Sigpipe) -> Result<usize> {
+    match sigpipe {
+        Sigpipe::Ignored => rustix::io::write(fd, buf),
+        Sigpipe::Avoid => write_avoiding(fd, &[IoSlice::new(buf)], ReadWriteFlags::empty()),
+    }
+}
+
+/// The same from several buffers, of which there may be at most `IOV_MAX`.
+pub(crate) fn write_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Sigpipe) -> Result<usize> {
+    match sigpipe {
+        Sigpipe::Ignored => rustix::io::writev(fd, bufs),
+        Sigpipe::Avoid => write_avoiding(fd, bufs, ReadWriteFlags::empty()),
+    }
+}
+
+fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlags) -> Result<usize> {
+    if !NO_NOSIGNAL.load(Ordering::Relaxed) {
+        match rustix::io::pwritev2(fd, bufs, CURRENT, flags | NOSIGNAL) {
+            Err(Errno::OPNOTSUPP) => {
+                // With other flags it may be those that were refused.
+                if flags.is_empty() {
+                    NO_NOSIGNAL.store(true, Ordering::Relaxed);
+                }
+            }
+            done => return done,
+        }
+    }
+    without_sigpipe(|| match flags.is_empty() {
+        true => rustix::io::writev(fd, bufs),
+        false => rustix::io::pwritev2(fd, bufs, CURRENT, flags),
+    })
+}
+
+/// One write that does not wait, tried again until it went in: whatever the end's `O_NONBLOCK` says, and with at most
+/// `PIPE_BUF` bytes going in whole or not at all.
+pub(crate) struct NowaitWrite<'buf> {
+    buf: &'buf [u8],
+    sigpipe: Sigpipe,
+    /// Where the kernel refuses the flag: the bytes, in a private pipe, from where they can be moved without waiting.
+    staged: Option<(OwnedFd, usize)>,
+}
+
+impl<'buf> NowaitWrite<'buf> {
+    pub(crate) fn new(buf: &'buf [u8], sigpipe: Sigpipe) -> Self {
+        Self { buf, sigpipe, staged: None }
+    }
+
+    /// Writes what there is room for, or answers `EAGAIN`.
+    pub(crate) fn attempt(&mut self, fd: BorrowedFd<'_>) -> Result<usize> {
+        if self.staged.is_none() {
+            let bufs = [IoSlice::new(self.buf)];
+            let written = match self.sigpipe {
+                Sigpipe::Ignored => rustix::io::pwritev2(fd, &bufs, CURRENT, ReadWriteFlags::NOWAIT),
+                Sigpipe::Avoid => write_avoiding(fd, &bufs, ReadWriteFlags::NOWAIT),
+            };
+            match written {
+                Err(Errno::OPNOTSUPP) => self.stage()?,
+                done => return done,
+            }
+        }
+        let Some((staged, len)) = &self.staged else { return Err(Errno::OPNOTSUPP) };
+        let splice = || rustix::pipe::splice(staged, None, fd, None, *len, SpliceFlags::NONBLOCK);
+        match self.sigpipe {
+            Sigpipe::Ignored => splice(),
+            Sigpipe::Avoid => without_sigpipe(splice), // splice(2) has no flag against the signal
+        }
+    }
+
+    /// A page of a fresh pipe takes `PIPE_BUF` bytes in one piece, and splice moves a page whole.
+    fn stage(&mut self) -> Result<()> {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let len = retry(|| rustix::io::write(&writer, self.buf))?;
+        self.staged = Some((reader, len));
+        Ok(())
+    }
+}
+
+/// `F_SETPIPE_SZ`, without the kernel's habit of looking at 32 bits only.
+pub(crate) fn set_capacity(fd: BorrowedFd<'_>, bytes: usize) -> Result<usize> {
+    if bytes > 1 << 31 {
+        return Err(Errno::INVAL);
+    }
+    rustix::pipe::fcntl_setpipe_size(fd, bytes)
+}
+
+/// A new pipe, close-on-exec.
+pub(crate) fn pair(nonblock: bool) -> Result<(OwnedFd, OwnedFd)> {
+    let mut flags = PipeFlags::CLOEXEC;
+    flags.set(PipeFlags::NONBLOCK, nonblock);
+    rustix::pipe::pipe_with(flags)
+}
+
+/// Bytes that can be read now.
+pub(crate) fn available(fd: impl AsFd) -> Result<usize> {
+    rustix::io::ioctl_fionread(fd).map(|bytes| bytes as usize)
+}

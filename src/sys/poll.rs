@@ -1,0 +1,21 @@
+//! `ppoll(2)` with what is left of the time.
+
+use std::time::Duration;
+
+use super::{Result, errno};
+
+pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
+
+/// Looks at all of `fds` once, and waits for one of them for at most `timeout` (`None`: for ever). Says how many have
+/// something to report. May return `EINTR`.
+pub(crate) fn poll(fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usize> {
+    let timeout = timeout.map(|left| libc::timespec {
+        tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the slice is valid for its length, the timeout is null or points to a live timespec, and a null mask
+    // leaves the signal mask alone.
+    let ready = unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout, std::ptr::null()) };
+    if ready < 0 { Err(errno()) } else { Ok(ready as usize) }
+}

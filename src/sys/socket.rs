@@ -1,0 +1,107 @@
+//! Unix socket pairs: messages with their flags, and what socket options say.
+
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType};
+
+use super::{Errno, Result, errno};
+
+/// The kernel keeps this much of `SO_SNDBUF` for itself (`unix_dgram_sendmsg`).
+const OVERHEAD: usize = 32;
+
+/// The kernel builds a message in one piece of at most 4 MiB, less its own head, and 17 pages. Up to here it does so
+/// on every configuration; a few KiB further it answers `ENOBUFS`.
+pub(crate) const LARGEST: usize = 4160 << 10;
+
+/// A connected pair, close-on-exec.
+pub(crate) fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+}
+
+/// Receives one message into `buf` and, what it has no room for, into `spill`. `None`: the end.
+///
+/// An empty message and the end both give 0 bytes. With `SO_PASSCRED` set, as [`mark_messages`] does, the kernel has
+/// the sender's credentials for every message and nowhere to put them, and says so with `MSG_CTRUNC`; at the end there
+/// are none.
+pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait: bool) -> Result<Option<usize>> {
+    message(fd, buf, spill, if wait { 0 } else { libc::MSG_DONTWAIT })
+}
+
+/// The length of the next message, which stays. `None`: the end.
+pub(crate) fn peek_len(fd: BorrowedFd<'_>, wait: bool) -> Result<Option<usize>> {
+    let wait = if wait { 0 } else { libc::MSG_DONTWAIT };
+    message(fd, &mut [], &mut [], wait | libc::MSG_PEEK | libc::MSG_TRUNC)
+}
+
+fn message(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], flags: libc::c_int) -> Result<Option<usize>> {
+    let mut parts = [
+        libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() },
+        libc::iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() },
+    ];
+    // SAFETY: zeroed bytes are a valid msghdr: null pointers and lengths of 0. (It has private padding on some systems.)
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len() as _;
+    // SAFETY: the message points to two parts, and these to memory that is borrowed exclusively for the call.
+    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) };
+    let len = usize::try_from(len).map_err(|_| errno())?;
+    if len == 0 && message.msg_flags & libc::MSG_CTRUNC == 0 {
+        return Ok(None);
+    }
+    if flags & libc::MSG_TRUNC == 0 && message.msg_flags & libc::MSG_TRUNC != 0 {
+        return Err(Errno::MSGSIZE); // larger than any that the kernel builds
+    }
+    Ok(Some(len))
+}
+
+/// Makes a message tell itself from the end, as [`receive`] needs it.
+pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<()> {
+    sockopt::set_socket_passcred(fd, true)
+}
+
+/// Sends one message whole, or nothing; never raises `SIGPIPE`.
+pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8], wait: bool) -> Result<()> {
+    rustix::net::send(fd, message, send_flags(wait)).map(drop)
+}
+
+/// The same from several parts, of which there may be at most `IOV_MAX`.
+pub(crate) fn send_vectored(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>], wait: bool) -> Result<()> {
+    let mut nothing_else = SendAncillaryBuffer::default();
+    rustix::net::sendmsg(fd, parts, &mut nothing_else, send_flags(wait)).map(drop)
+}
+
+fn send_flags(wait: bool) -> SendFlags {
+    if wait { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL | SendFlags::DONTWAIT }
+}
+
+/// The longest message that the socket sends.
+pub(crate) fn max_message(fd: BorrowedFd<'_>) -> Result<usize> {
+    let buffer = sockopt::socket_send_buffer_size(fd)?;
+    Ok(buffer.saturating_sub(OVERHEAD).min(LARGEST))
+}
+
+/// Makes room for messages of that length, as far as this process may.
+pub(crate) fn set_max_message(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
+    // The kernel doubles what it is given.
+    let buffer = (bytes.min(LARGEST) + OVERHEAD).div_ceil(2);
+    match sockopt::set_socket_send_buffer_size_force(fd, buffer) {
+        Err(Errno::PERM) => sockopt::set_socket_send_buffer_size(fd, buffer), // up to wmem_max
+        done => done,
+    }
+}
+
+/// Process, user and group of whoever made the pair.
+pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<(u32, u32, u32)> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the option's value is a ucred, and the length says how large it is.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut credentials).cast(), &mut len)
+    };
+    if result < 0 {
+        return Err(errno());
+    }
+    Ok((credentials.pid as u32, credentials.uid, credentials.gid))
+}

@@ -1,0 +1,295 @@
+//! Waiting: until a deadline, for several at once, and by looking again before going to sleep.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::end::End;
+use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
+use crate::sys::{self, Errno, ledger};
+use crate::{Error, Result};
+
+/// What a call does when there is nothing to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// Says so: `WouldBlock`.
+    None,
+    /// Leaves it to the system call, which waits unless the descriptor has `O_NONBLOCK`.
+    Blocking,
+    /// Waits until then: `TimedOut`.
+    Until(Instant),
+    /// Waits for ever.
+    Endless,
+}
+
+impl Patience {
+    /// Looks at least once, however short the time; a time too long for the clock is endless.
+    pub(crate) fn timeout(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Patience::Endless, Patience::Until)
+    }
+
+    /// Attempts something until it works, fails, or the patience is at its end.
+    ///
+    /// The attempt is told whether to wait by itself. Otherwise it answers `EAGAIN`, and in between this sleeps until `end`
+    /// is ready. Others may be quicker when it is: then it sleeps again, for what is left of the time.
+    pub(crate) fn persist<T>(
+        self,
+        end: &End,
+        spin: &Spin,
+        call: &'static str,
+        events: i16,
+        mut attempt: impl FnMut(bool) -> sys::Result<T>,
+    ) -> Result<T> {
+        if spin.whole > 0 && !matches!(self, Patience::None) {
+            if let Some(done) = spin.look(self, || attempt(false)) {
+                return done.map_err(|errno| end.error(call, errno));
+            }
+        }
+        loop {
+            match attempt(matches!(self, Patience::Blocking)) {
+                Ok(done) => return Ok(done),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => self.wait(end, events)?,
+                Err(errno) => return Err(end.error(call, errno)),
+            }
+        }
+    }
+
+    /// Sleeps until the end is ready, or a signal came.
+    fn wait(self, end: &End, events: i16) -> Result<()> {
+        let left = match self {
+            Patience::None | Patience::Blocking => return Err(Error::WouldBlock),
+            Patience::Until(deadline) => match deadline.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => return Err(Error::TimedOut),
+                left => Some(left),
+            },
+            Patience::Endless => None,
+        };
+        let mut fds = [pollfd { fd: end.as_fd().as_raw_fd(), events, revents: 0 }];
+        match sys::poll::poll(&mut fds, left) {
+            Ok(0) => Err(Error::TimedOut),
+            // A number that is not open at all would never be ready.
+            Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end.error("poll", Errno::BADF)),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(end.error("poll", errno)),
+        }
+    }
+}
+
+/// Whether the end is in that state now.
+pub(crate) fn is_ready(end: &End, event: i16) -> Result<bool> {
+    let mut fds = [pollfd { fd: end.as_fd().as_raw_fd(), events: 0, revents: 0 }];
+    sys::retry(|| sys::poll::poll(&mut fds, Some(Duration::ZERO))).map_err(|errno| end.error("poll", errno))?;
+    if fds[0].revents & POLLNVAL != 0 {
+        return Err(end.error("poll", Errno::BADF));
+    }
+    Ok(fds[0].revents & event != 0)
+}
+
+/// How long to look again before sleeping: a time that the user set, and what of it is worth it.
+///
+/// Going to sleep and being woken costs far more than looking a few times, as long as the other side runs on another
+/// core. Where it does not, every look takes time from it. So the time is halved whenever it passed in vain; when a
+/// sixteenth of it is in vain too, calls sleep at once, and now and then one tries the whole time again.
+#[derive(Debug, Default)]
+pub(crate) struct Spin {
+    /// Nanoseconds; 0: off.
+    whole: u64,
+    /// What of it is used now.
+    now: AtomicU64,
+    /// Calls since `now` became 0.
+    slept: AtomicU32,
+}
+
+/// How many calls sleep at once before one looks again.
+const REST: u32 = 64;
+
+impl Spin {
+    pub(crate) fn set(&mut self, spin: Duration) {
+        let whole = spin.as_nanos().try_into().unwrap_or(u64::MAX);
+        *self = Self { whole, now: AtomicU64::new(whole), slept: AtomicU32::new(0) };
+    }
+
+    /// Attempts something that does not wait again and again, for a while, but not beyond the patience. `None`: there was
+    /// nothing all the time.
+    fn look<T>(&self, patience: Patience, mut attempt: impl FnMut() -> sys::Result<T>) -> Option<sys::Result<T>> {
+        let started = Instant::now();
+        let budget = self.budget();
+        if budget == 0 {
+            return None;
+        }
+        let mut looks = 0_u32;
+        loop {
+            match attempt() {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                done => {
+                    if looks > 0 {
+                        self.now.store(self.whole, Relaxed);
+                    }
+                    return Some(done);
+                }
+            }
+            looks = looks.saturating_add(1);
+            let now = Instant::now();
+            if matches!(patience, Patience::Until(deadline) if deadline <= now) {
+                return None;
+            }
+            if now.duration_since(started).as_nanos() as u64 >= budget {
+                let half = budget / 2;
+                self.now.store(if half < self.whole / 16 { 0 } else { half }, Relaxed);
+                return None;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn budget(&self) -> u64 {
+        match self.now.load(Relaxed) {
+            0 if self.slept.fetch_add(1, Relaxed) % REST == REST - 1 => self.whole,
+            budget => budget,
+        }
+    }
+}
+
+/// A copy with the same setting and no experience.
+impl Clone for Spin {
+    fn clone(&self) -> Self {
+        Self { whole: self.whole, now: AtomicU64::new(self.whole), slept: AtomicU32::new(0) }
+    }
+}
+
+bitflags::bitflags! {
+    /// What [`wait_any`] found about one of those that it waited for.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Ready: u8 {
+        /// Reading would not block: there is something, or the end. Of a [`Child`](crate::Child): it has left.
+        const READ = 1;
+        /// Writing would not block: there is room, or nobody is left to read.
+        const WRITE = 2;
+        /// The other side is gone, or has finished writing. What it sent before can still be read.
+        const HANGUP = 4;
+        /// An error stands on the descriptor. Of a pipe's writer: no reader is left.
+        const ERROR = 8;
+    }
+}
+
+/// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
+///
+/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library.
+pub struct Wait<'a> {
+    fd: BorrowedFd<'a>,
+    events: i16,
+    ready: Ready,
+}
+
+impl<'a> Wait<'a> {
+    /// For something to read, or the end; of a [`Child`](crate::Child), for its exit.
+    pub fn readable(on: &'a impl AsFd) -> Self {
+        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, ready: Ready::empty() }
+    }
+
+    /// For room to write, or for nobody to be left to read.
+    pub fn writable(on: &'a impl AsFd) -> Self {
+        Self { fd: on.as_fd(), events: POLLOUT, ready: Ready::empty() }
+    }
+
+    /// What the last [`wait_any`] found: nothing, if the time was up.
+    pub fn ready(&self) -> Ready {
+        self.ready
+    }
+
+    fn take(&mut self, revents: i16) {
+        let gone = revents & (POLLHUP | POLLERR) != 0;
+        self.ready = Ready::empty();
+        self.ready.set(Ready::READ, self.events & POLLIN != 0 && (gone || revents & (POLLIN | POLLRDHUP) != 0));
+        self.ready.set(Ready::WRITE, self.events & POLLOUT != 0 && (gone || revents & POLLOUT != 0));
+        self.ready.set(Ready::HANGUP, revents & (POLLHUP | POLLRDHUP) != 0);
+        self.ready.set(Ready::ERROR, revents & POLLERR != 0);
+    }
+}
+
+impl fmt::Debug for Wait<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.events & POLLIN != 0 { "readable" } else { "writable" };
+        f.debug_struct("Wait").field(what, &self.fd.as_raw_fd()).field("ready", &self.ready).finish()
+    }
+}
+
+/// So many fit without asking for memory.
+const FEW: usize = 32;
+
+/// Blocks until at least one of several is ready, and says how many are; 0: the time is up.
+///
+/// Each [`Wait`] then says of itself, with [`ready`](Wait::ready), what it found. `None` waits for ever, a timeout of zero
+/// looks once. This is what a master of many workers sits in: one call over all their ends and the children themselves.
+///
+/// Readiness is a hint: another process that holds the same end may be quicker, so read with
+/// [`try_read`](crate::PipeReader::try_read) where ends are shared.
+///
+/// A reader whose writers are all gone is ready, and stays so: leave it out once its end was read, or the next call
+/// returns at once again.
+///
+/// # Errors
+///
+/// - [`Error::NotGiven`]: one of them is an end that this process was not given.
+/// - [`Error::System`]: `poll` refused, which means more of them than `RLIMIT_NOFILE`; or nothing to wait for and no
+///   timeout, so that nothing could ever end the call (`EINVAL`).
+///
+/// # Platform
+///
+/// ppoll(2), which every supported kernel has. A signal does not end the call, and does not make it longer.
+///
+/// # Examples
+///
+/// ```
+/// use ipc::{Ready, Wait};
+/// use std::io::Write;
+/// use std::time::Duration;
+///
+/// let (quiet, _keep) = ipc::pipe()?;
+/// let (busy, mut writer) = ipc::pipe()?;
+/// writer.write_all(b"news")?;
+///
+/// let mut on = [Wait::readable(&quiet), Wait::readable(&busy)];
+/// assert_eq!(ipc::wait_any(&mut on, Some(Duration::from_secs(1)))?, 1);
+/// assert_eq!(on[0].ready(), Ready::empty());
+/// assert_eq!(on[1].ready(), Ready::READ);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize> {
+    if on.is_empty() && timeout.is_none() {
+        return Err(Error::system("poll", Errno::INVAL));
+    }
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut few = [pollfd { fd: -1, events: 0, revents: 0 }; FEW];
+    let mut many = Vec::new();
+    let fds = match few.get_mut(..on.len()) {
+        Some(fds) => fds,
+        None => {
+            many.resize(on.len(), few[0]);
+            &mut many[..]
+        }
+    };
+    for (fd, wait) in fds.iter_mut().zip(&*on) {
+        *fd = pollfd { fd: wait.fd.as_raw_fd(), events: wait.events, revents: 0 };
+    }
+    let count = loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match sys::poll::poll(fds, left) {
+            Ok(count) => break count,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(Error::system("poll", errno)),
+        }
+    };
+    for (wait, fd) in on.iter_mut().zip(&*fds) {
+        if fd.revents & POLLNVAL != 0 {
+            return Err(match ledger::is_severed(fd.fd) {
+                true => Error::NotGiven,
+                false => Error::system("poll", Errno::BADF),
+            });
+        }
+        wait.take(fd.revents);
+    }
+    Ok(count)
+}
