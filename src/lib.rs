@@ -1,8 +1,66 @@
-//! Stub of the front door.
+//! Pipes and message pairs between the processes of one Linux machine, made so that the usual ways to hang, to leak an end,
+//! or to lose half a message do not compile or are an error with a name.
+//!
+//! A program that runs as several processes (a master with workers, a supervisor, a test runner, a shell) talks over
+//! [`pipe()`]s, streams of bytes in one direction, and [`datagram_pair()`]s, whole messages in both. [`fork()`] starts a
+//! process and moves ends into it.
+//!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
+//!
+//! let (reader, writer) = ipc::pipe()?;
+//!
+//! let child = ipc::fork(writer, |mut writer| -> std::io::Result<()> {
+//!     for _ in 0..3 {
+//!         writeln!(writer, "Another one bites the dust")?;
+//!     }
+//!     Ok(()) // the last writer closes here, and nowhere else
+//! })?;
+//!
+//! let lines = BufReader::new(reader).lines().collect::<Result<Vec<_>, _>>()?;
+//! assert_eq!(lines.len(), 3);
+//! assert!(child.wait()?.success());
+//! # Ok::<(), ipc::Error>(())
+//! ```
+//!
+//! # Four ends, two of them closed
+//!
+//! After a fork, a pipe has four ends: a reader and a writer in each process. A stream ends when *every* writer is closed,
+//! so the one that the parent forgets keeps the parent's own read waiting for ever. Here an end is open in the process that
+//! it was given to, and in no other:
+//!
+#![doc = include_str!("../docs/four-ends.svg")]
+//!
+//! # What to use
+//!
+//! | to | use |
+//! |---|---|
+//! | pass a stream of bytes one way | [`pipe()`]: [`PipeReader`] is `Read`, [`PipeWriter`] is `Write` |
+//! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
+//! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
+//! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
+//! | wait no longer than that | the `_timeout` calls; the `try_` calls wait not at all |
+//! | wait for many ends and children at once | [`wait_any()`] |
+//! | wait for a child, or end it | [`Child`] |
+//!
+//! # What holds everywhere
+//!
+//! - Every end is close-on-exec from its first moment: no program that is started meanwhile inherits one.
+//! - Every end that a [`fork()`] does not give to the child is severed there; using it is [`Error::NotGiven`].
+//! - Writing to a side that nobody reads is [`Error::Closed`], whatever the process does about `SIGPIPE`.
+//! - A signal ends no call early, makes no deadline longer, and is never an error.
+//! - A call that fails gives back what it took: the ends ([`ForkError`]), the descriptor ([`FromFdError`]), the message
+//!   ([`Error::BufferTooSmall`]).
+//! - Reading and writing is one system call when there is something to do, and allocates nothing.
+//! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
+//!
+//! The guide, in `docs/guide.md` of the package, goes through all of it with examples; `docs/platforms.md` says what each
+//! kernel version adds. The floor is Linux 5.10.
+
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("ipc is for Linux: it stands on what the Linux kernel does. See docs/platforms.md.");
+compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
 mod end;
 mod error;
@@ -18,3 +76,12 @@ pub use pipe::{PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{Child, Fork, ForkError, Forked, Outcome, fork, fork_here, fork_unchecked};
 pub use socket::{Credentials, DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
 pub use wait::{Ready, Wait, wait_any};
+
+/// The examples of the guide and the README, compiled and run.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../docs/guide.md")]
+    mod guide {}
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+}
