@@ -1,5 +1,6 @@
 //! What every end is: one owned, close-on-exec descriptor that the ledger knows. And what may be given to a process.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -34,6 +35,11 @@ impl End {
     pub(crate) fn adopt(fd: OwnedFd) -> Self {
         // Fails only where the number is not open at all, and then every use of the end says so.
         let _ = sys::descriptor::set_close_on_exec(fd.as_fd());
+        Self::own(fd)
+    }
+
+    /// Takes over a descriptor that arrived in a message, close-on-exec.
+    pub(crate) fn received(fd: OwnedFd) -> Self {
         Self::own(fd)
     }
 
@@ -161,6 +167,13 @@ macro_rules! end_traits {
             }
         }
 
+        impl From<$end> for crate::Stdio {
+            /// For the standard input, output or error of a [`Command`](crate::Command).
+            fn from(end: $end) -> Self {
+                Self::end(end)
+            }
+        }
+
         impl crate::Ends for $end {
             fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
                 visit(std::os::fd::AsFd::as_fd(self));
@@ -198,6 +211,13 @@ pub struct FromFdError {
     /// What is wrong with it.
     #[source]
     pub error: Error,
+}
+
+/// For types that take any descriptor, such as `File` and [`OwnedFd`] itself.
+impl From<Infallible> for FromFdError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl From<FromFdError> for Error {
@@ -257,6 +277,7 @@ macro_rules! one_descriptor {
 }
 
 one_descriptor!(
+    End,
     OwnedFd,
     BorrowedFd<'_>,
     std::fs::File,
@@ -320,14 +341,13 @@ macro_rules! tuples {
 }
 tuples!(A B C D E F G H I J K L);
 
-/// The numbers of what is given, in order. Fails if one of them is an end that this process was not given itself.
+/// The numbers of what is given. Fails if one of them is an end that this process was not given itself.
 pub(crate) fn numbers(ends: &(impl Ends + ?Sized)) -> Result<Vec<RawFd>> {
     let mut numbers = Vec::new();
     ends.each(&mut |fd| numbers.push(fd.as_raw_fd()));
     if numbers.iter().any(|&number| ledger::is_severed(number)) {
         return Err(Error::NotGiven);
     }
-    numbers.sort_unstable();
     Ok(numbers)
 }
 

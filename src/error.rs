@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::socket::Received;
 use crate::sys::Errno;
 
 /// The result of this crate's calls: [`Error`] unless another error type is named.
@@ -69,11 +70,11 @@ pub enum Error {
         message: Vec<u8>,
     },
 
-    /// A message is over the limit of its socket, or an atomic write over [`PIPE_BUF`](crate::PIPE_BUF).
-    /// Nothing was sent.
-    #[error("{len} bytes are more than the {max} that go in one piece")]
+    /// A message is over the limit of its socket, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), or the ends that are
+    /// to go with one message are more than 253. Nothing was sent.
+    #[error("{len} are more than the {max} that go in one piece")]
     TooLong {
-        /// Bytes that were to be sent.
+        /// Bytes, or ends, that were to be sent.
         len: usize,
         /// The most that could have been sent.
         max: usize,
@@ -97,6 +98,20 @@ pub enum Error {
     #[error("SIGCHLD is ignored in this process, so a child could not be waited for")]
     SigchldIgnored,
 
+    /// Nothing was given to this program under that name, or it is not there any more.
+    #[error("no end was given under the name {name:?}")]
+    NoSuchEnd {
+        /// The name that was asked for.
+        name: String,
+    },
+
+    /// The end of that name was claimed before, by this process.
+    #[error("the end {name:?} was claimed before")]
+    AlreadyClaimed {
+        /// The name that was asked for.
+        name: String,
+    },
+
     /// A descriptor is not what is asked for.
     #[error("expected {expected}, found {found}")]
     WrongKind {
@@ -104,6 +119,14 @@ pub enum Error {
         expected: &'static str,
         /// What the descriptor is.
         found: &'static str,
+    },
+
+    /// Ends that came with a message could not all be installed, because this process has no descriptors left. The message
+    /// is in the caller's buffer, and the ends that did arrive are here; the others are lost.
+    #[error("only {} of the ends that came with a message could be installed", received.len())]
+    EndsLost {
+        /// What did arrive.
+        received: Received,
     },
 }
 
@@ -133,8 +156,11 @@ impl From<Error> for io::Error {
             Error::BufferTooSmall { .. } | Error::TooLong { .. } | Error::WrongKind { .. } => {
                 io::ErrorKind::InvalidInput
             }
+            Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
+            Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
             Error::NotGiven => io::ErrorKind::PermissionDenied,
             Error::MultiThreaded { .. } | Error::SigchldIgnored => io::ErrorKind::Unsupported,
+            Error::EndsLost { .. } => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }

@@ -73,8 +73,13 @@ mod wait;
 pub use end::{Ends, FromFdError, open_ends};
 pub use error::{Error, Result};
 pub use pipe::{PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
-pub use process::{Child, Fork, ForkError, Forked, Outcome, fork, fork_here, fork_unchecked};
-pub use socket::{Credentials, DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
+pub use process::{
+    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, fork, fork_here, fork_unchecked, given,
+};
+pub use socket::{
+    Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
+    datagram_pair, datagram_pair_with, stream_pair,
+};
 pub use wait::{Ready, Wait, wait_any};
 
 /// The examples of the guide and the README, compiled and run.

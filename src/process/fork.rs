@@ -236,7 +236,8 @@ impl Fork {
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }
-        let given = end::numbers(given)?;
+        let mut given = end::numbers(given)?;
+        given.sort_unstable();
         if !self.keep_all && ledger::others(&given).any(|number| number as u64 >= table_limit()) {
             return Err(Error::system("dup3", Errno::MFILE));
         }
@@ -259,7 +260,7 @@ impl Fork {
                 drop((inert, stdout, stderr));
                 if self.reset_signals {
                     signal::reset_all();
-                    Mask::empty().restore();
+                    Mask::set_empty();
                 } else {
                     mask.restore();
                 }

@@ -1,7 +1,13 @@
 //! Processes: forking them with their ends, and waiting for them.
 
 mod child;
+mod claim;
+mod command;
 mod fork;
+mod stdio;
 
 pub use child::Child;
+pub use claim::{claim, given};
+pub use command::{Command, SpawnError};
 pub use fork::{Fork, ForkError, Forked, Outcome, fork, fork_here, fork_unchecked};
+pub use stdio::Stdio;

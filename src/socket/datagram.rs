@@ -6,11 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::SocketType;
 
-use super::{Credentials, with_spill};
-use crate::end::{self, End, FromFdError, end_traits};
+use super::{Credentials, Loss, with_spill};
+use crate::end::{End, FromFdError, end_traits};
 use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin};
@@ -115,11 +114,11 @@ pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
 ///
 /// All calls take `&self`, so that one thread or process can send while another receives.
 pub struct DatagramSocket {
-    end: End,
+    pub(super) end: End,
     spin: Spin,
-    /// The kernel has said that messages of ours were lost, which it says once, and before it hands out what the peer
-    /// had sent. It is passed on after that.
-    reset: AtomicBool,
+    loss: Loss,
+    /// Whether to name senders.
+    pub(super) credentials: AtomicBool,
 }
 
 end_traits!(DatagramSocket);
@@ -137,7 +136,7 @@ impl DatagramSocket {
     }
 
     fn with_end(end: End, spin: Spin) -> Self {
-        Self { end, spin, reset: AtomicBool::new(false) }
+        Self { end, spin, loss: Loss::default(), credentials: AtomicBool::new(false) }
     }
 
     /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
@@ -210,27 +209,25 @@ impl DatagramSocket {
         self.deliver(len, Patience::Blocking, |fd, wait| sys::socket::send_vectored(fd, parts, wait))
     }
 
-    fn deliver(
+    pub(super) fn deliver(
         &self,
         len: usize,
         patience: Patience,
         send: impl Fn(BorrowedFd<'_>, bool) -> sys::Result<()>,
     ) -> Result<()> {
         let fd = self.end.as_fd();
-        loop {
-            let mut too_long = false;
-            let sent = patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| {
+        let mut too_long = false;
+        let sent = self.loss.sending(|| {
+            patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| {
                 send(fd, wait).inspect_err(|errno| {
                     // More than the socket may hold, or than the kernel can build.
                     too_long = *errno == Errno::MSGSIZE || (*errno == Errno::NOBUFS && len > sys::socket::LARGEST);
                 })
-            });
-            match sent {
-                // For whoever receives. The next attempt says what goes for a sender: closed.
-                Err(Error::Reset) => self.reset.store(true, Relaxed),
-                Err(_) if too_long => return Err(Error::TooLong { len, max: self.max_message()? }),
-                sent => return sent,
-            }
+            })
+        });
+        match sent {
+            Err(_) if too_long => Err(Error::TooLong { len, max: self.max_message()? }),
+            sent => sent,
         }
     }
 
@@ -342,21 +339,15 @@ impl DatagramSocket {
         self.arrive(Patience::Blocking, sys::socket::peek_len)
     }
 
-    /// Receiving, with what the kernel says of lost messages put where it belongs: after all that arrived.
-    fn arrive(
+    pub(super) fn arrive<T>(
         &self,
         patience: Patience,
-        mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<usize>>,
-    ) -> Result<Option<usize>> {
+        mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<T>>,
+    ) -> Result<Option<T>> {
         let fd = self.end.as_fd();
-        loop {
-            let arrived = patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait));
-            match arrived {
-                Err(Error::Reset) => self.reset.store(true, Relaxed),
-                Ok(None) if self.reset.swap(false, Relaxed) => return Err(Error::Reset),
-                arrived => return arrived,
-            }
-        }
+        self.loss.receiving(Option::is_none, || {
+            patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait))
+        })
     }
 
     /// The longest message that this end sends, in bytes. Never blocks.
@@ -404,9 +395,7 @@ impl DatagramSocket {
     ///
     /// `SO_PEERCRED` (unix.7).
     pub fn peer_credentials(&self) -> Result<Credentials> {
-        let (pid, uid, gid) =
-            sys::socket::peer_credentials(self.end.as_fd()).map_err(|errno| self.end.error("getsockopt", errno))?;
-        Ok(Credentials { pid, uid, gid })
+        super::peer_credentials(&self.end)
     }
 
     /// Ends one direction, or both, for all that hold this end. Never blocks.
@@ -422,12 +411,7 @@ impl DatagramSocket {
     ///
     /// shutdown(2). A peer of a [`CONNECTIONLESS`](DatagramFlags::CONNECTIONLESS) pair does not see it.
     pub fn shutdown(&self, how: Shutdown) -> Result<()> {
-        let how = match how {
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Both => rustix::net::Shutdown::Both,
-        };
-        rustix::net::shutdown(&self.end, how).map_err(|errno| self.end.error("shutdown", errno))
+        super::shutdown(&self.end, how)
     }
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
@@ -446,7 +430,9 @@ impl DatagramSocket {
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
     pub fn try_clone(&self) -> Result<Self> {
-        Ok(Self::with_end(self.end.try_clone()?, self.spin.clone()))
+        let clone = Self::with_end(self.end.try_clone()?, self.spin.clone());
+        clone.credentials.store(self.credentials.load(Relaxed), Relaxed);
+        Ok(clone)
     }
 
     /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
@@ -465,27 +451,10 @@ impl TryFrom<OwnedFd> for DatagramSocket {
     /// Takes the descriptor over, if it is a unix socket for messages: `SOCK_SEQPACKET` with a peer, or `SOCK_DGRAM`;
     /// close-on-exec and `SO_PASSCRED` are set. Otherwise the error gives it back.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
-        match check(fd.as_fd()) {
+        let kinds = &[SocketType::SEQPACKET, SocketType::DGRAM];
+        match super::check(fd.as_fd(), "a connected unix socket for messages", kinds) {
             Ok(()) => Ok(Self::adopt(fd)),
             Err(error) => Err(FromFdError { fd, error }),
         }
-    }
-}
-
-fn check(fd: BorrowedFd<'_>) -> Result<()> {
-    let wrong = |found| Err(Error::WrongKind { expected: "a connected unix socket for messages", found });
-    let kind = end::kind(fd)?;
-    if kind != end::SOCKET {
-        return wrong(kind);
-    }
-    let option = |errno| Error::system("getsockopt", errno);
-    match (sockopt::socket_domain(fd).map_err(option)?, sockopt::socket_type(fd).map_err(option)?) {
-        (AddressFamily::UNIX, SocketType::DGRAM) => Ok(()),
-        (AddressFamily::UNIX, SocketType::SEQPACKET) => match rustix::net::getpeername(fd) {
-            Ok(_) => Ok(()),
-            Err(_) => wrong("a unix socket without a peer"),
-        },
-        (AddressFamily::UNIX, _) => wrong("a unix socket for a stream"),
-        _ => wrong("a socket of another family"),
     }
 }

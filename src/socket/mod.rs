@@ -1,11 +1,23 @@
-//! Socket pairs: both ways, as whole messages.
+//! Socket pairs: both ways, as whole messages or as a stream of bytes.
 
+mod ancillary;
 mod datagram;
+mod stream;
 
 use std::cell::Cell;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+pub use ancillary::{Received, SendError};
 pub use datagram::{DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
 
+pub use stream::{StreamPair, StreamSocket, stream_pair};
+
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use crate::end::{self, End};
+use crate::sys;
 use crate::sys::memory::Spill;
 use crate::{Error, Result};
 
@@ -37,4 +49,69 @@ fn with_spill<T>(call: impl FnOnce(&mut Spill) -> Result<T>) -> Result<T> {
     // No cell to put it back into: then it is unmapped here.
     let _ = SPILL.try_with(|cell| cell.set(Some(spill)));
     result
+}
+
+/// That messages of ours were lost with the peer, which the kernel says once: to whichever call comes first, and before it
+/// hands out what the peer had sent. It is kept here, and passed on to a receiver after that.
+#[derive(Default)]
+struct Loss(AtomicBool);
+
+impl Loss {
+    /// Sends. A sender that is told of the loss tries again, and is told that the peer is gone.
+    fn sending<T>(&self, mut send: impl FnMut() -> Result<T>) -> Result<T> {
+        loop {
+            match send() {
+                Err(Error::Reset) => self.0.store(true, Relaxed),
+                sent => return sent,
+            }
+        }
+    }
+
+    /// Receives, until the end as `is_end` knows it, and tells of the loss there.
+    fn receiving<T>(&self, is_end: impl Fn(&T) -> bool, mut receive: impl FnMut() -> Result<T>) -> Result<T> {
+        loop {
+            match receive() {
+                Err(Error::Reset) => self.0.store(true, Relaxed),
+                Ok(end) if is_end(&end) && self.0.swap(false, Relaxed) => return Err(Error::Reset),
+                received => return received,
+            }
+        }
+    }
+}
+
+fn shutdown(end: &End, how: Shutdown) -> Result<()> {
+    let how = match how {
+        Shutdown::Read => rustix::net::Shutdown::Read,
+        Shutdown::Write => rustix::net::Shutdown::Write,
+        Shutdown::Both => rustix::net::Shutdown::Both,
+    };
+    rustix::net::shutdown(end, how).map_err(|errno| end.error("shutdown", errno))
+}
+
+fn peer_credentials(end: &End) -> Result<Credentials> {
+    let (pid, uid, gid) = sys::socket::peer_credentials(end.as_fd()).map_err(|errno| end.error("getsockopt", errno))?;
+    Ok(Credentials { pid, uid, gid })
+}
+
+/// Fails if the descriptor is not a unix socket of one of the `kinds`, with a peer.
+fn check(fd: BorrowedFd<'_>, expected: &'static str, kinds: &[SocketType]) -> Result<()> {
+    let wrong = |found| Err(Error::WrongKind { expected, found });
+    let kind = end::kind(fd)?;
+    if kind != end::SOCKET {
+        return wrong(kind);
+    }
+    let refused = |errno| Error::system("getsockopt", errno);
+    if sockopt::socket_domain(fd).map_err(refused)? != AddressFamily::UNIX {
+        return wrong("a socket of another family");
+    }
+    match sockopt::socket_type(fd).map_err(refused)? {
+        // Loses its peer when that is closed, and is still what it was.
+        SocketType::DGRAM if kinds.contains(&SocketType::DGRAM) => Ok(()),
+        kind if kinds.contains(&kind) => match rustix::net::getpeername(fd) {
+            Ok(_) => Ok(()),
+            Err(_) => wrong("a unix socket without a peer"),
+        },
+        SocketType::STREAM => wrong("a unix socket for a stream"),
+        _ => wrong("a unix socket for messages"),
+    }
 }

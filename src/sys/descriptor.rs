@@ -111,3 +111,28 @@ macro_rules! from_raw_fd {
     };
 }
 pub(crate) use from_raw_fd;
+
+/// Takes over a descriptor that this process was started with, if it still is the one with that identity (of fstat.2) and
+/// can be nobody else's: whatever Rust opens is close-on-exec, and what comes through a start is not.
+pub(crate) fn take_inherited(number: RawFd, device: u64, inode: u64) -> Option<OwnedFd> {
+    if number <= 2 {
+        return None;
+    }
+    // SAFETY: borrowed for calls that cope with a number that is not open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let inherited = rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC));
+    let same = rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode));
+    if !(inherited && same) {
+        return None;
+    }
+    // SAFETY: it is open, and the one that the parent left here for whoever asks by its name. Whoever asked before has it
+    // close-on-exec, and it would not be found.
+    Some(unsafe { std::os::fd::FromRawFd::from_raw_fd(number) })
+}
+
+/// Leaves a descriptor where it is, to be taken over later.
+pub(crate) fn leave_inherited(fd: OwnedFd) {
+    // An error would mean that the number is not open any more, and then there is nothing to leave.
+    let _ = rustix::io::fcntl_setfd(&fd, FdFlags::empty());
+    let _ = fd.into_raw_fd();
+}

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod ancillary;
 pub(crate) mod descriptor;
 pub(crate) mod ledger;
 pub(crate) mod memory;
@@ -11,6 +12,7 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod spawn;
 
 pub(crate) use rustix::io::Errno;
 

@@ -75,14 +75,15 @@ impl Mask {
         Self::change(libc::SIG_SETMASK, &all)
     }
 
-    /// No signal blocked.
-    pub(crate) fn empty() -> Self {
+    /// Blocks none in this thread.
+    pub(crate) fn set_empty() -> Self {
         let mut none = MaybeUninit::uninit();
         // SAFETY: sigemptyset initialises the set.
-        Self(unsafe {
+        let none = unsafe {
             libc::sigemptyset(none.as_mut_ptr());
             none.assume_init()
-        })
+        };
+        Self::change(libc::SIG_SETMASK, &none)
     }
 
     fn change(how: libc::c_int, set: &libc::sigset_t) -> Self {

@@ -1,10 +1,12 @@
 //! Unix socket pairs: messages with their flags, and what socket options say.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType,
+};
 
 use super::{Errno, Result, errno};
 
@@ -63,17 +65,39 @@ pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<()> {
 
 /// Sends one message whole, or nothing; never raises `SIGPIPE`.
 pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8], wait: bool) -> Result<()> {
-    rustix::net::send(fd, message, send_flags(wait)).map(drop)
+    write(fd, message, wait).map(drop)
 }
 
 /// The same from several parts, of which there may be at most `IOV_MAX`.
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>], wait: bool) -> Result<()> {
-    let mut nothing_else = SendAncillaryBuffer::default();
-    rustix::net::sendmsg(fd, parts, &mut nothing_else, send_flags(wait)).map(drop)
+    write_vectored(fd, parts, wait).map(drop)
 }
 
 fn send_flags(wait: bool) -> SendFlags {
     if wait { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL | SendFlags::DONTWAIT }
+}
+
+/// Reads what is there of a stream.
+pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<usize> {
+    let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+    rustix::net::recv(fd, buf, flags).map(|(len, _)| len)
+}
+
+/// The same into several buffers, of which there may be at most `IOV_MAX`.
+pub(crate) fn read_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>], wait: bool) -> Result<usize> {
+    let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+    let mut nothing_else = RecvAncillaryBuffer::default();
+    rustix::net::recvmsg(fd, bufs, &mut nothing_else, flags).map(|received| received.bytes)
+}
+
+/// Writes what there is room for to a stream; never raises `SIGPIPE`.
+pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], wait: bool) -> Result<usize> {
+    rustix::net::send(fd, buf, send_flags(wait))
+}
+
+/// The same from several buffers, of which there may be at most `IOV_MAX`.
+pub(crate) fn write_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], wait: bool) -> Result<usize> {
+    rustix::net::sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), send_flags(wait))
 }
 
 /// The longest message that the socket sends.

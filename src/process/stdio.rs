@@ -1,0 +1,70 @@
+//! What a program can have as its standard input, output and error.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::end::Ends;
+use crate::sys::descriptor::duplicate;
+use crate::{Error, Result};
+
+/// The standard input, output or error of a [`Command`](crate::Command): any end, a file, or one of the two here.
+///
+/// For what `std::process::Stdio::piped` is for, make a [`pipe`](crate::pipe()) and give one end of it.
+pub struct Stdio(Kind);
+
+enum Kind {
+    Inherit,
+    Null,
+    End(Box<dyn Ends>),
+}
+
+impl Stdio {
+    /// The one of this process, as if nothing was set.
+    pub fn inherit() -> Self {
+        Self(Kind::Inherit)
+    }
+
+    /// `/dev/null`: nothing to read, and what is written is gone.
+    pub fn null() -> Self {
+        Self(Kind::Null)
+    }
+
+    pub(super) fn is_inherited(&self) -> bool {
+        matches!(self.0, Kind::Inherit)
+    }
+
+    /// A descriptor of it, if the program is not to have this process's own.
+    pub(super) fn open(&self) -> Result<Option<OwnedFd>> {
+        match &self.0 {
+            Kind::Inherit => Ok(None),
+            Kind::Null => {
+                let null = rustix::fs::openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+                null.map(Some).map_err(|errno| Error::system("open", errno))
+            }
+            Kind::End(end) => {
+                super::command::one(&**end, |fd| duplicate(fd).map(Some).map_err(|errno| Error::system("fcntl", errno)))
+            }
+        }
+    }
+}
+
+impl Stdio {
+    /// An end of whatever kind.
+    pub(crate) fn end(end: impl Ends + 'static) -> Self {
+        Self(Kind::End(Box::new(end)))
+    }
+}
+
+impl From<OwnedFd> for Stdio {
+    fn from(fd: OwnedFd) -> Self {
+        Self::end(fd)
+    }
+}
+
+impl From<File> for Stdio {
+    fn from(file: File) -> Self {
+        Self::end(file)
+    }
+}

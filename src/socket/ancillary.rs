@@ -1,0 +1,410 @@
+//! Ends and credentials that travel with messages.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::{Credentials, DatagramSocket, StreamSocket, with_spill};
+use crate::end::{self, End, Ends, FromFdError};
+use crate::sys::ancillary::{Beside, MOST};
+use crate::wait::Patience;
+use crate::{Error, Result, sys};
+
+/// What came with a message besides its bytes: ends, in the order in which they were sent, and who sent it.
+///
+/// The ends are owned and close-on-exec from the moment they arrive, and a [`fork`](crate::fork()) severs them like any
+/// other. What nobody takes is closed when this is dropped, so a peer that sends more than was asked for gains nothing.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let pair = ipc::datagram_pair()?;
+/// let (reader, mut writer) = ipc::pipe()?;
+/// pair.parent.send_with(b"read this", reader)?;
+///
+/// let mut message = Vec::new();
+/// let mut received = pair.child.recv_with(&mut message)?.expect("the parent is there");
+/// assert_eq!(message, b"read this");
+/// let mut reader: ipc::PipeReader = received.take()?;
+///
+/// writer.write_all(b"through the socket")?;
+/// drop(writer);
+/// assert_eq!(std::io::read_to_string(&mut reader)?, "through the socket");
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Received {
+    ends: VecDeque<End>,
+    sender: Option<Credentials>,
+}
+
+impl Received {
+    /// Splits what came beside a message. An error if ends are missing.
+    pub(super) fn new(beside: Beside, credentials: bool) -> Result<Self> {
+        let sender = beside.sender.filter(|_| credentials).map(|(pid, uid, gid)| Credentials { pid, uid, gid });
+        // Made with close-on-exec, which costs a call more to be sure of than to set.
+        let received = Self { ends: beside.fds.into_iter().map(End::received).collect(), sender };
+        if beside.lost { Err(Error::EndsLost { received }) } else { Ok(received) }
+    }
+
+    /// How many ends are left.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether no end is left.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Takes the next end, as what it has to be: an end of this crate, [`OwnedFd`], a [`File`](std::fs::File), a socket of
+    /// the standard library. Never blocks.
+    ///
+    /// Ends of this crate are checked: a pipe's writer does not pass for a reader. Types of the standard library take any
+    /// descriptor.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::WrongKind`]: the next end is something else, and stays the next; or none is left.
+    /// - [`Error::NotGiven`]: it arrived before a fork, and was not given to this process.
+    pub fn take<T>(&mut self) -> Result<T>
+    where
+        T: TryFrom<OwnedFd>,
+        T::Error: Into<FromFdError>,
+    {
+        let missing = Error::WrongKind { expected: "another end with the message", found: "none" };
+        let end = self.ends.pop_front().ok_or(missing)?;
+        if let Err(error) = end.check_given() {
+            self.ends.push_front(end);
+            return Err(error);
+        }
+        T::try_from(end.into_fd()).map_err(|refused| {
+            let FromFdError { fd, error } = refused.into();
+            self.ends.push_front(End::received(fd));
+            error
+        })
+    }
+
+    /// Who sent the message, if the socket was told to ask ([`set_credentials`](crate::DatagramSocket::set_credentials)).
+    ///
+    /// The kernel vouches for it: process, user and group of the process that made the call, at that time.
+    pub fn sender(&self) -> Option<Credentials> {
+        self.sender
+    }
+}
+
+/// The ends that are left, each as a plain descriptor.
+impl IntoIterator for Received {
+    type Item = OwnedFd;
+    type IntoIter = std::vec::IntoIter<OwnedFd>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.ends.into_iter().map(End::into_fd).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received").field("ends", &self.ends).field("sender", &self.sender).finish()
+    }
+}
+
+/// Messages with ends.
+impl DatagramSocket {
+    /// Blocks until there is room in the peer's queue, and sends the message with ends: all of it, or an error and nothing.
+    ///
+    /// The ends go to whoever receives the message, with [`recv_with`](Self::recv_with); a plain [`recv`](Self::recv) throws
+    /// them away. They are closed here when they were sent. While the message is under way, nobody holds them, and a stream
+    /// whose last writer is in it does not end.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the ends back, and `?` turns it into [`Error`]. Besides what [`send`](Self::send) says:
+    ///
+    /// - [`Error::TooLong`]: more than 253 ends.
+    /// - [`Error::NotGiven`]: this process was not given one of the ends.
+    /// - [`Error::System`] with `ETOOMANYREFS`: too many ends of this user are under way.
+    ///
+    /// # Platform
+    ///
+    /// sendmsg(2) with `SCM_RIGHTS` (unix.7).
+    pub fn send_with<E: Ends>(&self, message: &[u8], ends: E) -> Result<(), SendError<E>> {
+        self.deliver_with(message, ends, Patience::Blocking)
+    }
+
+    /// Sends the message with ends, without blocking; else as [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: the peer's queue is full; and as [`send_with`](Self::send_with).
+    pub fn try_send_with<E: Ends>(&self, message: &[u8], ends: E) -> Result<(), SendError<E>> {
+        self.deliver_with(message, ends, Patience::None)
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the message with ends; else as
+    /// [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`send_with`](Self::send_with).
+    pub fn send_with_timeout<E: Ends>(&self, message: &[u8], ends: E, timeout: Duration) -> Result<(), SendError<E>> {
+        self.deliver_with(message, ends, Patience::timeout(timeout))
+    }
+
+    fn deliver_with<E: Ends>(&self, message: &[u8], ends: E, patience: Patience) -> Result<(), SendError<E>> {
+        let sent = to_send(&ends).and_then(|fds| {
+            self.deliver(message.len(), patience, |fd, wait| sys::ancillary::send(fd, message, &fds, wait).map(drop))
+        });
+        sent.map_err(|error| SendError { ends, error })
+    }
+
+    /// Blocks until a message arrives, of whatever length, and puts it into `message`, in the place of what was there.
+    /// Returns what came with it: ends, and who sent it. `None`: the peer is gone, and all that it sent was received.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. `message` is there, and the
+    ///   error has the ends that did arrive.
+    /// - As [`recv`](Self::recv), but [`Error::BufferTooSmall`]. `message` is then as it was.
+    ///
+    /// # Platform
+    ///
+    /// recvmsg(2) with `MSG_CMSG_CLOEXEC`: the ends are close-on-exec from the first moment.
+    pub fn recv_with(&self, message: &mut Vec<u8>) -> Result<Option<Received>> {
+        self.receive_with(message, Patience::Blocking)
+    }
+
+    /// Receives a message and what came with it, without blocking; else as [`recv_with`](Self::recv_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv_with`](Self::recv_with).
+    pub fn try_recv_with(&self, message: &mut Vec<u8>) -> Result<Option<Received>> {
+        self.receive_with(message, Patience::None)
+    }
+
+    /// Blocks until a message arrives or the time is up, and receives it and what came with it; else as
+    /// [`recv_with`](Self::recv_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv_with`](Self::recv_with).
+    pub fn recv_with_timeout(&self, message: &mut Vec<u8>, timeout: Duration) -> Result<Option<Received>> {
+        self.receive_with(message, Patience::timeout(timeout))
+    }
+
+    fn receive_with(&self, message: &mut Vec<u8>, patience: Patience) -> Result<Option<Received>> {
+        with_spill(|spill| {
+            let arrived = self.arrive(patience, |fd, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait))?;
+            let Some((len, beside)) = arrived else { return Ok(None) };
+            message.clear();
+            message.extend_from_slice(&spill.as_mut_slice()[..len]);
+            spill.trim(len);
+            Received::new(beside, self.credentials.load(Relaxed)).map(Some)
+        })
+    }
+
+    /// Lets [`Received::sender`] name the sender of each message, or not, as at first. Never blocks.
+    ///
+    /// That is the process that sent this very message; [`peer_credentials`](Self::peer_credentials) is another one. The
+    /// setting belongs to this value; it goes along into a child and into clones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// `SCM_CREDENTIALS` (unix.7).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.set_credentials(true)?;
+    /// let child = ipc::fork(pair.child, |socket| socket.send(b"it is me"))?;
+    ///
+    /// let received = pair.parent.recv_with(&mut Vec::new())?.expect("a message");
+    /// assert_eq!(received.sender().map(|sender| sender.pid), Some(child.id()));
+    /// child.wait()?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn set_credentials(&self, on: bool) -> Result<()> {
+        // The socket has asked for them from the start, to tell messages from the end.
+        self.end.check_given()?;
+        self.credentials.store(on, Relaxed);
+        Ok(())
+    }
+}
+
+/// Bytes with ends.
+impl StreamSocket {
+    /// Blocks until there is room, and writes bytes with ends: the ends go with the first byte. Says how many bytes went.
+    ///
+    /// The peer gets the ends with [`recv_with`](Self::recv_with), when it reads that byte; they are closed here when they
+    /// were sent.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the ends back, nothing was sent, and `?` turns it into [`Error`]:
+    ///
+    /// - [`Error::TooLong`]: more than 253 ends.
+    /// - [`Error::NotGiven`]: this process was not given one of the ends, or the socket.
+    /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down.
+    /// - [`Error::System`]: no bytes, and the kernel would lose the ends without a word (`EINVAL`); too many ends of this
+    ///   user are under way (`ETOOMANYREFS`).
+    ///
+    /// # Platform
+    ///
+    /// sendmsg(2) with `SCM_RIGHTS` (unix.7).
+    pub fn send_with<E: Ends>(&self, bytes: &[u8], ends: E) -> Result<usize, SendError<E>> {
+        self.deliver_with(bytes, ends, Patience::Blocking)
+    }
+
+    /// Writes bytes with ends, without blocking; else as [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no room; and as [`send_with`](Self::send_with).
+    pub fn try_send_with<E: Ends>(&self, bytes: &[u8], ends: E) -> Result<usize, SendError<E>> {
+        self.deliver_with(bytes, ends, Patience::None)
+    }
+
+    /// Blocks until there is room or the time is up, and writes bytes with ends; else as [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`send_with`](Self::send_with).
+    pub fn send_with_timeout<E: Ends>(&self, bytes: &[u8], ends: E, timeout: Duration) -> Result<usize, SendError<E>> {
+        self.deliver_with(bytes, ends, Patience::timeout(timeout))
+    }
+
+    fn deliver_with<E: Ends>(&self, bytes: &[u8], ends: E, patience: Patience) -> Result<usize, SendError<E>> {
+        let sent = to_send(&ends).and_then(|fds| match bytes {
+            [] => Err(Error::system("sendmsg", sys::Errno::INVAL)),
+            _ => self.deliver(patience, |fd, wait| sys::ancillary::send(fd, bytes, &fds, wait)),
+        });
+        sent.map_err(|error| SendError { ends, error })
+    }
+
+    /// Blocks until there is something to read, and reads it, with the ends that came with its first byte. 0 bytes: the end
+    /// of the stream, or an empty `buf`.
+    ///
+    /// A read stops at the border of what was sent with ends, so that ends are never mixed up with later bytes.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. The error has those that did
+    ///   arrive. The bytes are in `buf`; their number is lost: read into a buffer of one byte where that matters.
+    /// - As [`try_read`](Self::try_read), but [`Error::WouldBlock`].
+    ///
+    /// # Platform
+    ///
+    /// recvmsg(2) with `MSG_CMSG_CLOEXEC`.
+    pub fn recv_with(&self, buf: &mut [u8]) -> Result<(usize, Received)> {
+        self.receive_with(buf, Patience::Blocking)
+    }
+
+    /// Reads with ends, without blocking; else as [`recv_with`](Self::recv_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is nothing, and the peer is open; and as [`recv_with`](Self::recv_with).
+    pub fn try_recv_with(&self, buf: &mut [u8]) -> Result<(usize, Received)> {
+        self.receive_with(buf, Patience::None)
+    }
+
+    /// Blocks until there is something to read or the time is up, and reads it with ends; else as
+    /// [`recv_with`](Self::recv_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv_with`](Self::recv_with).
+    pub fn recv_with_timeout(&self, buf: &mut [u8], timeout: Duration) -> Result<(usize, Received)> {
+        self.receive_with(buf, Patience::timeout(timeout))
+    }
+
+    fn receive_with(&self, buf: &mut [u8], patience: Patience) -> Result<(usize, Received)> {
+        if buf.is_empty() {
+            return Ok((0, Received::default()));
+        }
+        let mut beside = None;
+        let len = self.arrive(patience, |fd, wait| {
+            let arrived = sys::ancillary::receive(fd, buf, wait)?;
+            Ok(arrived.map_or(0, |(len, with)| {
+                beside = Some(with);
+                len
+            }))
+        })?;
+        Ok((len, Received::new(beside.unwrap_or_default(), true)?))
+    }
+
+    /// Lets [`Received::sender`] name the sender of what is read, or not, as at first. Never blocks.
+    ///
+    /// It goes for all that hold this end. What was sent before is not named.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// `SO_PASSCRED` and `SCM_CREDENTIALS` (unix.7).
+    pub fn set_credentials(&self, on: bool) -> Result<()> {
+        rustix::net::sockopt::set_socket_passcred(&self.end, on).map_err(|errno| self.end.error("setsockopt", errno))
+    }
+}
+
+/// The numbers of ends that are to be sent, in their order.
+fn to_send(ends: &impl Ends) -> Result<Vec<RawFd>> {
+    let numbers = end::numbers(ends)?;
+    if numbers.len() > MOST {
+        return Err(Error::TooLong { len: numbers.len(), max: MOST });
+    }
+    Ok(numbers)
+}
+
+/// A message that was not sent, and why. The ends that were to go with it are given back.
+///
+/// `?` turns it into [`Error`], [`io::Error`] or `Box<dyn Error>`, whatever the ends are.
+pub struct SendError<E> {
+    /// What was to go with the message.
+    pub ends: E,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl<E> fmt::Debug for SendError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Display for SendError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the message was not sent")
+    }
+}
+
+impl<E> std::error::Error for SendError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<E> From<SendError<E>> for Error {
+    fn from(refused: SendError<E>) -> Self {
+        refused.error
+    }
+}
+
+impl<E> From<SendError<E>> for io::Error {
+    fn from(refused: SendError<E>) -> Self {
+        refused.error.into()
+    }
+}
