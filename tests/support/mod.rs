@@ -1,0 +1,88 @@
+//! What the tests that start processes stand on.
+//!
+//! Each test runs in a process of its own, which is watched: a hang, a descriptor or an end that stays open, a child that
+//! nobody waited for, and a process that outlives the test are failures like a panic is. A binary of tests says
+//! `harness = false` and
+//!
+//! ```ignore
+//! mod support;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     support::run(support::trials![what_must_hold, what_takes_long within 60])
+//! }
+//! ```
+
+// No binary uses all of this.
+#![allow(dead_code, unused_imports)]
+
+mod descriptors;
+mod inventory;
+mod kernel;
+mod pipes;
+mod processes;
+mod signals;
+mod trial;
+
+use std::fmt::Debug;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub use descriptors::{
+    closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
+};
+pub use inventory::await_orphans;
+pub use kernel::{RWF_NOSIGNAL, RWF_NOWAIT, refuse_flags};
+pub use pipes::{fill, read_all};
+pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
+pub use signals::{
+    Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
+};
+pub use trial::judge;
+
+/// How long a test may take unless it says otherwise.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a helper waits for what is about to happen, before it calls that a failure.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// What a test returns.
+pub trait Verdict {
+    fn verdict(self) -> Result<(), String>;
+}
+
+impl Verdict for () {
+    fn verdict(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: Debug> Verdict for Result<(), E> {
+    fn verdict(self) -> Result<(), String> {
+        self.map_err(|error| format!("Error: {error:?}"))
+    }
+}
+
+/// A test as libtest-mimic takes it: [`trials!`] makes them of functions.
+pub fn trial<V: Verdict + 'static>(name: &str, limit: Duration, body: fn() -> V) -> libtest_mimic::Trial {
+    libtest_mimic::Trial::test(name, move || judge(limit, || body().verdict()).map_err(libtest_mimic::Failed::from))
+}
+
+/// Tests from functions: `trials![one, another within 60]`, the number being the seconds that it may take.
+macro_rules! trials {
+    ($($name:ident $(within $seconds:literal)?),* $(,)?) => {
+        vec![$($crate::support::trial(
+            stringify!($name),
+            [$(std::time::Duration::from_secs($seconds),)? $crate::support::LIMIT][0],
+            $name,
+        )),*]
+    };
+}
+pub(crate) use trials;
+
+/// Runs the tests that the command line asks for, one after the other.
+pub fn run(trials: Vec<libtest_mimic::Trial>) -> ExitCode {
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    // On the main thread, so that there is no other and forking is allowed.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

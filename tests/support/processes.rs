@@ -1,0 +1,123 @@
+//! Processes as seen from outside, and how they meet.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Instant;
+
+use super::SOON;
+
+/// Waits for the child, and says with which status it left. Anything else than that is a failure.
+#[track_caller]
+pub fn exit_code(child: &ipc::Child) -> i32 {
+    let status = child.wait_timeout(SOON).expect("a child can be waited for").expect("the child leaves");
+    status.code().unwrap_or_else(|| panic!("the child was ended: {status}"))
+}
+
+/// Looks again and again until something holds. It is to hold soon.
+#[track_caller]
+pub fn poll_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it never came to this: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The letter of proc_pid_stat.5: `R` runs, `S` sleeps, `Z` is a zombie, and so on. `None`: there is no such process.
+pub fn process_state(pid: u32) -> Option<char> {
+    Some(stat(pid)?.1)
+}
+
+/// Name, state and parent.
+fn stat(pid: u32) -> Option<(String, char, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses, and may have some of its own.
+    let (before, after) = stat.rsplit_once(") ")?;
+    let mut fields = after.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((before.split_once('(')?.1.to_owned(), state, fields.next()?.parse().ok()?))
+}
+
+/// Blocks until the process sleeps in one of these system calls, as in `asleep_in(pid, &[libc::SYS_ppoll])`.
+#[track_caller]
+pub fn asleep_in(pid: u32, calls: &[libc::c_long]) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let state = process_state(pid);
+        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+        let in_call = match &call {
+            Ok(call) => {
+                call.split(' ').next().and_then(|call| call.parse().ok()).is_some_and(|call| calls.contains(&call))
+            }
+            Err(_) => true, // not every kernel shows it
+        };
+        if in_call && state == Some('S') {
+            return;
+        }
+        assert!(Instant::now() < deadline, "process {pid} never slept in {calls:?}; it is {state:?} in {call:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// The children of this process, and how to name them.
+pub fn children() -> Vec<(libc::pid_t, String)> {
+    let me = std::process::id();
+    let processes = std::fs::read_dir("/proc").expect("/proc is mounted");
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let mine = pids.filter_map(|pid| {
+        let (name, state, parent) = stat(pid)?;
+        (parent == me).then(|| (pid as libc::pid_t, format!("{pid} ({name}, {state})")))
+    });
+    mine.collect()
+}
+
+/// Where processes wait for each other. It is a pipe, but none of the crate's: a fork leaves it open on both sides.
+pub struct Gate {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Gate {
+    #[allow(clippy::new_without_default)] // it makes something, and can fail
+    pub fn new() -> Self {
+        let mut fds = [0; 2];
+        // SAFETY: room for two descriptors, which are new and nobody else's.
+        unsafe {
+            assert_eq!(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC), 0, "{}", std::io::Error::last_os_error());
+            Self { reader: OwnedFd::from_raw_fd(fds[0]), writer: OwnedFd::from_raw_fd(fds[1]) }
+        }
+    }
+
+    /// Lets one through, now or when it comes. Never blocks, up to some thousands.
+    pub fn open(&self) {
+        // SAFETY: one byte that lives as long as the call.
+        let written = unsafe { libc::write(self.writer.as_raw_fd(), [0_u8].as_ptr().cast(), 1) };
+        assert_eq!(written, 1, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Blocks until somebody lets this one through. It is to happen soon.
+    #[track_caller]
+    pub fn pass(&self) {
+        let mut byte = 0_u8;
+        let deadline = Instant::now() + SOON;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis() as i32;
+            let mut fd = libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one pollfd; one byte of room.
+            let passed = unsafe {
+                libc::poll(&mut fd, 1, left) == 1 && libc::read(self.reader.as_raw_fd(), (&raw mut byte).cast(), 1) == 1
+            };
+            if passed {
+                return;
+            }
+            // A signal may have come.
+            assert!(Instant::now() < deadline, "the gate was never opened");
+        }
+    }
+
+    /// Whether one could pass now.
+    pub fn is_open(&self) -> bool {
+        let mut fd = libc::pollfd { fd: self.reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd.
+        unsafe { libc::poll(&mut fd, 1, 0) == 1 }
+    }
+}
