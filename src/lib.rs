@@ -64,14 +64,17 @@ compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see d
 
 mod end;
 mod error;
+mod inspect;
 mod pipe;
 mod process;
 mod socket;
+mod splice;
 mod sys;
 mod wait;
 
 pub use end::{Ends, FromFdError, open_ends};
 pub use error::{Error, Result};
+pub use inspect::{Holder, Holders, Side, holders};
 pub use pipe::{PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{
     Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, fork, fork_here, fork_unchecked, given,

@@ -1,0 +1,187 @@
+//! Who holds an end: the answer to "my reader never sees the end".
+
+mod diag;
+mod processes;
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use processes::{Channel, Held, Seen};
+
+use crate::sys::ledger;
+use crate::{Error, Result};
+
+/// Which side of a channel a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// A pipe's reader.
+    Read,
+    /// A pipe's writer.
+    Write,
+    /// A FIFO that is open both ways: it keeps the stream from ending for itself.
+    Both,
+    /// The very socket that was asked about, or a copy of it.
+    Own,
+    /// The socket at the other side.
+    Peer,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Side::Read => "reads",
+            Side::Write => "writes",
+            Side::Both => "reads and writes",
+            Side::Own => "this side",
+            Side::Peer => "the other side",
+        })
+    }
+}
+
+/// One descriptor, of one process, that is a side of the channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// Its name, at most 15 bytes of it (`/proc/PID/comm`).
+    pub command: String,
+    /// The number of the descriptor there.
+    pub fd: RawFd,
+    /// What it is open for.
+    pub side: Side,
+    /// Whether it is this process.
+    pub me: bool,
+}
+
+/// Who has a channel open: what [`holders`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holders {
+    /// Every descriptor of the channel that was found, by process and number.
+    pub list: Vec<Holder>,
+    /// How many processes could not be looked into, because they are another user's. One of them may hold an end too.
+    pub unseen: usize,
+    /// Of a socket: the kernel did not say what the other side is, so nobody in the list is [`Side::Peer`].
+    pub peer_unknown: bool,
+}
+
+/// A line for each holder, and one for what was not seen.
+impl fmt::Display for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for holder in &self.list {
+            let me = if holder.me { " (this process)" } else { "" };
+            writeln!(f, "{:>7} {:<15} fd {:<5} {}{me}", holder.pid, holder.command, holder.fd, holder.side)?;
+        }
+        if self.list.is_empty() {
+            writeln!(f, "nobody that could be seen")?;
+        }
+        if self.peer_unknown {
+            writeln!(f, "the other side could not be found out")?;
+        }
+        match self.unseen {
+            0 => Ok(()),
+            1 => writeln!(f, "1 process could not be looked into"),
+            unseen => writeln!(f, "{unseen} processes could not be looked into"),
+        }
+    }
+}
+
+/// Names the processes that have the channel of this end open, on which side, and as which descriptor. Never blocks, but
+/// takes a while: it looks through the descriptors of every process that this user may look into, once.
+///
+/// A stream that never ends has one cause: somebody still holds a writer. This says who.
+///
+/// It is a picture of a moment. Processes that start, leave, or pass ends on meanwhile may be missed; ends that are under
+/// way in a message are held by nobody.
+///
+/// # Errors
+///
+/// - [`Error::NotGiven`]: this process was not given the end.
+/// - [`Error::WrongKind`]: neither a pipe nor a socket.
+/// - [`Error::System`]: `/proc` is not mounted.
+///
+/// # Platform
+///
+/// `/proc/PID/fd` (proc.5), and sock_diag(7) for the other side of a unix socket. Where the kernel refuses that, the
+/// result [says so](Holders::peer_unknown). Processes that `/proc` does not show, with `hidepid` or in another pid
+/// namespace, are not counted as unseen.
+///
+/// # Examples
+///
+/// ```
+/// use ipc::Side;
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// let found = ipc::holders(&reader)?;
+/// let writers: Vec<_> = found.list.iter().filter(|holder| holder.side == Side::Write).collect();
+/// assert_eq!(writers.len(), 1);
+/// assert!(writers[0].me); // so this process would wait for itself
+/// # drop(writer);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn holders(end: &impl AsFd) -> Result<Holders> {
+    let end = end.as_fd();
+    if ledger::is_severed(end.as_raw_fd()) {
+        return Err(Error::NotGiven);
+    }
+    let stat = rustix::fs::fstat(end).map_err(|errno| Error::system("fstat", errno))?;
+    let Some(channel) = Channel::of(&stat) else {
+        return Err(Error::WrongKind { expected: "a pipe or a socket", found: crate::end::kind(end)? });
+    };
+    let mut found = Holders::default();
+    let peer = match channel.socket.then(|| peer(channel)) {
+        Some(Ok(peer)) => peer,
+        Some(Err(_)) => {
+            found.peer_unknown = true;
+            None
+        }
+        None => None,
+    };
+    let me = std::process::id();
+    let mut pids = processes::pids()?;
+    pids.sort_unstable();
+    for pid in pids {
+        let held = match processes::channels(pid) {
+            Seen::Channels(held) => held,
+            Seen::Nothing => {
+                found.unseen += 1;
+                continue;
+            }
+            Seen::Gone => continue,
+        };
+        let mut of_channel: Vec<_> = held.iter().filter_map(|held| Some((held, side(held, channel, peer)?))).collect();
+        if of_channel.is_empty() {
+            continue;
+        }
+        // One that has left by now holds nothing.
+        let Some((command, _)) = processes::name_and_parent(pid) else { continue };
+        of_channel.sort_unstable_by_key(|(held, _)| held.number);
+        found.list.extend(of_channel.into_iter().map(|(held, side)| Holder {
+            pid,
+            command: command.clone(),
+            fd: held.number,
+            side,
+            me: pid == me,
+        }));
+    }
+    Ok(found)
+}
+
+/// The socket at the other side, if there is one.
+fn peer(socket: Channel) -> crate::sys::Result<Option<Channel>> {
+    let inode = u32::try_from(socket.inode).map_err(|_| crate::sys::Errno::OVERFLOW)?;
+    Ok(diag::peer(inode)?.map(|peer| Channel { inode: peer.into(), ..socket }))
+}
+
+fn side(held: &Held, channel: Channel, peer: Option<Channel>) -> Option<Side> {
+    match (held.channel == channel, channel.socket) {
+        (true, true) => Some(Side::Own),
+        (true, false) => Some(match (held.reads, held.writes) {
+            (true, true) => Side::Both,
+            (true, false) => Side::Read,
+            _ => Side::Write,
+        }),
+        (false, _) => (Some(held.channel) == peer).then_some(Side::Peer),
+    }
+}

@@ -1,0 +1,132 @@
+//! Moving bytes between descriptors without copying them through this process.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::pipe::SpliceFlags;
+
+use crate::sys::signal::{Sigpipe, without_sigpipe};
+use crate::sys::{self, Errno, ledger};
+use crate::{Error, PipeReader, PipeWriter, Result};
+
+/// Moving bytes out of the pipe.
+impl PipeReader {
+    /// Blocks until there is something to read, and moves at most `len` bytes of it to `out`, without copying them through
+    /// this process. Says how many; 0: the end of the stream.
+    ///
+    /// `out` can be a file (not opened for appending), a socket, or a pipe. It also blocks while that has no room.
+    ///
+    /// After it, the kernel refuses `RWF_NOWAIT` on both pipes: `try_` and `_timeout` calls go another way then, and work as
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Closed`]: nobody reads `out` any more. `SIGPIPE` is not raised.
+    /// - [`Error::NotGiven`]: this process was not given the end, or `out`.
+    /// - [`Error::System`] with `EINVAL`: `out` cannot be spliced to.
+    ///
+    /// # Platform
+    ///
+    /// splice(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    ///
+    /// let (first, mut writer) = ipc::pipe()?;
+    /// let (mut reader, second) = ipc::pipe()?;
+    /// writer.write_all(b"passed on")?;
+    /// assert_eq!(first.splice_to(&second, 1 << 20)?, 9);
+    /// drop(second);
+    /// assert_eq!(std::io::read_to_string(&mut reader)?, "passed on");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn splice_to(&self, out: impl AsFd, len: usize) -> Result<usize> {
+        splice(self.as_fd(), out.as_fd(), len)
+    }
+
+    /// Blocks until there is something to read and `out` has room, and copies at most `len` bytes of it to `out`: they stay
+    /// to be read here. No byte is copied in memory. Says how many; 0: the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`splice_to`](Self::splice_to); with `EINVAL` also if both are ends of one pipe.
+    ///
+    /// # Platform
+    ///
+    /// tee(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let (copy_reader, copy) = ipc::pipe()?;
+    /// writer.write_atomic(b"twice")?;
+    /// assert_eq!(reader.tee(&copy, 1 << 20)?, 5);
+    /// assert_eq!((reader.available()?, copy_reader.available()?), (5, 5));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn tee(&self, out: &PipeWriter, len: usize) -> Result<usize> {
+        quietly("tee", self.as_fd(), out.as_fd(), || rustix::pipe::tee(self, out, len, SpliceFlags::empty()))
+    }
+}
+
+/// Moving bytes into the pipe.
+impl PipeWriter {
+    /// Blocks until there is something to read from `input` and room in the pipe, and moves at most `len` bytes, without
+    /// copying them through this process. Says how many; 0: the end of `input`.
+    ///
+    /// `input` can be a file, which is read from its current position, a socket, or a pipe.
+    ///
+    /// What it moves from a file is the file's own memory: if the file is changed before the bytes are read, the change is
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Closed`]: no reader is left. `SIGPIPE` is not raised.
+    /// - [`Error::NotGiven`]: this process was not given the end, or `input`.
+    /// - [`Error::System`] with `EINVAL`: `input` cannot be spliced from.
+    ///
+    /// # Platform
+    ///
+    /// splice(2). What it does to `RWF_NOWAIT` is said at [`splice_to`](PipeReader::splice_to).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    ///
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let moved = writer.splice_from(File::open("/proc/self/exe")?, 1000)?;
+    /// assert_eq!(reader.available()?, moved);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn splice_from(&self, input: impl AsFd, len: usize) -> Result<usize> {
+        splice(input.as_fd(), self.as_fd(), len)
+    }
+}
+
+fn splice(input: BorrowedFd<'_>, out: BorrowedFd<'_>, len: usize) -> Result<usize> {
+    quietly("splice", input, out, || rustix::pipe::splice(input, None, out, None, len, SpliceFlags::MOVE))
+}
+
+/// These calls have no flag against `SIGPIPE`, and what `out` is, nobody knows.
+fn quietly(
+    name: &'static str,
+    input: BorrowedFd<'_>,
+    out: BorrowedFd<'_>,
+    call: impl Fn() -> sys::Result<usize>,
+) -> Result<usize> {
+    let result = sys::retry(|| match Sigpipe::look() {
+        Sigpipe::Ignored => call(),
+        Sigpipe::Avoid => without_sigpipe(&call),
+    });
+    result.map_err(|errno| match errno {
+        Errno::BADF if [input, out].iter().any(|fd| ledger::is_severed(std::os::fd::AsRawFd::as_raw_fd(fd))) => {
+            Error::NotGiven
+        }
+        Errno::PIPE => Error::Closed,
+        Errno::AGAIN => Error::WouldBlock,
+        errno => Error::system(name, errno),
+    })
+}
