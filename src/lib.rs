@@ -74,7 +74,7 @@ mod wait;
 
 pub use end::{Ends, FromFdError, open_ends};
 pub use error::{Error, Result};
-pub use inspect::{Holder, Holders, Side, holders};
+pub use inspect::{Finding, Holder, Holders, Map, Side, What, holders};
 pub use pipe::{PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{
     Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, fork, fork_here, fork_unchecked, given,

@@ -1,11 +1,14 @@
 //! Who holds an end: the answer to "my reader never sees the end".
 
 mod diag;
+mod draw;
+mod map;
 mod processes;
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
+pub use map::{Finding, Map, What};
 use processes::{Channel, Held, Seen};
 
 use crate::sys::ledger;

@@ -1,0 +1,234 @@
+//! The picture of a process tree: processes, and the pipes and socket pairs between them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::RawFd;
+
+use super::diag;
+use super::processes::{self, Channel, Held, Seen};
+use crate::{Error, Result};
+
+/// A process tree, with the pipes and socket pairs that its processes hold: a picture of a moment.
+///
+/// It is for any processes, whether they use this crate or not. [`Display`](std::fmt::Display) draws it for a terminal,
+/// [`to_dot`](Self::to_dot) for Graphviz, and [`to_mermaid`](Self::to_mermaid) for Mermaid. What looks like a forgotten end
+/// stands out in each, and is said in words by [`findings`](Self::findings).
+///
+/// # Examples
+///
+/// ```
+/// let (_reader, _writer) = ipc::pipe()?;
+/// let map = ipc::Map::here()?;
+/// let said: Vec<_> = map.findings().iter().map(|finding| finding.to_string()).collect();
+/// assert!(said.iter().any(|words| words.contains("its end never comes")), "{said:?}");
+/// println!("{map}");
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Map {
+    pub(super) root: u32,
+    /// By their numbers.
+    pub(super) processes: BTreeMap<u32, Process>,
+    pub(super) links: Vec<Link>,
+    pub(super) findings: Vec<Finding>,
+    /// Processes of the tree that could not be looked into.
+    pub(super) unseen: BTreeSet<u32>,
+    pub(super) peers_unknown: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    pub(super) name: String,
+    pub(super) parent: u32,
+}
+
+/// One descriptor of a process of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Port {
+    pub(super) pid: u32,
+    pub(super) fd: RawFd,
+}
+
+/// A pipe, or a pair of sockets. Of a pair, the two sides are in no order.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) pipe: bool,
+    pub(super) inode: u64,
+    /// Writers; one side of a pair.
+    pub(super) from: Vec<Port>,
+    /// Readers; the other side.
+    pub(super) to: Vec<Port>,
+    /// Descriptors outside of the tree, of each.
+    pub(super) from_outside: usize,
+    pub(super) to_outside: usize,
+}
+
+/// Something in a [`Map`] that keeps a stream from ending, or may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The inode of the pipe, as in `pipe:[…]`.
+    pub pipe: u64,
+    /// The processes that hold what should perhaps not be held; none, if it is somebody who is missing.
+    pub pids: Vec<u32>,
+    /// What it is.
+    pub what: What,
+}
+
+/// What a [`Finding`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum What {
+    /// Nobody holds a reader: a write fails.
+    NoReader,
+    /// The one process that reads is also the only one that could write: it waits for itself.
+    OnlyItself,
+    /// A process that reads holds a writer too, besides others: the end never comes to it.
+    OwnWriter,
+    /// More than one process holds a writer. That may be meant: the end comes when the last of them lets go.
+    ManyWriters,
+}
+
+impl Map {
+    /// The tree of this process and all that descend from it. Never blocks, but looks through the descriptors of every
+    /// process that this user may look into, once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`]: `/proc` is not mounted.
+    pub fn here() -> Result<Self> {
+        Self::of(std::process::id())
+    }
+
+    /// The tree of that process and all that descend from it; else as [`here`](Self::here).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`]: `/proc` is not mounted; with `ESRCH`: there is no such process.
+    pub fn of(root: u32) -> Result<Self> {
+        let pids = processes::pids()?;
+        let all: HashMap<u32, Process> = pids
+            .into_iter()
+            .filter_map(|pid| {
+                let (name, parent) = processes::name_and_parent(pid)?;
+                Some((pid, Process { name, parent }))
+            })
+            .collect();
+        if !all.contains_key(&root) {
+            return Err(Error::system("open", crate::sys::Errno::SRCH));
+        }
+        let peers = diag::peers();
+        let mut sides = Sides { peers: peers.as_ref().ok(), links: BTreeMap::new() };
+        let mut unseen = BTreeSet::new();
+        let inside = |pid: u32| descends(&all, pid, root);
+        for &pid in all.keys() {
+            match processes::channels(pid) {
+                Seen::Channels(held) => held.iter().for_each(|held| sides.add(pid, held, inside(pid))),
+                Seen::Nothing if inside(pid) => {
+                    unseen.insert(pid);
+                }
+                Seen::Nothing | Seen::Gone => {}
+            }
+        }
+        let mut links: Vec<_> =
+            sides.links.into_values().filter(|link| !(link.from.is_empty() && link.to.is_empty())).collect();
+        links.iter_mut().for_each(|link| {
+            link.from.sort_unstable();
+            link.to.sort_unstable();
+        });
+        let mut findings: Vec<_> = links.iter().filter(|link| link.pipe).flat_map(Link::findings).collect();
+        findings.sort_by_key(|finding: &Finding| !finding.is_sure());
+        let peers_unknown = peers.is_err();
+        let processes =
+            all.iter().filter(|(pid, _)| inside(**pid)).map(|(pid, process)| (*pid, process.clone())).collect();
+        Ok(Self { root, processes, links, findings, unseen, peers_unknown })
+    }
+
+    /// What keeps a stream from ending, or may, the surest first.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+}
+
+/// Whether a process is the root or descends from it.
+fn descends(all: &HashMap<u32, Process>, mut pid: u32, root: u32) -> bool {
+    // While it is looked at, the tree changes: a number may be used again. So no more steps than processes.
+    for _ in 0..all.len() {
+        match all.get(&pid) {
+            _ if pid == root => return true,
+            Some(process) => pid = process.parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Puts descriptors together to links.
+struct Sides<'a> {
+    peers: Option<&'a HashMap<u32, Option<u32>>>,
+    links: BTreeMap<Channel, Link>,
+}
+
+impl Sides<'_> {
+    fn add(&mut self, pid: u32, held: &Held, inside: bool) {
+        let port = Port { pid, fd: held.number };
+        if !held.channel.socket {
+            let link = self.link(held.channel);
+            if held.writes {
+                link.add_from(port, inside);
+            }
+            if held.reads {
+                link.add_to(port, inside);
+            }
+            return;
+        }
+        // A pair goes under the lower of its two inodes. Other sockets, and those whose peer is gone, are left out.
+        let inode = held.channel.inode;
+        let peer = self.peers.and_then(|peers| peers.get(&u32::try_from(inode).ok()?).copied().flatten());
+        let Some(peer) = peer.map(u64::from) else { return };
+        let link = self.link(Channel { inode: inode.min(peer), ..held.channel });
+        if inode < peer { link.add_from(port, inside) } else { link.add_to(port, inside) }
+    }
+
+    fn link(&mut self, channel: Channel) -> &mut Link {
+        self.links.entry(channel).or_insert_with(|| Link {
+            pipe: !channel.socket,
+            inode: channel.inode,
+            from: Vec::new(),
+            to: Vec::new(),
+            from_outside: 0,
+            to_outside: 0,
+        })
+    }
+}
+
+impl Link {
+    fn add_from(&mut self, port: Port, inside: bool) {
+        if inside { self.from.push(port) } else { self.from_outside += 1 }
+    }
+
+    fn add_to(&mut self, port: Port, inside: bool) {
+        if inside { self.to.push(port) } else { self.to_outside += 1 }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
+        let (writers, readers) = (pids(&self.from), pids(&self.to));
+        let finding = |what, pids: Vec<u32>| Finding { pipe: self.inode, pids, what };
+        let mut found = Vec::new();
+        if readers.is_empty() && self.to_outside == 0 {
+            return vec![finding(What::NoReader, Vec::new())];
+        }
+        let both: Vec<u32> = writers.intersection(&readers).copied().collect();
+        if readers.len() == 1 && writers == readers && self.from_outside + self.to_outside == 0 {
+            return vec![finding(What::OnlyItself, both)];
+        }
+        if !both.is_empty() {
+            found.push(finding(What::OwnWriter, both));
+        }
+        // Where nobody of the tree reads, as with an inherited standard output, that is nobody's trouble here.
+        if writers.len() + self.from_outside > 1 && !writers.is_empty() && !readers.is_empty() {
+            found.push(finding(What::ManyWriters, writers.into_iter().collect()));
+        }
+        found
+    }
+}
