@@ -32,7 +32,7 @@ pub use descriptors::{
 };
 pub use inventory::await_orphans;
 pub use kernel::{RWF_NOSIGNAL, RWF_NOWAIT, refuse_flags};
-pub use pipes::{fill, read_all};
+pub use pipes::{fill, kinds, read_all, read_some, refused};
 pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,

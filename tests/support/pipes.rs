@@ -1,8 +1,11 @@
 //! What tests do with pipes again and again.
 
+use std::fmt::Debug;
 use std::io::Read;
 
-use ipc::{Error, PipeReader, PipeWriter};
+use ipc::{Error, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
+
+use super::{named_fifo, spliced_once};
 
 /// Writes until not a single byte more goes in, and says how many did.
 #[track_caller]
@@ -20,10 +23,45 @@ pub fn fill(writer: &PipeWriter) -> usize {
     written
 }
 
+/// Reads so many bytes.
+#[track_caller]
+pub fn read_some(mut reader: &PipeReader, len: usize) -> Vec<u8> {
+    let mut data = vec![0; len];
+    reader.read_exact(&mut data).unwrap();
+    data
+}
+
 /// Reads to the end.
 #[track_caller]
 pub fn read_all(mut reader: PipeReader) -> Vec<u8> {
     let mut data = Vec::new();
     reader.read_to_end(&mut data).unwrap();
     data
+}
+
+/// The call that the kernel refused, and its errno.
+#[track_caller]
+pub fn refused<T: Debug>(result: ipc::Result<T>) -> (&'static str, i32) {
+    match result {
+        Err(Error::System { call, source }) => (call, source.raw_os_error().expect("an errno")),
+        other => panic!("refused by the kernel, and not {other:?}"),
+    }
+}
+
+/// Pipes of every kind that needs another way to read or write without waiting.
+pub fn kinds() -> Vec<(&'static str, PipeReader, PipeWriter)> {
+    let (reader, writer) = pipe().unwrap();
+    let (nonblocking_reader, nonblocking_writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+    let (spliced_reader, spliced_writer) = pipe().unwrap();
+    spliced_once(&spliced_reader);
+    spliced_once(&spliced_writer);
+    let (fifo_reader, fifo_writer) = named_fifo();
+    let (fifo_reader, fifo_writer) =
+        (PipeReader::try_from(fifo_reader).unwrap(), PipeWriter::try_from(fifo_writer).unwrap());
+    vec![
+        ("a pipe", reader, writer),
+        ("a pipe that does not wait", nonblocking_reader, nonblocking_writer),
+        ("a pipe that was spliced", spliced_reader, spliced_writer),
+        ("a FIFO with a name", fifo_reader, fifo_writer),
+    ]
 }

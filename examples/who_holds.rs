@@ -1,0 +1,96 @@
+//! Who holds what: draws the processes of a tree, and the pipes and socket pairs between them.
+//!
+//! `who_holds -- PID` maps any running process and its descendants; nothing of it needs to use this crate. `--dot` and
+//! `--mermaid` print the source of a picture instead. Without a PID it builds the classic hang, a second worker that
+//! inherited the first one's writer through a plain fork, names the culprit, and shows that the end arrives without it.
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ipc::{Map, Side};
+
+const HELP: &str = "usage: who_holds [--dot | --mermaid] [PID]";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("who_holds: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut show: fn(&Map) -> String = Map::to_string;
+    let mut pid = None;
+    for arg in std::env::args().skip(1) {
+        match arg.as_str() {
+            "--dot" => show = Map::to_dot,
+            "--mermaid" => show = Map::to_mermaid,
+            "--help" => {
+                println!("{HELP}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            _ => match arg.parse() {
+                Ok(number) => pid = Some(number),
+                Err(_) => {
+                    eprintln!("who_holds: {arg} is not the number of a process\n{HELP}");
+                    return Ok(ExitCode::from(2));
+                }
+            },
+        }
+    }
+    match pid {
+        Some(pid) => print!("{}", show(&Map::of(pid).map_err(|error| with_source(&error))?)),
+        None => hang_and_find_out(show)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The error on one line, with what the kernel said.
+fn with_source(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+fn hang_and_find_out(show: fn(&Map) -> String) -> ipc::Result<()> {
+    let (mut results, writer) = ipc::pipe()?;
+    let lent = writer.try_clone()?;
+
+    // The first worker is given its writer, writes its result, and leaves.
+    let first = ipc::fork(writer, |writer| writer.write_atomic(b"42"))?;
+    first.wait()?;
+
+    // The second has nothing to do with that pipe. But a plain fork copies every descriptor, also the writer that was
+    // still open here: `keep_all` does what fork(2) does.
+    let (nothing, _comes) = ipc::pipe()?;
+    let second =
+        ipc::Fork::new().keep_all().run(nothing, |nothing| nothing.read_timeout(&mut [0], Duration::MAX).map(drop))?;
+    drop(lent);
+
+    let mut answer = [0; 16];
+    let len = results.read(&mut answer).expect("the first worker has written");
+    println!("the answer is {}, and then…", String::from_utf8_lossy(&answer[..len]));
+    match results.read_timeout(&mut answer, Duration::from_millis(200)) {
+        Err(ipc::Error::TimedOut) => println!("…the end of the stream does not come.\n"),
+        other => println!("…{other:?}: this was to hang.\n"),
+    }
+
+    println!("{}", show(&Map::here()?));
+
+    let found = ipc::holders(&results)?;
+    let culprits: Vec<_> = found.list.iter().filter(|holder| holder.side == Side::Write).collect();
+    for culprit in &culprits {
+        println!("{} ({}) holds a writer, as descriptor {}.", culprit.pid, culprit.command, culprit.fd);
+    }
+    assert!(culprits.iter().all(|culprit| culprit.pid == second.id()), "nobody else has one");
+
+    second.kill()?;
+    second.wait()?;
+    match results.read_timeout(&mut answer, Duration::from_secs(5))? {
+        0 => println!("It is gone now, and the end arrives."),
+        more => println!("{more} bytes more?"),
+    }
+    Ok(())
+}

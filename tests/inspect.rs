@@ -1,0 +1,320 @@
+//! When it hangs all the same, you can see why (P10): who holds an end, against what `lsof` says of the same processes.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::ExitCode;
+
+use ipc::{Command, Error, Fork, Map, Side, Stdio, What, datagram_pair, fork, holders, pipe, stream_pair};
+use support::{Gate, asleep_in, exit_code};
+
+fn main() -> ExitCode {
+    support::run(support::trials![
+        both_ends_of_a_pipe_are_found_in_each_process,
+        a_forgotten_writer_is_named,
+        both_sides_of_a_pair_are_found,
+        a_peer_that_is_gone_is_nobody,
+        a_fifo_that_is_open_both_ways_is_both,
+        what_is_no_channel_is_refused,
+        a_severed_end_is_refused,
+        processes_that_may_not_be_looked_into_are_counted,
+        a_pipeline_of_programs_is_seen_as_lsof_sees_it within 60,
+        a_tree_of_workers_is_seen_as_lsof_sees_it within 60,
+        a_map_marks_a_reader_that_holds_its_own_writer,
+        a_map_marks_a_pipe_without_a_reader,
+        a_map_marks_a_process_that_waits_for_itself,
+        a_map_of_what_is_given_has_nothing_to_mark,
+        a_map_of_nobody_is_an_error,
+        the_pictures_are_accepted_by_graphviz,
+        a_name_does_not_break_the_pictures,
+    ])
+}
+
+fn is_root() -> bool {
+    // SAFETY: no conditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Process, number and side of each.
+fn seen(end: &impl AsFd) -> BTreeSet<(u32, i32, String)> {
+    let found = holders(end).unwrap();
+    assert!(found.unseen == 0 || !is_root(), "root sees everything");
+    found.list.iter().map(|holder| (holder.pid, holder.fd, format!("{:?}", holder.side))).collect()
+}
+
+fn both_ends_of_a_pipe_are_found_in_each_process() {
+    let (reader, writer) = pipe().unwrap();
+    let gate = Gate::new();
+    let (me, number) = (std::process::id(), writer.as_raw_fd());
+    let child = fork(writer, |_writer| gate.pass()).unwrap();
+    let expected = [(me, reader.as_raw_fd(), "Read".to_owned()), (child.id(), number, "Write".to_owned())];
+    assert_eq!(seen(&reader), BTreeSet::from(expected));
+    let found = holders(&reader).unwrap();
+    assert!(found.list.iter().all(|holder| holder.me == (holder.pid == me)));
+    assert!(found.list.iter().all(|holder| holder.command.starts_with("inspect")), "{found}");
+    assert!(found.to_string().contains("(this process)"));
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_forgotten_writer_is_named() {
+    let (reader, writer) = pipe().unwrap();
+    let gate = Gate::new();
+    let culprit = Fork::new().keep_all().run((), |()| gate.pass()).unwrap();
+    drop(writer);
+    let found = holders(&reader).unwrap();
+    let writers: Vec<_> = found.list.iter().filter(|holder| holder.side == Side::Write).collect();
+    assert_eq!(writers.len(), 1);
+    assert_eq!(writers[0].pid, culprit.id());
+    gate.open();
+    assert_eq!(exit_code(&culprit), 0);
+    assert_eq!(seen(&reader).len(), 1);
+}
+
+fn both_sides_of_a_pair_are_found() {
+    let pair = datagram_pair().unwrap();
+    let stream = stream_pair().unwrap();
+    let gate = Gate::new();
+    let me = std::process::id();
+    let numbers = (pair.child.as_raw_fd(), stream.child.as_raw_fd());
+    let child = fork((pair.child, stream.child), |_ends| gate.pass()).unwrap();
+    for (parent, number) in [(pair.parent.as_fd(), numbers.0), (stream.parent.as_fd(), numbers.1)] {
+        let expected = [(me, parent.as_raw_fd(), "Own".to_owned()), (child.id(), number, "Peer".to_owned())];
+        assert_eq!(seen(&parent), BTreeSet::from(expected));
+        assert!(!holders(&parent).unwrap().peer_unknown);
+    }
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_peer_that_is_gone_is_nobody() {
+    let pair = datagram_pair().unwrap();
+    drop(pair.child);
+    assert_eq!(seen(&pair.parent).len(), 1);
+    assert!(!holders(&pair.parent).unwrap().peer_unknown);
+    // The kernel does not know sockets of other families as unix sockets.
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let found = holders(&udp).unwrap();
+    assert!(found.peer_unknown);
+    assert_eq!(found.list.len(), 1);
+    assert!(found.to_string().contains("the other side could not be found out"));
+}
+
+fn a_fifo_that_is_open_both_ways_is_both() {
+    let (reader, _writer) = support::named_fifo();
+    let both = File::options().read(true).write(true).open(format!("/proc/self/fd/{}", reader.as_raw_fd())).unwrap();
+    let found = seen(&reader);
+    assert_eq!(found.len(), 3);
+    assert!(found.contains(&(std::process::id(), both.as_raw_fd(), "Both".to_owned())));
+}
+
+fn what_is_no_channel_is_refused() {
+    let file = File::open("/dev/null").unwrap();
+    assert!(matches!(holders(&file), Err(Error::WrongKind { found: "a character device", .. })));
+}
+
+fn a_severed_end_is_refused() {
+    let (reader, _writer) = pipe().unwrap();
+    let child = fork((), |()| assert!(matches!(holders(&reader), Err(Error::NotGiven)))).unwrap();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn processes_that_may_not_be_looked_into_are_counted() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork((reader, writer), |(reader, _writer)| {
+        if is_root() {
+            // SAFETY: numbers only. This process is nobody from here on, and this test's own process is root's.
+            unsafe {
+                libc::setgid(65_534);
+                assert_eq!(libc::setuid(65_534), 0);
+                // A process that changed its user may not be looked into by itself either, unless it says so.
+                libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+            }
+        }
+        let found = holders(&reader).unwrap();
+        assert!(found.unseen > 0);
+        assert_eq!(found.list.len(), 2);
+        assert!(found.to_string().contains("could not be looked into"));
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// What `lsof` says of the pipes and unix sockets of these processes: process, number, and how it is open.
+fn lsof(pids: &[u32], inode: u64) -> BTreeSet<(u32, i32, String)> {
+    let list = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let output = Command::new("lsof").args(["-n", "-P", "-w", "-F", "pfai", "-a", "-p", &list]).output();
+    let output = output.expect("lsof is installed (apt-get install lsof)");
+    let mut found = BTreeSet::new();
+    let (mut pid, mut fd, mut access) = (0, String::new(), String::new());
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let (field, value) = line.split_at(1);
+        match field {
+            "p" => pid = value.parse().unwrap(),
+            "f" => fd = value.to_owned(),
+            "a" => access = value.to_owned(),
+            "i" if value.parse() == Ok(inode) => {
+                let side = if access == "r" { "Read" } else { "Write" };
+                found.insert((pid, fd.parse().unwrap(), side.to_owned()));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn inode(end: &impl AsFd) -> u64 {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", end.as_fd().as_raw_fd())).unwrap();
+    let link = link.to_str().unwrap();
+    link[link.find('[').unwrap() + 1..link.len() - 1].parse().unwrap()
+}
+
+fn a_pipeline_of_programs_is_seen_as_lsof_sees_it() {
+    // cat | sort | cat, where the first cat waits for this test.
+    let (input, keep) = pipe().unwrap();
+    let (first_out, second_in) = (pipe().unwrap(), pipe().unwrap());
+    // Looks stay here: copies, which a fork or a start does not pass on.
+    let looks = [OwnedFd::from(first_out.0.try_clone().unwrap()), second_in.0.try_clone().unwrap().into()];
+    let cat = Command::new("cat").stdin(input).stdout(first_out.1).spawn().unwrap();
+    let sort = Command::new("sort").stdin(first_out.0).stdout(second_in.1).spawn().unwrap();
+    let last = Command::new("cat").stdin(second_in.0).stdout(Stdio::null()).spawn().unwrap();
+    let pids = [std::process::id(), cat.id(), sort.id(), last.id()];
+    for pid in &pids[1..] {
+        asleep_in(*pid, &[libc::SYS_read]);
+    }
+    for look in &looks {
+        let ours = seen(look);
+        assert_eq!(ours, lsof(&pids, inode(look)));
+        assert_eq!(ours.len(), 3, "the program that writes, the one that reads, and this test");
+    }
+    drop(keep);
+    for child in [cat, sort, last] {
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn a_tree_of_workers_is_seen_as_lsof_sees_it() {
+    let (results, writer) = pipe().unwrap();
+    let gate = Gate::new();
+    let arrived = Gate::new();
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let writer = writer.try_clone().unwrap();
+            fork(writer, |writer| {
+                let grandchild = fork(writer.as_fd(), |_writer| {
+                    arrived.open();
+                    gate.pass();
+                })
+                .unwrap();
+                gate.pass();
+                exit_code(&grandchild) as u8
+            })
+            .unwrap()
+        })
+        .collect();
+    (0..4).for_each(|_| arrived.pass());
+    let ours = seen(&results);
+    let pids: Vec<u32> = ours.iter().map(|(pid, ..)| *pid).collect();
+    assert_eq!(ours.len(), 2 + 4 + 4, "reader and writer here, one writer in each worker, one in its child");
+    assert_eq!(ours, lsof(&pids, inode(&results)));
+    (0..8).for_each(|_| gate.open());
+    for worker in workers {
+        assert_eq!(exit_code(&worker), 0);
+    }
+}
+
+fn findings(map: &Map, inode: u64) -> Vec<(What, Vec<u32>)> {
+    map.findings()
+        .iter()
+        .filter(|finding| finding.pipe == inode)
+        .map(|found| (found.what, found.pids.clone()))
+        .collect()
+}
+
+fn a_map_marks_a_reader_that_holds_its_own_writer() {
+    let (reader, writer) = pipe().unwrap();
+    let gate = Gate::new();
+    let child = fork(writer.as_fd(), |_| gate.pass()).unwrap();
+    let me = std::process::id();
+    let map = Map::here().unwrap();
+    let found = findings(&map, inode(&reader));
+    assert!(found.contains(&(What::OwnWriter, vec![me])), "{found:?}");
+    assert!(found.iter().any(|(what, pids)| *what == What::ManyWriters && pids.len() == 2), "{found:?}");
+    let text = map.to_string();
+    assert!(text.contains(&format!("! {me} reads pipe {} and holds a writer of it", inode(&reader))), "{text}");
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_map_marks_a_pipe_without_a_reader() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let map = Map::here().unwrap();
+    assert_eq!(findings(&map, inode(&writer)), [(What::NoReader, vec![])]);
+    assert!(map.to_dot().contains("color=red"));
+    assert!(map.to_mermaid().contains("stroke:#d00"));
+}
+
+fn a_map_marks_a_process_that_waits_for_itself() {
+    let (reader, _writer) = pipe().unwrap();
+    let found = findings(&Map::here().unwrap(), inode(&reader));
+    assert_eq!(found, [(What::OnlyItself, vec![std::process::id()])]);
+}
+
+fn a_map_of_what_is_given_has_nothing_to_mark() {
+    let (reader, writer) = pipe().unwrap();
+    let pair = datagram_pair().unwrap();
+    // Bare pipes would be marked: the child has a copy of both ends of a gate.
+    let (wait, go) = pipe().unwrap();
+    let child = fork((writer, pair.child, wait), |(_writer, _socket, wait)| {
+        wait.read_timeout(&mut [0], std::time::Duration::MAX).map(drop)
+    })
+    .unwrap();
+    let map = Map::of(std::process::id()).unwrap();
+    assert_eq!(findings(&map, inode(&reader)), []);
+    assert_eq!(findings(&map, inode(&go)), []);
+    let text = map.to_string();
+    assert!(text.contains(&format!("reads pipe {} ← {} fd", inode(&reader), child.id())), "{text}");
+    assert!(text.contains("talks over pair"), "{text}");
+    drop(go);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_map_of_nobody_is_an_error() {
+    let refused = Map::of(u32::MAX - 1).unwrap_err();
+    assert!(matches!(refused, Error::System { .. }));
+}
+
+fn the_pictures_are_accepted_by_graphviz() {
+    let (_reader, _writer) = pipe().unwrap();
+    let _pair = datagram_pair().unwrap();
+    let (source, mut writer) = pipe().unwrap();
+    let dot = Map::here().unwrap().to_dot();
+    let child = Command::new("dot").args(["-Tplain"]).stdin(source).stdout(Stdio::null()).spawn();
+    let child = child.expect("Graphviz is installed (apt-get install graphviz)");
+    std::io::Write::write_all(&mut writer, dot.as_bytes()).unwrap();
+    drop(writer);
+    assert_eq!(exit_code(&child), 0, "{dot}");
+}
+
+fn a_name_does_not_break_the_pictures() {
+    let gate = Gate::new();
+    let arrived = Gate::new();
+    let child = fork((), |()| {
+        // SAFETY: a nul-terminated name.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"\"] ) x\n--> \\{".as_ptr(), 0, 0, 0) };
+        arrived.open();
+        gate.pass();
+    })
+    .unwrap();
+    arrived.pass();
+    let map = Map::here().unwrap();
+    for picture in [map.to_dot(), map.to_mermaid()] {
+        let line = picture.lines().find(|line| line.contains(&format!("p{}", child.id()))).unwrap();
+        assert_eq!(line.matches('"').count(), 2, "{line}");
+    }
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
