@@ -3,11 +3,11 @@
 mod support;
 
 use std::fs::File;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use support::{Gate, LIMIT, judge, limit_descriptors, with_interval_timer};
+use support::{Gate, LIMIT, RWF_NOWAIT, judge, limit_descriptors, refuse_flags, with_interval_timer};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         the_standard_descriptors_come_back,
         the_timer_interrupts_and_stops,
         a_gate_lets_as_many_through_as_it_was_opened_for,
+        an_older_kernel_can_be_played,
     ])
 }
 
@@ -168,7 +169,7 @@ fn a_replaced_descriptor_is_a_failure() {
     let message = failure(LIMIT, || {
         let other = File::open("/proc/self/status").unwrap();
         // SAFETY: two open numbers; nothing in Rust owns 0.
-        unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&other), 0) };
+        unsafe { libc::dup2(other.as_raw_fd(), 0) };
         Ok(())
     });
     assert_says(&message, "descriptors changed: 0 → ");
@@ -327,4 +328,16 @@ fn a_gate_lets_as_many_through_as_it_was_opened_for() {
     gate.pass();
     gate.pass();
     assert!(!gate.is_open());
+}
+
+fn an_older_kernel_can_be_played() {
+    let file = File::open("/dev/zero").unwrap();
+    let read = |flags: u32| {
+        let mut byte = 1_u8;
+        let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        // SAFETY: one part with room for one byte.
+        unsafe { libc::preadv2(file.as_raw_fd(), &part, 1, -1, flags as i32) }
+    };
+    refuse_flags(RWF_NOWAIT);
+    assert_eq!((read(RWF_NOWAIT), read(0)), (-1, 1));
 }

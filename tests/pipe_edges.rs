@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ipc::{Error, PIPE_BUF, PipeFlags, fork, pipe, pipe_with};
-use support::{exit_code, fill, read_all, refused};
+use support::{become_nobody, exhaust_pipe_pages, exit_code, fill, pipe_setting, read_all, refused};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -241,46 +241,18 @@ fn a_capacity_below_what_is_queued_is_refused() {
     assert_eq!(reader.available().unwrap(), 8192);
 }
 
-/// Gives up what root may, for the rest of the test.
-fn become_nobody() {
-    const NOBODY: u32 = 65_534;
-    // SAFETY: numbers only.
-    unsafe {
-        if libc::geteuid() == 0 {
-            assert_eq!(libc::setgid(NOBODY), 0, "{}", io::Error::last_os_error());
-            assert_eq!(libc::setuid(NOBODY), 0, "{}", io::Error::last_os_error());
-        }
-    }
-}
-
-/// A number that the administrator has set.
-fn setting(name: &str) -> usize {
-    std::fs::read_to_string(format!("/proc/sys/fs/{name}")).unwrap().trim().parse().unwrap()
-}
-
 fn a_capacity_past_the_limit_is_refused() {
     become_nobody();
     let (_reader, writer) = pipe().unwrap();
     let before = writer.capacity().unwrap();
-    assert_eq!(refused(writer.set_capacity(2 * setting("pipe-max-size"))), ("fcntl", libc::EPERM));
+    assert_eq!(refused(writer.set_capacity(2 * pipe_setting("max-size"))), ("fcntl", libc::EPERM));
     assert_eq!(writer.capacity().unwrap(), before);
 }
 
 fn a_pipe_of_a_user_with_many_is_small_and_works() {
     become_nobody();
-    if setting("pipe-user-pages-soft") == 0 {
-        return; // no limit
-    }
-    let mut many = Vec::new();
-    let (reader, mut writer) = loop {
-        let (reader, writer) = pipe().unwrap();
-        if writer.capacity().unwrap() <= 2 * PIPE_BUF {
-            break (reader, writer);
-        }
-        // Past the limit it is refused, and the next pipe is a small one, or the one after it.
-        let _ = writer.set_capacity(setting("pipe-max-size"));
-        many.push((reader, writer));
-    };
+    let _many = exhaust_pipe_pages();
+    let (reader, mut writer) = pipe().unwrap();
     let capacity = writer.capacity().unwrap();
     assert_eq!(fill(&writer), capacity);
     assert!(matches!(writer.try_write(&[1; PIPE_BUF]), Err(Error::WouldBlock)));

@@ -316,7 +316,7 @@ fn is_closed_tells_of_a_killed_reader() {
 fn both_ends_work_by_reference() {
     let (reader, writer) = pipe().unwrap();
     (&writer).write_all(b"by reference").unwrap();
-    (&writer).write_vectored(&[IoSlice::new(b", "), IoSlice::new(b"twice")]).unwrap();
+    assert_eq!((&writer).write_vectored(&[IoSlice::new(b", "), IoSlice::new(b"twice")]).unwrap(), 7);
     (&writer).flush().unwrap();
     drop(writer);
     let mut text = String::new();

@@ -8,7 +8,7 @@ use std::net::Shutdown;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{DatagramFlags, DatagramSocket, Error, Fork, PipeFlags, PipeWriter, StreamSocket};
+use ipc::{DatagramFlags, DatagramSocket, Error, Fork, PipeFlags, PipeReader, PipeWriter, StreamSocket};
 use ipc::{datagram_pair_with, fork, pipe, pipe_with, stream_pair};
 use support::{
     RWF_NOSIGNAL, RWF_NOWAIT, Sigpipe, asleep_in, block_signal, exit_code, fill, handle_signal, handled, is_pending,
@@ -54,7 +54,7 @@ fn on_every_kernel(body: fn()) {
 type Call<End> = (&'static str, fn(&End) -> ipc::Result<()>);
 
 /// Every call that writes to a pipe.
-const WRITES: [Call<PipeWriter>; 11] = [
+const WRITES: [Call<PipeWriter>; 14] = [
     ("write", |mut writer| Ok(writer.write(b"x").map(drop)?)),
     ("write, cut", |mut writer| Ok(writer.write(&[1; 20_000]).map(drop)?)),
     ("write_all", |mut writer| Ok(writer.write_all(&[1; 20_000])?)),
@@ -68,7 +68,17 @@ const WRITES: [Call<PipeWriter>; 11] = [
     ("write_timeout, some", |writer| writer.write_timeout(b"x", Duration::from_secs(5)).map(drop)),
     ("write_timeout, endless", |writer| writer.write_timeout(b"x", Duration::MAX).map(drop)),
     ("write_atomic", |writer| writer.write_atomic(b"x")),
+    ("splice_from", |writer| writer.splice_from(source()?, 100).map(drop)),
+    ("splice_to", |writer| source()?.splice_to(writer, 100).map(drop)),
+    ("tee", |writer| source()?.tee(writer, 100).map(drop)),
 ];
+
+/// Something to splice from.
+fn source() -> ipc::Result<PipeReader> {
+    let (reader, writer) = pipe()?;
+    writer.write_atomic(b"x")?;
+    Ok(reader)
+}
 
 /// Writers of every kind, and no reader of any.
 fn writers_to_nobody() -> Vec<(&'static str, PipeWriter)> {
@@ -188,6 +198,10 @@ fn a_writer_made_after_a_reset_is_safe() {
     });
 }
 
+/// Where a call that writes can be asleep.
+const WAITING: [libc::c_long; 6] =
+    [libc::SYS_write, libc::SYS_writev, libc::SYS_pwritev2, libc::SYS_ppoll, libc::SYS_splice, libc::SYS_tee];
+
 fn a_writer_that_waits_gets_no_signal_when_the_last_reader_goes() {
     on_every_kernel(|| {
         handle_signal(libc::SIGPIPE);
@@ -205,7 +219,7 @@ fn a_writer_that_waits_gets_no_signal_when_the_last_reader_goes() {
                     assert!(!signal_mask().contains(&libc::SIGPIPE), "{name}");
                 })
                 .unwrap();
-                asleep_in(child.id(), &[libc::SYS_write, libc::SYS_writev, libc::SYS_pwritev2, libc::SYS_ppoll]);
+                asleep_in(child.id(), &WAITING);
                 drop(reader);
                 assert_eq!(exit_code(&child), 0, "{name}");
             }

@@ -547,7 +547,7 @@ pub struct SpawnError {
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} could not be started", self.command.0.program.to_string_lossy())
+        write!(f, "{:?} could not be started", self.command.0.program)
     }
 }
 

@@ -9,14 +9,18 @@ use super::{Errno, Result, errno};
 /// The most descriptors that go with one message (unix.7).
 pub(crate) const MOST: usize = 253;
 
-/// Room for that many descriptors and one set of credentials, in 8-byte units so that headers are aligned.
+/// Room for that many descriptors, one set of credentials, and whatever else a socket that came from elsewhere may ask for,
+/// in 8-byte units so that headers are aligned.
 const ROOM: usize = {
     // SAFETY: arithmetic on lengths.
     let bytes = unsafe {
         libc::CMSG_SPACE((MOST * size_of::<RawFd>()) as u32) + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32)
     };
-    (bytes as usize).div_ceil(8)
+    (bytes as usize + 512).div_ceil(8)
 };
+
+/// The sender as a descriptor, since Linux 6.5.
+const SCM_PIDFD: libc::c_int = 4;
 
 /// What came beside the bytes.
 #[derive(Debug, Default)]
@@ -107,6 +111,13 @@ unsafe fn open(message: &libc::msghdr) -> Beside {
                     for i in 0..len / size_of::<RawFd>() {
                         let raw = data.cast::<RawFd>().add(i).read_unaligned();
                         beside.fds.push(off_stdio(OwnedFd::from_raw_fd(raw)));
+                    }
+                }
+                // A socket that came from elsewhere may ask for this. Nobody here does, so it is closed.
+                (libc::SOL_SOCKET, SCM_PIDFD) if len >= size_of::<RawFd>() => {
+                    let raw = data.cast::<RawFd>().read_unaligned();
+                    if raw >= 0 {
+                        drop(OwnedFd::from_raw_fd(raw));
                     }
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= size_of::<libc::ucred>() => {

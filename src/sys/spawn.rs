@@ -182,8 +182,8 @@ impl Prepared {
                 Ok(flags) => Some((rustix::io::fcntl_dupfd_cloexec(there, 3)?, flags)),
                 Err(_) => None,
             };
-            prepared.numbers.push((*number, saved));
             put(fd.as_fd(), *number, FdFlags::empty())?;
+            prepared.numbers.push((*number, saved));
         }
         Ok(prepared)
     }

@@ -15,6 +15,7 @@
 // No binary uses all of this.
 #![allow(dead_code, unused_imports)]
 
+mod deadlines;
 mod descriptors;
 mod inventory;
 mod kernel;
@@ -27,12 +28,13 @@ use std::fmt::Debug;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub use deadlines::{FAR, assert_times_out};
 pub use descriptors::{
     closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
 };
 pub use inventory::await_orphans;
 pub use kernel::{RWF_NOSIGNAL, RWF_NOWAIT, refuse_flags};
-pub use pipes::{fill, kinds, read_all, read_some, refused};
+pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
 pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,

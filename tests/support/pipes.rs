@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io::Read;
 
-use ipc::{Error, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
+use ipc::{Error, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 
 use super::{named_fifo, spliced_once};
 
@@ -64,4 +64,35 @@ pub fn kinds() -> Vec<(&'static str, PipeReader, PipeWriter)> {
         ("a pipe that was spliced", spliced_reader, spliced_writer),
         ("a FIFO with a name", fifo_reader, fifo_writer),
     ]
+}
+
+/// Gives up what root may, for the rest of the test.
+pub fn become_nobody() {
+    const NOBODY: u32 = 65_534;
+    // SAFETY: numbers only.
+    unsafe {
+        if libc::geteuid() == 0 {
+            assert_eq!(libc::setgid(NOBODY), 0, "{}", std::io::Error::last_os_error());
+            assert_eq!(libc::setuid(NOBODY), 0, "{}", std::io::Error::last_os_error());
+        }
+    }
+}
+
+/// A limit that the administrator has set.
+pub fn pipe_setting(name: &str) -> usize {
+    std::fs::read_to_string(format!("/proc/sys/fs/pipe-{name}")).unwrap().trim().parse().unwrap()
+}
+
+/// Makes large pipes until this user, who is not root, has so many that new ones are of one or two pages.
+pub fn exhaust_pipe_pages() -> Vec<(PipeReader, PipeWriter)> {
+    let mut many = Vec::new();
+    loop {
+        let (reader, writer) = pipe().unwrap();
+        if writer.capacity().unwrap() <= 2 * PIPE_BUF || pipe_setting("user-pages-soft") == 0 {
+            return many;
+        }
+        // Past the limit it is refused, and the next pipe is a small one, or the one after it.
+        let _ = writer.set_capacity(pipe_setting("max-size"));
+        many.push((reader, writer));
+    }
 }

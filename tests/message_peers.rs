@@ -1,0 +1,529 @@
+//! A dead peer is seen (P5): receiving from a peer that is gone ends, an empty message is not mistaken for that, and messages
+//! that were lost with the peer are told of once, after everything that it had sent.
+
+mod support;
+
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ipc::{
+    Child, DatagramFlags, DatagramPair, DatagramSocket, Error, Ready, Wait, datagram_pair, datagram_pair_with, fork,
+    wait_any,
+};
+use support::{Gate, Sigpipe, asleep_in, exit_code, sigpipe};
+
+fn main() -> ExitCode {
+    support::run(support::trials![
+        a_peer_that_is_gone_is_none_again_and_again,
+        what_a_peer_sent_before_it_left_arrives_first,
+        an_empty_message_is_not_the_end,
+        an_empty_message_of_a_foreign_sender_is_not_the_end,
+        an_empty_message_from_before_the_conversion_is_not_the_end,
+        a_receiver_that_waits_sees_its_peer_being_killed,
+        a_sender_that_waits_sees_its_peer_being_killed,
+        sending_to_a_dead_peer_is_closed_and_no_signal,
+        the_loss_is_told_once_after_everything_else,
+        the_loss_is_told_to_receivers_also_when_a_sender_met_it_first,
+        the_loss_is_told_of_a_killed_peer,
+        a_blocked_receiver_is_told_of_the_loss,
+        without_a_loss_there_is_no_reset,
+        the_peer_is_there_until_all_of_its_holders_are_gone,
+        shutting_down_writing_ends_the_peers_receiving,
+        shutting_down_reading_ends_the_peers_sending,
+        shutting_down_both_ends_everything,
+        a_dead_peer_is_ready,
+        a_connectionless_peer_that_is_gone_is_seen_by_senders_only,
+        a_connectionless_sender_that_waits_sees_its_peer_being_killed,
+        a_connectionless_empty_message_is_a_message,
+    ])
+}
+
+const LONG: Duration = Duration::from_secs(10);
+
+/// Every way to receive says that the peer is gone, each more than once.
+#[track_caller]
+fn assert_gone(socket: &DatagramSocket) {
+    for _ in 0..3 {
+        assert_eq!(socket.recv(&mut [0; 8]).unwrap(), None);
+        assert_eq!(socket.recv(&mut []).unwrap(), None, "with no room at all");
+        assert_eq!(socket.try_recv(&mut [0; 8]).unwrap(), None);
+        assert_eq!(socket.recv_timeout(&mut [0; 8], LONG).unwrap(), None);
+        assert_eq!(socket.recv_timeout(&mut [0; 8], Duration::ZERO).unwrap(), None);
+        assert_eq!(socket.recv_vec().unwrap(), None);
+        assert_eq!(socket.try_recv_vec().unwrap(), None);
+        assert_eq!(socket.recv_vec_timeout(LONG).unwrap(), None);
+        assert_eq!(socket.peek_len().unwrap(), None);
+    }
+}
+
+/// Every way to send says that nobody is left to receive.
+#[track_caller]
+fn assert_closed(socket: &DatagramSocket) {
+    for _ in 0..2 {
+        for result in [
+            socket.send(b"x"),
+            socket.send(b""),
+            socket.try_send(b"x"),
+            socket.send_timeout(b"x", LONG),
+            socket.send_vectored(&[]),
+        ] {
+            assert!(matches!(result, Err(Error::Closed)), "{result:?}");
+        }
+    }
+}
+
+#[track_caller]
+fn assert_reset<T: std::fmt::Debug>(result: ipc::Result<T>) {
+    assert!(matches!(result, Err(Error::Reset)), "{result:?}");
+}
+
+/// All ways to receive, as vectors.
+const RECEIVERS: [(&str, fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>); 6] = [
+    ("recv", |socket| with_buffer(|buf| socket.recv(buf))),
+    ("try_recv", |socket| with_buffer(|buf| socket.try_recv(buf))),
+    ("recv_timeout", |socket| with_buffer(|buf| socket.recv_timeout(buf, LONG))),
+    ("recv_vec", |socket| socket.recv_vec()),
+    ("try_recv_vec", |socket| socket.try_recv_vec()),
+    ("recv_vec_timeout", |socket| socket.recv_vec_timeout(LONG)),
+];
+
+fn with_buffer(recv: impl FnOnce(&mut [u8]) -> ipc::Result<Option<usize>>) -> ipc::Result<Option<Vec<u8>>> {
+    let mut buf = [0; 64];
+    Ok(recv(&mut buf)?.map(|len| buf[..len].to_vec()))
+}
+
+/// A process that has the end and does nothing with it.
+fn holder(socket: DatagramSocket) -> Child {
+    let gate = Gate::new();
+    let child = fork(socket, |_socket| {
+        gate.open();
+        loop {
+            std::thread::park();
+        }
+    })
+    .unwrap();
+    gate.pass();
+    child
+}
+
+fn kill(child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn a_peer_that_is_gone_is_none_again_and_again() {
+    // Closed here, closed by its process, gone with its process, killed.
+    let pair = datagram_pair().unwrap();
+    drop(pair.child);
+    assert_gone(&pair.parent);
+    for leave in [|socket: DatagramSocket| socket.close().unwrap(), std::mem::forget] {
+        let pair = datagram_pair().unwrap();
+        let child = fork(pair.child, leave).unwrap();
+        assert_gone(&pair.parent);
+        assert_eq!(exit_code(&child), 0);
+    }
+    let pair = datagram_pair().unwrap();
+    kill(holder(pair.child));
+    assert_gone(&pair.parent);
+    assert_closed(&pair.parent);
+    assert_gone(&pair.parent);
+}
+
+fn what_a_peer_sent_before_it_left_arrives_first() {
+    for (call, recv) in RECEIVERS {
+        let pair = datagram_pair().unwrap();
+        let child = fork(pair.child, |socket| {
+            for message in [&b"first"[..], b"", b"third"] {
+                socket.send(message).unwrap();
+            }
+        })
+        .unwrap();
+        assert_eq!(exit_code(&child), 0);
+        assert_closed(&pair.parent);
+        for message in [&b"first"[..], b"", b"third"] {
+            assert_eq!(pair.parent.peek_len().unwrap(), Some(message.len()), "{call}");
+            assert_eq!(recv(&pair.parent).unwrap().as_deref(), Some(message), "{call}");
+        }
+        assert_gone(&pair.parent);
+    }
+}
+
+fn an_empty_message_is_not_the_end() {
+    for (call, recv) in RECEIVERS {
+        let pair = datagram_pair().unwrap();
+        let child = fork(pair.child, |socket| {
+            socket.send(b"").unwrap();
+            socket.send_vectored(&[]).unwrap();
+            socket.send(b"x").unwrap();
+            socket.try_send(b"").unwrap();
+            // And the last one before the end.
+            socket.send_timeout(b"", LONG).unwrap();
+        })
+        .unwrap();
+        assert_eq!(exit_code(&child), 0);
+        for message in [&b""[..], b"", b"x", b"", b""] {
+            assert_eq!(pair.parent.peek_len().unwrap(), Some(message.len()), "{call}");
+            assert_eq!(recv(&pair.parent).unwrap().as_deref(), Some(message), "{call}");
+        }
+        assert_gone(&pair.parent);
+    }
+}
+
+/// A pair that nobody has set anything on.
+fn foreign_pair() -> (OwnedFd, OwnedFd) {
+    let mut fds = [0; 2];
+    // SAFETY: room for two descriptors, which are new and nobody else's.
+    unsafe {
+        let result = libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr());
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
+    }
+}
+
+fn foreign_send(fd: &OwnedFd, message: &[u8]) {
+    // SAFETY: the bytes live as long as the call.
+    let sent = unsafe { libc::send(fd.as_raw_fd(), message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL) };
+    assert_eq!(sent, message.len() as isize, "{}", std::io::Error::last_os_error());
+}
+
+fn an_empty_message_of_a_foreign_sender_is_not_the_end() {
+    for (call, recv) in RECEIVERS {
+        // An end of this crate that is none any more, and one that never was.
+        let pair = datagram_pair().unwrap();
+        let (ours, foreign) = foreign_pair();
+        let ours = DatagramSocket::try_from(ours).unwrap();
+        for (ours, foreign) in [(pair.parent, OwnedFd::from(pair.child)), (ours, foreign)] {
+            let child = fork(foreign, |foreign| {
+                foreign_send(&foreign, b"");
+                foreign_send(&foreign, b"x");
+                foreign_send(&foreign, b"");
+            })
+            .unwrap();
+            assert_eq!(exit_code(&child), 0);
+            for message in [&b""[..], b"x", b""] {
+                assert_eq!(ours.peek_len().unwrap(), Some(message.len()), "{call}");
+                assert_eq!(recv(&ours).unwrap().as_deref(), Some(message), "{call}");
+            }
+            assert_gone(&ours);
+        }
+    }
+}
+
+fn an_empty_message_from_before_the_conversion_is_not_the_end() {
+    for (call, recv) in RECEIVERS {
+        let (ours, foreign) = foreign_pair();
+        foreign_send(&foreign, b"");
+        foreign_send(&foreign, b"");
+        let ours = DatagramSocket::try_from(ours).unwrap();
+        drop(foreign);
+        for _ in 0..2 {
+            assert_eq!(ours.peek_len().unwrap(), Some(0), "{call}");
+            assert_eq!(recv(&ours).unwrap().as_deref(), Some(&b""[..]), "{call}");
+        }
+        assert_gone(&ours);
+    }
+}
+
+fn a_receiver_that_waits_sees_its_peer_being_killed() {
+    let waits = [
+        ("recv", (|socket| with_buffer(|buf| socket.recv(buf))) as fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>),
+        ("recv_timeout", |socket| with_buffer(|buf| socket.recv_timeout(buf, LONG))),
+        ("recv_timeout for ever", |socket| with_buffer(|buf| socket.recv_timeout(buf, Duration::MAX))),
+        ("recv_vec", |socket| socket.recv_vec()),
+        ("recv_vec_timeout", |socket| socket.recv_vec_timeout(LONG)),
+        ("peek_len", |socket| socket.peek_len().map(|len| len.map(|_| Vec::new()))),
+    ];
+    for (call, wait) in waits {
+        let DatagramPair { parent, child } = datagram_pair().unwrap();
+        let holder = holder(child);
+        let receiver = fork(parent, |socket| {
+            assert_eq!(wait(&socket).unwrap(), None, "{call}");
+            assert_gone(&socket);
+        })
+        .unwrap();
+        asleep_in(receiver.id(), &[libc::SYS_recvmsg, libc::SYS_ppoll]);
+        kill(holder);
+        assert_eq!(exit_code(&receiver), 0, "{call}");
+    }
+}
+
+fn a_sender_that_waits_sees_its_peer_being_killed() {
+    let waits = [
+        ("send", (|socket| socket.send(b"x")) as fn(&DatagramSocket) -> ipc::Result<()>),
+        ("send_vectored", |socket| socket.send_vectored(&[])),
+        ("send_timeout", |socket| socket.send_timeout(b"x", LONG)),
+        ("send_timeout for ever", |socket| socket.send_timeout(b"x", Duration::MAX)),
+    ];
+    for (call, wait) in waits {
+        let DatagramPair { parent, child } = datagram_pair().unwrap();
+        let holder = holder(child);
+        let sender = fork(parent, |socket| {
+            while socket.try_send(b"x").is_ok() {}
+            let result = wait(&socket);
+            assert!(matches!(result, Err(Error::Closed)), "{call}: {result:?}");
+            assert_closed(&socket);
+        })
+        .unwrap();
+        asleep_in(sender.id(), &[libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_ppoll]);
+        kill(holder);
+        assert_eq!(exit_code(&sender), 0, "{call}");
+    }
+}
+
+fn sending_to_a_dead_peer_is_closed_and_no_signal() {
+    sigpipe(Sigpipe::Default);
+    for flags in [DatagramFlags::empty(), DatagramFlags::CONNECTIONLESS] {
+        let pair = datagram_pair_with(flags).unwrap();
+        drop(pair.child);
+        assert_closed(&pair.parent);
+    }
+}
+
+/// An end whose peer sent two messages and an empty one, and left with messages of ours unread.
+fn left_with_messages_unread() -> DatagramSocket {
+    let pair = datagram_pair().unwrap();
+    pair.parent.send(b"never read").unwrap();
+    pair.parent.send(b"nor this").unwrap();
+    let child = fork(pair.child, |socket| {
+        for message in SENT {
+            socket.send(message).unwrap();
+        }
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+    pair.parent
+}
+
+const SENT: [&[u8]; 3] = [b"one", b"two", b""];
+
+fn the_loss_is_told_once_after_everything_else() {
+    for (call, recv) in RECEIVERS {
+        let socket = left_with_messages_unread();
+        for message in SENT {
+            assert_eq!(recv(&socket).unwrap().as_deref(), Some(message), "{call}");
+        }
+        assert_reset(recv(&socket));
+        assert_gone(&socket);
+        assert_closed(&socket);
+
+        // Met by a call that leaves the messages where they are.
+        let socket = left_with_messages_unread();
+        assert_eq!(socket.peek_len().unwrap(), Some(SENT[0].len()), "{call}");
+        for message in SENT {
+            assert_eq!(recv(&socket).unwrap().as_deref(), Some(message), "{call}");
+        }
+        assert_reset(recv(&socket));
+        assert_gone(&socket);
+    }
+    // Or told by that call, when there is nothing more.
+    let socket = left_with_messages_unread();
+    for message in SENT {
+        assert_eq!(socket.recv_vec().unwrap().as_deref(), Some(message));
+    }
+    assert_reset(socket.peek_len());
+    assert_gone(&socket);
+    // A buffer that is too short is no way to lose it.
+    let socket = left_with_messages_unread();
+    for message in &SENT[..2] {
+        match socket.recv(&mut [0; 1]) {
+            Err(Error::BufferTooSmall { message: whole }) => assert_eq!(&whole, message),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(socket.recv(&mut [0; 1]).unwrap(), Some(0));
+    assert_reset(socket.recv(&mut [0; 1]));
+    assert_gone(&socket);
+}
+
+fn the_loss_is_told_to_receivers_also_when_a_sender_met_it_first() {
+    let sends: [fn(&DatagramSocket) -> ipc::Result<()>; 4] = [
+        |socket| socket.send(b"x"),
+        |socket| socket.try_send(b"x"),
+        |socket| socket.send_timeout(b"x", LONG),
+        |socket| socket.send_vectored(&[]),
+    ];
+    for send in sends {
+        for (call, recv) in RECEIVERS {
+            let socket = left_with_messages_unread();
+            let result = send(&socket);
+            assert!(matches!(result, Err(Error::Closed)), "{result:?}");
+            for message in SENT {
+                assert_eq!(recv(&socket).unwrap().as_deref(), Some(message), "{call}");
+                assert_closed(&socket);
+            }
+            assert_reset(recv(&socket));
+            assert_gone(&socket);
+        }
+    }
+}
+
+fn the_loss_is_told_of_a_killed_peer() {
+    let pair = datagram_pair().unwrap();
+    pair.child.send(b"last words").unwrap();
+    let holder = holder(pair.child);
+    pair.parent.send(b"never read").unwrap();
+    kill(holder);
+    assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"last words");
+    assert_reset(pair.parent.recv_vec());
+    assert_gone(&pair.parent);
+    assert_closed(&pair.parent);
+}
+
+fn a_blocked_receiver_is_told_of_the_loss() {
+    for (call, recv) in [RECEIVERS[0], RECEIVERS[2], RECEIVERS[3], RECEIVERS[5]] {
+        let DatagramPair { parent, child } = datagram_pair().unwrap();
+        let holder = holder(child);
+        let receiver = fork(parent, |socket| {
+            socket.send(b"never read").unwrap();
+            assert_reset(recv(&socket));
+            assert_gone(&socket);
+        })
+        .unwrap();
+        asleep_in(receiver.id(), &[libc::SYS_recvmsg, libc::SYS_ppoll]);
+        kill(holder);
+        assert_eq!(exit_code(&receiver), 0, "{call}");
+    }
+}
+
+fn without_a_loss_there_is_no_reset() {
+    let pair = datagram_pair().unwrap();
+    pair.parent.send(b"read").unwrap();
+    let child = fork(pair.child, |socket| {
+        assert_eq!(socket.recv_vec().unwrap().expect("a message"), b"read");
+        socket.send(b"answer").unwrap();
+    })
+    .unwrap();
+    assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"answer");
+    assert_gone(&pair.parent);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn the_peer_is_there_until_all_of_its_holders_are_gone() {
+    let pair = datagram_pair().unwrap();
+    let clone = pair.child.try_clone().unwrap();
+    let holders = [holder(pair.child.try_clone().unwrap()), holder(pair.child)];
+    for holder in holders {
+        let nothing = pair.parent.try_recv(&mut [0; 8]);
+        assert!(matches!(nothing, Err(Error::WouldBlock)), "{nothing:?}");
+        kill(holder);
+    }
+    clone.send(b"still here").unwrap();
+    assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"still here");
+    pair.parent.send(b"and heard").unwrap();
+    assert_eq!(clone.recv_vec().unwrap().expect("a message"), b"and heard");
+    drop(clone);
+    assert_gone(&pair.parent);
+}
+
+fn shutting_down_writing_ends_the_peers_receiving() {
+    let DatagramPair { parent, child } = datagram_pair().unwrap();
+    let waiting = fork(parent.try_clone().unwrap(), |socket| {
+        assert_eq!(socket.recv_vec().unwrap().expect("a message"), b"the last");
+        assert_eq!(socket.recv(&mut [0; 8]).unwrap(), None);
+    })
+    .unwrap();
+    asleep_in(waiting.id(), &[libc::SYS_recvmsg]);
+    child.send(b"the last").unwrap();
+    asleep_in(waiting.id(), &[libc::SYS_recvmsg]);
+    child.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(exit_code(&waiting), 0);
+    assert_gone(&parent);
+    assert_closed(&child);
+    // The other direction goes on.
+    parent.send(b"answer").unwrap();
+    assert_eq!(child.recv_vec().unwrap().expect("a message"), b"answer");
+    drop(parent);
+    assert_gone(&child);
+}
+
+fn shutting_down_reading_ends_the_peers_sending() {
+    let pair = datagram_pair().unwrap();
+    pair.parent.send(b"before").unwrap();
+    pair.child.shutdown(Shutdown::Read).unwrap();
+    assert_closed(&pair.parent);
+    assert_eq!(pair.child.recv_vec().unwrap().expect("what was sent before"), b"before");
+    assert_gone(&pair.child);
+    pair.child.send(b"other way").unwrap();
+    assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"other way");
+}
+
+fn shutting_down_both_ends_everything() {
+    let pair = datagram_pair().unwrap();
+    pair.child.shutdown(Shutdown::Both).unwrap();
+    for socket in [&pair.parent, &pair.child] {
+        assert_gone(socket);
+        assert_closed(socket);
+    }
+    drop(pair.child);
+    assert_gone(&pair.parent);
+    // Twice is no error; nor is it with the peer gone, where the kernel may say so.
+    pair.parent.shutdown(Shutdown::Both).unwrap();
+}
+
+fn a_dead_peer_is_ready() {
+    let pair = datagram_pair().unwrap();
+    let holder = holder(pair.child);
+    let mut on = [Wait::readable(&pair.parent), Wait::readable(&holder)];
+    assert_eq!(wait_any(&mut on, Some(Duration::ZERO)).unwrap(), 0);
+    holder.kill().unwrap();
+    assert!(wait_any(&mut on[..1], Some(LONG)).unwrap() == 1);
+    assert_eq!(on[0].ready(), Ready::READ | Ready::HANGUP);
+    holder.wait().unwrap();
+    assert_gone(&pair.parent);
+}
+
+fn connectionless() -> DatagramPair {
+    datagram_pair_with(DatagramFlags::CONNECTIONLESS).unwrap()
+}
+
+fn a_connectionless_peer_that_is_gone_is_seen_by_senders_only() {
+    let pair = connectionless();
+    pair.child.send(b"last words").unwrap();
+    pair.parent.send(b"never read").unwrap();
+    kill(holder(pair.child));
+    assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"last words");
+    // What this kind gives up: nobody says that the peer is gone.
+    let waited = pair.parent.recv_timeout(&mut [0; 8], Duration::from_millis(20));
+    assert!(matches!(waited, Err(Error::TimedOut)), "{waited:?}");
+    assert!(matches!(pair.parent.try_recv_vec(), Err(Error::WouldBlock)));
+    assert_eq!(wait_any(&mut [Wait::readable(&pair.parent)], Some(Duration::ZERO)).unwrap(), 0);
+    assert_closed(&pair.parent);
+    assert!(matches!(pair.parent.try_recv_vec(), Err(Error::WouldBlock)));
+}
+
+fn a_connectionless_sender_that_waits_sees_its_peer_being_killed() {
+    for timeout in [None, Some(LONG)] {
+        let DatagramPair { parent, child } = connectionless();
+        let holder = holder(child);
+        let sender = fork(parent, |socket| {
+            while socket.try_send(b"x").is_ok() {}
+            let result = match timeout {
+                None => socket.send(b"x"),
+                Some(timeout) => socket.send_timeout(b"x", timeout),
+            };
+            assert!(matches!(result, Err(Error::Closed)), "{result:?}");
+            assert_closed(&socket);
+        })
+        .unwrap();
+        asleep_in(sender.id(), &[libc::SYS_sendto, libc::SYS_ppoll]);
+        kill(holder);
+        assert_eq!(exit_code(&sender), 0);
+    }
+}
+
+fn a_connectionless_empty_message_is_a_message() {
+    for (call, recv) in RECEIVERS {
+        let pair = connectionless();
+        pair.child.send(b"").unwrap();
+        pair.child.send(b"x").unwrap();
+        pair.child.send(b"").unwrap();
+        drop(pair.child);
+        for message in [&b""[..], b"x", b""] {
+            assert_eq!(pair.parent.peek_len().unwrap(), Some(message.len()), "{call}");
+            assert_eq!(recv(&pair.parent).unwrap().as_deref(), Some(message), "{call}");
+        }
+        assert!(matches!(pair.parent.try_recv(&mut [0; 8]), Err(Error::WouldBlock)), "{call}");
+    }
+}

@@ -1,0 +1,555 @@
+//! A message arrives whole, or all of it is in the error (P4): never cut, never joined, never lost, whatever its length,
+//! the buffer, the number of parts, and how many processes hold the socket.
+
+mod support;
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use ipc::{DatagramFlags, DatagramPair, DatagramSocket, Error, datagram_pair, datagram_pair_with, fork};
+use support::{asleep_in, exit_code, handled, status_flags, with_interval_timer};
+
+fn main() -> ExitCode {
+    support::run(support::trials![
+        messages_of_every_length_arrive_whole_and_in_order,
+        the_longest_message_of_all_arrives_whole,
+        a_short_buffer_loses_nothing,
+        an_empty_buffer_loses_nothing,
+        a_message_over_the_limit_is_not_sent,
+        a_message_over_the_limit_is_refused_also_when_the_queue_is_full,
+        a_message_of_many_parts_is_one_message,
+        the_length_of_the_next_message_can_be_looked_at,
+        the_limit_can_be_set_within_bounds,
+        without_privileges_the_limit_ends_at_the_systems,
+        a_full_queue_is_would_block_or_timed_out,
+        a_blocked_sender_goes_on_when_the_peer_receives,
+        deadlines_hold_under_signals,
+        a_message_that_waited_ends_the_wait,
+        nonblock_is_not_touched_and_respected,
+        each_message_goes_to_one_of_many_processes,
+        each_message_goes_to_one_of_many_threads,
+        descriptors_that_nobody_asked_for_are_closed,
+        a_long_message_leaves_no_memory_in_use,
+    ])
+}
+
+/// A message that no other is like.
+fn message(number: usize, len: usize) -> Vec<u8> {
+    let mut state = number as u64;
+    let mut bytes = vec![0; len];
+    for piece in bytes.chunks_mut(8) {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        piece.copy_from_slice(&state.swap_bytes().to_ne_bytes()[..piece.len()]);
+    }
+    bytes
+}
+
+/// Whether one is the other. A difference is not printed in full.
+#[track_caller]
+fn assert_same(received: &[u8], sent: &[u8]) {
+    assert!(received == sent, "{} bytes came, and not the {} that were sent", received.len(), sent.len());
+}
+
+/// The message that is inside the error.
+#[track_caller]
+fn too_small(result: ipc::Result<Option<usize>>) -> Vec<u8> {
+    match result {
+        Err(Error::BufferTooSmall { message }) => message,
+        other => panic!("the message did not fit: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_too_long(result: ipc::Result<()>, expected: (usize, usize)) {
+    match result {
+        Err(Error::TooLong { len, max }) => assert_eq!((len, max), expected),
+        other => panic!("the message is too long: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_nothing_there(socket: &DatagramSocket) {
+    let result = socket.try_recv(&mut [0; 16]);
+    assert!(matches!(result, Err(Error::WouldBlock)), "{result:?}");
+}
+
+fn every_pair() -> [DatagramPair; 2] {
+    [datagram_pair().unwrap(), datagram_pair_with(DatagramFlags::CONNECTIONLESS).unwrap()]
+}
+
+fn messages_of_every_length_arrive_whole_and_in_order() {
+    for pair in every_pair() {
+        let max = pair.parent.max_message().unwrap();
+        let mut lengths = vec![1, 2, 15, 4095, 4096, 4097, 65535, 65536, 65537, 200_000, max - 1, max, 0];
+        lengths.extend((0..300).map(|number| number * number % 7001));
+        let expected = lengths.clone();
+        let child = fork(pair.child, move |socket| {
+            // The child receives all of them and then sends them back.
+            let mut buf = vec![0; max];
+            for (number, len) in expected.iter().enumerate() {
+                assert_eq!(socket.recv(&mut buf).unwrap(), Some(*len));
+                assert_same(&buf[..*len], &message(number, *len));
+            }
+            for (number, len) in expected.iter().enumerate() {
+                socket.send(&message(number, *len)).unwrap();
+            }
+        })
+        .unwrap();
+        for (number, len) in lengths.iter().enumerate() {
+            pair.parent.send(&message(number, *len)).unwrap();
+        }
+        for (number, len) in lengths.iter().enumerate() {
+            assert_same(&pair.parent.recv_vec().unwrap().expect("a message"), &message(number, *len));
+        }
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn the_longest_message_of_all_arrives_whole() {
+    for pair in every_pair() {
+        let child = fork(pair.child, |socket| {
+            let max = socket.set_max_message(usize::MAX).unwrap();
+            assert!(max >= 4 << 20, "as root, or with CAP_NET_ADMIN: {max}");
+            socket.send(&max.to_ne_bytes()).unwrap();
+            for number in 0..3 {
+                socket.send(&message(number, max)).unwrap();
+            }
+            for len in [max + 1, max + (4 << 10), 5 << 20, 16 << 20] {
+                assert_too_long(socket.send(&vec![0; len]), (len, max));
+                assert_too_long(socket.try_send(&vec![0; len]), (len, max));
+            }
+            socket.send(b"last").unwrap();
+        })
+        .unwrap();
+        let mut length = [0; size_of::<usize>()];
+        pair.parent.recv(&mut length).unwrap();
+        let max = usize::from_ne_bytes(length);
+        let mut buf = vec![0; max];
+        assert_eq!(pair.parent.recv(&mut buf).unwrap(), Some(max));
+        assert_same(&buf, &message(0, max));
+        assert_same(&too_small(pair.parent.recv(&mut [0; 1])), &message(1, max));
+        assert_same(&pair.parent.recv_vec().unwrap().expect("a message"), &message(2, max));
+        assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"last");
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn a_short_buffer_loses_nothing() {
+    for pair in every_pair() {
+        let lengths = [2, 100, 4097, 70_000, 200_000];
+        let child = fork(pair.child, move |socket| {
+            for (number, len) in lengths.into_iter().enumerate() {
+                for call in 0..3 {
+                    socket.send(&message(number + call, len)).unwrap();
+                    socket.send(b"next").unwrap();
+                }
+            }
+        })
+        .unwrap();
+        let next = |socket: &DatagramSocket| {
+            let mut buf = [0; 4];
+            assert_eq!(socket.recv(&mut buf).unwrap(), Some(4));
+            assert_eq!(&buf, b"next", "the next message is whole");
+        };
+        for (number, len) in lengths.into_iter().enumerate() {
+            // Of all but one byte, of half, and of one.
+            for (call, room) in [len - 1, len / 2, 1].into_iter().enumerate() {
+                let mut buf = vec![0; room];
+                pair.parent.peek_len().unwrap(); // there is one, also for the second call
+                let result = match call {
+                    0 => pair.parent.recv(&mut buf),
+                    1 => pair.parent.try_recv(&mut buf),
+                    _ => pair.parent.recv_timeout(&mut buf, Duration::from_secs(5)),
+                };
+                assert_same(&too_small(result), &message(number + call, len));
+                next(&pair.parent);
+            }
+        }
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn an_empty_buffer_loses_nothing() {
+    for pair in every_pair() {
+        pair.child.send(b"something").unwrap();
+        pair.child.send(b"").unwrap();
+        pair.child.send(b"more").unwrap();
+        assert_eq!(too_small(pair.parent.recv(&mut [])), b"something");
+        assert_eq!(pair.parent.recv(&mut []).unwrap(), Some(0));
+        assert_eq!(too_small(pair.parent.try_recv(&mut [])), b"more");
+        assert!(matches!(pair.parent.try_recv(&mut []), Err(Error::WouldBlock)));
+    }
+}
+
+fn a_message_over_the_limit_is_not_sent() {
+    for pair in every_pair() {
+        let max = pair.parent.max_message().unwrap();
+        assert!(max >= 100_000, "the system's default was made very small: {max}");
+        for len in [max + 1, max + 100, 5 << 20] {
+            let long = vec![7; len];
+            assert_too_long(pair.parent.send(&long), (len, max));
+            assert_too_long(pair.parent.try_send(&long), (len, max));
+            assert_too_long(pair.parent.send_timeout(&long, Duration::ZERO), (len, max));
+            assert_too_long(pair.parent.send_vectored(&[IoSlice::new(&long[1..]), IoSlice::new(&[7])]), (len, max));
+        }
+        assert_nothing_there(&pair.child);
+        pair.parent.send(b"the next").unwrap();
+        assert_eq!(pair.child.recv_vec().unwrap().expect("a message"), b"the next");
+    }
+}
+
+fn a_message_over_the_limit_is_refused_also_when_the_queue_is_full() {
+    let pair = datagram_pair().unwrap();
+    let max = pair.parent.max_message().unwrap();
+    while pair.parent.try_send(b"x").is_ok() {}
+    // It would never fit, so a blocking call does not wait.
+    assert_too_long(pair.parent.send(&vec![0; max + 1]), (max + 1, max));
+}
+
+fn a_message_of_many_parts_is_one_message() {
+    for pair in every_pair() {
+        pair.parent.send_vectored(&[]).unwrap();
+        assert_eq!(pair.child.recv(&mut [0; 8]).unwrap(), Some(0), "no parts: an empty message");
+        pair.parent.send_vectored(&[IoSlice::new(b""), IoSlice::new(b"")]).unwrap();
+        assert_eq!(pair.child.recv(&mut [0; 8]).unwrap(), Some(0));
+        pair.parent.send_vectored(&[IoSlice::new(b""), IoSlice::new(b"one"), IoSlice::new(b"two")]).unwrap();
+        assert_eq!(pair.child.recv_vec().unwrap().expect("a message"), b"onetwo");
+        for count in [1, 1023, 1024, 1025, 5000] {
+            let whole = message(count, count * 3);
+            let parts: Vec<_> = whole.chunks(3).map(IoSlice::new).collect();
+            assert_eq!(parts.len(), count);
+            pair.parent.send_vectored(&parts).unwrap();
+            assert_same(&pair.child.recv_vec().unwrap().expect("a message"), &whole);
+        }
+        // The sum of the parts is over the limit, no part is.
+        let max = pair.parent.max_message().unwrap();
+        for count in [3, 5000] {
+            let part = vec![0; max / count + 1];
+            let parts = vec![IoSlice::new(&part); count];
+            assert_too_long(pair.parent.send_vectored(&parts), (part.len() * count, max));
+        }
+        assert_nothing_there(&pair.child);
+    }
+}
+
+fn the_length_of_the_next_message_can_be_looked_at() {
+    for pair in every_pair() {
+        for len in [0, 1, 70_000] {
+            pair.parent.send(&message(1, len)).unwrap();
+            pair.parent.send(&message(2, len + 1)).unwrap();
+            for _ in 0..3 {
+                assert_eq!(pair.child.peek_len().unwrap(), Some(len));
+            }
+            assert_same(&pair.child.recv_vec().unwrap().expect("it stayed"), &message(1, len));
+            assert_eq!(pair.child.peek_len().unwrap(), Some(len + 1));
+            assert_same(&pair.child.recv_vec().unwrap().expect("it stayed"), &message(2, len + 1));
+        }
+    }
+}
+
+fn the_limit_can_be_set_within_bounds() {
+    let pair = datagram_pair().unwrap();
+    let exact = |max| {
+        assert_eq!(pair.parent.max_message().unwrap(), max);
+        pair.parent.send(&message(0, max)).unwrap();
+        assert_same(&pair.child.recv_vec().unwrap().expect("a message"), &message(0, max));
+        assert_too_long(pair.parent.send(&vec![0; max + 1]), (max + 1, max));
+    };
+    let least = pair.parent.set_max_message(0).unwrap();
+    assert!(least > 0 && least < 10_000, "the kernel's least: {least}");
+    exact(least);
+    for bytes in [1, 5000, 64 << 10, (64 << 10) + 1, 1 << 20, 4 << 20] {
+        let max = pair.parent.set_max_message(bytes).unwrap();
+        assert!(max >= bytes && max <= (bytes + 1).max(least), "{bytes}: {max}");
+        exact(max);
+    }
+    let most = pair.parent.set_max_message(usize::MAX).unwrap();
+    assert_eq!(most, 4160 << 10);
+    exact(most);
+    assert_eq!(pair.parent.set_max_message(most).unwrap(), most);
+    // It is the sender's, and the other direction keeps its own.
+    assert!(pair.child.max_message().unwrap() < 1 << 20);
+}
+
+fn without_privileges_the_limit_ends_at_the_systems() {
+    let pair = datagram_pair().unwrap();
+    let limit = std::fs::read_to_string("/proc/sys/net/core/wmem_max").expect("the system's limit");
+    let limit: usize = limit.trim().parse().expect("a number");
+    let child = fork(pair.child, move |socket| {
+        // SAFETY: a number; it gives up root's privileges, if there were any.
+        unsafe { libc::setuid(65534) };
+        let max = socket.set_max_message(usize::MAX).unwrap();
+        assert!(max <= 2 * limit && max > limit, "{max} with a limit of {limit}");
+        socket.send(&message(9, max)).unwrap();
+        assert_too_long(socket.send(&vec![0; max + 1]), (max + 1, max));
+    })
+    .unwrap();
+    let received = pair.parent.recv_vec().unwrap().expect("a message");
+    assert_same(&received, &message(9, received.len()));
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_full_queue_is_would_block_or_timed_out() {
+    for pair in every_pair() {
+        let mut count: u32 = 0;
+        let last = loop {
+            match pair.parent.try_send(&count.to_ne_bytes()) {
+                Ok(()) => count += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(last, Error::WouldBlock) && count > 0, "{last:?} after {count}");
+        for timeout in [Duration::ZERO, Duration::from_millis(20)] {
+            let started = Instant::now();
+            let result = pair.parent.send_timeout(b"late", timeout);
+            assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+            assert!(started.elapsed() >= timeout && started.elapsed() < Duration::from_secs(5));
+        }
+        // What was refused was not sent, and nothing of the others is lost.
+        for number in 0..count {
+            assert_eq!(pair.child.recv_vec().unwrap().expect("a message"), number.to_ne_bytes());
+        }
+        assert_nothing_there(&pair.child);
+    }
+}
+
+fn a_blocked_sender_goes_on_when_the_peer_receives() {
+    for (call, pair) in every_pair().into_iter().chain(every_pair()).enumerate() {
+        let child = fork(pair.child, move |socket| {
+            while socket.try_send(b"one of many").is_ok() {}
+            match call {
+                0 | 1 => socket.send(b"the last"),
+                _ => socket.send_timeout(b"the last", Duration::MAX),
+            }
+            .unwrap();
+        })
+        .unwrap();
+        asleep_in(child.id(), &[libc::SYS_sendto, libc::SYS_ppoll]);
+        while pair.parent.recv_vec().unwrap().expect("a message") != b"the last" {}
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn deadlines_hold_under_signals() {
+    with_interval_timer(Duration::from_millis(1), || {
+        for pair in every_pair() {
+            let timeout = Duration::from_millis(50);
+            let before = handled();
+            let timed = |what: &str, call: &dyn Fn() -> ipc::Result<()>| {
+                let started = Instant::now();
+                let result = call();
+                let took = started.elapsed();
+                assert!(matches!(result, Err(Error::TimedOut)), "{what}: {result:?}");
+                assert!(took >= timeout && took < Duration::from_secs(2), "{what}: {took:?}");
+            };
+            timed("recv_timeout", &|| pair.parent.recv_timeout(&mut [0; 8], timeout).map(drop));
+            timed("recv_vec_timeout", &|| pair.parent.recv_vec_timeout(timeout).map(drop));
+            while pair.parent.try_send(&[0; 1000]).is_ok() {}
+            timed("send_timeout", &|| pair.parent.send_timeout(&[0; 1000], timeout));
+            assert!(handled() > before + 50, "signals came");
+        }
+    });
+}
+
+fn a_message_that_waited_ends_the_wait() {
+    for timeout in [Duration::from_secs(10), Duration::MAX] {
+        let pair = datagram_pair().unwrap();
+        let receiver = fork(pair.child, move |socket| {
+            with_interval_timer(Duration::from_millis(1), || {
+                assert_eq!(socket.recv_timeout(&mut [0; 8], timeout).unwrap(), Some(5));
+                assert_eq!(socket.recv_vec_timeout(timeout).unwrap().expect("a message"), b"again");
+                // A blocking call is not ended by signals either.
+                assert_eq!(socket.recv(&mut [0; 8]).unwrap(), Some(0));
+                assert_eq!(socket.peek_len().unwrap(), None);
+            });
+        })
+        .unwrap();
+        for message in [&b"hello"[..], b"again", b""] {
+            asleep_in(receiver.id(), &[libc::SYS_ppoll, libc::SYS_recvmsg]);
+            pair.parent.send(message).unwrap();
+        }
+        asleep_in(receiver.id(), &[libc::SYS_recvmsg]);
+        drop(pair.parent);
+        assert_eq!(exit_code(&receiver), 0);
+    }
+}
+
+fn nonblock_is_not_touched_and_respected() {
+    let pair = datagram_pair().unwrap();
+    let blocking = status_flags(&pair.parent);
+    assert_eq!(blocking & libc::O_NONBLOCK, 0);
+    let use_all = |socket: &DatagramSocket| {
+        let _ = socket.try_recv(&mut [0; 8]);
+        let _ = socket.recv_timeout(&mut [0; 8], Duration::from_millis(1));
+        let _ = socket.recv_vec_timeout(Duration::from_millis(1));
+        while socket.try_send(b"x").is_ok() {}
+        let _ = socket.send_timeout(b"x", Duration::from_millis(1));
+    };
+    use_all(&pair.parent);
+    assert_eq!(status_flags(&pair.parent), blocking);
+
+    // SAFETY: an open descriptor and a flag.
+    let result = unsafe { libc::fcntl(pair.child.as_raw_fd(), libc::F_SETFL, blocking | libc::O_NONBLOCK) };
+    assert_eq!(result, 0);
+    while pair.child.try_recv(&mut [0; 8]).is_ok() {}
+    assert!(matches!(pair.child.recv(&mut [0; 8]), Err(Error::WouldBlock)), "as an event loop wants it");
+    assert!(matches!(pair.child.recv_vec(), Err(Error::WouldBlock)));
+    assert!(matches!(pair.child.peek_len(), Err(Error::WouldBlock)));
+    let timeout = Duration::from_millis(20);
+    let started = Instant::now();
+    assert!(matches!(pair.child.recv_timeout(&mut [0; 8], timeout), Err(Error::TimedOut)));
+    assert!(started.elapsed() >= timeout, "a deadline is waited for all the same");
+    use_all(&pair.child);
+    assert!(matches!(pair.child.send(b"x"), Err(Error::WouldBlock)));
+    assert_eq!(status_flags(&pair.child), blocking | libc::O_NONBLOCK);
+}
+
+fn each_message_goes_to_one_of_many_processes() {
+    const MESSAGES: u32 = 2000;
+    let (requests, results) = (datagram_pair().unwrap(), datagram_pair().unwrap());
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let ends = (requests.child.try_clone().unwrap(), results.child.try_clone().unwrap());
+            fork(ends, |(requests, results)| {
+                let mut buf = [0; 3000];
+                while let Some(len) = requests.recv_timeout(&mut buf, Duration::from_secs(10)).unwrap() {
+                    let number = u32::from_ne_bytes(buf[..4].try_into().unwrap());
+                    assert_same(&buf[4..len], &message(number as usize, len - 4));
+                    results.send(&number.to_ne_bytes()).unwrap();
+                }
+            })
+            .unwrap()
+        })
+        .collect();
+    drop((requests.child, results.child));
+    let sender = fork(requests.parent, |requests| {
+        for number in 0..MESSAGES {
+            let rest = message(number as usize, number as usize % 2990);
+            requests.send_vectored(&[IoSlice::new(&number.to_ne_bytes()), IoSlice::new(&rest)]).unwrap();
+        }
+    })
+    .unwrap();
+    let mut seen = Vec::new();
+    while let Some(result) = results.parent.recv_vec().unwrap() {
+        seen.push(u32::from_ne_bytes(result.try_into().expect("a number")));
+    }
+    seen.sort();
+    assert!(seen.iter().copied().eq(0..MESSAGES), "{} came", seen.len());
+    assert_eq!(exit_code(&sender), 0);
+    assert!(workers.iter().all(|worker| exit_code(worker) == 0));
+}
+
+fn each_message_goes_to_one_of_many_threads() {
+    const MESSAGES: usize = 2000;
+    let pair = datagram_pair().unwrap();
+    // Forked first: later there are threads.
+    let sender = fork(pair.child, |socket| {
+        for number in 0..MESSAGES {
+            let rest = message(number, number % 5000);
+            socket.send_vectored(&[IoSlice::new(&number.to_ne_bytes()), IoSlice::new(&rest)]).unwrap();
+        }
+    })
+    .unwrap();
+    let receivers = [pair.parent.try_clone().unwrap(), pair.parent];
+    let threads = receivers.map(|socket| {
+        std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            let mut buf = [0; 1000];
+            loop {
+                // Most of them do not fit, so that both use what the overflow goes to.
+                let message = match socket.recv(&mut buf) {
+                    Ok(Some(len)) => buf[..len].to_vec(),
+                    Err(Error::BufferTooSmall { message }) => message,
+                    Ok(None) => return seen,
+                    Err(error) => panic!("{error}"),
+                };
+                let number = usize::from_ne_bytes(message[..size_of::<usize>()].try_into().unwrap());
+                assert_same(&message[size_of::<usize>()..], &self::message(number, number % 5000));
+                seen.push(number);
+            }
+        })
+    });
+    let mut seen: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
+    seen.sort();
+    assert!(seen.iter().copied().eq(0..MESSAGES), "{} came", seen.len());
+    assert_eq!(exit_code(&sender), 0);
+}
+
+/// What a program that does not use this crate may do: a message with descriptors.
+fn send_descriptors(socket: impl AsFd, message: &[u8], fds: &[i32]) {
+    let mut control = [0_u64; 16];
+    let mut part = libc::iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: message.len() };
+    // SAFETY: a zeroed header; the control buffer is aligned, and has room for one header and a few descriptors.
+    unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_iov = &mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = libc::CMSG_SPACE(size_of_val(fds) as u32) as _;
+        let first = libc::CMSG_FIRSTHDR(&header);
+        (*first).cmsg_level = libc::SOL_SOCKET;
+        (*first).cmsg_type = libc::SCM_RIGHTS;
+        (*first).cmsg_len = libc::CMSG_LEN(size_of_val(fds) as u32) as _;
+        std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(first), size_of_val(fds));
+        let sent = libc::sendmsg(socket.as_fd().as_raw_fd(), &header, libc::MSG_NOSIGNAL);
+        assert_eq!(sent, message.len() as isize, "{}", std::io::Error::last_os_error());
+    }
+}
+
+fn descriptors_that_nobody_asked_for_are_closed() {
+    let pair = datagram_pair().unwrap();
+    let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = count();
+    let (reader, writer) = std::io::pipe().unwrap();
+    for message in [&b"abc"[..], b""] {
+        for _ in 0..6 {
+            send_descriptors(&pair.child, message, &[writer.as_raw_fd(), reader.as_raw_fd(), 2]);
+        }
+        let mut buf = [0; 8];
+        assert_eq!(pair.parent.peek_len().unwrap(), Some(message.len()));
+        assert_eq!(pair.parent.recv(&mut buf).unwrap(), Some(message.len()));
+        assert_eq!(pair.parent.try_recv(&mut buf).unwrap(), Some(message.len()));
+        assert_eq!(pair.parent.recv_timeout(&mut buf, Duration::ZERO).unwrap(), Some(message.len()));
+        assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), message);
+        assert_eq!(pair.parent.try_recv_vec().unwrap().expect("a message"), message);
+        match message {
+            [] => assert_eq!(pair.parent.recv(&mut []).unwrap(), Some(0)),
+            message => assert_eq!(too_small(pair.parent.recv(&mut [0; 2])), message),
+        }
+        assert_nothing_there(&pair.parent);
+    }
+    // The pipe has no writer but this one, nowhere.
+    drop(writer);
+    assert_eq!(std::io::read_to_string(reader).unwrap(), "");
+    assert_eq!(count(), before);
+}
+
+fn a_long_message_leaves_no_memory_in_use() {
+    let resident = || {
+        // What was freed and is kept for the next allocation does not count.
+        // SAFETY: no conditions.
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::malloc_trim(0)
+        };
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let pair = datagram_pair().unwrap();
+    let max = pair.child.set_max_message(usize::MAX).unwrap();
+    let child = fork(pair.child, move |socket| {
+        for number in 0..4 {
+            socket.send(&message(number, max)).unwrap();
+        }
+    })
+    .unwrap();
+    let before = resident();
+    for _ in 0..2 {
+        assert_eq!(pair.parent.recv_vec().unwrap().expect("a message").len(), max);
+        assert_eq!(too_small(pair.parent.recv(&mut [0; 8])).len(), max);
+    }
+    assert!(resident() < before + (2 << 20), "{} more than before", resident() - before);
+    assert_eq!(exit_code(&child), 0);
+}

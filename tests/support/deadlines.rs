@@ -1,0 +1,19 @@
+//! Deadlines, and how late is too late.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use ipc::Error;
+
+/// Far more than any deadline of a test. A call that takes longer forgot its deadline.
+pub const FAR: Duration = Duration::from_secs(5);
+
+/// That the call waits for this long, and says that the time is up.
+#[track_caller]
+pub fn assert_times_out<T: Debug>(what: &str, timeout: Duration, call: impl FnOnce(Duration) -> ipc::Result<T>) {
+    let started = Instant::now();
+    let result = call(timeout);
+    let took = started.elapsed();
+    assert!(matches!(result, Err(Error::TimedOut)), "{what}: {result:?}");
+    assert!(took >= timeout && took < FAR, "{what}: {took:?} instead of {timeout:?}");
+}

@@ -1,0 +1,433 @@
+//! One operation is one system call (P11), as strace sees it. Each test runs this program again under strace, and counts
+//! the calls between two markers.
+
+mod support;
+
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use ipc::{Error, PipeFlags, Wait, datagram_pair, fork, pipe, pipe_with, stream_pair, wait_any};
+use libtest_mimic::{Failed, Trial};
+use support::{LIMIT, RWF_NOSIGNAL, Sigpipe, asleep_in, fill, judge, sigpipe};
+
+/// Which test the traced program is to do.
+const TRACED: &str = "TRACED";
+
+fn main() -> ExitCode {
+    let tests = tests();
+    if let Some(name) = std::env::var_os(TRACED) {
+        let test = tests.iter().find(|test| name == test.name).expect("the test's name");
+        (test.body)();
+        return ExitCode::SUCCESS;
+    }
+    support::run(tests.into_iter().map(trial).collect())
+}
+
+struct Test {
+    name: &'static str,
+    calls: &'static [&'static str],
+    body: fn(),
+}
+
+fn trial(test: Test) -> Trial {
+    // Shown as ignored where the kernel is too old for what it tests.
+    let ignored = test.name.contains("sigpipe_at_its_default") && !has_nosignal();
+    let check = move || {
+        let calls = traced_calls(test.name)?;
+        if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
+    };
+    Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
+}
+
+/// Runs this program under strace, and says which system calls were made between the markers.
+fn traced_calls(name: &str) -> Result<Vec<String>, String> {
+    let trace = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{}-{name}", std::process::id()));
+    let program = std::env::current_exe().expect("this program has a path");
+    // Without -f: what a child does is not of interest.
+    let output = Command::new("strace").arg("-o").arg(&trace).arg(program).env(TRACED, name).output();
+    let output = match output {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err("this test needs strace; install it, with `apt-get install strace` or the like".to_owned());
+        }
+        output => output.map_err(|error| format!("strace cannot be started: {error}"))?,
+    };
+    let lines = std::fs::read_to_string(&trace).map_err(|error| format!("strace wrote nothing: {error}"))?;
+    std::fs::remove_file(&trace).map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
+    }
+    let calls = lines.lines().filter_map(|line| line.split_once('(')).map(|(call, _)| call);
+    // Signals are lines without a call. The clock is none on most machines, and here it does not count on the others.
+    let calls = calls.filter(|call| !call.starts_with("---") && *call != "clock_gettime").map(str::to_owned);
+    let calls = Vec::from_iter(calls);
+    let parts: Vec<_> = calls.split(|call| call == MARKER).collect();
+    match parts[..] {
+        [_, between, _] => Ok(between.to_vec()),
+        _ => Err(format!("{} markers in the trace, and not 2", parts.len() - 1)),
+    }
+}
+
+const MARKER: &str = "getppid";
+
+/// Does something between two markers.
+fn measured<T>(body: impl FnOnce() -> T) -> T {
+    let mark = || {
+        // SAFETY: no conditions.
+        unsafe { libc::getppid() }
+    };
+    mark();
+    let result = body();
+    mark();
+    result
+}
+
+/// Whether the kernel has the flag for a write that raises no `SIGPIPE`.
+fn has_nosignal() -> bool {
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: an open descriptor, and one part of one byte.
+    let written = unsafe {
+        use std::os::fd::AsRawFd;
+        libc::pwritev2(writer.as_raw_fd(), &part, 1, -1, RWF_NOSIGNAL as i32)
+    };
+    written == 1
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(10);
+
+/// `name => [calls] body`, the body being what runs under strace.
+macro_rules! tests {
+    ($($name:ident => [$($call:literal),*] $body:block)*) => {
+        fn tests() -> Vec<Test> {
+            $(fn $name() $body)*
+            vec![$(Test { name: stringify!($name), calls: &[$($call),*], body: $name }),*]
+        }
+    };
+}
+
+tests! {
+    reading_is_one_call => ["read"] {
+        let (mut reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"hello").unwrap();
+        assert_eq!(measured(|| reader.read(&mut [0; 8])).unwrap(), 5);
+    }
+
+    reading_the_end_is_one_call => ["read"] {
+        let (mut reader, _) = pipe().unwrap();
+        assert_eq!(measured(|| reader.read(&mut [0; 8])).unwrap(), 0);
+    }
+
+    reading_into_several_buffers_is_one_call => ["readv"] {
+        let (mut reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"hello").unwrap();
+        let (mut one, mut two) = ([0; 2], [0; 8]);
+        let mut bufs = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+        assert_eq!(measured(|| reader.read_vectored(&mut bufs)).unwrap(), 5);
+    }
+
+    trying_to_read_is_one_call => ["preadv2"] {
+        let (reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"hello").unwrap();
+        assert_eq!(measured(|| reader.try_read(&mut [0; 8])).unwrap(), 5);
+    }
+
+    trying_to_read_in_vain_is_one_call => ["preadv2"] {
+        let (reader, _writer) = pipe().unwrap();
+        assert!(matches!(measured(|| reader.try_read(&mut [0; 8])), Err(Error::WouldBlock)));
+    }
+
+    reading_with_a_timeout_is_one_call => ["preadv2"] {
+        let (reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"hello").unwrap();
+        assert_eq!(measured(|| reader.read_timeout(&mut [0; 8], SECOND)).unwrap(), 5);
+    }
+
+    reading_with_no_time_is_one_call => ["preadv2"] {
+        let (reader, _writer) = pipe().unwrap();
+        assert!(matches!(measured(|| reader.read_timeout(&mut [0; 8], Duration::ZERO)), Err(Error::TimedOut)));
+    }
+
+    reading_that_waits_is_one_call => ["read"] {
+        let (mut reader, writer) = pipe().unwrap();
+        let later = Later::new(writer, |writer| writer.write_all(b"hello").unwrap());
+        assert_eq!(measured(|| reader.read(&mut [0; 8])).unwrap(), 5);
+        later.done();
+    }
+
+    reading_that_waits_with_a_timeout_is_three_calls => ["preadv2", "ppoll", "preadv2"] {
+        let (reader, writer) = pipe().unwrap();
+        let later = Later::new(writer, |writer| writer.write_all(b"hello").unwrap());
+        assert_eq!(measured(|| reader.read_timeout(&mut [0; 8], LONG)).unwrap(), 5);
+        later.done();
+    }
+
+    writing_is_one_call => ["write"] {
+        let (_reader, mut writer) = pipe().unwrap();
+        assert_eq!(measured(|| writer.write(b"hello")).unwrap(), 5);
+    }
+
+    a_long_write_is_one_call => ["write"] {
+        let (_reader, mut writer) = pipe().unwrap();
+        let long = vec![1; 100_000];
+        assert_eq!(measured(|| writer.write(&long)).unwrap(), 8192);
+    }
+
+    writing_that_waits_is_one_call => ["write"] {
+        let (reader, mut writer) = pipe().unwrap();
+        fill(&writer);
+        let later = Later::new(reader, |reader| assert_eq!(reader.read(&mut [0; 8192]).unwrap(), 8192));
+        assert_eq!(measured(|| writer.write(b"hello")).unwrap(), 5);
+        later.done();
+    }
+
+    writing_to_nobody_is_one_call => ["write"] {
+        let (_, mut writer) = pipe().unwrap();
+        let error = measured(|| writer.write(b"hello")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    }
+
+    writing_atomically_is_one_call => ["write"] {
+        let (_reader, writer) = pipe().unwrap();
+        measured(|| writer.write_atomic(&[1; 4096])).unwrap();
+    }
+
+    writing_from_several_buffers_is_one_call => ["writev"] {
+        let (_reader, mut writer) = pipe().unwrap();
+        let bufs = [IoSlice::new(b"hel"), IoSlice::new(b""), IoSlice::new(b"lo")];
+        assert_eq!(measured(|| writer.write_vectored(&bufs)).unwrap(), 5);
+    }
+
+    trying_to_write_is_one_call => ["pwritev2"] {
+        let (_reader, writer) = pipe().unwrap();
+        assert_eq!(measured(|| writer.try_write(b"hello")).unwrap(), 5);
+    }
+
+    trying_to_write_in_vain_is_one_call => ["pwritev2"] {
+        let (_reader, writer) = pipe().unwrap();
+        fill(&writer);
+        assert!(matches!(measured(|| writer.try_write(b"hello")), Err(Error::WouldBlock)));
+    }
+
+    writing_with_a_timeout_is_one_call => ["pwritev2"] {
+        let (_reader, writer) = pipe().unwrap();
+        assert_eq!(measured(|| writer.write_timeout(b"hello", SECOND)).unwrap(), 5);
+    }
+
+    writing_that_waits_with_a_timeout_is_three_calls => ["pwritev2", "ppoll", "pwritev2"] {
+        let (reader, writer) = pipe().unwrap();
+        fill(&writer);
+        let later = Later::new(reader, |reader| assert_eq!(reader.read(&mut [0; 8192]).unwrap(), 8192));
+        assert_eq!(measured(|| writer.write_timeout(b"hello", LONG)).unwrap(), 5);
+        later.done();
+    }
+
+    writing_with_sigpipe_at_its_default_is_one_call => ["pwritev2"] {
+        sigpipe(Sigpipe::Default);
+        let (_reader, mut writer) = pipe().unwrap();
+        assert_eq!(measured(|| writer.write(b"hello")).unwrap(), 5);
+    }
+
+    writing_to_nobody_with_sigpipe_at_its_default_is_one_call => ["pwritev2"] {
+        sigpipe(Sigpipe::Default);
+        let (_, mut writer) = pipe().unwrap();
+        let error = measured(|| writer.write(b"hello")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    }
+
+    writing_atomically_with_sigpipe_at_its_default_is_one_call => ["pwritev2"] {
+        sigpipe(Sigpipe::Default);
+        let (_reader, writer) = pipe().unwrap();
+        measured(|| writer.write_atomic(b"hello")).unwrap();
+    }
+
+    trying_to_write_with_sigpipe_at_its_default_is_one_call => ["pwritev2"] {
+        sigpipe(Sigpipe::Default);
+        let (_reader, writer) = pipe().unwrap();
+        assert_eq!(measured(|| writer.try_write(b"hello")).unwrap(), 5);
+    }
+
+    reading_and_writing_without_waiting_ever_is_one_call_each => ["read", "write", "read"] {
+        let (mut reader, mut writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        let mut buf = [0; 8];
+        let (nothing, written, read) =
+            measured(|| (reader.read(&mut buf), writer.write(b"hello"), reader.read(&mut [0; 8])));
+        assert_eq!(nothing.unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!((written.unwrap(), read.unwrap()), (5, 5));
+    }
+
+    sending_is_one_call => ["sendto"] {
+        let pair = datagram_pair().unwrap();
+        measured(|| pair.parent.send(b"hello")).unwrap();
+    }
+
+    every_way_to_send_is_one_call => ["sendto", "sendto", "sendmsg", "sendto"] {
+        let pair = datagram_pair().unwrap();
+        let parts = [IoSlice::new(b"hel"), IoSlice::new(b"lo")];
+        let sent = measured(|| {
+            [
+                pair.parent.try_send(b"hello"),
+                pair.parent.send_timeout(b"hello", SECOND),
+                pair.parent.send_vectored(&parts),
+                pair.parent.send(b""),
+            ]
+        });
+        assert!(sent.iter().all(Result::is_ok));
+    }
+
+    sending_in_vain_is_one_call => ["sendto"] {
+        let pair = datagram_pair().unwrap();
+        while pair.parent.try_send(b"hello").is_ok() {}
+        assert!(matches!(measured(|| pair.parent.try_send(b"hello")), Err(Error::WouldBlock)));
+    }
+
+    receiving_is_one_call => ["recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut buf = [0; 8];
+        // The first one maps memory.
+        pair.child.send(b"first").unwrap();
+        pair.parent.recv(&mut buf).unwrap();
+        pair.child.send(b"hello").unwrap();
+        assert_eq!(measured(|| pair.parent.recv(&mut buf)).unwrap(), Some(5));
+    }
+
+    every_way_to_receive_is_one_call => ["recvmsg", "recvmsg", "recvmsg", "recvmsg", "recvmsg", "recvmsg", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut buf = [0; 8];
+        pair.child.send(&[0; 10_000]).unwrap();
+        pair.parent.recv_vec().unwrap();
+        for message in [&b"hello"[..], b"hello", b"hello", b"hello", b"a longer message", b""] {
+            pair.child.send(message).unwrap();
+        }
+        let received = measured(|| {
+            [
+                pair.parent.peek_len(),
+                pair.parent.try_recv(&mut buf),
+                pair.parent.recv_timeout(&mut buf, SECOND),
+                pair.parent.recv_vec().map(|message| message.map(|message| message.len())),
+                pair.parent.recv_vec_timeout(SECOND).map(|message| message.map(|message| message.len())),
+                match pair.parent.recv(&mut buf) {
+                    Err(Error::BufferTooSmall { message }) => Ok(Some(message.len())),
+                    other => other,
+                },
+                pair.parent.recv(&mut buf),
+            ]
+        });
+        assert_eq!(received.map(Result::unwrap), [5, 5, 5, 5, 5, 16, 0].map(Some));
+    }
+
+    receiving_the_end_is_one_call => ["recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        drop(pair.child);
+        assert_eq!(pair.parent.recv(&mut [0; 8]).unwrap(), None);
+        assert_eq!(measured(|| pair.parent.recv(&mut [0; 8])).unwrap(), None);
+    }
+
+    receiving_in_vain_is_one_call => ["recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        assert!(pair.parent.try_recv(&mut [0; 8]).is_err());
+        assert!(matches!(measured(|| pair.parent.try_recv(&mut [0; 8])), Err(Error::WouldBlock)));
+    }
+
+    receiving_that_waits_is_one_call => ["recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        assert!(pair.parent.try_recv(&mut [0; 8]).is_err());
+        let later = Later::new(pair.child, |socket| socket.send(b"hello").unwrap());
+        assert_eq!(measured(|| pair.parent.recv(&mut [0; 8])).unwrap(), Some(5));
+        later.done();
+    }
+
+    receiving_that_waits_with_a_timeout_is_three_calls => ["recvmsg", "ppoll", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        assert!(pair.parent.try_recv(&mut [0; 8]).is_err());
+        let later = Later::new(pair.child, |socket| socket.send(b"hello").unwrap());
+        assert_eq!(measured(|| pair.parent.recv_timeout(&mut [0; 8], LONG)).unwrap(), Some(5));
+        later.done();
+    }
+
+    reading_and_writing_a_stream_is_one_call_each => ["sendto", "recvfrom", "sendmsg", "recvmsg"] {
+        let mut pair = stream_pair().unwrap();
+        let parts = [IoSlice::new(b"hel"), IoSlice::new(b"lo")];
+        let (mut one, mut two) = ([0; 2], [0; 8]);
+        let mut bufs = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+        let lengths = measured(|| {
+            [
+                pair.parent.write(b"hello"),
+                pair.child.read(&mut [0; 8]),
+                pair.parent.write_vectored(&parts),
+                pair.child.read_vectored(&mut bufs),
+            ]
+        });
+        assert_eq!(lengths.map(Result::unwrap), [5; 4]);
+    }
+
+    trying_a_stream_is_one_call_each => ["recvfrom", "sendto", "recvfrom", "sendto", "recvfrom"] {
+        let pair = stream_pair().unwrap();
+        let mut buf = [0; 8];
+        let (nothing, lengths) = measured(|| {
+            let nothing = pair.child.try_read(&mut buf);
+            let lengths = [
+                pair.parent.try_write(b"hello"),
+                pair.child.try_read(&mut buf),
+                pair.parent.write_timeout(b"hello", SECOND),
+                pair.child.read_timeout(&mut buf, SECOND),
+            ];
+            (nothing, lengths)
+        });
+        assert!(matches!(nothing, Err(Error::WouldBlock)));
+        assert_eq!(lengths.map(Result::unwrap), [5; 4]);
+    }
+
+    waiting_for_several_is_one_call => ["ppoll"] {
+        let (reader, mut writer) = pipe().unwrap();
+        let pair = datagram_pair().unwrap();
+        writer.write_all(b"hello").unwrap();
+        let mut on = [Wait::readable(&reader), Wait::writable(&writer), Wait::readable(&pair.parent)];
+        assert_eq!(measured(|| wait_any(&mut on, Some(LONG))).unwrap(), 2);
+    }
+
+    looking_at_a_pipe_is_one_call_each => ["ioctl", "ppoll", "fcntl"] {
+        let (reader, writer) = pipe().unwrap();
+        let (available, closed, capacity) = measured(|| (reader.available(), writer.is_closed(), reader.capacity()));
+        assert_eq!((available.unwrap(), closed.unwrap()), (0, false));
+        assert!(capacity.unwrap() >= 4096);
+    }
+
+    making_cloning_and_closing_a_pipe_is_one_call_for_each_end => ["pipe2", "fcntl", "close", "close", "close"] {
+        drop(pipe().unwrap());
+        measured(|| {
+            let (reader, writer) = pipe().unwrap();
+            let clone = writer.try_clone().unwrap();
+            drop(reader);
+            clone.close().unwrap();
+            writer.close().unwrap();
+        });
+    }
+}
+
+/// A process that does something when this one is asleep, and then stays until it is done with.
+struct Later {
+    child: ipc::Child,
+    stay: ipc::PipeWriter,
+}
+
+impl Later {
+    fn new<E: ipc::Ends>(end: E, act: fn(&mut E)) -> Self {
+        let parent = std::process::id();
+        let (leave, stay) = pipe().unwrap();
+        let child = fork((end, leave), |(mut end, mut leave)| {
+            asleep_in(parent, &[libc::SYS_ppoll, libc::SYS_read, libc::SYS_write, libc::SYS_recvmsg]);
+            act(&mut end);
+            // Its leaving would be a signal to the parent in the middle of the measurement.
+            let _ = leave.read(&mut [0; 1]);
+        });
+        Self { child: child.unwrap(), stay }
+    }
+
+    fn done(self) {
+        drop(self.stay);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
