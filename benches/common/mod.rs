@@ -1,0 +1,245 @@
+//! What the benchmarks share: the contenders, a peer process on the other core, and how to run both.
+
+#![allow(dead_code)] // no benchmark uses all of it
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use ipc::{Child, Ends, PipeReader, PipeWriter};
+
+/// read(2) and write(2), and nothing around them.
+pub struct Bare(pub OwnedFd);
+
+impl Read for Bare {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // SAFETY: an open descriptor, and a buffer of that length.
+        let len = unsafe { libc::read(self.0.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
+        usize::try_from(len).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl Write for Bare {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        // SAFETY: an open descriptor, and a buffer of that length.
+        let len = unsafe { libc::write(self.0.as_raw_fd(), buf.as_ptr().cast(), buf.len()) };
+        usize::try_from(len).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Ends for Bare {
+    fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
+        self.0.each(visit);
+    }
+}
+
+pub fn bare_pipe() -> (Bare, Bare) {
+    let mut fds = [0; 2];
+    // SAFETY: room for two descriptors, which are new.
+    unsafe {
+        assert_eq!(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC), 0);
+        (Bare(OwnedFd::from_raw_fd(fds[0])), Bare(OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+pub fn bare_pair() -> (OwnedFd, OwnedFd) {
+    let mut fds = [0; 2];
+    // SAFETY: room for two descriptors, which are new.
+    unsafe {
+        let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+        assert_eq!(libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()), 0);
+        (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
+    }
+}
+
+/// send(2), as bare as it can be and not raise a signal.
+pub fn bare_send(socket: &OwnedFd, message: &[u8]) {
+    // SAFETY: an open descriptor, and a buffer of that length.
+    let len = unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL) };
+    assert_eq!(len, message.len() as isize);
+}
+
+/// recvmsg(2), as bare as it can be and see a message cut.
+pub fn bare_recvmsg(socket: &OwnedFd, buf: &mut [u8]) -> usize {
+    let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: zeroed bytes are a valid msghdr, and it points to one buffer of that length.
+    let len = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        libc::recvmsg(socket.as_raw_fd(), &mut message, 0)
+    };
+    assert!(len >= 0, "{}", io::Error::last_os_error());
+    len as usize
+}
+
+/// Runs this process on that core from here on; where there is none, wherever the kernel likes.
+pub fn pin(core: usize) {
+    // SAFETY: a set that is zeroed and then has one member.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set);
+    }
+}
+
+/// A process on the other core, that does something as often as it is told.
+pub struct Peer {
+    child: Option<Child>,
+    orders: Option<PipeWriter>,
+}
+
+impl Peer {
+    /// `work` is called with each number that is [`order`](Self::order)ed.
+    pub fn start<E: Ends>(core: usize, ends: E, mut work: impl FnMut(&mut E, u64)) -> Self {
+        let (orders, writer): (PipeReader, _) = ipc::pipe().expect("a pipe");
+        let child = ipc::fork((ends, orders), |(mut ends, mut orders)| {
+            pin(core);
+            let mut order = [0; 8];
+            while orders.read_exact(&mut order).is_ok() {
+                work(&mut ends, u64::from_ne_bytes(order));
+            }
+        });
+        Self { child: Some(child.expect("a benchmark has one thread")), orders: Some(writer) }
+    }
+
+    pub fn order(&self, number: u64) {
+        self.orders.as_ref().expect("it runs").write_atomic(&number.to_ne_bytes()).expect("the peer is there");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.orders = None;
+        let status = self.child.take().expect("it was started").wait().expect("it can be waited for");
+        assert!(status.success(), "the peer: {status}");
+    }
+}
+
+/// A stream from a peer on `core` to here: so many writes of that size, read 64 KiB at a time, and every byte looked at.
+pub struct Stream<R> {
+    reader: R,
+    size: usize,
+    buf: Vec<u8>,
+    peer: Peer,
+}
+
+impl<R: Read> Stream<R> {
+    pub fn new<W: Write + Ends>((reader, writer): (R, W), size: usize, core: usize) -> Self {
+        let message = vec![7; size];
+        let peer = Peer::start(core, writer, move |writer, count| {
+            (0..count).for_each(|_| writer.write_all(&message).expect("the reader is there"));
+        });
+        Self { reader, size, buf: vec![0; 64 << 10], peer }
+    }
+
+    pub fn pass(&mut self, count: u64) -> Duration {
+        let mut left = count as usize * self.size;
+        let started = Instant::now();
+        self.peer.order(count);
+        while left > 0 {
+            let len = self.reader.read(&mut self.buf).expect("the pipe can be read");
+            assert!(len > 0, "the peer is there");
+            let words =
+                self.buf[..len].chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
+            std::hint::black_box(words.fold(0_u64, u64::wrapping_add));
+            left -= len;
+        }
+        started.elapsed()
+    }
+}
+
+/// Round trips of 16 bytes with a peer on `core`.
+pub struct RoundTrip<R, W> {
+    reader: R,
+    writer: W,
+    peer: Peer,
+}
+
+impl<R: Read + Ends, W: Write + Ends> RoundTrip<R, W> {
+    pub fn new(make: impl Fn() -> (R, W), core: usize) -> Self {
+        let ((peer_reader, writer), (reader, peer_writer)) = (make(), make());
+        let peer = Peer::start(core, (peer_reader, peer_writer), |(reader, writer), count| {
+            let mut buf = [0; 16];
+            for _ in 0..count {
+                reader.read_exact(&mut buf).expect("the other side is there");
+                writer.write_all(&buf).expect("the other side is there");
+            }
+        });
+        Self { reader, writer, peer }
+    }
+
+    pub fn pass(&mut self, count: u64) -> Duration {
+        let mut buf = [7; 16];
+        self.peer.order(count);
+        let started = Instant::now();
+        for _ in 0..count {
+            self.writer.write_all(&buf).expect("the peer is there");
+            self.reader.read_exact(&mut buf).expect("the peer is there");
+        }
+        started.elapsed()
+    }
+}
+
+/// A pipe that looks again before it sleeps.
+pub fn spinning_pipe() -> (PipeReader, PipeWriter) {
+    let (mut reader, mut writer) = ipc::pipe().expect("a pipe");
+    reader.set_spin(Duration::from_micros(50));
+    writer.set_spin(Duration::from_micros(50));
+    (reader, writer)
+}
+
+pub fn ipc_pipe() -> (PipeReader, PipeWriter) {
+    ipc::pipe().expect("a pipe")
+}
+
+pub fn std_pipe() -> (io::PipeReader, io::PipeWriter) {
+    io::pipe().expect("a pipe")
+}
+
+/// So many writes and reads of that size in one process.
+pub fn write_and_read((mut reader, mut writer): (impl Read, impl Write), size: usize) -> impl FnMut(u64) -> Duration {
+    let message = vec![7; size];
+    let mut buf = vec![0; size];
+    move |count| {
+        let started = Instant::now();
+        for _ in 0..count {
+            writer.write_all(&message).expect("there is room");
+            reader.read_exact(&mut buf).expect("there is a message");
+        }
+        started.elapsed()
+    }
+}
+
+/// The same over the bare socket pair.
+pub fn bare_send_and_recv(size: usize) -> impl FnMut(u64) -> Duration {
+    let (from, to) = bare_pair();
+    let message = vec![7; size];
+    let mut buf = vec![0; size];
+    move |count| {
+        let started = Instant::now();
+        for _ in 0..count {
+            bare_send(&from, &message);
+            bare_recvmsg(&to, &mut buf);
+        }
+        started.elapsed()
+    }
+}
+
+pub fn send_and_recv(size: usize) -> impl FnMut(u64) -> Duration {
+    let pair = ipc::datagram_pair().expect("a pair");
+    let message = vec![7; size];
+    let mut buf = vec![0; size];
+    move |count| {
+        let started = Instant::now();
+        for _ in 0..count {
+            pair.parent.send(&message).expect("there is room");
+            pair.child.recv(&mut buf).expect("there is a message");
+        }
+        started.elapsed()
+    }
+}
