@@ -38,10 +38,14 @@
 //! | pass a stream of bytes one way | [`pipe()`]: [`PipeReader`] is `Read`, [`PipeWriter`] is `Write` |
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
+//! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
+//! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
+//! | pass an end to a process that is already running | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
 //! | wait no longer than that | the `_timeout` calls; the `try_` calls wait not at all |
 //! | wait for many ends and children at once | [`wait_any()`] |
 //! | wait for a child, or end it | [`Child`] |
+//! | find out why the end does not come | [`holders()`], or a [`Map`] of the whole process tree |
 //!
 //! # What holds everywhere
 //!
@@ -49,8 +53,8 @@
 //! - Every end that a [`fork()`] does not give to the child is severed there; using it is [`Error::NotGiven`].
 //! - Writing to a side that nobody reads is [`Error::Closed`], whatever the process does about `SIGPIPE`.
 //! - A signal ends no call early, makes no deadline longer, and is never an error.
-//! - A call that fails gives back what it took: the ends ([`ForkError`]), the descriptor ([`FromFdError`]), the message
-//!   ([`Error::BufferTooSmall`]).
+//! - A call that fails gives back what it took: the ends ([`ForkError`], [`SendError`]), the command ([`SpawnError`]), the
+//!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]).
 //! - Reading and writing is one system call when there is something to do, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
 //!
@@ -90,6 +94,8 @@ pub use wait::{Ready, Wait, wait_any};
 mod documents {
     #[doc = include_str!("../docs/guide.md")]
     mod guide {}
+    #[doc = include_str!("../docs/when-it-hangs.md")]
+    mod when_it_hangs {}
     #[doc = include_str!("../README.md")]
     mod readme {}
 }

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         a_number_that_is_open_here_for_something_else_is_free_there,
         the_standard_numbers_can_be_given_at,
         any_permutation_comes_right within 60,
+        the_same_end_can_be_given_twice,
         a_high_number_comes_right,
         closed_standard_descriptors_do_no_harm,
         a_full_table_gives_everything_back,
@@ -293,8 +294,9 @@ fn any_permutation_comes_right() {
         let channels: Vec<_> = (0..5).map(|_| pipe().unwrap()).collect();
         let mut numbers: Vec<RawFd> =
             channels.iter().flat_map(|(reader, writer)| [reader.as_raw_fd(), writer.as_raw_fd()]).collect();
-        // Some of those that are wanted are free here.
-        numbers.extend([60, 61, 62].map(|number| number + below(3) as RawFd * 3));
+        // Some of those that are wanted are free here, and the first that a copy would get.
+        let last = *numbers.iter().max().unwrap();
+        numbers.extend(last + 1..last + 10);
         for i in (1..numbers.len()).rev() {
             numbers.swap(i, below(i + 1));
         }
@@ -324,6 +326,21 @@ fn any_permutation_comes_right() {
         assert!(named.is_empty(), "{named:?} were not described");
         assert_same(&found, &before, &placed);
     }
+}
+
+fn the_same_end_can_be_given_twice() {
+    let before = started_by_std();
+    let (reader, _writer) = pipe().unwrap();
+    // SAFETY: it stays open for the length of the test.
+    let lent = unsafe { BorrowedFd::borrow_raw(reader.as_raw_fd()) };
+    let (found, described) = started_with(|command| command.give("one", lent).give("two", lent).give_at(99, lent));
+    let mut numbers: Vec<RawFd> =
+        described.split(',').map(|given| given.split(':').nth(1).unwrap().parse().unwrap()).collect();
+    numbers.push(99);
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 3, "each has a number of its own: {described}");
+    assert_same(&found, &before, &numbers.iter().map(|number| (*number, what_is(&reader))).collect::<Vec<_>>());
 }
 
 fn a_high_number_comes_right() {
@@ -357,6 +374,16 @@ fn closed_standard_descriptors_do_no_harm() {
         assert_eq!(found.remove(&aside).as_deref(), Some("r /dev/null"));
         assert_eq!(found, before);
         drop(reader);
+
+        // Also where nothing else is to stand at that number.
+        let null = File::open("/dev/null").unwrap();
+        assert!(null.as_raw_fd() <= 2);
+        let (reader, writer) = pipe().unwrap();
+        let tell = Command::new("sh").args(["-c", "echo $IPC_ENDS >&9"]).give_at(9, writer).give("null", null);
+        let child = tell.spawn().unwrap();
+        let described = String::from_utf8(read_all(reader)).unwrap();
+        assert!(described.split(':').nth(1).unwrap().parse::<RawFd>().unwrap() > 2, "{described}");
+        assert_eq!(exit_code(&child), 0);
 
         let (errors, error_writer) = pipe().unwrap();
         let child = Command::new("sh").args(["-c", "echo oh >&2"]).give_at(2, error_writer).spawn().unwrap();

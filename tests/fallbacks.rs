@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         a_splice_while_we_wait_to_write_makes_no_difference,
         a_full_table_refuses_the_other_way_to_write_and_loses_nothing,
         small_pipes_are_enough_for_the_other_way_to_write,
+        the_other_way_to_write_holds_nothing_that_a_program_would_inherit,
     ])
 }
 
@@ -328,4 +329,29 @@ fn small_pipes_are_enough_for_the_other_way_to_write() {
         assert_eq!(read_some(&reader, PIPE_BUF), data, "{kind}");
         assert!(writer.try_write(&[1; 8192]).unwrap() > 0, "{kind}");
     }
+}
+
+fn the_other_way_to_write_holds_nothing_that_a_program_would_inherit() {
+    let (reader, writer) = pipe().unwrap();
+    fill(&writer);
+    spliced_once(&writer);
+    let inheritable = |pid: u32| {
+        let numbers = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().map(|entry| entry.unwrap().path());
+        let mut inheritable: Vec<_> = numbers
+            .filter(|path| {
+                let info = std::fs::read_to_string(path).unwrap_or_default();
+                let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or("0");
+                i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_CLOEXEC == 0
+            })
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect();
+        inheritable.sort();
+        inheritable
+    };
+    let child = fork(writer, |writer| writer.write_timeout(&[1], Duration::MAX).unwrap() as u8).unwrap();
+    asleep_in(child.id(), &[libc::SYS_ppoll]);
+    // What this process was started with, and no more.
+    assert_eq!(inheritable(child.id()), inheritable(std::process::id()));
+    read_some(&reader, PIPE_BUF);
+    assert_eq!(exit_code(&child), 1);
 }

@@ -1,0 +1,188 @@
+//! Messages that were lost with the peer are told of once (P5), to a receiver, after everything that the peer had sent.
+
+mod support;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ipc::{DatagramPair, DatagramSocket, Error, datagram_pair, fork};
+use support::{asleep_in, exit_code};
+
+fn main() -> ExitCode {
+    support::run(support::trials![
+        the_loss_is_told_once_after_everything_else,
+        the_loss_is_told_to_receivers_also_when_a_sender_met_it_first,
+        the_loss_is_told_of_a_killed_peer,
+        a_blocked_receiver_is_told_of_the_loss,
+        without_a_loss_there_is_no_reset,
+    ])
+}
+
+const LONG: Duration = Duration::from_secs(10);
+
+/// Whoever receives is told of the end, and nothing else any more; whoever sends, that nobody receives.
+#[track_caller]
+fn assert_gone(socket: &DatagramSocket) {
+    for (call, recv) in RECEIVERS {
+        assert_eq!(recv(socket).unwrap(), None, "{call}");
+    }
+    assert_eq!(socket.peek_len().unwrap(), None);
+    assert_closed(socket);
+    assert_eq!(socket.recv(&mut []).unwrap(), None);
+}
+
+#[track_caller]
+fn assert_closed(socket: &DatagramSocket) {
+    for result in [socket.send(b"x"), socket.try_send(b""), socket.send_timeout(b"x", LONG)] {
+        assert!(matches!(result, Err(Error::Closed)), "{result:?}");
+    }
+}
+
+#[track_caller]
+fn assert_reset<T: std::fmt::Debug>(result: ipc::Result<T>) {
+    assert!(matches!(result, Err(Error::Reset)), "{result:?}");
+}
+
+/// All ways to receive, as vectors.
+const RECEIVERS: [(&str, fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>); 6] = [
+    ("recv", |socket| with_buffer(|buf| socket.recv(buf))),
+    ("try_recv", |socket| with_buffer(|buf| socket.try_recv(buf))),
+    ("recv_timeout", |socket| with_buffer(|buf| socket.recv_timeout(buf, LONG))),
+    ("recv_vec", |socket| socket.recv_vec()),
+    ("try_recv_vec", |socket| socket.try_recv_vec()),
+    ("recv_vec_timeout", |socket| socket.recv_vec_timeout(LONG)),
+];
+
+fn with_buffer(recv: impl FnOnce(&mut [u8]) -> ipc::Result<Option<usize>>) -> ipc::Result<Option<Vec<u8>>> {
+    let mut buf = [0; 64];
+    Ok(recv(&mut buf)?.map(|len| buf[..len].to_vec()))
+}
+
+/// A process that has the end, and does nothing with it until it is killed.
+fn holder(socket: DatagramSocket) -> ipc::Child {
+    fork(socket, |_socket| {
+        loop {
+            std::thread::park();
+        }
+    })
+    .unwrap()
+}
+
+/// An end whose peer sent two messages and an empty one, and left with messages of ours unread.
+fn left_with_messages_unread() -> DatagramSocket {
+    let pair = datagram_pair().unwrap();
+    pair.parent.send(b"never read").unwrap();
+    pair.parent.send(b"nor this").unwrap();
+    let child = fork(pair.child, |socket| {
+        for message in SENT {
+            socket.send(message).unwrap();
+        }
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+    pair.parent
+}
+
+const SENT: [&[u8]; 3] = [b"one", b"two", b""];
+
+fn the_loss_is_told_once_after_everything_else() {
+    for (call, recv) in RECEIVERS {
+        let socket = left_with_messages_unread();
+        for message in SENT {
+            assert_eq!(recv(&socket).unwrap().as_deref(), Some(message), "{call}");
+        }
+        assert_reset(recv(&socket));
+        assert_gone(&socket);
+
+        // Met by a call that leaves the messages where they are.
+        let socket = left_with_messages_unread();
+        assert_eq!(socket.peek_len().unwrap(), Some(SENT[0].len()), "{call}");
+        for message in SENT {
+            assert_eq!(recv(&socket).unwrap().as_deref(), Some(message), "{call}");
+        }
+        assert_reset(recv(&socket));
+        assert_gone(&socket);
+    }
+    // Or told by that call, when there is nothing more.
+    let socket = left_with_messages_unread();
+    for message in SENT {
+        assert_eq!(socket.recv_vec().unwrap().as_deref(), Some(message));
+    }
+    assert_reset(socket.peek_len());
+    assert_gone(&socket);
+    // A buffer that is too short is no way to lose it.
+    let socket = left_with_messages_unread();
+    for message in &SENT[..2] {
+        match socket.recv(&mut [0; 1]) {
+            Err(Error::BufferTooSmall { message: whole }) => assert_eq!(&whole, message),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(socket.recv(&mut [0; 1]).unwrap(), Some(0));
+    assert_reset(socket.recv(&mut [0; 1]));
+    assert_gone(&socket);
+}
+
+fn the_loss_is_told_to_receivers_also_when_a_sender_met_it_first() {
+    let sends: [fn(&DatagramSocket) -> ipc::Result<()>; 4] = [
+        |socket| socket.send(b"x"),
+        |socket| socket.try_send(b"x"),
+        |socket| socket.send_timeout(b"x", LONG),
+        |socket| socket.send_vectored(&[]),
+    ];
+    for send in sends {
+        for (call, recv) in RECEIVERS {
+            let socket = left_with_messages_unread();
+            let result = send(&socket);
+            assert!(matches!(result, Err(Error::Closed)), "{result:?}");
+            for message in SENT {
+                assert_eq!(recv(&socket).unwrap().as_deref(), Some(message), "{call}");
+                assert_closed(&socket);
+            }
+            assert_reset(recv(&socket));
+            assert_gone(&socket);
+        }
+    }
+}
+
+fn the_loss_is_told_of_a_killed_peer() {
+    let pair = datagram_pair().unwrap();
+    pair.child.send(b"last words").unwrap();
+    let holder = holder(pair.child);
+    pair.parent.send(b"never read").unwrap();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"last words");
+    assert_reset(pair.parent.recv_vec());
+    assert_gone(&pair.parent);
+}
+
+fn a_blocked_receiver_is_told_of_the_loss() {
+    for (call, recv) in [RECEIVERS[0], RECEIVERS[2], RECEIVERS[3], RECEIVERS[5]] {
+        let DatagramPair { parent, child } = datagram_pair().unwrap();
+        let holder = holder(child);
+        let receiver = fork(parent, |socket| {
+            socket.send(b"never read").unwrap();
+            assert_reset(recv(&socket));
+            assert_gone(&socket);
+        })
+        .unwrap();
+        asleep_in(receiver.id(), &[libc::SYS_recvmsg, libc::SYS_ppoll]);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert_eq!(exit_code(&receiver), 0, "{call}");
+    }
+}
+
+fn without_a_loss_there_is_no_reset() {
+    let pair = datagram_pair().unwrap();
+    pair.parent.send(b"read").unwrap();
+    let child = fork(pair.child, |socket| {
+        assert_eq!(socket.recv_vec().unwrap().expect("a message"), b"read");
+        socket.send(b"answer").unwrap();
+    })
+    .unwrap();
+    assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"answer");
+    assert_gone(&pair.parent);
+    assert_eq!(exit_code(&child), 0);
+}
