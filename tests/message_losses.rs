@@ -43,8 +43,10 @@ fn assert_reset<T: std::fmt::Debug>(result: ipc::Result<T>) {
     assert!(matches!(result, Err(Error::Reset)), "{result:?}");
 }
 
+type Receiver = fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>;
+
 /// All ways to receive, as vectors.
-const RECEIVERS: [(&str, fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>); 6] = [
+const RECEIVERS: [(&str, Receiver); 6] = [
     ("recv", |socket| with_buffer(|buf| socket.recv(buf))),
     ("try_recv", |socket| with_buffer(|buf| socket.try_recv(buf))),
     ("recv_timeout", |socket| with_buffer(|buf| socket.recv_timeout(buf, LONG))),

@@ -68,8 +68,10 @@ fn assert_closed(socket: &DatagramSocket) {
     }
 }
 
+type Receiver = fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>;
+
 /// All ways to receive, as vectors.
-const RECEIVERS: [(&str, fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>); 6] = [
+const RECEIVERS: [(&str, Receiver); 6] = [
     ("recv", |socket| with_buffer(|buf| socket.recv(buf))),
     ("try_recv", |socket| with_buffer(|buf| socket.try_recv(buf))),
     ("recv_timeout", |socket| with_buffer(|buf| socket.recv_timeout(buf, LONG))),
@@ -217,7 +219,7 @@ fn an_empty_message_from_before_the_conversion_is_not_the_end() {
 
 fn a_receiver_that_waits_sees_its_peer_being_killed() {
     let waits = [
-        ("recv", (|socket| with_buffer(|buf| socket.recv(buf))) as fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>),
+        ("recv", (|socket| with_buffer(|buf| socket.recv(buf))) as Receiver),
         ("recv_timeout", |socket| with_buffer(|buf| socket.recv_timeout(buf, LONG))),
         ("recv_timeout for ever", |socket| with_buffer(|buf| socket.recv_timeout(buf, Duration::MAX))),
         ("recv_vec", |socket| socket.recv_vec()),
