@@ -487,7 +487,7 @@ fn hostile_descriptions_name_nothing() {
 /// Leaves with 3 if something is there after all.
 fn worker_hostile() {
     let names = ["", "x", "X", "9", "A", "bad", "\u{fffd}", "other"];
-    let claimed = names.map(|name| claim::<OwnedFd>(name));
+    let claimed = names.map(claim::<OwnedFd>);
     let listed = given().unwrap();
     for (name, claimed) in names.iter().zip(claimed) {
         match claimed {

@@ -7,8 +7,8 @@ use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ipc::{DatagramFlags, DatagramPair, DatagramSocket, Error, datagram_pair, datagram_pair_with, fork};
-use support::{asleep_in, exit_code, handled, status_flags, with_interval_timer};
+use ipc::{Child, DatagramFlags, DatagramPair, DatagramSocket, Error, datagram_pair, datagram_pair_with, fork};
+use support::{asleep_in, exit_code, handle_signal, handled, status_flags, with_interval_timer};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -56,19 +56,23 @@ fn a_full_queue_is_would_block_or_timed_out() {
 }
 
 fn a_blocked_sender_goes_on_when_the_peer_receives() {
-    for (call, pair) in every_pair().into_iter().chain(every_pair()).enumerate() {
-        let child = fork(pair.child, move |socket| {
-            while socket.try_send(b"one of many").is_ok() {}
-            match call {
-                0 | 1 => socket.send(b"the last"),
-                _ => socket.send_timeout(b"the last", Duration::MAX),
-            }
+    let sends: [fn(&DatagramSocket, &[u8]) -> ipc::Result<()>; 3] = [
+        |socket, message| socket.send(message),
+        |socket, message| socket.send_vectored(&[IoSlice::new(message)]),
+        |socket, message| socket.send_timeout(message, Duration::MAX),
+    ];
+    handle_signal(libc::SIGUSR1);
+    for send in sends {
+        for pair in every_pair() {
+            let child = fork(pair.child, move |socket| {
+                while socket.try_send(b"one of many").is_ok() {}
+                send(&socket, b"the last").unwrap();
+            })
             .unwrap();
-        })
-        .unwrap();
-        asleep_in(child.id(), &[libc::SYS_sendto, libc::SYS_ppoll]);
-        while pair.parent.recv_vec().unwrap().expect("a message") != b"the last" {}
-        assert_eq!(exit_code(&child), 0);
+            asleep_through_signals(&child);
+            while pair.parent.recv_vec().unwrap().expect("a message") != b"the last" {}
+            assert_eq!(exit_code(&child), 0);
+        }
     }
 }
 
@@ -96,23 +100,34 @@ fn deadlines_hold_under_signals() {
 fn a_message_that_waited_ends_the_wait() {
     for timeout in [Duration::from_secs(10), Duration::MAX] {
         let pair = datagram_pair().unwrap();
+        handle_signal(libc::SIGUSR1);
         let receiver = fork(pair.child, move |socket| {
-            with_interval_timer(Duration::from_millis(1), || {
-                assert_eq!(socket.recv_timeout(&mut [0; 8], timeout).unwrap(), Some(5));
-                assert_eq!(socket.recv_vec_timeout(timeout).unwrap().expect("a message"), b"again");
-                // A blocking call is not ended by signals either.
-                assert_eq!(socket.recv(&mut [0; 8]).unwrap(), Some(0));
-                assert_eq!(socket.peek_len().unwrap(), None);
-            });
+            assert_eq!(socket.recv_timeout(&mut [0; 8], timeout).unwrap(), Some(5));
+            assert_eq!(socket.recv_vec_timeout(timeout).unwrap().expect("a message"), b"again");
+            assert_eq!(socket.recv(&mut [0; 8]).unwrap(), Some(0));
+            assert_eq!(socket.recv_vec().unwrap().expect("a message"), b"last");
+            assert_eq!(socket.peek_len().unwrap(), None);
         })
         .unwrap();
-        for message in [&b"hello"[..], b"again", b""] {
-            asleep_in(receiver.id(), &[libc::SYS_ppoll, libc::SYS_recvmsg]);
+        for message in [&b"hello"[..], b"again", b"", b"last"] {
+            asleep_through_signals(&receiver);
             pair.parent.send(message).unwrap();
         }
-        asleep_in(receiver.id(), &[libc::SYS_recvmsg]);
+        asleep_through_signals(&receiver);
         drop(pair.parent);
         assert_eq!(exit_code(&receiver), 0);
+    }
+}
+
+/// Blocks until the process sleeps, sends it a signal that it handles, and waits until it sleeps again; and again. It has
+/// handled a signal by the time that it sleeps.
+#[track_caller]
+fn asleep_through_signals(child: &Child) {
+    let calls = [libc::SYS_ppoll, libc::SYS_recvmsg, libc::SYS_sendto, libc::SYS_sendmsg];
+    asleep_in(child.id(), &calls);
+    for _ in 0..3 {
+        child.signal(libc::SIGUSR1).unwrap();
+        asleep_in(child.id(), &calls);
     }
 }
 

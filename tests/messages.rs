@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         the_length_of_the_next_message_can_be_looked_at,
         the_limit_can_be_set_within_bounds,
         without_privileges_the_limit_ends_at_the_systems,
+        more_than_the_kernel_builds_is_too_long_whatever_the_limit,
         descriptors_that_nobody_asked_for_are_closed,
         a_long_message_leaves_no_memory_in_use,
     ])
@@ -282,6 +283,27 @@ fn without_privileges_the_limit_ends_at_the_systems() {
     let received = pair.parent.recv_vec().unwrap().expect("a message");
     assert_same(&received, &message(9, received.len()));
     assert_eq!(exit_code(&child), 0);
+}
+
+fn more_than_the_kernel_builds_is_too_long_whatever_the_limit() {
+    for pair in every_pair() {
+        let bytes: libc::c_int = 64 << 20;
+        let len = size_of_val(&bytes) as libc::socklen_t;
+        // SAFETY: the option is an int, and the length says so.
+        let result = unsafe {
+            let bytes = (&raw const bytes).cast();
+            libc::setsockopt(pair.parent.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes, len)
+        };
+        assert_eq!(result, 0, "as root, or with CAP_NET_ADMIN: {}", std::io::Error::last_os_error());
+        let max = pair.parent.max_message().unwrap();
+        assert_eq!(max, 4160 << 10);
+        for len in [5 << 20, 16 << 20] {
+            assert_too_long(pair.parent.send(&vec![0; len]), (len, max));
+        }
+        pair.parent.send(&message(1, max)).unwrap();
+        assert_same(&pair.child.recv_vec().unwrap().expect("a message"), &message(1, max));
+        assert_nothing_there(&pair.child);
+    }
 }
 
 /// What a program that does not use this crate may do: a message with descriptors.
