@@ -444,8 +444,17 @@ fn exec_keeps_the_process_and_gives_the_ends() {
     assert_eq!(exit_code(&child), 0);
 }
 
-/// Everything that an exec changes in this process.
-fn state() -> (BTreeMap<RawFd, (PathBuf, i32)>, PathBuf, Vec<i32>, u64) {
+/// Everything that an exec changes in a process.
+#[derive(Debug, PartialEq)]
+struct State {
+    /// What each number stands for, and whether it is close-on-exec.
+    table: BTreeMap<RawFd, (PathBuf, i32)>,
+    directory: PathBuf,
+    mask: Vec<i32>,
+    ignored: u64,
+}
+
+fn state() -> State {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap();
     let numbers: Vec<RawFd> =
         entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
@@ -455,7 +464,12 @@ fn state() -> (BTreeMap<RawFd, (PathBuf, i32)>, PathBuf, Vec<i32>, u64) {
         Some((number, (target, unsafe { libc::fcntl(number, libc::F_GETFD) })))
     });
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    (table.collect(), std::env::current_dir().unwrap(), signal_mask(), set_of(&status, "SigIgn:"))
+    State {
+        table: table.collect(),
+        directory: std::env::current_dir().unwrap(),
+        mask: signal_mask(),
+        ignored: set_of(&status, "SigIgn:"),
+    }
 }
 
 fn an_exec_that_fails_changes_nothing() {

@@ -56,7 +56,8 @@ fn a_full_queue_is_would_block_or_timed_out() {
 }
 
 fn a_blocked_sender_goes_on_when_the_peer_receives() {
-    let sends: [fn(&DatagramSocket, &[u8]) -> ipc::Result<()>; 3] = [
+    type Send = fn(&DatagramSocket, &[u8]) -> ipc::Result<()>;
+    let sends: [Send; 3] = [
         |socket, message| socket.send(message),
         |socket, message| socket.send_vectored(&[IoSlice::new(message)]),
         |socket, message| socket.send_timeout(message, Duration::MAX),
