@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{AtFlags, CWD, FileType, RawMode, Stat, StatxFlags, makedev};
 
+use crate::sys::Errno;
 use crate::{Error, Result};
 
 /// The channel behind a descriptor.
@@ -17,13 +18,33 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn of(stat: &rustix::fs::Stat) -> Option<Self> {
-        let socket = match FileType::from_raw_mode(stat.st_mode) {
+    pub(super) fn of(stat: &Stat) -> Option<Self> {
+        Self::new(stat.st_mode, stat.st_dev, stat.st_ino)
+    }
+
+    fn new(mode: RawMode, device: u64, inode: u64) -> Option<Self> {
+        let socket = match FileType::from_raw_mode(mode) {
             FileType::Fifo => false,
             FileType::Socket => true,
             _ => return None,
         };
-        Some(Self { device: stat.st_dev, inode: stat.st_ino, socket })
+        Some(Self { device, inode, socket })
+    }
+
+    /// What is at the other end of a link in /proc.
+    ///
+    /// That may be a file on a server that does not answer, and stat(2) would wait for it. This takes what the kernel knows
+    /// by itself, which of channels is all.
+    fn behind(link: &str) -> Option<Self> {
+        match rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO) {
+            Ok(stat) => {
+                let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+                Self::new(stat.stx_mode.into(), device, stat.stx_ino)
+            }
+            // Refused in some sandboxes.
+            Err(Errno::NOSYS) => Self::of(&rustix::fs::stat(link).ok()?),
+            Err(_) => None,
+        }
     }
 }
 
@@ -42,6 +63,14 @@ pub(super) enum Seen {
     Nothing,
     /// It is gone, or has no descriptors: a zombie, a thread of the kernel.
     Gone,
+}
+
+/// The number of this process, as /proc has it. Where that is not mounted, an error: the empty directory in its place would
+/// say that nobody holds anything.
+pub(super) fn me() -> Result<u32> {
+    let link = rustix::fs::readlink(c"/proc/self", Vec::new()).map_err(|errno| Error::system("readlink", errno))?;
+    let number = link.to_str().ok().and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Error::system("readlink", Errno::NOENT))
 }
 
 /// The processes that /proc shows.
@@ -79,8 +108,8 @@ fn unless_gone(pid: u32, error: &io::Error) -> Seen {
 fn held(pid: u32, number: RawFd) -> Option<Held> {
     let path = format!("/proc/{pid}/fd/{number}");
     // Through the link, to the channel itself; and the link, whose permissions say how it is open.
-    let channel = Channel::of(&rustix::fs::stat(&path).ok()?)?;
-    let mode = rustix::fs::statat(CWD, &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
+    let channel = Channel::behind(&path)?;
+    let mode = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
     let (reads, writes) = (mode & 0o400 != 0, mode & 0o200 != 0);
     // Neither: O_PATH, which keeps no stream open.
     (reads || writes).then_some(Held { number, channel, reads, writes })
@@ -99,12 +128,14 @@ fn is_kernels(pid: u32) -> bool {
     flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
-/// The name, and what follows it. The name may have spaces and parentheses of its own.
+/// The name, and what follows it. A process names itself, so there may be spaces and parentheses in it; what a terminal would
+/// obey is replaced.
 fn stat(pid: u32) -> Option<(String, String)> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
     let (before, rest) = stat.rsplit_once(") ")?;
-    Some((before.split_once('(')?.1.to_owned(), rest.trim_end().to_owned()))
+    let name = before.split_once('(')?.1.replace(char::is_control, "?");
+    Some((name, rest.trim_end().to_owned()))
 }
 
 #[cfg(test)]
