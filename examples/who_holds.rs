@@ -60,17 +60,17 @@ fn with_source(error: &dyn std::error::Error) -> String {
 }
 
 fn hang_and_find_out(story: &mut impl Write, show: impl FnOnce(&Map)) -> ipc::Result<()> {
-    be_called("master")?;
     let (mut results, writer) = ipc::pipe()?;
 
     // The second worker has nothing to do with that pipe. But a plain fork copies every descriptor, also the writer that
     // is still open here: `keep_all` does what fork(2) does.
-    let second = ipc::Fork::new().keep_all().run((), |()| -> ipc::Result<()> {
-        be_called("second worker")?;
+    be_called("second worker")?; // a child has its parent's name at first
+    let second = ipc::Fork::new().keep_all().run((), |()| {
         loop {
             std::thread::park();
         }
     })?;
+    be_called("master")?;
 
     // The first is given its writer, writes its result, and leaves.
     let first = ipc::fork(writer, |writer| writer.write_atomic(b"42"))?;

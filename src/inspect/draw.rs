@@ -88,7 +88,7 @@ impl Map {
     /// from who writes to who reads, with the numbers of the descriptors; red is what can hardly be meant.
     pub fn to_dot(&self) -> String {
         let mut dot = String::from(
-            "digraph ipc {\n  rankdir=LR; ranksep=0.7;\n  node [fontname=\"sans-serif\", fontsize=11];\n  \
+            "digraph ipc {\n  rankdir=LR; ranksep=0.8; nodesep=0.4;\n  node [fontname=\"sans-serif\", fontsize=11];\n  \
              edge [fontname=\"sans-serif\", fontsize=9];\n",
         );
         let red = |marked| if marked { ", color=red, fontcolor=red" } else { "" };
@@ -107,7 +107,8 @@ impl Map {
             for (port, from) in link.ports() {
                 let (Port { pid, fd }, color) = (port, red(self.is_marked(link, Some(port))));
                 let ends = if from { format!("p{pid} -> l{i}") } else { format!("l{i} -> p{pid}") };
-                line(&mut dot, format_args!("  {ends} [label=\"fd {fd}\"{both}{color}];"));
+                // An empty line below the number keeps it off the arrow.
+                line(&mut dot, format_args!("  {ends} [label=\"fd {fd}\\n \"{both}{color}];"));
             }
             for (side, outside, ends) in
                 [("f", link.from_outside, format!("f{i} -> l{i}")), ("t", link.to_outside, format!("l{i} -> t{i}"))]
