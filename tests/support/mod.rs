@@ -21,6 +21,7 @@ mod inventory;
 mod kernel;
 mod pipes;
 mod processes;
+mod programs;
 mod signals;
 mod trial;
 
@@ -36,6 +37,7 @@ pub use inventory::await_orphans;
 pub use kernel::{RWF_NOSIGNAL, RWF_NOWAIT, refuse_call, refuse_flags};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
 pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
+pub use programs::{Folder, example};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };
