@@ -5,16 +5,12 @@
 mod support;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use ipc::{Error, PipeFlags, Wait, datagram_pair, fork, pipe, pipe_with, stream_pair, wait_any};
 use libtest_mimic::{Failed, Trial};
-use support::{LIMIT, RWF_NOSIGNAL, Sigpipe, asleep_in, fill, judge, sigpipe};
-
-/// Which test the traced program is to do.
-const TRACED: &str = "TRACED";
+use support::{LIMIT, RWF_NOSIGNAL, Sigpipe, TRACED, asleep_in, fill, judge, measured, sigpipe, traced_calls};
 
 fn main() -> ExitCode {
     let tests = tests();
@@ -36,52 +32,11 @@ fn trial(test: Test) -> Trial {
     // Shown as ignored where the kernel is too old for what it tests.
     let ignored = test.name.contains("sigpipe_at_its_default") && !has_nosignal();
     let check = move || {
-        let calls = traced_calls(test.name)?;
+        let lines = traced_calls(test.name)?;
+        let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
         if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
     };
     Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
-}
-
-/// Runs this program under strace, and says which system calls were made between the markers.
-fn traced_calls(name: &str) -> Result<Vec<String>, String> {
-    let trace = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{}-{name}", std::process::id()));
-    let program = std::env::current_exe().expect("this program has a path");
-    // Without -f: what a child does is not of interest.
-    let output = Command::new("strace").arg("-o").arg(&trace).arg(program).env(TRACED, name).output();
-    let output = match output {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err("this test needs strace; install it, with `apt-get install strace` or the like".to_owned());
-        }
-        output => output.map_err(|error| format!("strace cannot be started: {error}"))?,
-    };
-    let lines = std::fs::read_to_string(&trace).map_err(|error| format!("strace wrote nothing: {error}"))?;
-    std::fs::remove_file(&trace).map_err(|error| error.to_string())?;
-    if !output.status.success() {
-        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
-    }
-    let calls = lines.lines().filter_map(|line| line.split_once('(')).map(|(call, _)| call);
-    // Signals are lines without a call. The clock is none on most machines, and here it does not count on the others.
-    let calls = calls.filter(|call| !call.starts_with("---") && *call != "clock_gettime").map(str::to_owned);
-    let calls = Vec::from_iter(calls);
-    let parts: Vec<_> = calls.split(|call| call == MARKER).collect();
-    match parts[..] {
-        [_, between, _] => Ok(between.to_vec()),
-        _ => Err(format!("{} markers in the trace, and not 2", parts.len() - 1)),
-    }
-}
-
-const MARKER: &str = "getppid";
-
-/// Does something between two markers.
-fn measured<T>(body: impl FnOnce() -> T) -> T {
-    let mark = || {
-        // SAFETY: no conditions.
-        unsafe { libc::getppid() }
-    };
-    mark();
-    let result = body();
-    mark();
-    result
 }
 
 /// Whether the kernel has the flag for a write that raises no `SIGPIPE`.

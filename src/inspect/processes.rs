@@ -65,19 +65,16 @@ pub(super) enum Seen {
     Gone,
 }
 
-/// The number of this process, as /proc has it. Where that is not mounted, an error: the empty directory in its place would
-/// say that nobody holds anything.
-pub(super) fn me() -> Result<u32> {
+/// This process, and all that /proc shows, by the numbers that they have there.
+///
+/// Where it is not mounted there is an empty directory, which would say that nobody holds anything.
+pub(super) fn pids() -> Result<(u32, Vec<u32>)> {
     let link = rustix::fs::readlink(c"/proc/self", Vec::new()).map_err(|errno| Error::system("readlink", errno))?;
-    let number = link.to_str().ok().and_then(|number| number.parse().ok());
-    number.ok_or_else(|| Error::system("readlink", Errno::NOENT))
-}
-
-/// The processes that /proc shows.
-pub(super) fn pids() -> Result<Vec<u32>> {
+    let me = link.to_str().ok().and_then(|number| number.parse().ok());
+    let me = me.ok_or_else(|| Error::system("readlink", Errno::NOENT))?;
     let entries = fs::read_dir("/proc").map_err(|source| Error::System { call: "open", source })?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(pids.collect())
+    Ok((me, pids.collect()))
 }
 
 /// The channels that a process has open.
@@ -145,7 +142,8 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let me = std::process::id();
-        assert!(pids().unwrap().contains(&me));
+        let (here, pids) = pids().unwrap();
+        assert!(here == me && pids.contains(&me));
         let (reader, writer) = std::io::pipe().unwrap();
         let channel = Channel::of(&rustix::fs::fstat(&reader).unwrap()).unwrap();
         let Seen::Channels(channels) = channels(me) else { panic!("this process may look at itself") };

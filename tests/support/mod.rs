@@ -23,6 +23,7 @@ mod pipes;
 mod processes;
 mod programs;
 mod signals;
+mod strace;
 mod trial;
 
 use std::fmt::Debug;
@@ -41,6 +42,7 @@ pub use programs::{Folder, example};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };
+pub use strace::{TRACED, measured, traced_calls};
 pub use trial::judge;
 
 /// How long a test may take unless it says otherwise.
