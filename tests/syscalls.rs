@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ipc::{Error, PipeFlags, Wait, datagram_pair, fork, pipe, pipe_with, stream_pair, wait_any};
 use libtest_mimic::{Failed, Trial};
-use support::{LIMIT, RWF_NOSIGNAL, Sigpipe, TRACED, asleep_in, fill, judge, measured, sigpipe, traced_calls};
+use support::{
+    LIMIT, Sigpipe, TRACED, asleep_in, fill, has_nosignal, has_nowait, judge, measured, sigpipe, traced_calls,
+};
 
 fn main() -> ExitCode {
     let tests = tests();
@@ -30,25 +32,17 @@ struct Test {
 
 fn trial(test: Test) -> Trial {
     // Shown as ignored where the kernel is too old for what it tests.
-    let ignored = test.name.contains("sigpipe_at_its_default") && !has_nosignal();
+    let flagged = test.calls.iter().any(|call| ["preadv2", "pwritev2"].contains(call));
+    let ignored = match test.name.contains("sigpipe_at_its_default") {
+        true => !has_nosignal(),
+        false => flagged && !has_nowait(),
+    };
     let check = move || {
         let lines = traced_calls(test.name)?;
         let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
         if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
     };
     Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
-}
-
-/// Whether the kernel has the flag for a write that raises no `SIGPIPE`.
-fn has_nosignal() -> bool {
-    let (_reader, writer) = std::io::pipe().expect("a pipe");
-    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
-    // SAFETY: an open descriptor, and one part of one byte.
-    let written = unsafe {
-        use std::os::fd::AsRawFd;
-        libc::pwritev2(writer.as_raw_fd(), &part, 1, -1, RWF_NOSIGNAL as i32)
-    };
-    written == 1
 }
 
 const SECOND: Duration = Duration::from_secs(1);
