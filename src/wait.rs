@@ -68,9 +68,10 @@ impl Patience {
         };
         let mut fds = [pollfd { fd: end.as_fd().as_raw_fd(), events, revents: 0 }];
         match sys::poll::poll(&mut fds, left) {
-            Ok(0) => Err(Error::TimedOut),
             // A number that is not open at all would never be ready.
             Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end.error("poll", Errno::BADF)),
+            // Also when the time is up: then there is one last attempt. A socket has room long before poll says so, which
+            // is when three quarters of its buffer are free.
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(end.error("poll", errno)),
         }
@@ -190,6 +191,8 @@ impl<'a> Wait<'a> {
     }
 
     /// For room to write, or for nobody to be left to read.
+    ///
+    /// A socket counts as having room when three quarters of its buffer are free; a `try_` call may find some before.
     pub fn writable(on: &'a impl AsFd) -> Self {
         Self { fd: on.as_fd(), events: POLLOUT, ready: Ready::empty() }
     }

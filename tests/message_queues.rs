@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     support::run(support::trials![
         a_full_queue_is_would_block_or_timed_out,
         a_blocked_sender_goes_on_when_the_peer_receives,
+        room_that_poll_does_not_report_is_found_when_the_time_is_up,
         deadlines_hold_under_signals,
         a_message_that_waited_ends_the_wait,
         nonblock_is_not_touched_and_respected,
@@ -74,6 +75,21 @@ fn a_blocked_sender_goes_on_when_the_peer_receives() {
             while pair.parent.recv_vec().unwrap().expect("a message") != b"the last" {}
             assert_eq!(exit_code(&child), 0);
         }
+    }
+}
+
+fn room_that_poll_does_not_report_is_found_when_the_time_is_up() {
+    for pair in every_pair() {
+        let child = fork(pair.child, |socket| {
+            while socket.try_send(b"one of many").is_ok() {}
+            socket.send_timeout(b"the last", Duration::from_millis(500))
+        })
+        .unwrap();
+        asleep_in(child.id(), &[libc::SYS_ppoll]);
+        // One place, where poll says that there is room when most of the queue is free.
+        assert!(pair.parent.recv_vec().unwrap().is_some());
+        assert_eq!(exit_code(&child), 0, "the message had a place");
+        while pair.parent.recv_vec().unwrap().expect("the last message") != b"the last" {}
     }
 }
 
