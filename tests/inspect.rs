@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         a_map_of_nobody_is_an_error,
         the_pictures_are_accepted_by_graphviz,
         a_name_does_not_break_the_pictures,
+        a_name_commands_no_terminal,
     ])
 }
 
@@ -299,6 +300,29 @@ fn the_pictures_are_accepted_by_graphviz() {
     assert_eq!(exit_code(&child), 0, "{dot}");
 }
 
+fn a_name_commands_no_terminal() {
+    let (reader, writer) = pipe().unwrap();
+    let gate = Gate::new();
+    let arrived = Gate::new();
+    let child = fork(writer, |_writer| {
+        // SAFETY: a nul-terminated name.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"\x1b[2J) S 1 \x9b\xff".as_ptr(), 0, 0, 0) };
+        arrived.open();
+        gate.pass();
+    })
+    .unwrap();
+    arrived.pass();
+    let found = holders(&reader).unwrap();
+    let holder = found.list.iter().find(|holder| holder.pid == child.id()).unwrap();
+    assert!(holder.command.starts_with("\x1b[2J) S 1 "), "as it is: {:?}", holder.command);
+    for text in [found.to_string(), Map::here().unwrap().to_string()] {
+        assert!(text.contains("?[2J) S 1 "), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
 fn a_name_does_not_break_the_pictures() {
     let gate = Gate::new();
     let arrived = Gate::new();
@@ -315,6 +339,9 @@ fn a_name_does_not_break_the_pictures() {
         let line = picture.lines().find(|line| line.contains(&format!("p{}", child.id()))).unwrap();
         assert_eq!(line.matches('"').count(), 2, "{line}");
     }
+    // On a terminal it starts no line of its own either.
+    let text = map.to_string();
+    assert!(text.lines().any(|line| line.ends_with(&format!("{} \"] ) x?--> \\{{", child.id()))), "{text}");
     gate.open();
     assert_eq!(exit_code(&child), 0);
 }

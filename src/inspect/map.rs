@@ -96,7 +96,7 @@ impl Map {
     ///
     /// [`Error::System`]: `/proc` is not mounted.
     pub fn here() -> Result<Self> {
-        Self::of(std::process::id())
+        Self::of(processes::me()?)
     }
 
     /// The tree of that process and all that descend from it; else as [`here`](Self::here).

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 
 use rustix::fs::{CWD, FileType};
 
+use crate::sys::Errno;
 use crate::{Error, Result};
 
 /// The channel behind a descriptor.
@@ -44,8 +45,17 @@ pub(super) enum Seen {
     Gone,
 }
 
+/// The number of this process, as /proc has it: its pid namespace need not be that of the process.
+pub(super) fn me() -> Result<u32> {
+    // Where /proc is not mounted there may still be a directory, which is empty.
+    let me = fs::read_link("/proc/self").map_err(|source| Error::System { call: "readlink", source })?;
+    let number = me.to_str().and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Error::system("readlink", Errno::PROTO))
+}
+
 /// The processes that /proc shows.
 pub(super) fn pids() -> Result<Vec<u32>> {
+    me()?;
     let entries = fs::read_dir("/proc").map_err(|source| Error::System { call: "open", source })?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(pids.collect())
@@ -88,23 +98,43 @@ fn held(pid: u32, number: RawFd) -> Option<Held> {
 
 /// Name and parent of a process, as long as it is there.
 pub(super) fn name_and_parent(pid: u32) -> Option<(String, u32)> {
-    let (name, rest) = stat(pid)?;
-    Some((name, rest.split(' ').nth(1)?.parse().ok()?))
+    let stat = Stat::of(pid)?;
+    Some((stat.name, stat.parent))
 }
 
 /// Whether it is a thread of the kernel, which holds nothing and lets nobody look.
 fn is_kernels(pid: u32) -> bool {
     const PF_KTHREAD: u64 = 0x0020_0000;
-    let flags = stat(pid).and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
-    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+    Stat::of(pid).is_some_and(|stat| stat.flags & PF_KTHREAD != 0)
 }
 
-/// The name, and what follows it. The name may have spaces and parentheses of its own.
-fn stat(pid: u32) -> Option<(String, String)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let (before, rest) = stat.rsplit_once(") ")?;
-    Some((before.split_once('(')?.1.to_owned(), rest.trim_end().to_owned()))
+/// What is used of a process's `stat` (proc_pid_stat.5).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) name: String,
+    pub(crate) parent: u32,
+    flags: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Number, name in parentheses, and the fields that follow. A process names itself: the name may have spaces and
+    /// parentheses of its own, and need be no text.
+    pub(crate) fn parse(stat: &[u8]) -> Option<Self> {
+        let stat = String::from_utf8_lossy(stat);
+        let (before, rest) = stat.rsplit_once(") ")?;
+        let name = before.split_once('(')?.1.to_owned();
+        let fields: Vec<_> = rest.split(' ').take(7).collect();
+        Some(Self { name, parent: fields.get(1)?.parse().ok()?, flags: fields.get(6)?.parse().ok()? })
+    }
+}
+
+/// A name as it may go to a terminal, which would obey what is no letter.
+pub(super) fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -123,6 +153,30 @@ mod tests {
         assert!(sides.iter().any(|held| held.reads && !held.writes));
         assert!(sides.iter().any(|held| held.writes && !held.reads));
         assert!(name_and_parent(me).is_some());
+        assert_eq!(super::me().unwrap(), me);
         drop(writer);
+    }
+
+    #[test]
+    fn a_name_is_told_from_what_follows_it() {
+        let parse = |name: &str| {
+            Stat::parse(format!("42 ({name}) S 7 42 42 0 -1 4194560 107 0\n").as_bytes())
+                .map(|stat| (stat.name, stat.parent, stat.flags))
+        };
+        for name in ["sh", "", "a b", ") S 1 1", "(", "))", "((sd-pam))", ") ) (", "\n"] {
+            assert_eq!(parse(name), Some((name.to_owned(), 7, 4_194_560)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_stat_is_nothing() {
+        let whole = b"42 (sh) S 7 42 42 0 -1 4194560";
+        assert!(Stat::parse(whole).is_some());
+        for len in 0..whole.len() - "4194560".len() + 1 {
+            assert_eq!(Stat::parse(&whole[..len]), None, "{len} bytes");
+        }
+        for hostile in ["", ") ", "() ", "42 sh) S 7 1 1 0 -1 0", "42 (sh) S -7 1 1 0 -1 0", "42 (sh) S 7 1 1 0 -1 x"] {
+            assert_eq!(Stat::parse(hostile.as_bytes()), None, "{hostile}");
+        }
     }
 }

@@ -39,10 +39,13 @@ impl PipeReader {
     ///
     /// - [`Error::WouldBlock`]: the pipe is empty, and a writer is left.
     /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: a sandbox allows none of the ways below (usually `EOPNOTSUPP`); or no descriptors are left for
+    ///   the last of them (`EMFILE`). Nothing was read.
     ///
     /// # Platform
     ///
-    /// preadv2(2) with `RWF_NOWAIT`, and vmsplice(2) where the kernel refuses that. `O_NONBLOCK`, which every holder of
+    /// preadv2(2) with `RWF_NOWAIT`, and vmsplice(2) where the kernel refuses that; in a sandbox without vmsplice, splice(2)
+    /// through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of
     /// the end would see, is not touched.
     ///
     /// # Examples
@@ -68,6 +71,7 @@ impl PipeReader {
     ///
     /// - [`Error::TimedOut`]: the time is up. Nothing was read.
     /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: as for [`try_read`](Self::try_read).
     ///
     /// # Platform
     ///

@@ -57,7 +57,8 @@ impl PipeWriter {
     /// - [`Error::WouldBlock`]: the pipe is too full.
     /// - [`Error::Closed`]: no reader is left.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: see Platform.
+    /// - [`Error::System`]: a sandbox allows neither of the ways below (usually `EOPNOTSUPP`); or no descriptors are left for
+    ///   the second (`EMFILE`). Nothing was written.
     ///
     /// # Platform
     ///

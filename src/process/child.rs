@@ -32,6 +32,11 @@ pub struct Child {
 }
 
 impl Child {
+    /// Fails where no child could be held.
+    pub(super) fn check() -> Result<()> {
+        sys::process::check_children().map_err(|(call, errno)| Error::system(call, errno))
+    }
+
     /// Takes a child over that was just started, and that nobody has waited for. One that cannot be held is ended.
     pub(super) fn hold(pid: Pid) -> Result<Self> {
         match sys::process::pidfd(pid) {

@@ -453,7 +453,11 @@ impl TryFrom<OwnedFd> for DatagramSocket {
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         let kinds = &[SocketType::SEQPACKET, SocketType::DGRAM];
         match super::check(fd.as_fd(), "a connected unix socket for messages", kinds) {
-            Ok(()) => Ok(Self::adopt(fd)),
+            // Without it, an empty message would look like the end.
+            Ok(()) => match sys::socket::mark_messages(fd.as_fd()) {
+                Ok(()) => Ok(Self::with_end(End::adopt(fd), Spin::default())),
+                Err(errno) => Err(FromFdError { fd, error: Error::system("setsockopt", errno) }),
+            },
             Err(error) => Err(FromFdError { fd, error }),
         }
     }
