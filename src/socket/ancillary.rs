@@ -92,7 +92,8 @@ impl Received {
 
     /// Who sent the message, if the socket was told to ask ([`set_credentials`](crate::DatagramSocket::set_credentials)).
     ///
-    /// The kernel vouches for it: process, user and group of the process that made the call, at that time.
+    /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also where
+    /// it does not know: of what was sent before anybody asked, and at the end of a stream, which nobody sends.
     pub fn sender(&self) -> Option<Credentials> {
         self.sender
     }
@@ -335,11 +336,10 @@ impl StreamSocket {
         }
         let mut beside = None;
         let len = self.arrive(patience, |fd, wait| {
-            let arrived = sys::ancillary::receive(fd, buf, wait)?;
-            Ok(arrived.map_or(0, |(len, with)| {
-                beside = Some(with);
-                len
-            }))
+            let (len, with) = sys::ancillary::receive(fd, buf, wait)?.unwrap_or_default();
+            // Nobody sent the end, though the kernel says that it was process 0 of user 0.
+            beside = (len > 0).then_some(with);
+            Ok(len)
         })?;
         Ok((len, Received::new(beside.unwrap_or_default(), true)?))
     }

@@ -22,6 +22,10 @@ const ROOM: usize = {
 /// The sender as a descriptor, since Linux 6.5.
 const SCM_PIDFD: libc::c_int = 4;
 
+/// What the kernel says about the sender of what was sent before anybody asked: no process, and the user and group that
+/// stand for those that have no number here (user_namespaces.7).
+const NOBODY: (libc::pid_t, libc::uid_t, libc::gid_t) = (0, 65_534, 65_534);
+
 /// What came beside the bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Beside {
@@ -122,7 +126,8 @@ unsafe fn open(message: &libc::msghdr) -> Beside {
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= size_of::<libc::ucred>() => {
                     let sender = data.cast::<libc::ucred>().read_unaligned();
-                    beside.sender = Some((sender.pid as u32, sender.uid, sender.gid));
+                    let known = (sender.pid, sender.uid, sender.gid) != NOBODY;
+                    beside.sender = known.then_some((sender.pid as u32, sender.uid, sender.gid));
                 }
                 _ => {}
             }
