@@ -126,17 +126,17 @@ end_traits!(DatagramSocket);
 impl DatagramSocket {
     fn new(end: End) -> Result<Self> {
         sys::socket::mark_messages(end.as_fd()).map_err(|errno| Error::system("setsockopt", errno))?;
-        Ok(Self::with_end(end, Spin::default()))
+        Ok(Self::of(end))
     }
 
     fn adopt(fd: OwnedFd) -> Self {
         // What is not a socket says so at every call.
         let _ = sys::socket::mark_messages(fd.as_fd());
-        Self::with_end(End::adopt(fd), Spin::default())
+        Self::of(End::adopt(fd))
     }
 
-    fn with_end(end: End, spin: Spin) -> Self {
-        Self { end, spin, loss: Loss::default(), credentials: AtomicBool::new(false) }
+    fn of(end: End) -> Self {
+        Self { end, spin: Spin::default(), loss: Loss::default(), credentials: AtomicBool::new(false) }
     }
 
     /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
@@ -430,9 +430,12 @@ impl DatagramSocket {
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
     pub fn try_clone(&self) -> Result<Self> {
-        let clone = Self::with_end(self.end.try_clone()?, self.spin.clone());
-        clone.credentials.store(self.credentials.load(Relaxed), Relaxed);
-        Ok(clone)
+        Ok(Self {
+            end: self.end.try_clone()?,
+            spin: self.spin.clone(),
+            loss: self.loss.clone(),
+            credentials: AtomicBool::new(self.credentials.load(Relaxed)),
+        })
     }
 
     /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
