@@ -293,10 +293,11 @@ impl StreamSocket {
         sent.map_err(|error| SendError { ends, error })
     }
 
-    /// Blocks until there is something to read, and reads it, with the ends that came with its first byte. 0 bytes: the end
-    /// of the stream, or an empty `buf`.
+    /// Blocks until there is something to read, and reads it, with the ends that came with it. 0 bytes: the end of the
+    /// stream, or an empty `buf`.
     ///
-    /// A read stops at the border of what was sent with ends, so that ends are never mixed up with later bytes.
+    /// A read stops after what was sent with ends, so that ends are never mixed up with later bytes or ends. What was sent
+    /// before them may come in the same read.
     ///
     /// # Errors
     ///
