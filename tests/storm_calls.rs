@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ends_are_claimed within 60,
         whoever_holds_an_end_is_found,
         ends_are_made_changed_and_closed,
+        a_handler_that_waits_for_every_child_takes_no_program_away,
     ])
 }
 
@@ -342,4 +343,43 @@ fn ends_are_made_changed_and_closed() {
             socket.close().unwrap();
         }
     });
+}
+
+/// What many a program installs for `SIGCHLD`.
+extern "C" fn reap_all(_: libc::c_int) {
+    // SAFETY: waitpid is async-signal-safe, and no status is asked for. errno is left as it is found.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {}
+        *errno = before;
+    }
+}
+
+/// The program is over and waited for, on the one core that there is, before this process, which gets what is left of the
+/// time, comes to hold it.
+fn a_handler_that_waits_for_every_child_takes_no_program_away() {
+    // SAFETY: a handler that may run at any time, one core that this process may use, and a policy that children do not
+    // inherit; all of them valid and read only.
+    unsafe {
+        let handler = reap_all as *const () as libc::sighandler_t;
+        assert_ne!(libc::signal(libc::SIGCHLD, handler), libc::SIG_ERR);
+        let mut cores: libc::cpu_set_t = std::mem::zeroed();
+        assert_eq!(libc::sched_getaffinity(0, size_of_val(&cores), &mut cores), 0);
+        let core = (0..libc::CPU_SETSIZE as usize).find(|&core| libc::CPU_ISSET(core, &cores)).expect("a core");
+        libc::CPU_ZERO(&mut cores);
+        libc::CPU_SET(core, &mut cores);
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&cores), &cores), 0);
+        let priority = libc::sched_param { sched_priority: 0 };
+        assert_eq!(libc::sched_setscheduler(0, libc::SCHED_IDLE | libc::SCHED_RESET_ON_FORK, &priority), 0);
+    }
+    for _ in 0..3 {
+        let (reader, writer) = pipe().unwrap();
+        let child = Command::new("echo").arg("hello").stdout(writer).spawn().unwrap();
+        assert_eq!(read_all(reader), b"hello\n");
+        poll_until("it has left", || matches!(wait_any(&mut [Wait::readable(&child)], Some(Duration::ZERO)), Ok(1)));
+        // Somebody else has waited for it, which is what the handler is for.
+        let status = child.wait().map_err(|error| std::io::Error::from(error).raw_os_error());
+        assert_eq!(status, Err(Some(libc::ECHILD)));
+    }
 }
