@@ -7,6 +7,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rustix::net::sockopt;
+
 use super::{Credentials, DatagramSocket, StreamSocket, with_spill};
 use crate::end::{self, End, Ends, FromFdError};
 use crate::sys::ancillary::{Beside, MOST};
@@ -215,9 +217,14 @@ impl DatagramSocket {
     /// That is the process that sent this very message; [`peer_credentials`](Self::peer_credentials) is another one. The
     /// setting belongs to this value; it goes along into a child and into clones.
     ///
+    /// A [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket does not know who sent what it got before. And it
+    /// gets a name when it sends next, under which, once its peer is gone and a send has failed with [`Error::Closed`],
+    /// any process of the machine (of its network namespace) can send to it: look at who sent what arrives after that.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
     ///
     /// # Platform
     ///
@@ -236,7 +243,10 @@ impl DatagramSocket {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn set_credentials(&self, on: bool) -> Result<()> {
-        // The socket has asked for them from the start, to tell messages from the end.
+        if on {
+            // Most have asked from the start, to tell messages from the end. None stops asking: others may hold it.
+            sockopt::set_socket_passcred(&self.end, true).map_err(|errno| self.end.error("setsockopt", errno))?;
+        }
         self.end.check_given()?;
         self.credentials.store(on, Relaxed);
         Ok(())
@@ -357,7 +367,7 @@ impl StreamSocket {
     ///
     /// `SO_PASSCRED` and `SCM_CREDENTIALS` (unix.7).
     pub fn set_credentials(&self, on: bool) -> Result<()> {
-        rustix::net::sockopt::set_socket_passcred(&self.end, on).map_err(|errno| self.end.error("setsockopt", errno))
+        sockopt::set_socket_passcred(&self.end, on).map_err(|errno| self.end.error("setsockopt", errno))
     }
 }
 

@@ -27,6 +27,9 @@ bitflags::bitflags! {
         /// It gives up what makes a pair safe to wait on: **nobody is told that the peer is gone**. A blocking `recv`
         /// from a dead peer waits for ever, [`wait_any`](crate::wait_any) shows nothing, and only a `send` fails, with
         /// [`Error::Closed`]. Use it where a program on the other side insists on that type.
+        ///
+        /// Nobody but the peer can send to such a socket, as it has no name; but see
+        /// [`set_credentials`](DatagramSocket::set_credentials).
         const CONNECTIONLESS = 1;
     }
 }
@@ -452,7 +455,7 @@ impl TryFrom<OwnedFd> for DatagramSocket {
     type Error = FromFdError;
 
     /// Takes the descriptor over, if it is a unix socket for messages: `SOCK_SEQPACKET` with a peer, or `SOCK_DGRAM`;
-    /// close-on-exec and `SO_PASSCRED` are set. Otherwise the error gives it back.
+    /// close-on-exec is set, and `SO_PASSCRED` or, with `SOCK_DGRAM`, `SO_TIMESTAMP`. Otherwise the error gives it back.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         let kinds = &[SocketType::SEQPACKET, SocketType::DGRAM];
         match super::check(fd.as_fd(), "a connected unix socket for messages", kinds) {

@@ -66,8 +66,8 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], wait: bool) 
 
 /// Receives bytes, with all that came beside them; the descriptors are close-on-exec and owned. `None`: the end.
 ///
-/// On a socket that keeps messages apart, `SO_PASSCRED` has to be set: then a message has credentials beside it, and the
-/// end has nothing. On a stream, 0 bytes are the end, unless `buf` is empty.
+/// On a socket that keeps messages apart, messages have to be marked: then one has credentials or the time beside it, and
+/// the end has nothing. On a stream, 0 bytes are the end, unless `buf` is empty.
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<Option<(usize, Beside)>> {
     let mut control = [MaybeUninit::<u64>::uninit(); ROOM];
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
