@@ -59,7 +59,8 @@ pub enum Error {
 
     /// The peer of a socket went away with messages of ours that it had not read.
     ///
-    /// Reported once, to one holder of the socket, and only after everything that the peer sent was received.
+    /// Reported once, to one holder of the socket (of clones in one process, to whichever receives the end), and only after
+    /// everything that the peer sent was received.
     #[error("the peer went away with messages unread")]
     Reset,
 

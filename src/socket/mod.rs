@@ -7,6 +7,7 @@ mod stream;
 use std::cell::Cell;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub use ancillary::{Received, SendError};
@@ -52,9 +53,10 @@ fn with_spill<T>(call: impl FnOnce(&mut Spill) -> Result<T>) -> Result<T> {
 }
 
 /// That messages of ours were lost with the peer, which the kernel says once: to whichever call comes first, and before it
-/// hands out what the peer had sent. It is kept here, and passed on to a receiver after that.
-#[derive(Default)]
-struct Loss(AtomicBool);
+/// hands out what the peer had sent. It is kept here, and passed on to a receiver after that. Clones share it: one may send
+/// while another receives.
+#[derive(Clone, Default)]
+struct Loss(Arc<AtomicBool>);
 
 impl Loss {
     /// Sends. A sender that is told of the loss tries again, and is told that the peer is gone.
