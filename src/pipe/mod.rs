@@ -6,6 +6,7 @@ mod writer;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use reader::PipeReader;
+pub(crate) use writer::CUT;
 pub use writer::PipeWriter;
 
 use crate::end::{self, End, FromFdError, READING_END, WRITING_END, end_traits};
