@@ -13,7 +13,9 @@ use super::processes::exit_code;
 
 /// Bytes that their place in the stream gives away.
 pub fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|place| (place % 251) as u8).collect()
+    let mut bytes = Vec::from_iter(0..251).repeat(len.div_ceil(251));
+    bytes.truncate(len);
+    bytes
 }
 
 /// Something to read from, which holds some bytes, or which a child writes them to.
