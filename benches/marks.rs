@@ -1,7 +1,8 @@
 //! The ratios that this crate is to keep, measured with the contenders taking turns in one run.
 //!
 //! `cargo bench --bench marks` prints medians over several rounds; `-- --cuts` prints what different cuts of long writes do,
-//! with two cores and with one. The machine is probed before each round: how long a cache line takes to the other core and
+//! with two cores and with one; `-- --spin` what looking again before sleeping does, with two cores, with one, and beside a
+//! process that is busy all the time. The machine is probed before each round: how long a cache line takes to the other core and
 //! back says which pairs of rounds can be compared at all.
 
 mod common;
@@ -18,7 +19,11 @@ fn main() {
     let quick = args.iter().any(|arg| arg == "--test");
     let rounds = if quick { 1 } else { ROUNDS };
     pin(0);
-    if args.iter().any(|arg| arg == "--cuts") { cuts(rounds) } else { marks(rounds, quick) }
+    match args.iter().map(String::as_str).find(|arg| ["--cuts", "--spin"].contains(arg)) {
+        Some("--cuts") => cuts(rounds),
+        Some(_) => spin(rounds, quick),
+        None => marks(rounds, quick),
+    }
 }
 
 /// One contender: does something so many times, and says how long that took.
@@ -153,4 +158,26 @@ fn cuts(rounds: usize) {
             println!();
         }
     }
+}
+
+/// Round trips of 16 bytes, blocking and looking again for 50 µs, in turns.
+fn spin(rounds: usize, quick: bool) {
+    println!("a cache line to the other core and back: {:.0} ns; medians of {rounds} rounds, in turns\n", probe());
+    println!("{:<44} {:>12} {:>12} {:>8} {:>6}", "round trip of 16 bytes (ns)", "blocking", "looking", "ratio", "mark");
+    let count = if quick { 20 } else { 4_000 };
+    for (place, core, busy, mark) in [
+        ("two cores", 1, None, ""),
+        ("two cores, the other one has a neighbour", 1, Some(1), ""),
+        ("two cores, this one has a neighbour", 1, Some(0), ""),
+        ("one core", 0, None, "0.83"),
+        ("one core, and a neighbour", 0, Some(0), ""),
+    ] {
+        let _busy = busy.map(Busy::on);
+        let (mut bare, mut looking) = (RoundTrip::new(bare_pipe, core), RoundTrip::new(spinning_pipe, core));
+        let mut contenders: Vec<Contender<'_>> =
+            vec![("bare", Box::new(|count| bare.pass(count))), ("looking", Box::new(|count| looking.pass(count)))];
+        let times = take_turns(&mut contenders, count, rounds);
+        report(place, times[0], times[1], times[0] / times[1], mark);
+    }
+    println!("\na cache line to the other core and back: {:.0} ns", probe());
 }

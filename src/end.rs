@@ -70,17 +70,22 @@ impl End {
         if ledger::is_severed(self.fd.as_raw_fd()) { Err(Error::NotGiven) } else { Ok(()) }
     }
 
-    /// What an errno means on this end. Every operation on a severed one is `EBADF`, so that looking for it costs
-    /// nothing where there is no error.
+    /// What an errno means on this end.
     pub(crate) fn error(&self, call: &'static str, errno: Errno) -> Error {
-        match errno {
-            Errno::BADF if ledger::is_severed(self.fd.as_raw_fd()) => Error::NotGiven,
-            Errno::AGAIN => Error::WouldBlock,
-            // The last two: a connectionless peer that is gone, at the first send and at later ones.
-            Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN => Error::Closed,
-            Errno::CONNRESET => Error::Reset,
-            errno => Error::system(call, errno),
-        }
+        error(&[self.fd.as_fd()], call, errno)
+    }
+}
+
+/// What an errno means where these were used. Every operation on a severed end is `EBADF`, so that looking for it costs
+/// nothing where there is no error.
+pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> Error {
+    match errno {
+        Errno::BADF if on.iter().any(|fd| ledger::is_severed(fd.as_raw_fd())) => Error::NotGiven,
+        Errno::AGAIN => Error::WouldBlock,
+        // The last two: a connectionless peer that is gone, at the first send and at later ones.
+        Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN => Error::Closed,
+        Errno::CONNRESET => Error::Reset,
+        errno => Error::system(call, errno),
     }
 }
 

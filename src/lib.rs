@@ -66,6 +66,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
+mod copy;
 mod end;
 mod error;
 mod inspect;
@@ -76,6 +77,7 @@ mod splice;
 mod sys;
 mod wait;
 
+pub use copy::{CopyError, copy};
 pub use end::{Ends, FromFdError, open_ends};
 pub use error::{Error, Result};
 pub use inspect::{Finding, Holder, Holders, Map, Side, What, holders};

@@ -120,6 +120,28 @@ impl Drop for Peer {
     }
 }
 
+/// A neighbour on that core who never sleeps, for as long as this lives.
+pub struct Busy(Child);
+
+impl Busy {
+    pub fn on(core: usize) -> Self {
+        let child = ipc::Fork::new().die_with_parent().run((), |()| {
+            pin(core);
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+        Self(child.expect("a benchmark has one thread"))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it can be waited for");
+    }
+}
+
 /// A stream from a peer on `core` to here: so many writes of that size, read 64 KiB at a time, and every byte looked at.
 pub struct Stream<R> {
     reader: R,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{End, Error, FromFdError, MOST_SLICES, READING_END, Result, Spin, pipe_end, sys};
 use crate::sys::poll::POLLIN;
+use crate::sys::signal::Sigpipe;
 use crate::wait::Patience;
 
 /// The reading end of a [`pipe`](crate::pipe()).
@@ -20,17 +21,19 @@ use crate::wait::Patience;
 pub struct PipeReader {
     pub(super) end: End,
     spin: Spin,
+    /// For what is spliced from here.
+    pub(crate) sigpipe: Sigpipe,
 }
 
 pipe_end!(PipeReader, READING_END, io::PipeReader);
 
 impl PipeReader {
-    pub(super) fn new(end: End) -> Self {
-        Self { end, spin: Spin::default() }
+    pub(super) fn new(end: End, sigpipe: Sigpipe) -> Self {
+        Self { end, spin: Spin::default(), sigpipe }
     }
 
     pub(super) fn adopt(fd: OwnedFd) -> Self {
-        Self::new(End::adopt(fd))
+        Self::new(End::adopt(fd), Sigpipe::look())
     }
 
     /// Reads what is there, without blocking. `Ok(0)`: the end of the stream.
@@ -120,7 +123,7 @@ impl PipeReader {
 
     /// Another end with the settings of this one.
     fn with_end(&self, end: End) -> Self {
-        Self { end, spin: self.spin.clone() }
+        Self { end, spin: self.spin.clone(), sigpipe: self.sigpipe }
     }
 }
 

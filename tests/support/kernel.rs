@@ -17,6 +17,11 @@ pub fn refuse_flags(flags: u32) {
     kernel.play();
 }
 
+/// From now on, these calls are refused with that errno in this process and its children, as in a sandbox.
+pub fn refuse_calls(calls: &[libc::c_long], errno: i32) {
+    calls.iter().fold(Kernel::new(), |kernel, call| kernel.without(*call, errno)).play();
+}
+
 /// What makes a call one that is refused, of the lower 32 bits of an argument.
 #[derive(Clone, Copy, Debug)]
 pub enum Is {
