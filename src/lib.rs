@@ -98,6 +98,8 @@ mod documents {
     mod guide {}
     #[doc = include_str!("../docs/when-it-hangs.md")]
     mod when_it_hangs {}
+    #[doc = include_str!("../docs/travelling.md")]
+    mod travelling {}
     #[doc = include_str!("../README.md")]
     mod readme {}
 }

@@ -92,7 +92,7 @@ fn ends_without_a_place_are_lost_and_said() {
                 Err(Error::EndsLost { received }) if free < 3 => received,
                 other => panic!("with {free} free places: {other:?}"),
             };
-            assert_eq!(received.len(), free);
+            assert_eq!((received.len(), received.bytes()), (free, message.len()));
             assert_eq!(received.sender().is_some(), credentials);
             if free > 0 {
                 received.take::<PipeWriter>().unwrap().write_atomic(b"arrived").unwrap();
@@ -109,25 +109,27 @@ fn ends_without_a_place_are_lost_and_said_on_streams() {
         let pair = stream_pair().unwrap();
         let (reader, writer) = pipe().unwrap();
         let three = (writer.try_clone().unwrap(), writer.try_clone().unwrap(), writer);
-        pair.parent.send_with(b"!", three).unwrap();
-        (&pair.parent).write_all(b"next").unwrap();
-        let mut buf = [0; 1];
+        pair.parent.send_with(b"the bytes", three).unwrap();
+        // With ends of its own, so that the first read stops before it.
+        pair.parent.send_with(b"next", nulls(1)).unwrap();
+        let mut buf = [0; 99];
         let full = limit_descriptors(free);
         let result = pair.child.recv_with(&mut buf);
         drop(full);
-        assert_eq!(buf, *b"!");
         let mut received = match result {
-            Ok((1, received)) if free == 3 => received,
+            Ok((9, received)) if free == 3 => received,
             Err(Error::EndsLost { received }) if free < 3 => received,
             other => panic!("with {free} free places: {other:?}"),
         };
+        assert_eq!(&buf[..received.bytes()], b"the bytes", "how many there are is known all the same");
         assert_eq!(received.len(), free);
         if free > 0 {
             received.take::<PipeWriter>().unwrap().write_atomic(b"arrived").unwrap();
         }
         drop(received);
         assert_eq!(read_all(reader), if free > 0 { &b"arrived"[..] } else { b"" });
-        assert_eq!(pair.child.recv_with(&mut [0; 9]).unwrap().0, 4);
+        let (len, received) = pair.child.recv_with(&mut buf).unwrap();
+        assert_eq!((&buf[..len], received.bytes(), received.len()), (&b"next"[..], 4, 1), "nothing was skipped");
     }
 }
 

@@ -47,7 +47,7 @@ impl fmt::Display for Side {
 pub struct Holder {
     /// The process.
     pub pid: u32,
-    /// Its name, at most 15 bytes of it (`/proc/PID/comm`).
+    /// Its name, at most 15 bytes of it (`/proc/PID/comm`), with `?` for what a terminal would obey.
     pub command: String,
     /// The number of the descriptor there.
     pub fd: RawFd,

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{AtFlags, CWD, FileType, RawMode, StatxFlags, makedev};
 
 use crate::sys::Errno;
 use crate::{Error, Result};
@@ -19,12 +19,32 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn of(stat: &rustix::fs::Stat) -> Option<Self> {
-        let socket = match FileType::from_raw_mode(stat.st_mode) {
+        Self::new(stat.st_mode, stat.st_dev, stat.st_ino)
+    }
+
+    fn new(mode: RawMode, device: u64, inode: u64) -> Option<Self> {
+        let socket = match FileType::from_raw_mode(mode) {
             FileType::Fifo => false,
             FileType::Socket => true,
             _ => return None,
         };
-        Some(Self { device: stat.st_dev, inode: stat.st_ino, socket })
+        Some(Self { device, inode, socket })
+    }
+
+    /// What is at the other end of a link in /proc.
+    ///
+    /// That may be a file on a server that does not answer, and stat(2) would wait for it. This takes what the kernel knows
+    /// by itself, which of channels is all.
+    fn behind(link: &str) -> Option<Self> {
+        match rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO) {
+            Ok(stat) => {
+                let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+                Self::new(stat.stx_mode.into(), device, stat.stx_ino)
+            }
+            // Refused in some sandboxes.
+            Err(Errno::NOSYS) => Self::of(&rustix::fs::stat(link).ok()?),
+            Err(_) => None,
+        }
     }
 }
 
@@ -89,8 +109,8 @@ fn unless_gone(pid: u32, error: &io::Error) -> Seen {
 fn held(pid: u32, number: RawFd) -> Option<Held> {
     let path = format!("/proc/{pid}/fd/{number}");
     // Through the link, to the channel itself; and the link, whose permissions say how it is open.
-    let channel = Channel::of(&rustix::fs::stat(&path).ok()?)?;
-    let mode = rustix::fs::statat(CWD, &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
+    let channel = Channel::behind(&path)?;
+    let mode = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
     let (reads, writes) = (mode & 0o400 != 0, mode & 0o200 != 0);
     // Neither: O_PATH, which keeps no stream open.
     (reads || writes).then_some(Held { number, channel, reads, writes })

@@ -42,15 +42,16 @@ use crate::{Error, Result, sys};
 #[derive(Default)]
 pub struct Received {
     ends: VecDeque<End>,
+    bytes: usize,
     sender: Option<Credentials>,
 }
 
 impl Received {
-    /// Splits what came beside a message. An error if ends are missing.
-    pub(super) fn new(beside: Beside, credentials: bool) -> Result<Self> {
+    /// Splits what came beside so many bytes. An error if ends are missing.
+    pub(super) fn new(bytes: usize, beside: Beside, credentials: bool) -> Result<Self> {
         let sender = beside.sender.filter(|_| credentials).map(|(pid, uid, gid)| Credentials { pid, uid, gid });
         // Made with close-on-exec, which costs a call more to be sure of than to set.
-        let received = Self { ends: beside.fds.into_iter().map(End::received).collect(), sender };
+        let received = Self { ends: beside.fds.into_iter().map(End::received).collect(), bytes, sender };
         if beside.lost { Err(Error::EndsLost { received }) } else { Ok(received) }
     }
 
@@ -92,6 +93,13 @@ impl Received {
         })
     }
 
+    /// How many bytes came with the ends: the length of the message, or of what was read of a stream.
+    ///
+    /// It is said again here because [`Error::EndsLost`] has no other place for it.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Who sent the message, if the socket was told to ask ([`set_credentials`](crate::DatagramSocket::set_credentials)).
     ///
     /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also where
@@ -113,7 +121,8 @@ impl IntoIterator for Received {
 
 impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Received").field("ends", &self.ends).field("sender", &self.sender).finish()
+        let Self { ends, bytes, sender } = self;
+        f.debug_struct("Received").field("ends", ends).field("bytes", bytes).field("sender", sender).finish()
     }
 }
 
@@ -208,7 +217,7 @@ impl DatagramSocket {
             message.clear();
             message.extend_from_slice(&spill.as_mut_slice()[..len]);
             spill.trim(len);
-            Received::new(beside, self.credentials.load(Relaxed)).map(Some)
+            Received::new(len, beside, self.credentials.load(Relaxed)).map(Some)
         })
     }
 
@@ -312,7 +321,7 @@ impl StreamSocket {
     /// # Errors
     ///
     /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. The error has those that did
-    ///   arrive. The bytes are in `buf`; their number is lost: read into a buffer of one byte where that matters.
+    ///   arrive, and says how many bytes are in `buf` ([`Received::bytes`]).
     /// - As [`try_read`](Self::try_read), but [`Error::WouldBlock`].
     ///
     /// # Platform
@@ -345,14 +354,15 @@ impl StreamSocket {
         if buf.is_empty() {
             return Ok((0, Received::default()));
         }
-        let mut beside = None;
+        let mut beside = Beside::default();
         let len = self.arrive(patience, |fd, wait| {
             let (len, with) = sys::ancillary::receive(fd, buf, wait)?.unwrap_or_default();
-            // Nobody sent the end, though the kernel says that it was process 0 of user 0.
-            beside = (len > 0).then_some(with);
+            beside = with;
             Ok(len)
         })?;
-        Ok((len, Received::new(beside.unwrap_or_default(), true)?))
+        // A socket that asks for credentials gets some at the end too, and they are nobody's.
+        let named = len > 0;
+        Ok((len, Received::new(len, beside, named)?))
     }
 
     /// Lets [`Received::sender`] name the sender of what is read, or not, as at first. Never blocks.
