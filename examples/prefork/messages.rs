@@ -1,5 +1,6 @@
 //! Everything that the processes say to each other.
 
+use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use ipc::{DatagramSocket, Ends, Error, PIPE_BUF, PipeReader, PipeWriter};
@@ -39,7 +40,7 @@ impl Order {
     /// Sends it if there is room. A worker whose queue is full does not listen: it hangs, and is judged by that.
     pub fn send(&self, to: &DatagramSocket) -> ipc::Result<()> {
         let sent = match self {
-            Self::Report(table) => to.try_send(&[b"r", table.as_bytes()].concat()),
+            Self::Report(table) => to.try_send_vectored(&[IoSlice::new(b"r"), IoSlice::new(table.as_bytes())]),
             Self::Drain => to.try_send(b"d"),
             Self::Stop => to.try_send(b"s"),
         };
