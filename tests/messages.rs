@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ipc::{DatagramFlags, DatagramPair, DatagramSocket, Error, datagram_pair, datagram_pair_with, fork};
-use support::exit_code;
+use support::{assert_times_out, exit_code};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         a_message_over_the_limit_is_not_sent,
         a_message_over_the_limit_is_refused_also_when_the_queue_is_full,
         a_message_of_many_parts_is_one_message,
+        a_message_of_many_parts_waits_no_longer_than_it_may,
         the_length_of_the_next_message_can_be_looked_at,
         the_limit_can_be_set_within_bounds,
         without_privileges_the_limit_ends_at_the_systems,
@@ -225,6 +226,38 @@ fn a_message_of_many_parts_is_one_message() {
             assert_too_long(pair.parent.send_vectored(&parts), (part.len() * count, max));
         }
         assert_nothing_there(&pair.child);
+    }
+}
+
+fn a_message_of_many_parts_waits_no_longer_than_it_may() {
+    for pair in every_pair() {
+        for count in [0, 1, 2, 1025] {
+            let whole = message(count, count * 3);
+            let parts: Vec<_> = whole.chunks(3).map(IoSlice::new).collect();
+            pair.parent.try_send_vectored(&parts).unwrap();
+            pair.parent.send_vectored_timeout(&parts, Duration::ZERO).unwrap();
+            for _ in 0..2 {
+                assert_same(&pair.child.recv_vec().unwrap().expect("a message"), &whole);
+            }
+            // A full queue takes nothing, whatever the number of parts.
+            let mut queued = 0;
+            while pair.parent.try_send(b"one of many").is_ok() {
+                queued += 1;
+            }
+            assert!(matches!(pair.parent.try_send_vectored(&parts), Err(Error::WouldBlock)));
+            assert_times_out("parts", Duration::from_millis(20), |timeout| {
+                pair.parent.send_vectored_timeout(&parts, timeout)
+            });
+            for _ in 0..queued {
+                assert_same(&pair.child.recv_vec().unwrap().expect("a message"), b"one of many");
+            }
+            assert_nothing_there(&pair.child);
+        }
+        let max = pair.parent.max_message().unwrap();
+        let long = vec![0; max];
+        let parts = [IoSlice::new(&long), IoSlice::new(b"x")];
+        assert_too_long(pair.parent.try_send_vectored(&parts), (max + 1, max));
+        assert_too_long(pair.parent.send_vectored_timeout(&parts, Duration::MAX), (max + 1, max));
     }
 }
 

@@ -204,12 +204,47 @@ impl DatagramSocket {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn send_vectored(&self, parts: &[IoSlice<'_>]) -> Result<()> {
-        if parts.len() > MOST_PARTS {
-            let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
-            return self.send(&parts.concat());
-        }
+        self.send_parts(parts, Patience::Blocking)
+    }
+
+    /// Sends one message that is made of several parts, without blocking; else as [`send_vectored`](Self::send_vectored).
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    ///
+    /// let pair = ipc::datagram_pair()?;
+    /// // A master does not let a worker that hangs hold it up.
+    /// while pair.parent.try_send_vectored(&[IoSlice::new(b"report "), IoSlice::new(b"all")]).is_ok() {}
+    /// assert_eq!(pair.child.recv_vec()?.as_deref(), Some(&b"report all"[..]));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn try_send_vectored(&self, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.send_parts(parts, Patience::None)
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends one message that is made of several
+    /// parts; else as [`send_vectored`](Self::send_vectored).
+    ///
+    /// # Errors
+    ///
+    /// As [`send_timeout`](Self::send_timeout).
+    pub fn send_vectored_timeout(&self, parts: &[IoSlice<'_>], timeout: Duration) -> Result<()> {
+        self.send_parts(parts, Patience::timeout(timeout))
+    }
+
+    fn send_parts(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<()> {
         let len = parts.iter().map(|part| part.len()).sum();
-        self.deliver(len, Patience::Blocking, |fd, wait| sys::socket::send_vectored(fd, parts, wait))
+        if parts.len() > MOST_PARTS {
+            let whole = parts.iter().map(|part| &**part).collect::<Vec<&[u8]>>().concat();
+            return self.deliver(len, patience, |fd, wait| sys::socket::send(fd, &whole, wait));
+        }
+        self.deliver(len, patience, |fd, wait| sys::socket::send_vectored(fd, parts, wait))
     }
 
     pub(super) fn deliver(
