@@ -68,6 +68,7 @@ compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see d
 
 mod end;
 mod error;
+mod frame;
 mod inspect;
 mod pipe;
 mod process;
@@ -77,15 +78,17 @@ mod sys;
 mod wait;
 
 pub use end::{Ends, FromFdError, open_ends};
-pub use error::{Error, Result};
+pub use error::{Error, FlushError, Result};
 pub use inspect::{Finding, Holder, Holders, Map, Side, What, holders};
-pub use pipe::{PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
+pub use pipe::{
+    BufferedWriter, MessageReader, MessageWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with,
+};
 pub use process::{
     Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, fork, fork_here, fork_unchecked, given,
 };
 pub use socket::{
-    Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
-    datagram_pair, datagram_pair_with, stream_pair,
+    Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,
+    StreamSocket, datagram_pair, datagram_pair_with, stream_pair,
 };
 pub use wait::{Ready, Wait, wait_any};
 

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+
 use crate::end::End;
 use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
 use crate::sys::{self, Errno, ledger};
@@ -56,6 +58,20 @@ impl Patience {
         }
     }
 
+    /// What a destructor has: a second, so that a peer which is slow gets what was sent to it, and one that never reads
+    /// holds nobody up for ever; and no time at all while a panic unwinds.
+    pub(crate) fn linger() -> Self {
+        if std::thread::panicking() { Patience::None } else { Self::timeout(Duration::from_secs(1)) }
+    }
+
+    /// Sleeps until the end is ready for one of several events, where no single system call would: as that would.
+    pub(crate) fn sleep(self, end: &End, events: i16) -> Result<()> {
+        match self {
+            Patience::Blocking if !is_nonblocking(end)? => Patience::Endless.wait(end, events),
+            patience => patience.wait(end, events),
+        }
+    }
+
     /// Sleeps until the end is ready, or a signal came.
     fn wait(self, end: &End, events: i16) -> Result<()> {
         let left = match self {
@@ -75,6 +91,11 @@ impl Patience {
             Err(errno) => Err(end.error("poll", errno)),
         }
     }
+}
+
+fn is_nonblocking(end: &End) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end.error("fcntl", errno))?;
+    Ok(flags.contains(OFlags::NONBLOCK))
 }
 
 /// Whether the end is in that state now.
@@ -180,18 +201,30 @@ bitflags::bitflags! {
 pub struct Wait<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
+    /// Ready, whatever the descriptor says: what is waited for has arrived in a buffer.
+    buffered: bool,
     ready: Ready,
 }
 
 impl<'a> Wait<'a> {
     /// For something to read, or the end; of a [`Child`](crate::Child), for its exit.
     pub fn readable(on: &'a impl AsFd) -> Self {
-        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, ready: Ready::empty() }
+        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, buffered: false, ready: Ready::empty() }
     }
 
     /// For room to write, or for nobody to be left to read.
     pub fn writable(on: &'a impl AsFd) -> Self {
-        Self { fd: on.as_fd(), events: POLLOUT, ready: Ready::empty() }
+        Self { fd: on.as_fd(), events: POLLOUT, buffered: false, ready: Ready::empty() }
+    }
+
+    /// Or for room to write.
+    pub(crate) fn or_writable(self) -> Self {
+        Self { events: self.events | POLLOUT, ..self }
+    }
+
+    /// With a buffer in front of the descriptor, and something in it or not.
+    pub(crate) fn buffered(self, buffered: bool) -> Self {
+        Self { buffered, ..self }
     }
 
     /// What the last [`wait_any`] found: nothing, if the time was up.
@@ -202,7 +235,8 @@ impl<'a> Wait<'a> {
     fn take(&mut self, revents: i16) {
         let gone = revents & (POLLHUP | POLLERR) != 0;
         self.ready = Ready::empty();
-        self.ready.set(Ready::READ, self.events & POLLIN != 0 && (gone || revents & (POLLIN | POLLRDHUP) != 0));
+        let readable = self.buffered || gone || revents & (POLLIN | POLLRDHUP) != 0;
+        self.ready.set(Ready::READ, self.events & POLLIN != 0 && readable);
         self.ready.set(Ready::WRITE, self.events & POLLOUT != 0 && (gone || revents & POLLOUT != 0));
         self.ready.set(Ready::HANGUP, revents & (POLLHUP | POLLRDHUP) != 0);
         self.ready.set(Ready::ERROR, revents & POLLERR != 0);
@@ -261,6 +295,8 @@ pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize>
     if on.is_empty() && timeout.is_none() {
         return Err(Error::system("poll", Errno::INVAL));
     }
+    // What is in a buffer is there already.
+    let timeout = if on.iter().any(|wait| wait.buffered) { Some(Duration::ZERO) } else { timeout };
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut few = [pollfd { fd: -1, events: 0, revents: 0 }; FEW];
     let mut many = Vec::new();
@@ -291,5 +327,6 @@ pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize>
         }
         wait.take(fd.revents);
     }
-    Ok(count)
+    let buffered = on.iter().zip(&*fds).filter(|(wait, fd)| wait.buffered && fd.revents == 0).count();
+    Ok(count + buffered)
 }

@@ -88,7 +88,7 @@ impl PipeReader {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
-    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+    pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
