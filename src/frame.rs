@@ -194,3 +194,32 @@ impl Pack {
         Some(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_is_whole_messages_and_nothing_else() {
+        assert!(is_pack(&[0; 4]) && is_pack(&[0; 8]) && is_pack(b"\x01\0\0\0x") && is_pack(b"\0\0\0\0\x01\0\0\0x"));
+        for bytes in
+            [&b""[..], &[0], &[0; 3], &[0; 5], &[0xff; 4], &[0xff; 12], b"\x01\0\0\0", b"\x01\0\0\0xy", b"\x02\0\0\0x"]
+        {
+            assert!(!is_pack(bytes), "{bytes:?}");
+        }
+        assert_eq!(split(b"\x01\0\0\0xyz"), Some((&b"x"[..], &b"yz"[..])));
+        assert_eq!(split(b"\x01\0\0\0"), None);
+    }
+
+    #[test]
+    fn the_head_of_a_stream_says_what_was_put_into_it() {
+        for len in [0, 1, u32::MAX as usize - 1, u32::MAX as usize, u32::MAX as usize + 1, usize::MAX] {
+            let (head, count) = stream_head(len);
+            assert_eq!(count, if len < u32::MAX as usize { HEAD } else { LONGEST_HEAD });
+            assert_eq!(measure(&head[..count]), Some((count, len as u64)));
+            for part in 0..count {
+                assert_eq!(measure(&head[..part]), None, "{part} bytes of the head of {len}");
+            }
+        }
+    }
+}

@@ -38,6 +38,8 @@
 //! | pass a stream of bytes one way | [`pipe()`]: [`PipeReader`] is `Read`, [`PipeWriter`] is `Write` |
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
+//! | pass very many small messages | [`DatagramSocket::packed`], both ways; [`PipeWriter::messages`], one way, of any length |
+//! | write and read in small pieces, or lines | [`PipeWriter::buffered`], [`PipeReader::buffered`] |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |

@@ -19,6 +19,7 @@ mod deadlines;
 mod descriptors;
 mod inventory;
 mod kernel;
+mod messages;
 mod pipes;
 mod processes;
 mod signals;
@@ -34,6 +35,7 @@ pub use descriptors::{
 };
 pub use inventory::await_orphans;
 pub use kernel::{RWF_NOSIGNAL, RWF_NOWAIT, refuse_flags};
+pub use messages::{assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
 pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
 pub use signals::{
