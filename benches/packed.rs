@@ -78,7 +78,7 @@ fn unix_datagrams(size: usize) -> OneWay<impl FnMut()> {
     let (to, from) = UnixDatagram::pair().expect("a pair");
     let message = vec![7; size];
     let peer = Peer::start(1, from, move |from, count| {
-        (0..count).for_each(|_| drop(from.send(&message).expect("the receiver is there")));
+        (0..count).for_each(|_| assert_eq!(from.send(&message).expect("the receiver is there"), message.len()));
     });
     let mut buf = vec![0; size];
     let receive = move || {

@@ -61,6 +61,8 @@ fn unpack(mut pack: &[u8]) -> Vec<Vec<u8>> {
     messages
 }
 
+type Receive = fn(&mut PackedSocket) -> ipc::Result<Option<&[u8]>>;
+
 #[track_caller]
 fn assert_reset(result: ipc::Result<Option<&[u8]>>) {
     assert!(matches!(result, Err(Error::Reset)), "{result:?}");
@@ -107,8 +109,7 @@ fn what_a_peer_sent_before_it_left_arrives_first() {
 }
 
 fn what_was_not_flushed_is_told_of_as_lost() {
-    let receive: [fn(&mut PackedSocket) -> ipc::Result<Option<&[u8]>>; 3] =
-        [PackedSocket::recv, PackedSocket::try_recv, |socket| socket.recv_timeout(LONG)];
+    let receive: [Receive; 3] = [PackedSocket::recv, PackedSocket::try_recv, |socket| socket.recv_timeout(LONG)];
     for receive in receive {
         let (mut socket, peer) = half_packed();
         peer.send(&pack(b"one")).unwrap();
@@ -329,7 +330,7 @@ fn unpack_all(mut bytes: &[u8]) -> bool {
 }
 
 fn a_receiver_takes_what_arrives_while_the_queue_is_full() {
-    let receive: [fn(&mut PackedSocket) -> ipc::Result<Option<&[u8]>>; 3] =
+    let receive: [Receive; 3] =
         [PackedSocket::recv, |socket| socket.recv_timeout(LONG), |socket| socket.recv_timeout(Duration::MAX)];
     for receive in receive {
         let pair = datagram_pair().unwrap();

@@ -96,6 +96,7 @@ impl BufferedWriter {
     /// [`Error::Closed`]: crate::Error::Closed
     /// [`Error::WouldBlock`]: crate::Error::WouldBlock
     /// [`Error::NotGiven`]: crate::Error::NotGiven
+    #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_writer(self) -> Result<PipeWriter, FlushError<Self>> {
         self.0.into_inner().map_err(|refused| {
             let (error, unflushed) = refused.into_parts();

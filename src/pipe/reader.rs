@@ -11,8 +11,8 @@ use crate::wait::Patience;
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
 /// [`Read`] blocks until there is something to read, and is `Ok(0)` at the end of the stream: when the last writer,
-/// in whatever process, is closed. It is implemented for `&PipeReader` too. For lines, put a buffer
-/// in front of it with [`buffered`](Self::buffered).
+/// in whatever process, is closed. It is implemented for `&PipeReader` too. For lines, put a buffer in front of it with
+/// [`buffered`](Self::buffered).
 ///
 /// Several may hold a reader of one pipe; every byte goes to one of them.
 ///

@@ -227,6 +227,7 @@ impl MessageWriter {
     /// # Errors
     ///
     /// As [`flush`](Self::flush). The error gives the `MessageWriter` back, and `?` turns it into [`Error`].
+    #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_writer(mut self) -> Result<PipeWriter, FlushError<Self>> {
         match self.flush() {
             Ok(()) => Ok(self.writer.take()),

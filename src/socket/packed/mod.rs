@@ -40,7 +40,7 @@ impl DatagramSocket {
     ///     socket.send(b"sum me up")?; // a few system calls for all of them
     /// }
     /// for _ in 0..1000 {
-    ///     assert_eq!(socket.recv()?, Some(&864_u32.to_le_bytes()[..]));
+    ///     assert_eq!(socket.recv()?, Some(&844_u32.to_le_bytes()[..]));
     /// }
     /// socket.close()?;
     /// assert!(child.wait()?.success());
@@ -128,6 +128,7 @@ impl PackedSocket {
     /// - [`Error::Unread`]: messages have arrived in the buffer that were not received. Receive them first, for as long as
     ///   [`has_message`](Self::has_message) says that there are any.
     /// - Else as [`flush`](Self::flush).
+    #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_socket(mut self) -> Result<DatagramSocket, FlushError<Self>> {
         let flushed = if self.has_message() { Err(Error::Unread) } else { self.flush() };
         match flushed {
