@@ -89,7 +89,8 @@ fn a_full_pipe_takes_messages_whole_or_not_at_all() {
 
 fn a_message_that_has_begun_goes_on_at_the_next_call() {
     let short = Duration::from_millis(2);
-    let sends: [fn(&mut MessageWriter, &[u8]) -> ipc::Result<()>; 3] = [
+    type Send = fn(&mut MessageWriter, &[u8]) -> ipc::Result<()>;
+    let sends: [Send; 3] = [
         MessageWriter::try_send,
         |writer, message| writer.send_timeout(message, Duration::ZERO),
         |writer, message| writer.send_timeout(message, Duration::from_millis(2)),
