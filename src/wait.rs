@@ -197,7 +197,9 @@ bitflags::bitflags! {
 
 /// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
 ///
-/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library.
+/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library. What has a buffer
+/// in front of its descriptor makes one itself, which knows of the buffer:
+/// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
 pub struct Wait<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
