@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{FileType, OFlags};
@@ -100,6 +101,30 @@ impl fmt::Debug for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.fd.as_raw_fd();
         if ledger::is_severed(number) { write!(f, "{number} (not given)") } else { write!(f, "{number}") }
+    }
+}
+
+/// An end inside a value that does something when it is dropped, and can give the end back.
+pub(crate) struct Held<T>(Option<T>);
+
+impl<T> Held<T> {
+    pub(crate) fn new(end: T) -> Self {
+        Self(Some(end))
+    }
+
+    /// Takes the end out, for good: nothing may be done with it through this value any more.
+    pub(crate) fn take(&mut self) -> T {
+        self.0.take().expect(HELD)
+    }
+}
+
+const HELD: &str = "the end is taken out last of all";
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect(HELD)
     }
 }
 

@@ -80,6 +80,20 @@ impl Patience {
         matches!(self, Patience::Until(deadline) if deadline <= now)
     }
 
+    /// What a destructor has: a second, so that a peer which is slow gets what was sent to it, and one that never reads
+    /// holds nobody up for ever; and no time at all while a panic unwinds.
+    pub(crate) fn linger() -> Self {
+        if std::thread::panicking() { Patience::None } else { Self::timeout(Duration::from_secs(1)) }
+    }
+
+    /// Sleeps until the end is ready for one of several events, where no single system call would: as that would.
+    pub(crate) fn sleep(self, end: &End, events: i16) -> Result<()> {
+        match self {
+            Patience::Blocking if !is_nonblocking(end)? => Patience::Endless.wait(end, events),
+            patience => patience.wait(end, events),
+        }
+    }
+
     /// Sleeps until the end is ready, or a signal came.
     fn wait(self, end: &End, events: i16) -> Result<()> {
         let left = match self {
@@ -100,6 +114,11 @@ impl Patience {
             Err(errno) => Err(end.error("poll", errno)),
         }
     }
+}
+
+fn is_nonblocking(end: &End) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end.error("fcntl", errno))?;
+    Ok(flags.contains(OFlags::NONBLOCK))
 }
 
 /// Whether the end is in that state now.
@@ -200,11 +219,6 @@ impl Look<'_> {
     }
 }
 
-fn is_nonblocking(end: &End) -> Result<bool> {
-    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end.error("fcntl", errno))?;
-    Ok(flags.contains(OFlags::NONBLOCK))
-}
-
 bitflags::bitflags! {
     /// What [`wait_any`] found about one of those that it waited for.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -222,24 +236,38 @@ bitflags::bitflags! {
 
 /// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
 ///
-/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library.
+/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library. What has a buffer
+/// in front of its descriptor makes one itself, which knows of the buffer:
+/// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
 pub struct Wait<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
+    /// Ready, whatever the descriptor says: what is waited for has arrived in a buffer.
+    buffered: bool,
     ready: Ready,
 }
 
 impl<'a> Wait<'a> {
     /// For something to read, or the end; of a [`Child`](crate::Child), for its exit.
     pub fn readable(on: &'a impl AsFd) -> Self {
-        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, ready: Ready::empty() }
+        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, buffered: false, ready: Ready::empty() }
     }
 
     /// For room to write, or for nobody to be left to read.
     ///
     /// A socket counts as having room when three quarters of its buffer are free; a `try_` call may find some before.
     pub fn writable(on: &'a impl AsFd) -> Self {
-        Self { fd: on.as_fd(), events: POLLOUT, ready: Ready::empty() }
+        Self { fd: on.as_fd(), events: POLLOUT, buffered: false, ready: Ready::empty() }
+    }
+
+    /// Or for room to write.
+    pub(crate) fn or_writable(self) -> Self {
+        Self { events: self.events | POLLOUT, ..self }
+    }
+
+    /// With a buffer in front of the descriptor, and something in it or not.
+    pub(crate) fn buffered(self, buffered: bool) -> Self {
+        Self { buffered, ..self }
     }
 
     /// What the last [`wait_any`] found: nothing, if the time was up.
@@ -250,7 +278,8 @@ impl<'a> Wait<'a> {
     fn take(&mut self, revents: i16) {
         let gone = revents & (POLLHUP | POLLERR) != 0;
         self.ready = Ready::empty();
-        self.ready.set(Ready::READ, self.events & POLLIN != 0 && (gone || revents & (POLLIN | POLLRDHUP) != 0));
+        let readable = self.buffered || gone || revents & (POLLIN | POLLRDHUP) != 0;
+        self.ready.set(Ready::READ, self.events & POLLIN != 0 && readable);
         self.ready.set(Ready::WRITE, self.events & POLLOUT != 0 && (gone || revents & POLLOUT != 0));
         self.ready.set(Ready::HANGUP, revents & (POLLHUP | POLLRDHUP) != 0);
         self.ready.set(Ready::ERROR, revents & POLLERR != 0);
@@ -309,6 +338,8 @@ pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize>
     if on.is_empty() && timeout.is_none() {
         return Err(Error::system("poll", Errno::INVAL));
     }
+    // What is in a buffer is there already.
+    let timeout = if on.iter().any(|wait| wait.buffered) { Some(Duration::ZERO) } else { timeout };
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut few = [pollfd { fd: -1, events: 0, revents: 0 }; FEW];
     let mut many = Vec::new();
@@ -339,5 +370,6 @@ pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize>
         }
         wait.take(fd.revents);
     }
-    Ok(count)
+    let buffered = on.iter().zip(&*fds).filter(|(wait, fd)| wait.buffered && fd.revents == 0).count();
+    Ok(count + buffered)
 }

@@ -119,7 +119,7 @@ pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
 pub struct DatagramSocket {
     pub(super) end: End,
     spin: Spin,
-    loss: Loss,
+    pub(super) loss: Loss,
     /// Whether to name senders.
     pub(super) credentials: AtomicBool,
 }
@@ -318,6 +318,20 @@ impl DatagramSocket {
             let message = [&*buf, &spill.as_mut_slice()[..over]].concat();
             spill.trim(over);
             Err(Error::BufferTooSmall { message })
+        })
+    }
+
+    /// Receives a message of whatever length into a buffer that becomes longer where it has to.
+    pub(super) fn receive_growing(&self, buf: &mut Vec<u8>, patience: Patience) -> Result<Option<usize>> {
+        with_spill(|spill| {
+            let arrived =
+                self.arrive(patience, |fd, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait))?;
+            let over = arrived.map_or(0, |len| len.saturating_sub(buf.len()));
+            if over > 0 {
+                buf.extend_from_slice(&spill.as_mut_slice()[..over]);
+                spill.trim(over);
+            }
+            Ok(arrived)
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod ancillary;
 mod datagram;
+mod packed;
 mod stream;
 
 use std::cell::Cell;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub use ancillary::{Received, SendError};
 pub use datagram::{DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
-
+pub use packed::PackedSocket;
 pub use stream::{StreamPair, StreamSocket, stream_pair};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -59,11 +60,16 @@ fn with_spill<T>(call: impl FnOnce(&mut Spill) -> Result<T>) -> Result<T> {
 struct Loss(Arc<AtomicBool>);
 
 impl Loss {
+    /// Messages of ours were lost: a receiver is to be told.
+    fn note(&self) {
+        self.0.store(true, Relaxed);
+    }
+
     /// Sends. A sender that is told of the loss tries again, and is told that the peer is gone.
     fn sending<T>(&self, mut send: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
             match send() {
-                Err(Error::Reset) => self.0.store(true, Relaxed),
+                Err(Error::Reset) => self.note(),
                 sent => return sent,
             }
         }
@@ -73,7 +79,7 @@ impl Loss {
     fn receiving<T>(&self, is_end: impl Fn(&T) -> bool, mut receive: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
             match receive() {
-                Err(Error::Reset) => self.0.store(true, Relaxed),
+                Err(Error::Reset) => self.note(),
                 Ok(end) if is_end(&end) && self.0.swap(false, Relaxed) => return Err(Error::Reset),
                 received => return received,
             }

@@ -19,6 +19,7 @@ mod deadlines;
 mod descriptors;
 mod inventory;
 mod kernel;
+mod messages;
 mod pipes;
 mod places;
 mod processes;
@@ -35,6 +36,7 @@ pub use descriptors::{
 };
 pub use inventory::await_orphans;
 pub use kernel::{Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, refuse_calls, refuse_flags};
+pub use messages::{assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
 pub use places::{
     ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,
