@@ -49,10 +49,10 @@ pub use signals::{
 pub use trial::judge;
 
 /// How long a test may take unless it says otherwise.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a helper waits for what is about to happen, before it calls that a failure.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// What a test returns.
 pub trait Verdict {
