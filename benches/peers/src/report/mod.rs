@@ -114,13 +114,13 @@ pub fn write(run: &Run, source: &str, folder: &Path) -> io::Result<()> {
         }
         text.push('\n');
     }
+    for fragment in fragments(&pictures)? {
+        let _ = writeln!(text, "{}\n", fs::read_to_string(fragment)?.trim_end());
+    }
     text.push_str("## How each is used\n\n");
     for (name, note) in &run.notes {
         let version = run.versions.get(name).map(|version| format!(" {version}")).unwrap_or_default();
         let _ = writeln!(text, "- **{name}{version}**: {note}");
-    }
-    for fragment in fragments(&pictures)? {
-        let _ = write!(text, "\n{}", fs::read_to_string(fragment)?);
     }
     fs::write(folder.join("benchmarks.md"), text)
 }
@@ -134,7 +134,8 @@ fn in_rows<'run>(works: &[Vec<&'run Group>]) -> Vec<&'run Group> {
     (0..most).flat_map(row).chain(last.into_iter().flatten().copied()).collect()
 }
 
-/// Sections that were written elsewhere, from measurements of their own: `benchmarks/*.md`, with links as from the document.
+/// Sections that were written elsewhere, from measurements of their own: `benchmarks/*.md`, in the order of their names. Each
+/// begins with its heading, `## …`, and has its links as they are to be in the document.
 fn fragments(folder: &Path) -> io::Result<Vec<std::path::PathBuf>> {
     let files = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
     let mut files: Vec<_> = files.into_iter().filter(|file| file.extension().is_some_and(|it| it == "md")).collect();
