@@ -7,8 +7,6 @@
 //! measures for some ten minutes, keeps every sample in `results/YYYY-MM-DD.json`, and writes `docs/benchmarks.md` with its
 //! pictures. Nothing else should run meanwhile. `--help` tells the options.
 
-#![warn(missing_debug_implementations)]
-
 mod channel;
 mod machine;
 mod options;
@@ -32,8 +30,8 @@ use options::Options;
 use results::Run;
 use turns::Turns;
 
-/// After that, no more rounds are repeated.
-const TIME: Duration = Duration::from_secs(10 * 60);
+/// After that, it does not wait for the cores to be near any more, so that the run comes to its end.
+const WAITS: Duration = Duration::from_secs(8 * 60);
 
 fn main() -> ExitCode {
     let done = match Options::from_args(std::env::args().skip(1)) {
@@ -57,7 +55,7 @@ fn go(options: &Options) -> io::Result<()> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = package.join("../../docs");
     if let Some(file) = &options.render {
-        let run = Run::load(file)?;
+        let run = Run::load(file).map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?;
         return match &options.out {
             None if !run.is_record() => Err(io::Error::other("that is no whole run: say where to write with --out")),
             out => render(&run, file, out.as_deref().unwrap_or(&docs)),
@@ -83,7 +81,7 @@ fn measure(options: &Options) -> io::Result<Run> {
     machine::find_cores()?;
     machine::pin(Core::Here)?;
     watchdog::install()?;
-    let mut turns = Turns::start(options.quick, TIME)?;
+    let mut turns = Turns::start(options.quick, WAITS)?;
     for (name, run) in work::ALL {
         if options.only.as_ref().is_none_or(|only| only.iter().any(|wanted| wanted == name)) {
             run(&mut turns)?;

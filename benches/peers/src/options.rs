@@ -10,7 +10,7 @@ ipc beside the bare system calls, the standard library and other crates.
     cargo run --release --manifest-path benches/peers/Cargo.toml -- [OPTIONS]
 
 Without options: measures all of it, for some ten minutes, keeps the results in benches/peers/results and
-writes docs/benchmarks.md and its pictures.
+writes docs/benchmarks.md and its pictures. A second run on one day replaces the first.
 
     --quick           a look whether it works, in seconds; the figures mean nothing
     --only A,B        only that work: streams, messages, round-trips, calls, making, forking, starting

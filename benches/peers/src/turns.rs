@@ -1,6 +1,7 @@
 //! Contenders that take turns, round by round, in one run.
 
 use std::io::{self, IsTerminal, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::probe::{Class, Probe};
@@ -63,44 +64,48 @@ pub const FINE: Pace = Pace { pass: Duration::from_millis(40), rounds: 21 };
 /// A hang, whatever the machine is busy with.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// So many times as many rounds there are at most, where the cores are not near, or move.
-const PATIENCE: usize = 3;
+/// So many times as many rounds there are at most, where the cores move.
+const AT_MOST: usize = 3;
+
+/// How long a group waits in all for the cores to be near, when it has its rounds with the cores far.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The run: everything is measured through this.
 pub struct Turns {
     probe: Probe,
     quick: bool,
-    /// No rounds are repeated after it.
+    /// Nobody waits for the cores after it.
     deadline: Instant,
     pub groups: Vec<Group>,
 }
 
 impl Turns {
-    pub fn start(quick: bool, time: Duration) -> io::Result<Self> {
-        Ok(Self { probe: Probe::start()?, quick, deadline: Instant::now() + time, groups: Vec::new() })
+    pub fn start(quick: bool, waits: Duration) -> io::Result<Self> {
+        Ok(Self { probe: Probe::start()?, quick, deadline: Instant::now() + waits, groups: Vec::new() })
     }
 
     pub fn is_quick(&self) -> bool {
         self.quick
     }
 
-    /// Lets the contenders take turns until each has its rounds with the cores near, or patience is at its end.
+    /// Lets the contenders take turns until each has its rounds with the cores near, or at least with the cores far.
     pub fn take(&mut self, work: &str, case: &str, bytes: u64, pace: Pace, entries: Vec<Entry>) -> io::Result<()> {
         let pace = if self.quick { Pace { pass: Duration::from_millis(2), rounds: 2 } } else { pace };
         let title = format!("{work}, {case}");
         let mut racers: Vec<Racer> = entries.into_iter().map(|entry| Racer::ready(entry, &title, pace.pass)).collect();
-        let most = if self.quick { pace.rounds } else { pace.rounds * PATIENCE };
+        let mut patience = if self.quick { Duration::ZERO } else { PATIENCE };
         let mut before = self.probe()?;
-        for round in 0..most {
-            if round >= pace.rounds && Instant::now() > self.deadline {
-                break;
-            }
+        for round in 0..pace.rounds * AT_MOST {
             let mut all_done = true;
             for turn in 0..racers.len() {
                 // Another one is the first in each round.
                 let place = (round + turn) % racers.len();
                 let racer = &mut racers[place];
-                if racer.series.count(Class::Near) >= pace.rounds {
+                let is_done = |class| racer.series.count(class) >= pace.rounds;
+                if !is_done(Class::Near) && is_done(Class::Far) && Class::of(before) == Class::Far {
+                    before = self.wait_for_near(&title, &mut patience)?;
+                }
+                if is_done(Class::Near) || is_done(Class::of(before)) {
                     continue;
                 }
                 progress(&format!("{title}: round {}, {}", round + 1, racer.series.name));
@@ -121,6 +126,20 @@ impl Turns {
         print!("{}", tables::in_short(&group));
         self.groups.push(group);
         Ok(())
+    }
+
+    /// The last probe: near, unless patience is at its end.
+    fn wait_for_near(&self, title: &str, patience: &mut Duration) -> io::Result<f64> {
+        const PAUSE: Duration = Duration::from_millis(250);
+        progress(&format!("{title}: waiting for the cores to be near"));
+        loop {
+            let probe = self.probe()?;
+            if Class::of(probe) == Class::Near || patience.is_zero() || Instant::now() > self.deadline {
+                return Ok(probe);
+            }
+            thread::sleep(PAUSE);
+            *patience = patience.saturating_sub(PAUSE);
+        }
     }
 
     fn probe(&self) -> io::Result<f64> {

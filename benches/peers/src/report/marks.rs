@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::scale::three_digits;
+use super::scale::{short, three_digits};
 use crate::probe::Class;
 use crate::results::Run;
 use crate::work::{calls, messages, round_trips, streams};
@@ -39,7 +39,7 @@ pub fn table(run: &Run) -> String {
             Wanted::AtLeast(limit) => ('≥', limit),
             Wanted::AtMost(limit) => ('≤', limit),
         };
-        let _ = write!(text, "| {} | {sign} {}{} |", mark.what, three_digits(limit), mark.unit);
+        let _ = write!(text, "| {} | {sign} {}{} |", mark.what, short(limit), mark.unit);
         let _ = match &mark.measured {
             Err(reason) => writeln!(text, " – | – | {reason} |"),
             Ok(Measured { value, class, rounds }) => {

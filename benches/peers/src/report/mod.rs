@@ -110,28 +110,32 @@ pub fn write(run: &Run, source: &str, folder: &Path) -> io::Result<()> {
         let _ = write!(text, "## {}\n\n{}\n\n![{}](benchmarks/{file})\n", section.title, section.text, section.title);
         for groups in groups {
             let unit = scale::Scale::of(&groups[0].work).unit;
-            let _ = write!(text, "\n{}, {unit}:\n\n{}\n", capital(&groups[0].work), tables::in_columns(&groups));
+            let _ = write!(text, "\n{}, {unit}:\n\n{}", capital(&groups[0].work), tables::in_columns(&groups));
         }
+        text.push('\n');
+    }
+    for fragment in fragments(&pictures)? {
+        let _ = writeln!(text, "{}\n", fs::read_to_string(fragment)?.trim_end());
     }
     text.push_str("## How each is used\n\n");
     for (name, note) in &run.notes {
         let version = run.versions.get(name).map(|version| format!(" {version}")).unwrap_or_default();
         let _ = writeln!(text, "- **{name}{version}**: {note}");
     }
-    for fragment in fragments(&pictures)? {
-        let _ = write!(text, "\n{}", fs::read_to_string(fragment)?);
-    }
     fs::write(folder.join("benchmarks.md"), text)
 }
 
-/// The panels of a picture. Where two kinds of work have the same cases, they stand beside one another.
+/// The panels of a picture. Where two kinds of work have the same cases, they stand beside one another; what is left comes
+/// last.
 fn in_rows<'run>(works: &[Vec<&'run Group>]) -> Vec<&'run Group> {
     let most = works.iter().map(Vec::len).max().unwrap_or(0);
-    let column = |place| works.iter().filter_map(move |groups| groups.get(place).copied());
-    (0..most).flat_map(column).collect()
+    let (beside, last): (Vec<_>, Vec<_>) = works.iter().partition(|groups| groups.len() == most);
+    let row = |place: usize| beside.iter().map(move |groups| groups[place]);
+    (0..most).flat_map(row).chain(last.into_iter().flatten().copied()).collect()
 }
 
-/// Sections that were written elsewhere, from measurements of their own: `benchmarks/*.md`, with links as from the document.
+/// Sections that were written elsewhere, from measurements of their own: `benchmarks/*.md`, in the order of their names. Each
+/// begins with its heading, `## …`, and has its links as they are to be in the document.
 fn fragments(folder: &Path) -> io::Result<Vec<std::path::PathBuf>> {
     let files = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
     let mut files: Vec<_> = files.into_iter().filter(|file| file.extension().is_some_and(|it| it == "md")).collect();
@@ -172,7 +176,7 @@ the machine does meets all of them. A figure is a median, and the quartiles in b
 line goes to the other core and back in about 110 ns here (near); where they do not, in about 480 ns (far), and everything \
 that passes between them is slower by more than most contenders differ. So that round trip is probed before and after each \
 measurement; a measurement during which it changed is thrown away and made again, and only those of one class are \
-compared: near ones, unless a column says far.
+compared: near ones, for which the run waits a while, unless a column says far.
 
 **What counts are the ratios** between the figures of one table. Another machine, or this one on another day, has other \
 figures.

@@ -7,7 +7,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::scale::{Scale, three_digits};
+use super::scale::{Scale, short, three_digits};
 use crate::results::Group;
 
 type Area<'svg> = DrawingArea<SVGBackend<'svg>, Shift>;
@@ -20,6 +20,7 @@ const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const FAINT: RGBColor = RGBColor(0x66, 0x66, 0x66);
 
 const WIDTH: i32 = 960;
+/// At most.
 const COLUMNS: usize = 2;
 /// Above the panels, with the title and what the colours mean.
 const HEAD: i32 = 62;
@@ -29,12 +30,11 @@ const ROW: i32 = 19;
 const ABOVE: i32 = 30;
 const BELOW: i32 = 30;
 /// Beside the bars: the names, and the figures.
-const NAMES: i32 = 190;
+const NAMES: i32 = 200;
 const FIGURES: i32 = 58;
 
 struct Panel<'run> {
     title: String,
-    unit: &'static str,
     bars: Vec<Bar<'run>>,
 }
 
@@ -69,7 +69,7 @@ fn draw_all(root: &Area<'_>, rows: &[&[Panel<'_>]], title: &str, log: bool) -> D
     text(root, &format!("thin lines: quartiles{scale}"), (WIDTH - 12, 46), 12, &FAINT, HPos::Right, false)?;
     let mut top = HEAD;
     for row in rows {
-        let width = WIDTH / COLUMNS as i32;
+        let width = WIDTH / rows[0].len() as i32;
         for (column, panel) in (0..).zip(*row) {
             panel.draw(root, (column * width, top), width, log)?;
         }
@@ -100,7 +100,7 @@ impl<'run> Panel<'run> {
         }
         let work = if one_work { String::new() } else { format!("{}, ", group.work) };
         let title = format!("{work}{} ({}, {better} is better)", group.case, scale.unit);
-        Self { title, unit: scale.unit, bars }
+        Self { title, bars }
     }
 
     fn draw(&self, root: &Area<'_>, (left, top): (i32, i32), width: i32, log: bool) -> Drawn {
@@ -112,7 +112,6 @@ impl<'run> Panel<'run> {
             root.draw(&PathElement::new([(x, first), (x, last + 3)], GRID))?;
             text(root, &short(tick), (x, last + 12), 11, &FAINT, HPos::Center, false)?;
         }
-        text(root, self.unit, (axis.right + 14, last + 12), 11, &FAINT, HPos::Left, false)?;
         for (row, bar) in (0..).zip(&self.bars) {
             let middle = first + ROW * row + ROW / 2;
             let (colour, ours) = (colour(bar.name), super::is_ours(bar.name));
@@ -166,19 +165,15 @@ impl Axis {
             let steps: &[f64] = if self.high / self.low < 100.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
             let decades = (0..).map(|power| self.low * 10_f64.powi(power));
             let ticks = decades.flat_map(|decade| steps.iter().map(move |step| decade * step));
-            return ticks.take_while(|tick| *tick <= self.high).collect();
+            let ticks: Vec<f64> = ticks.take_while(|tick| *tick <= self.high).collect();
+            // No more than there is room for.
+            return ticks.iter().copied().step_by(1 + ticks.len() / 7).collect();
         }
         let step = 10_f64.powf((self.high / 2.0).log10().floor());
         let step = [1.0, 2.0, 5.0].map(|times| step * times).into_iter().find(|step| self.high / step <= 5.0);
         let step = step.unwrap_or(self.high);
         (0..).map(|number| step * f64::from(number)).take_while(|tick| *tick <= self.high).collect()
     }
-}
-
-/// A number under a grid line.
-fn short(tick: f64) -> String {
-    let digits = format!("{tick:.3}");
-    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A line of text that is centred upon that height.

@@ -41,3 +41,9 @@ pub fn three_digits(value: f64) -> String {
     let decimals = (2.0 - whole).max(0.0) as usize;
     format!("{value:.decimals$}")
 }
+
+/// The same without zeros that say nothing, for round numbers.
+pub fn short(value: f64) -> String {
+    let digits = three_digits(value);
+    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.').to_owned() } else { digits }
+}

@@ -14,8 +14,9 @@ use super::{Made, other};
 
 pub const NOTE: &str = "Publish and subscribe on slices of bytes, with one publisher and one subscriber, no overflow, and a publisher \
                         that retries until there is room, so that nothing is lost; queues of 256 samples, of 16 for 64 KiB. The \
-                        payload is written into a loaned sample, and the subscriber polls, as its own benchmark does. It can read \
-                        in place; here, as for all, the bytes are copied out, which whoever reads in place saves.";
+                        payload is written into a loaned sample, and the subscriber polls, as its own benchmark does; waiting \
+                        with its events is not measured. The copy that is made here, as of all shared memory, is saved by \
+                        whoever reads in place.";
 
 type Service = ipc::Service;
 
