@@ -213,9 +213,10 @@ mod tests {
 
     #[test]
     fn the_head_of_a_stream_says_what_was_put_into_it() {
-        for len in [0, 1, u32::MAX as usize - 1, u32::MAX as usize, u32::MAX as usize + 1, usize::MAX] {
+        let most = u32::MAX as usize;
+        for len in [0, 1, most - 1, most, most.saturating_add(1), usize::MAX] {
             let (head, count) = stream_head(len);
-            assert_eq!(count, if len < u32::MAX as usize { HEAD } else { LONGEST_HEAD });
+            assert_eq!(count, if len < most { HEAD } else { LONGEST_HEAD });
             assert_eq!(measure(&head[..count]), Some((count, len as u64)));
             for part in 0..count {
                 assert_eq!(measure(&head[..part]), None, "{part} bytes of the head of {len}");

