@@ -68,6 +68,9 @@ compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see d
 
 mod end;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod pipe;
 mod process;
