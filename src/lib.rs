@@ -72,6 +72,9 @@ mod copy;
 mod end;
 mod error;
 mod frame;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod pipe;
 mod process;

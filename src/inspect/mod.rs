@@ -4,6 +4,12 @@ mod diag;
 mod draw;
 mod map;
 mod processes;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    pub(crate) use super::diag::{messages, parse_socket, refused};
+    pub(crate) use super::draw::quoted;
+    pub(crate) use super::processes::{Stat, printable};
+}
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};

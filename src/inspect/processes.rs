@@ -153,7 +153,7 @@ impl Stat {
 }
 
 /// A name as it may go to a terminal, which would obey what is no letter.
-pub(super) fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

@@ -24,6 +24,7 @@ mod pipes;
 mod places;
 mod processes;
 mod signals;
+mod traced;
 mod trial;
 
 use std::fmt::Debug;
@@ -46,6 +47,7 @@ pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };
+pub use traced::{Left, Open, open_when_leaving};
 pub use trial::judge;
 
 /// How long a test may take unless it says otherwise.
