@@ -13,7 +13,7 @@
 //! ```
 
 // No binary uses all of this.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 mod deadlines;
 mod descriptors;
@@ -23,6 +23,7 @@ mod pipes;
 mod places;
 mod processes;
 mod signals;
+mod strace;
 mod trial;
 
 use std::fmt::Debug;
@@ -44,6 +45,8 @@ pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };
+pub(crate) use strace::traced;
+pub use strace::{Later, Traced, measured, run_traced};
 pub use trial::judge;
 
 /// How long a test may take unless it says otherwise.
