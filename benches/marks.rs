@@ -40,11 +40,6 @@ fn take_turns(contenders: &mut [Contender<'_>], count: u64, rounds: usize) -> Ve
     times.into_iter().map(median).collect()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// Nanoseconds that a cache line takes to the other core and back.
 fn probe() -> f64 {
     // A page that both processes see.
