@@ -13,7 +13,7 @@
 //! ```
 
 // No binary uses all of this.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 mod deadlines;
 mod descriptors;
@@ -24,6 +24,7 @@ mod pipes;
 mod places;
 mod processes;
 mod signals;
+mod strace;
 mod traced;
 mod trial;
 
@@ -47,6 +48,8 @@ pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };
+pub(crate) use strace::traced;
+pub use strace::{Later, Traced, measured, run_traced};
 pub use traced::{Left, Open, open_when_leaving};
 pub use trial::judge;
 
