@@ -107,7 +107,7 @@ impl Map {
     ///
     /// [`Error::System`]: `/proc` is not mounted.
     pub fn here() -> Result<Self> {
-        Self::of(processes::me()?)
+        Self::rooted_at(None)
     }
 
     /// The tree of that process and all that descend from it; else as [`here`](Self::here).
@@ -116,8 +116,12 @@ impl Map {
     ///
     /// [`Error::System`]: `/proc` is not mounted; with `ESRCH`: there is no such process.
     pub fn of(root: u32) -> Result<Self> {
-        processes::me()?; // an error where /proc is not mounted
-        let pids = processes::pids()?;
+        Self::rooted_at(Some(root))
+    }
+
+    fn rooted_at(root: Option<u32>) -> Result<Self> {
+        let (me, pids) = processes::pids()?;
+        let root = root.unwrap_or(me);
         let all: HashMap<u32, Process> = pids
             .into_iter()
             .filter_map(|pid| {

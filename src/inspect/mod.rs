@@ -148,8 +148,7 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
         }
         None => None,
     };
-    let me = processes::me()?;
-    let mut pids = processes::pids()?;
+    let (me, mut pids) = processes::pids()?;
     pids.sort_unstable();
     for pid in pids {
         let held = match processes::channels(pid) {

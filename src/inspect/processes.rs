@@ -65,20 +65,16 @@ pub(super) enum Seen {
     Gone,
 }
 
-/// The number of this process, as /proc has it: its pid namespace need not be that of the process.
-pub(super) fn me() -> Result<u32> {
-    // Where /proc is not mounted there may still be a directory, which is empty.
-    let me = fs::read_link("/proc/self").map_err(|source| Error::System { call: "readlink", source })?;
-    let number = me.to_str().and_then(|number| number.parse().ok());
-    number.ok_or_else(|| Error::system("readlink", Errno::PROTO))
-}
-
-/// The processes that /proc shows.
-pub(super) fn pids() -> Result<Vec<u32>> {
-    me()?;
+/// This process, and all that /proc shows, by the numbers that they have there.
+///
+/// Where it is not mounted there is an empty directory, which would say that nobody holds anything.
+pub(super) fn pids() -> Result<(u32, Vec<u32>)> {
+    let link = rustix::fs::readlink(c"/proc/self", Vec::new()).map_err(|errno| Error::system("readlink", errno))?;
+    let me = link.to_str().ok().and_then(|number| number.parse().ok());
+    let me = me.ok_or_else(|| Error::system("readlink", Errno::NOENT))?;
     let entries = fs::read_dir("/proc").map_err(|source| Error::System { call: "open", source })?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(pids.collect())
+    Ok((me, pids.collect()))
 }
 
 /// The channels that a process has open.
@@ -164,7 +160,8 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let me = std::process::id();
-        assert!(pids().unwrap().contains(&me));
+        let (here, pids) = pids().unwrap();
+        assert!(here == me && pids.contains(&me));
         let (reader, writer) = std::io::pipe().unwrap();
         let channel = Channel::of(&rustix::fs::fstat(&reader).unwrap()).unwrap();
         let Seen::Channels(channels) = channels(me) else { panic!("this process may look at itself") };
@@ -173,7 +170,7 @@ mod tests {
         assert!(sides.iter().any(|held| held.reads && !held.writes));
         assert!(sides.iter().any(|held| held.writes && !held.reads));
         assert!(name_and_parent(me).is_some());
-        assert_eq!(super::me().unwrap(), me);
+        assert_eq!(pids().unwrap().0, me);
         drop(writer);
     }
 

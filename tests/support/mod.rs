@@ -23,6 +23,7 @@ mod messages;
 mod pipes;
 mod places;
 mod processes;
+mod programs;
 mod signals;
 mod strace;
 mod traced;
@@ -45,11 +46,12 @@ pub use places::{
     tcp_pair,
 };
 pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
+pub use programs::{Folder, example};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };
 pub(crate) use strace::traced;
-pub use strace::{Later, Traced, measured, run_traced};
+pub use strace::{Later, TRACED, Traced, measured, run_traced, traced_calls};
 pub use traced::{Left, Open, open_when_leaving};
 pub use trial::judge;
 

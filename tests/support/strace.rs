@@ -11,7 +11,7 @@ use libtest_mimic::{Failed, Trial};
 use super::{LIMIT, RWF_NOSIGNAL, asleep_in, judge, run};
 
 /// Which test the traced program is to do.
-const TRACED: &str = "TRACED";
+pub const TRACED: &str = "TRACED";
 
 /// The main function of such a binary.
 pub fn run_traced(tests: Vec<Traced>) -> ExitCode {
@@ -34,14 +34,15 @@ fn trial(test: Traced) -> Trial {
     // Shown as ignored where the kernel is too old for what it tests.
     let ignored = test.name.contains("sigpipe_at_its_default") && !has_nosignal();
     let check = move || {
-        let calls = traced_calls(test.name)?;
+        let lines = traced_calls(test.name)?;
+        let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
         if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
     };
     Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
 }
 
-/// Runs this program under strace, and says which system calls were made between the markers.
-fn traced_calls(name: &str) -> Result<Vec<String>, String> {
+/// Runs this program under strace, and returns the system calls between the markers, a line for each.
+pub fn traced_calls(name: &str) -> Result<Vec<String>, String> {
     let trace = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{}-{name}", std::process::id()));
     let program = std::env::current_exe().expect("this program has a path");
     // Without -f: what a child does is not of interest.
@@ -57,18 +58,17 @@ fn traced_calls(name: &str) -> Result<Vec<String>, String> {
     if !output.status.success() {
         return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
-    let calls = lines.lines().filter_map(|line| line.split_once('(')).map(|(call, _)| call);
     // Signals are lines without a call. The clock is none on most machines, and here it does not count on the others.
-    let calls = calls.filter(|call| !call.starts_with("---") && *call != "clock_gettime").map(str::to_owned);
-    let calls = Vec::from_iter(calls);
-    let parts: Vec<_> = calls.split(|call| call == MARKER).collect();
+    let calls = lines.lines().filter(|line| line.contains('(') && !line.starts_with("---"));
+    let calls: Vec<_> = calls.filter(|line| !line.starts_with("clock_gettime")).map(str::to_owned).collect();
+    let parts: Vec<_> = calls.split(|line| line.starts_with(MARKER)).collect();
     match parts[..] {
         [_, between, _] => Ok(between.to_vec()),
         _ => Err(format!("{} markers in the trace, and not 2", parts.len() - 1)),
     }
 }
 
-const MARKER: &str = "getppid";
+const MARKER: &str = "getppid(";
 
 /// Does something between two markers.
 pub fn measured<T>(body: impl FnOnce() -> T) -> T {
