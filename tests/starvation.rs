@@ -1,3 +1,358 @@
-//! Nothing yet.
+//! No descriptors are left, or no processes: each call says so by name, gives back what it took, leaves nothing behind, and
+//! works again when there are some.
+//!
+//! The worker that claims is this binary itself, with the argument `worker`.
 
-fn main() {}
+mod support;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ipc::{
+    Command, DatagramFlags, DatagramSocket, Error, Fork, Forked, Map, PIPE_BUF, PipeReader, PipeWriter, StreamSocket,
+    Wait, claim, datagram_pair, datagram_pair_with, fork, fork_here, fork_unchecked, given, holders, open_ends, pipe,
+    stream_pair, wait_any,
+};
+use support::{
+    Inventory, become_nobody, exit_code, limit, limit_descriptors, read_all, read_some, refused, spliced_once,
+};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("worker") {
+        worker();
+        return ExitCode::SUCCESS;
+    }
+    support::run(support::trials![
+        without_descriptors_each_call_says_so_and_gives_everything_back within 60,
+        what_needs_no_descriptor_works_without_any,
+        without_descriptors_ends_are_claimed_later,
+        without_processes_nothing_is_started,
+    ])
+}
+
+/// A call that makes descriptors.
+struct Call {
+    name: &'static str,
+    /// With so many free places in the table it works, and with fewer not.
+    places: usize,
+    /// Makes it ready. What is returned can be called again where it failed.
+    prepare: fn() -> Box<dyn FnMut() -> ipc::Result<()>>,
+}
+
+/// A call that takes something, which comes back when it fails.
+fn giving<E: 'static, T>(
+    ends: E,
+    mut call: impl FnMut(E) -> Result<T, (E, Error)> + 'static,
+    check: impl Fn(T) + 'static,
+) -> Box<dyn FnMut() -> ipc::Result<()>> {
+    let mut ends = Some(ends);
+    Box::new(move || match call(ends.take().expect("they came back")) {
+        Ok(done) => {
+            check(done);
+            Ok(())
+        }
+        Err((back, error)) => {
+            ends = Some(back);
+            Err(error)
+        }
+    })
+}
+
+fn simple<T>(mut call: impl FnMut() -> ipc::Result<T> + 'static) -> Box<dyn FnMut() -> ipc::Result<()>> {
+    Box::new(move || call().map(drop))
+}
+
+fn leaves(child: ipc::Child) {
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// A pipe's writer that the kernel lets write without waiting only in another way, and its reader.
+fn spliced() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = pipe().unwrap();
+    spliced_once(&writer);
+    (reader, writer)
+}
+
+fn spawning(command: Command) -> Box<dyn FnMut() -> ipc::Result<()>> {
+    giving(command, |command| command.spawn().map_err(|refused| (refused.command, refused.error)), leaves)
+}
+
+const CALLS: &[Call] = &[
+    Call { name: "pipe", places: 2, prepare: || simple(pipe) },
+    Call { name: "datagram_pair", places: 2, prepare: || simple(datagram_pair) },
+    Call {
+        name: "datagram_pair_with",
+        places: 2,
+        prepare: || simple(|| datagram_pair_with(DatagramFlags::CONNECTIONLESS)),
+    },
+    Call { name: "stream_pair", places: 2, prepare: || simple(stream_pair) },
+    Call {
+        name: "PipeReader::try_clone",
+        places: 1,
+        prepare: || {
+            let (reader, _) = pipe().unwrap();
+            simple(move || reader.try_clone())
+        },
+    },
+    Call {
+        name: "PipeWriter::try_clone",
+        places: 1,
+        prepare: || {
+            let (_, writer) = pipe().unwrap();
+            simple(move || writer.try_clone())
+        },
+    },
+    Call {
+        name: "DatagramSocket::try_clone",
+        places: 1,
+        prepare: || {
+            let pair = datagram_pair().unwrap();
+            simple(move || pair.parent.try_clone())
+        },
+    },
+    Call {
+        name: "StreamSocket::try_clone",
+        places: 1,
+        prepare: || {
+            let pair = stream_pair().unwrap();
+            simple(move || pair.parent.try_clone())
+        },
+    },
+    Call {
+        name: "try_write on a pipe that was spliced",
+        places: 2,
+        prepare: || {
+            let (reader, writer) = spliced();
+            simple(move || {
+                let result = writer.try_write(b"x");
+                assert_eq!(reader.available().unwrap(), usize::from(result.is_ok()));
+                result
+            })
+        },
+    },
+    Call {
+        name: "write_timeout on a pipe that was spliced",
+        places: 2,
+        prepare: || {
+            let (reader, writer) = spliced();
+            simple(move || {
+                let result = writer.write_timeout(b"x", Duration::from_secs(1));
+                assert_eq!(reader.available().unwrap(), usize::from(result.is_ok()));
+                result
+            })
+        },
+    },
+    Call {
+        name: "fork",
+        places: 1,
+        prepare: || {
+            let end = pipe().unwrap().1;
+            giving(end, |end| fork(end, drop).map_err(|refused| (refused.ends, refused.error)), leaves)
+        },
+    },
+    Call {
+        name: "Fork::run",
+        places: 1,
+        prepare: || {
+            let start = |end| Fork::new().keep_all().die_with_parent().run(end, drop);
+            giving(pipe().unwrap().1, move |end| start(end).map_err(|refused| (refused.ends, refused.error)), leaves)
+        },
+    },
+    Call {
+        name: "fork_unchecked",
+        places: 1,
+        prepare: || {
+            // SAFETY: this process has one thread.
+            let start = |end| unsafe { fork_unchecked(end, drop) };
+            giving(pipe().unwrap().1, move |end| start(end).map_err(|refused| (refused.ends, refused.error)), leaves)
+        },
+    },
+    Call {
+        name: "fork_here",
+        places: 1,
+        prepare: || {
+            // SAFETY: this process has one thread, and the child leaves at once.
+            giving(
+                (),
+                |()| unsafe { fork_here() }.map_err(|error| ((), error)),
+                |forked| match forked {
+                    Forked::Parent(child) => leaves(child),
+                    // SAFETY: no conditions.
+                    Forked::Child => unsafe { libc::_exit(0) },
+                },
+            )
+        },
+    },
+    Call { name: "spawn", places: 1, prepare: || spawning(Command::new("true")) },
+    Call {
+        name: "spawn with a name",
+        places: 2,
+        prepare: || spawning(Command::new("true").give("end", pipe().unwrap().0)),
+    },
+    Call {
+        name: "spawn with a number",
+        places: 2,
+        prepare: || spawning(Command::new("true").give_at(0, pipe().unwrap().0)),
+    },
+    Call {
+        name: "spawn with a path",
+        places: 2,
+        prepare: || spawning(Command::new("true").give_path(pipe().unwrap().0)),
+    },
+    Call {
+        name: "spawn with a standard output",
+        places: 2,
+        prepare: || spawning(Command::new("true").stdout(pipe().unwrap().1)),
+    },
+    Call {
+        name: "spawn with nothing to read",
+        places: 2,
+        prepare: || spawning(Command::new("true").stdin(ipc::Stdio::null())),
+    },
+    Call { name: "status", places: 1, prepare: || simple(|| Command::new("true").status()) },
+    // Two pipes, and copies of three ends for the program.
+    Call { name: "output", places: 8, prepare: || simple(|| Command::new("true").output()) },
+    Call {
+        name: "holders of a pipe",
+        places: 1,
+        prepare: || {
+            let ends = pipe().unwrap();
+            simple(move || holders(&ends.0))
+        },
+    },
+    Call {
+        name: "holders of a socket",
+        places: 1,
+        prepare: || {
+            let pair = datagram_pair().unwrap();
+            simple(move || {
+                let found = holders(&pair.parent)?;
+                assert!(!found.peer_unknown);
+                Ok(found)
+            })
+        },
+    },
+    Call { name: "Map::here", places: 1, prepare: || simple(Map::here) },
+];
+
+#[track_caller]
+fn assert_no_place<T: std::fmt::Debug>(what: &str, result: ipc::Result<T>) {
+    let (call, errno) = refused(result);
+    assert_eq!(errno, libc::EMFILE, "{what}: {call}");
+}
+
+fn without_descriptors_each_call_says_so_and_gives_everything_back() {
+    for Call { name, places, prepare } in CALLS {
+        for free in 0..=*places {
+            let mut call = prepare();
+            let (ends, open) = (open_ends(), Inventory::take());
+            let full = limit_descriptors(free);
+            let result = call();
+            drop(full);
+            if free < *places {
+                assert_no_place(&format!("{name} with {free} free places"), result);
+                assert_eq!(open_ends(), ends, "{name} with {free} free places");
+                assert_eq!(open.compare(&Inventory::take()), None, "{name} with {free} free places");
+                call().unwrap_or_else(|error| panic!("{name}, with places again: {error:?}"));
+            } else {
+                result.unwrap_or_else(|error| panic!("{name} with {free} free places: {error:?}"));
+            }
+            drop(call);
+            assert_eq!(open_ends(), 0, "{name}");
+        }
+    }
+}
+
+fn what_needs_no_descriptor_works_without_any() {
+    let (reader, mut writer) = pipe().unwrap();
+    let (spliced_reader, spliced_writer) = pipe().unwrap();
+    spliced_once(&spliced_reader);
+    let (messages, bytes) = (datagram_pair().unwrap(), stream_pair().unwrap());
+    let passed_on = [(); 2].map(|()| File::open("/dev/null").unwrap());
+    let [with_message, with_bytes] = passed_on;
+    let child = fork((), |()| ()).unwrap();
+    let owned = [(); 3].map(|()| pipe().unwrap());
+    let full = limit_descriptors(0);
+
+    writer.write_all(b"abcdef").unwrap();
+    assert_eq!(read_some(&reader, 2), b"ab");
+    assert_eq!(reader.try_read(&mut [0; 2]).unwrap(), 2);
+    assert_eq!(reader.read_timeout(&mut [0; 2], Duration::from_secs(1)).unwrap(), 2);
+    assert_eq!(writer.write_timeout(b"x", Duration::ZERO).unwrap(), 1);
+    assert_eq!(reader.splice_to(&spliced_writer, 9).unwrap(), 1);
+    assert_eq!(spliced_reader.tee(&writer, 9).unwrap(), 1);
+    assert_eq!(spliced_reader.try_read(&mut [0; 9]).unwrap(), 1);
+    assert_eq!(spliced_writer.splice_from(&reader, 9).unwrap(), 1);
+    assert_eq!(writer.set_capacity(PIPE_BUF).unwrap(), PIPE_BUF);
+
+    messages.parent.send(b"abc").unwrap();
+    assert!(matches!(messages.child.recv(&mut [0]), Err(Error::BufferTooSmall { message }) if message == b"abc"));
+    messages.parent.send_with(b"abc", with_message).unwrap();
+    // What was sent made room for itself.
+    assert_eq!(messages.child.recv_with(&mut Vec::new()).unwrap().expect("a message").len(), 1);
+    (&bytes.parent).write_all(b"a").unwrap();
+    assert_eq!(bytes.parent.send_with(b"b", with_bytes).unwrap(), 1);
+    assert_eq!(bytes.child.recv_with(&mut [0; 9]).unwrap().1.len(), 1);
+
+    assert_eq!(wait_any(&mut [Wait::readable(&child)], None).unwrap(), 1);
+    assert_eq!(wait_any(&mut [Wait::writable(&writer), Wait::readable(&child)], None).unwrap(), 2);
+    child.kill().unwrap();
+    leaves(child);
+    for (reader, writer) in owned {
+        let reader = PipeReader::try_from(OwnedFd::from(reader)).unwrap();
+        let reader = std::io::PipeReader::from(reader);
+        drop((PipeReader::from(reader).close().unwrap(), std::process::Stdio::from(writer)));
+    }
+    let socket = DatagramSocket::try_from(OwnedFd::from(messages.parent)).unwrap();
+    let stream = StreamSocket::try_from(OwnedFd::from(bytes.parent)).unwrap();
+    socket.shutdown(std::net::Shutdown::Both).unwrap();
+    drop((socket, stream, full));
+    assert_eq!(messages.child.recv_vec().unwrap(), None);
+}
+
+fn worker() {
+    let full = limit_descriptors(0);
+    for _ in 0..2 {
+        assert_no_place("given", given());
+        assert_no_place("claim", claim::<PipeWriter>("end"));
+    }
+    drop(full);
+    assert_eq!(given().unwrap(), ["end"]);
+    let full = limit_descriptors(1);
+    let writer: PipeWriter = claim("end").unwrap();
+    drop(full);
+    writer.write_atomic(b"claimed").unwrap();
+}
+
+fn without_descriptors_ends_are_claimed_later() {
+    let (reader, writer) = pipe().unwrap();
+    let me = std::env::current_exe().unwrap();
+    let child = Command::new(me).arg("worker").give("end", writer).spawn().unwrap();
+    assert_eq!(read_all(reader), b"claimed");
+    leaves(child);
+}
+
+fn without_processes_nothing_is_started() {
+    become_nobody();
+    let starts = CALLS.iter().filter(|call| ["fork", "Fork", "spaw", "stat", "outp"].contains(&&call.name[..4]));
+    let mut count = 0;
+    for Call { name, prepare, .. } in starts {
+        let mut call = prepare();
+        let (ends, open) = (open_ends(), Inventory::take());
+        limit(libc::RLIMIT_NPROC, |_| 0);
+        for _ in 0..2 {
+            let (call, errno) = refused(call());
+            assert_eq!(errno, libc::EAGAIN, "{name}: {call}");
+            assert!(["fork", "posix_spawn"].contains(&call), "{name}: {call}");
+        }
+        assert_eq!(open_ends(), ends, "{name}");
+        assert_eq!(open.compare(&Inventory::take()), None, "{name}");
+        limit(libc::RLIMIT_NPROC, |limit| limit.rlim_max);
+        call().unwrap_or_else(|error| panic!("{name}, with processes again: {error:?}"));
+        count += 1;
+    }
+    assert_eq!(count, 12);
+}
