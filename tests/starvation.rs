@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use ipc::{
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         without_descriptors_each_call_says_so_and_gives_everything_back within 60,
         what_needs_no_descriptor_works_without_any,
         without_descriptors_ends_are_claimed_later,
+        for_want_of_a_descriptor_no_holder_is_left_out within 60,
         without_processes_nothing_is_started,
     ])
 }
@@ -333,6 +335,83 @@ fn without_descriptors_ends_are_claimed_later() {
     let child = Command::new(me).arg("worker").give("end", writer).spawn().unwrap();
     assert_eq!(read_all(reader), b"claimed");
     leaves(child);
+}
+
+/// What [`fill_now_and_then`] has opened.
+static FILLERS: [AtomicI32; 8] = [const { AtomicI32::new(-1) }; 8];
+/// For how many signals more it leaves the table as it is.
+static REST: AtomicUsize = AtomicUsize::new(0);
+
+/// Takes every place that is left in the table, for a while, and leaves them free again for a while.
+extern "C" fn fill_now_and_then(_: libc::c_int) {
+    match REST.load(SeqCst) {
+        0 => REST.store(some_magnitude(), SeqCst),
+        rest => return REST.store(rest - 1, SeqCst),
+    }
+    let is_full = FILLERS[0].load(SeqCst) >= 0;
+    // SAFETY: calls that are async-signal-safe, on descriptors that only this handler knows. errno is left as it is found.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        for filler in &FILLERS {
+            match filler.swap(-1, SeqCst) {
+                -1 if !is_full => {
+                    filler.store(libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC), SeqCst);
+                }
+                -1 => {}
+                fd => drop(libc::close(fd)),
+            }
+        }
+        *errno = before;
+    }
+}
+
+/// A number up to 512, of every magnitude: a look takes as long as it takes, and is to be disturbed at times.
+fn some_magnitude() -> usize {
+    static STATE: AtomicUsize = AtomicUsize::new(1);
+    let next = STATE.load(SeqCst).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    STATE.store(next, SeqCst);
+    1 << ((next >> 33) % 10)
+}
+
+fn for_want_of_a_descriptor_no_holder_is_left_out() {
+    let (reader, _writer) = pipe().unwrap();
+    let pair = datagram_pair().unwrap();
+    let looks: [fn(&PipeReader, &DatagramSocket) -> ipc::Result<usize>; 3] = [
+        |reader, _| Ok(holders(reader)?.list.len()),
+        |_, socket| Ok(holders(socket)?.list.len()),
+        |_, _| Ok(Map::here()?.to_string().matches(&format!("{} fd", std::process::id())).count() / 2),
+    ];
+    let full = limit_descriptors(3);
+    for (number, look) in looks.iter().enumerate() {
+        let (mut found, mut failed) = (0, 0);
+        support::with_interval_timer(Duration::from_micros(150), || {
+            // SAFETY: zeroed bytes are a valid action, and the handler may run at any time.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = fill_now_and_then as *const () as libc::sighandler_t;
+                assert_eq!(libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()), 0);
+            }
+            support::poll_until("it was found and not found", || {
+                match look(&reader, &pair.parent) {
+                    Ok(count) => {
+                        assert_eq!(count, 2, "look {number}: all that there are");
+                        found += 1;
+                    }
+                    result => {
+                        assert_no_place("a look", result);
+                        failed += 1;
+                    }
+                }
+                found > 2 && failed > 2
+            });
+        });
+        while FILLERS[0].load(SeqCst) >= 0 {
+            REST.store(0, SeqCst);
+            fill_now_and_then(libc::SIGALRM);
+        }
+    }
+    drop(full);
 }
 
 fn without_processes_nothing_is_started() {

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 
 use rustix::fs::{CWD, FileType};
 
+use crate::sys::Errno;
 use crate::{Error, Result};
 
 /// The channel behind a descriptor.
@@ -51,29 +52,37 @@ pub(super) fn pids() -> Result<Vec<u32>> {
     Ok(pids.collect())
 }
 
-/// The channels that a process has open.
-pub(super) fn channels(pid: u32) -> Seen {
+/// The channels that a process has open. Fails where this process is at the end of its own means: what it has no descriptor
+/// to look with is not gone.
+pub(super) fn channels(pid: u32) -> Result<Seen> {
     let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(entries) => entries,
-        Err(error) => return unless_gone(pid, &error),
+        Err(error) => return unless_gone(pid, error),
     };
     let mut channels = Vec::new();
     for entry in entries {
         let number = match entry {
             Ok(entry) => entry.file_name().to_str().and_then(|name| name.parse().ok()),
-            Err(error) => return unless_gone(pid, &error),
+            Err(error) => return unless_gone(pid, error),
         };
         // What vanishes meanwhile is not held.
         channels.extend(number.and_then(|number| held(pid, number)));
     }
-    Seen::Channels(channels)
+    Ok(Seen::Channels(channels))
 }
 
-fn unless_gone(pid: u32, error: &io::Error) -> Seen {
+fn unless_gone(pid: u32, error: io::Error) -> Result<Seen> {
     match error.kind() {
-        io::ErrorKind::PermissionDenied if !is_kernels(pid) => Seen::Nothing,
-        _ => Seen::Gone,
+        io::ErrorKind::PermissionDenied if is_kernels(pid)? => Ok(Seen::Gone),
+        io::ErrorKind::PermissionDenied => Ok(Seen::Nothing),
+        _ if is_gone(&error) => Ok(Seen::Gone),
+        _ => Err(Error::System { call: "open", source: error }),
     }
+}
+
+/// A process that leaves takes its directory away, or answers that it does not exist any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
 fn held(pid: u32, number: RawFd) -> Option<Held> {
@@ -87,24 +96,29 @@ fn held(pid: u32, number: RawFd) -> Option<Held> {
 }
 
 /// Name and parent of a process, as long as it is there.
-pub(super) fn name_and_parent(pid: u32) -> Option<(String, u32)> {
-    let (name, rest) = stat(pid)?;
-    Some((name, rest.split(' ').nth(1)?.parse().ok()?))
+pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
+    let Some((name, rest)) = stat(pid)? else { return Ok(None) };
+    let parent = rest.split(' ').nth(1).and_then(|parent| parent.parse().ok());
+    Ok(parent.map(|parent| (name, parent)))
 }
 
 /// Whether it is a thread of the kernel, which holds nothing and lets nobody look.
-fn is_kernels(pid: u32) -> bool {
+fn is_kernels(pid: u32) -> Result<bool> {
     const PF_KTHREAD: u64 = 0x0020_0000;
-    let flags = stat(pid).and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
-    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+    let flags = stat(pid)?.and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+    Ok(flags.is_some_and(|flags| flags & PF_KTHREAD != 0))
 }
 
 /// The name, and what follows it. The name may have spaces and parentheses of its own.
-fn stat(pid: u32) -> Option<(String, String)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+fn stat(pid: u32) -> Result<Option<(String, String)>> {
+    let stat = match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(source) => return Err(Error::System { call: "open", source }),
+    };
     let stat = String::from_utf8_lossy(&stat);
-    let (before, rest) = stat.rsplit_once(") ")?;
-    Some((before.split_once('(')?.1.to_owned(), rest.trim_end().to_owned()))
+    let parts = stat.rsplit_once(") ").and_then(|(before, rest)| Some((before.split_once('(')?.1, rest)));
+    Ok(parts.map(|(name, rest)| (name.to_owned(), rest.trim_end().to_owned())))
 }
 
 #[cfg(test)]
@@ -117,12 +131,12 @@ mod tests {
         assert!(pids().unwrap().contains(&me));
         let (reader, writer) = std::io::pipe().unwrap();
         let channel = Channel::of(&rustix::fs::fstat(&reader).unwrap()).unwrap();
-        let Seen::Channels(channels) = channels(me) else { panic!("this process may look at itself") };
+        let Ok(Seen::Channels(channels)) = channels(me) else { panic!("this process may look at itself") };
         let sides: Vec<_> = channels.iter().filter(|held| held.channel == channel).collect();
         assert_eq!(sides.len(), 2);
         assert!(sides.iter().any(|held| held.reads && !held.writes));
         assert!(sides.iter().any(|held| held.writes && !held.reads));
-        assert!(name_and_parent(me).is_some());
+        assert!(name_and_parent(me).unwrap().is_some());
         drop(writer);
     }
 }
