@@ -3,6 +3,8 @@
 //!
 //! The worker that claims is this binary itself, with the argument `worker`.
 
+#[path = "../examples/soak/fire/calls.rs"]
+mod calls;
 mod support;
 
 use std::fs::File;
@@ -12,10 +14,10 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use calls::{CALLS, Call};
 use ipc::{
-    Command, DatagramFlags, DatagramSocket, Error, Fork, Forked, Map, PIPE_BUF, PipeReader, PipeWriter, StreamSocket,
-    Wait, claim, datagram_pair, datagram_pair_with, fork, fork_here, fork_unchecked, given, holders, open_ends, pipe,
-    stream_pair, wait_any,
+    Command, DatagramSocket, Error, Map, PIPE_BUF, PipeReader, PipeWriter, StreamSocket, Wait, claim, datagram_pair,
+    fork, given, holders, open_ends, pipe, stream_pair, wait_any,
 };
 use support::{
     Inventory, become_nobody, exit_code, limit, limit_descriptors, read_all, read_some, refused, spliced_once,
@@ -28,217 +30,13 @@ fn main() -> ExitCode {
     }
     support::run(support::trials![
         without_descriptors_each_call_says_so_and_gives_everything_back within 60,
+        a_limit_of_no_more_than_the_standard_three_is_a_full_table,
         what_needs_no_descriptor_works_without_any,
         without_descriptors_ends_are_claimed_later,
         for_want_of_a_descriptor_no_holder_is_left_out within 60,
         without_processes_nothing_is_started,
     ])
 }
-
-/// A call that makes descriptors.
-struct Call {
-    name: &'static str,
-    /// With so many free places in the table it works, and with fewer not.
-    places: usize,
-    /// Makes it ready. What is returned can be called again where it failed.
-    prepare: fn() -> Box<dyn FnMut() -> ipc::Result<()>>,
-}
-
-/// A call that takes something, which comes back when it fails.
-fn giving<E: 'static, T>(
-    ends: E,
-    mut call: impl FnMut(E) -> Result<T, (E, Error)> + 'static,
-    check: impl Fn(T) + 'static,
-) -> Box<dyn FnMut() -> ipc::Result<()>> {
-    let mut ends = Some(ends);
-    Box::new(move || match call(ends.take().expect("they came back")) {
-        Ok(done) => {
-            check(done);
-            Ok(())
-        }
-        Err((back, error)) => {
-            ends = Some(back);
-            Err(error)
-        }
-    })
-}
-
-fn simple<T>(mut call: impl FnMut() -> ipc::Result<T> + 'static) -> Box<dyn FnMut() -> ipc::Result<()>> {
-    Box::new(move || call().map(drop))
-}
-
-fn leaves(child: ipc::Child) {
-    assert_eq!(exit_code(&child), 0);
-}
-
-/// A pipe's writer that the kernel lets write without waiting only in another way, and its reader.
-fn spliced() -> (PipeReader, PipeWriter) {
-    let (reader, writer) = pipe().unwrap();
-    spliced_once(&writer);
-    (reader, writer)
-}
-
-fn spawning(command: Command) -> Box<dyn FnMut() -> ipc::Result<()>> {
-    giving(command, |command| command.spawn().map_err(|refused| (refused.command, refused.error)), leaves)
-}
-
-const CALLS: &[Call] = &[
-    Call { name: "pipe", places: 2, prepare: || simple(pipe) },
-    Call { name: "datagram_pair", places: 2, prepare: || simple(datagram_pair) },
-    Call {
-        name: "datagram_pair_with",
-        places: 2,
-        prepare: || simple(|| datagram_pair_with(DatagramFlags::CONNECTIONLESS)),
-    },
-    Call { name: "stream_pair", places: 2, prepare: || simple(stream_pair) },
-    Call {
-        name: "PipeReader::try_clone",
-        places: 1,
-        prepare: || {
-            let (reader, _) = pipe().unwrap();
-            simple(move || reader.try_clone())
-        },
-    },
-    Call {
-        name: "PipeWriter::try_clone",
-        places: 1,
-        prepare: || {
-            let (_, writer) = pipe().unwrap();
-            simple(move || writer.try_clone())
-        },
-    },
-    Call {
-        name: "DatagramSocket::try_clone",
-        places: 1,
-        prepare: || {
-            let pair = datagram_pair().unwrap();
-            simple(move || pair.parent.try_clone())
-        },
-    },
-    Call {
-        name: "StreamSocket::try_clone",
-        places: 1,
-        prepare: || {
-            let pair = stream_pair().unwrap();
-            simple(move || pair.parent.try_clone())
-        },
-    },
-    Call {
-        name: "try_write on a pipe that was spliced",
-        places: 2,
-        prepare: || {
-            let (reader, writer) = spliced();
-            simple(move || {
-                let result = writer.try_write(b"x");
-                assert_eq!(reader.available().unwrap(), usize::from(result.is_ok()));
-                result
-            })
-        },
-    },
-    Call {
-        name: "write_timeout on a pipe that was spliced",
-        places: 2,
-        prepare: || {
-            let (reader, writer) = spliced();
-            simple(move || {
-                let result = writer.write_timeout(b"x", Duration::from_secs(1));
-                assert_eq!(reader.available().unwrap(), usize::from(result.is_ok()));
-                result
-            })
-        },
-    },
-    Call {
-        name: "fork",
-        places: 1,
-        prepare: || {
-            let end = pipe().unwrap().1;
-            giving(end, |end| fork(end, drop).map_err(|refused| (refused.ends, refused.error)), leaves)
-        },
-    },
-    Call {
-        name: "Fork::run",
-        places: 1,
-        prepare: || {
-            let start = |end| Fork::new().keep_all().die_with_parent().run(end, drop);
-            giving(pipe().unwrap().1, move |end| start(end).map_err(|refused| (refused.ends, refused.error)), leaves)
-        },
-    },
-    Call {
-        name: "fork_unchecked",
-        places: 1,
-        prepare: || {
-            // SAFETY: this process has one thread.
-            let start = |end| unsafe { fork_unchecked(end, drop) };
-            giving(pipe().unwrap().1, move |end| start(end).map_err(|refused| (refused.ends, refused.error)), leaves)
-        },
-    },
-    Call {
-        name: "fork_here",
-        places: 1,
-        prepare: || {
-            // SAFETY: this process has one thread, and the child leaves at once.
-            giving(
-                (),
-                |()| unsafe { fork_here() }.map_err(|error| ((), error)),
-                |forked| match forked {
-                    Forked::Parent(child) => leaves(child),
-                    // SAFETY: no conditions.
-                    Forked::Child => unsafe { libc::_exit(0) },
-                },
-            )
-        },
-    },
-    Call { name: "spawn", places: 1, prepare: || spawning(Command::new("true")) },
-    Call {
-        name: "spawn with a name",
-        places: 2,
-        prepare: || spawning(Command::new("true").give("end", pipe().unwrap().0)),
-    },
-    Call {
-        name: "spawn with a number",
-        places: 2,
-        prepare: || spawning(Command::new("true").give_at(0, pipe().unwrap().0)),
-    },
-    Call {
-        name: "spawn with a path",
-        places: 2,
-        prepare: || spawning(Command::new("true").give_path(pipe().unwrap().0)),
-    },
-    Call {
-        name: "spawn with a standard output",
-        places: 2,
-        prepare: || spawning(Command::new("true").stdout(pipe().unwrap().1)),
-    },
-    Call {
-        name: "spawn with nothing to read",
-        places: 2,
-        prepare: || spawning(Command::new("true").stdin(ipc::Stdio::null())),
-    },
-    Call { name: "status", places: 1, prepare: || simple(|| Command::new("true").status()) },
-    // Two pipes, and copies of three ends for the program.
-    Call { name: "output", places: 8, prepare: || simple(|| Command::new("true").output()) },
-    Call {
-        name: "holders of a pipe",
-        places: 1,
-        prepare: || {
-            let ends = pipe().unwrap();
-            simple(move || holders(&ends.0))
-        },
-    },
-    Call {
-        name: "holders of a socket",
-        places: 1,
-        prepare: || {
-            let pair = datagram_pair().unwrap();
-            simple(move || {
-                let found = holders(&pair.parent)?;
-                assert!(!found.peer_unknown);
-                Ok(found)
-            })
-        },
-    },
-    Call { name: "Map::here", places: 1, prepare: || simple(Map::here) },
-];
 
 #[track_caller]
 fn assert_no_place<T: std::fmt::Debug>(what: &str, result: ipc::Result<T>) {
@@ -264,6 +62,23 @@ fn without_descriptors_each_call_says_so_and_gives_everything_back() {
             }
             drop(call);
             assert_eq!(open_ends(), 0, "{name}");
+        }
+    }
+}
+
+fn a_limit_of_no_more_than_the_standard_three_is_a_full_table() {
+    for soft in 0..=3 {
+        for Call { name, prepare, .. } in CALLS {
+            let mut call = prepare();
+            let mut before = 0;
+            limit(libc::RLIMIT_NOFILE, |limit| {
+                before = limit.rlim_cur;
+                soft
+            });
+            let result = call();
+            limit(libc::RLIMIT_NOFILE, |_| before);
+            assert_no_place(&format!("{name} with a limit of {soft}"), result);
+            call().unwrap_or_else(|error| panic!("{name}, with places again: {error:?}"));
         }
     }
 }
@@ -302,7 +117,7 @@ fn what_needs_no_descriptor_works_without_any() {
     assert_eq!(wait_any(&mut [Wait::readable(&child)], None).unwrap(), 1);
     assert_eq!(wait_any(&mut [Wait::writable(&writer), Wait::readable(&child)], None).unwrap(), 2);
     child.kill().unwrap();
-    leaves(child);
+    assert_eq!(exit_code(&child), 0);
     for (reader, writer) in owned {
         let reader = PipeReader::try_from(OwnedFd::from(reader)).unwrap();
         let reader = std::io::PipeReader::from(reader);
@@ -334,7 +149,7 @@ fn without_descriptors_ends_are_claimed_later() {
     let me = std::env::current_exe().unwrap();
     let child = Command::new(me).arg("worker").give("end", writer).spawn().unwrap();
     assert_eq!(read_all(reader), b"claimed");
-    leaves(child);
+    assert_eq!(exit_code(&child), 0);
 }
 
 /// What [`fill_now_and_then`] has opened.
