@@ -37,7 +37,7 @@ pub use deadlines::{FAR, assert_times_out};
 pub use descriptors::{
     closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
 };
-pub use inventory::await_orphans;
+pub use inventory::{Inventory, await_orphans};
 pub use kernel::{Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, refuse_calls, refuse_flags};
 pub use messages::{assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
@@ -45,7 +45,7 @@ pub use places::{
     ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,
     tcp_pair,
 };
-pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
+pub use processes::{Gate, asleep_in, exit_code, limit, poll_until, process_state};
 pub use programs::{Folder, example};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
