@@ -97,8 +97,17 @@ pub(crate) use trials;
 
 /// Runs the tests that the command line asks for, one after the other.
 pub fn run(trials: Vec<libtest_mimic::Trial>) -> ExitCode {
+    close_inherited();
     let mut arguments = libtest_mimic::Arguments::from_args();
     // On the main thread, so that there is no other and forking is allowed.
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Whoever started the tests may have left a descriptor open to them, such as a writer whose reader is gone, and a test that
+/// looks at all that a process holds would find it.
+fn close_inherited() {
+    // SAFETY: numbers. This is the beginning, and nothing in this program has opened anything yet.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
