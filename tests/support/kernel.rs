@@ -30,7 +30,8 @@ pub fn refuse_flags(flags: u32) {
     assert_eq!((call(flags), call(0)), (Some(libc::EOPNOTSUPP), Some(libc::EBADF)));
 }
 
-/// From now on, these system calls are refused with that errno in this process and its children, as in a sandbox.
+/// From now on, these system calls are refused with that errno in this process and its children, as in a sandbox. With 0,
+/// they do nothing and return 0.
 pub fn refuse_calls(calls: &[libc::c_long], errno: i32) {
     let count = calls.len() as u8;
     let mut steps = vec![load(NUMBER)];
