@@ -248,18 +248,3 @@ fn drained(kind: Kind) -> (Any, Option<Child>) {
 fn done(child: &Child) {
     assert!(child.wait().expect("it can be waited for").success());
 }
-
-/// Seconds that this process and its children took so far.
-fn processor_time() -> f64 {
-    let of = |who| {
-        // SAFETY: zeroed bytes are a valid rusage, and the call fills it.
-        let usage = unsafe {
-            let mut usage: libc::rusage = std::mem::zeroed();
-            libc::getrusage(who, &mut usage);
-            usage
-        };
-        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
-        seconds(usage.ru_utime) + seconds(usage.ru_stime)
-    };
-    of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
-}
