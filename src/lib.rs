@@ -38,6 +38,8 @@
 //! | pass a stream of bytes one way | [`pipe()`]: [`PipeReader`] is `Read`, [`PipeWriter`] is `Write` |
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
+//! | pass very many small messages | [`DatagramSocket::packed`], both ways; [`PipeWriter::messages`], one way, of any length |
+//! | write and read in small pieces, or lines | [`PipeWriter::buffered`], [`PipeReader::buffered`] |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
@@ -66,8 +68,10 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
+mod copy;
 mod end;
 mod error;
+mod frame;
 mod inspect;
 mod pipe;
 mod process;
@@ -76,16 +80,19 @@ mod splice;
 mod sys;
 mod wait;
 
+pub use copy::{CopyError, copy};
 pub use end::{Ends, FromFdError, open_ends};
-pub use error::{Error, Result};
+pub use error::{Error, FlushError, Result};
 pub use inspect::{Finding, Holder, Holders, Map, Side, What, holders};
-pub use pipe::{PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
+pub use pipe::{
+    BufferedWriter, MessageReader, MessageWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with,
+};
 pub use process::{
     Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, fork, fork_here, fork_unchecked, given,
 };
 pub use socket::{
-    Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
-    datagram_pair, datagram_pair_with, stream_pair,
+    Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,
+    StreamSocket, datagram_pair, datagram_pair_with, stream_pair,
 };
 pub use wait::{Ready, Wait, wait_any};
 
@@ -96,6 +103,8 @@ mod documents {
     mod guide {}
     #[doc = include_str!("../docs/when-it-hangs.md")]
     mod when_it_hangs {}
+    #[doc = include_str!("../docs/travelling.md")]
+    mod travelling {}
     #[doc = include_str!("../README.md")]
     mod readme {}
 }

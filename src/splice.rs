@@ -2,11 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::pipe::SpliceFlags;
-
-use crate::sys::signal::{Sigpipe, without_sigpipe};
-use crate::sys::{self, Errno, ledger};
-use crate::{Error, PipeReader, PipeWriter, Result};
+use crate::sys::signal::Sigpipe;
+use crate::{PipeReader, PipeWriter, Result, end, sys};
 
 /// Moving bytes out of the pipe.
 impl PipeReader {
@@ -42,7 +39,7 @@ impl PipeReader {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn splice_to(&self, out: impl AsFd, len: usize) -> Result<usize> {
-        splice(self.as_fd(), out.as_fd(), len)
+        splice(self.as_fd(), out.as_fd(), len, self.sigpipe)
     }
 
     /// Blocks until there is something to read and `out` has room, and copies at most `len` bytes of it to `out`: they stay
@@ -67,7 +64,8 @@ impl PipeReader {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn tee(&self, out: &PipeWriter, len: usize) -> Result<usize> {
-        quietly("tee", self.as_fd(), out.as_fd(), || rustix::pipe::tee(self, out, len, SpliceFlags::empty()))
+        let (from, to) = (self.as_fd(), out.as_fd());
+        sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(|errno| end::error(&[from, to], "tee", errno))
     }
 }
 
@@ -102,31 +100,10 @@ impl PipeWriter {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn splice_from(&self, input: impl AsFd, len: usize) -> Result<usize> {
-        splice(input.as_fd(), self.as_fd(), len)
+        splice(input.as_fd(), self.as_fd(), len, self.sigpipe)
     }
 }
 
-fn splice(input: BorrowedFd<'_>, out: BorrowedFd<'_>, len: usize) -> Result<usize> {
-    quietly("splice", input, out, || rustix::pipe::splice(input, None, out, None, len, SpliceFlags::MOVE))
-}
-
-/// These calls have no flag against `SIGPIPE`, and what `out` is, nobody knows.
-fn quietly(
-    name: &'static str,
-    input: BorrowedFd<'_>,
-    out: BorrowedFd<'_>,
-    call: impl Fn() -> sys::Result<usize>,
-) -> Result<usize> {
-    let result = sys::retry(|| match Sigpipe::look() {
-        Sigpipe::Ignored => call(),
-        Sigpipe::Avoid => without_sigpipe(&call),
-    });
-    result.map_err(|errno| match errno {
-        Errno::BADF if [input, out].iter().any(|fd| ledger::is_severed(std::os::fd::AsRawFd::as_raw_fd(fd))) => {
-            Error::NotGiven
-        }
-        Errno::PIPE => Error::Closed,
-        Errno::AGAIN => Error::WouldBlock,
-        errno => Error::system(name, errno),
-    })
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpipe: Sigpipe) -> Result<usize> {
+    sys::pipe::splice(from, to, len, sigpipe.now()).map_err(|errno| end::error(&[from, to], "splice", errno))
 }

@@ -16,7 +16,9 @@ fn main() -> ExitCode {
         sharing_pipes_prints_ten_lines,
         heavy_lifting_prints_four_answers_in_order,
         who_holds_names_the_culprit_and_the_end_arrives,
+        who_holds_prints_a_picture_and_nothing_else,
         who_holds_refuses_what_is_no_process,
+        explained_timeout_names_who_is_waited_for,
         count_words_prints_what_wc_prints within 60,
         count_words_counts_odd_text_as_wc_does within 120,
         count_words_takes_the_markdown_of_the_repository_by_itself within 60,
@@ -66,9 +68,47 @@ fn who_holds_names_the_culprit_and_the_end_arrives() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("holds a writer, as descriptor"), "{text}");
     assert!(text.ends_with("It is gone now, and the end arrives.\n"), "{text}");
-    let mapped = run("who_holds", &["--mermaid", &std::process::id().to_string()]);
-    assert!(mapped.status.success());
-    assert!(mapped.stdout.starts_with(b"flowchart LR\n"));
+    let map = text.lines().skip_while(|line| !line.ends_with(" master")).collect::<Vec<_>>();
+    let culprit =
+        map.iter().find_map(|line| line.strip_prefix("└─ ")?.strip_suffix(" second worker")).expect("a worker");
+    assert!(text.contains("\n! both ends of pipe ") && text.contains(&format!(" are held by {culprit}: until")));
+    assert!(text.contains(&format!("\n{culprit} (second worker) holds a writer, as descriptor")), "{text}");
+}
+
+fn who_holds_prints_a_picture_and_nothing_else() {
+    let of_this = std::process::id().to_string();
+    for (option, first, last) in [("--dot", "digraph ipc {\n", "\n}\n"), ("--mermaid", "flowchart LR\n", "\n")] {
+        for args in [&[option][..], &[option, &of_this]] {
+            let output = run("who_holds", args);
+            assert!(output.status.success());
+            let picture = String::from_utf8(output.stdout).unwrap();
+            assert!(picture.starts_with(first) && picture.ends_with(last), "{picture}");
+            assert!(!picture.contains("the answer is"), "{picture}");
+            assert_eq!(args.len() == 1, String::from_utf8(output.stderr).unwrap().ends_with("the end arrives.\n"));
+        }
+    }
+}
+
+fn explained_timeout_names_who_is_waited_for() {
+    let output = run("explained_timeout", &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    // The numbers of processes and descriptors are of today.
+    let lines = text.lines().filter(|line| !line.contains("could not be looked into"));
+    let shape = lines
+        .map(|line| line.split_whitespace().filter(|word| word.parse::<u32>().is_err()).collect::<Vec<_>>().join(" "));
+    let expected = [
+        "the result is",
+        "nothing for 100ms; the channel is held by",
+        "master fd reads (this process)",
+        "sleepy fd writes",
+        "",
+        "the answer is yes",
+        "nothing for 100ms; the channel is held by",
+        "master fd this side (this process)",
+        "deaf fd the other side",
+    ];
+    assert_eq!(shape.collect::<Vec<_>>(), expected, "{text}");
 }
 
 fn who_holds_refuses_what_is_no_process() {

@@ -3,11 +3,12 @@
 mod support;
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use support::{Gate, LIMIT, RWF_NOWAIT, judge, limit_descriptors, refuse_flags, with_interval_timer};
+use support::{Gate, Is, Kernel, LIMIT, RWF_NOWAIT, judge, limit_descriptors, refuse_flags, with_interval_timer};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         the_timer_interrupts_and_stops,
         a_gate_lets_as_many_through_as_it_was_opened_for,
         an_older_kernel_can_be_played,
+        a_rule_goes_for_the_arguments_that_it_names,
     ])
 }
 
@@ -340,4 +342,25 @@ fn an_older_kernel_can_be_played() {
     };
     refuse_flags(RWF_NOWAIT);
     assert_eq!((read(RWF_NOWAIT), read(0)), (-1, 1));
+}
+
+fn a_rule_goes_for_the_arguments_that_it_names() {
+    let socket = |family: i32, kind: i32| {
+        // SAFETY: integers; the descriptor is new.
+        match unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) } {
+            -1 => io::Error::last_os_error().raw_os_error().unwrap(),
+            fd => {
+                // SAFETY: nobody else has it.
+                drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                0
+            }
+        }
+    };
+    let (stream, datagram) = (libc::SOCK_STREAM, libc::SOCK_DGRAM);
+    let both = [(0, Is::Equal(libc::AF_UNIX as u32)), (1, Is::Equal((datagram | libc::SOCK_CLOEXEC) as u32))];
+    let kernel = Kernel::new().with_all(libc::SYS_socket, &both, libc::EPROTONOSUPPORT);
+    kernel.with(libc::SYS_socket, 0, Is::Equal(libc::AF_NETLINK as u32), libc::EPERM).play();
+    assert_eq!(socket(libc::AF_UNIX, datagram), libc::EPROTONOSUPPORT);
+    assert_eq!(socket(libc::AF_UNIX, stream), 0, "the first test fits, and the second does not");
+    assert_eq!(socket(libc::AF_NETLINK, datagram), libc::EPERM, "the second rule comes after the first");
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ipc::{DatagramFlags, DatagramPair, DatagramSocket, Error, datagram_pair, datagram_pair_with, fork};
-use support::{assert_times_out, exit_code};
+use support::{assert_same, assert_times_out, exit_code, message};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -28,23 +28,6 @@ fn main() -> ExitCode {
         descriptors_that_nobody_asked_for_are_closed,
         a_long_message_leaves_no_memory_in_use,
     ])
-}
-
-/// A message that no other is like.
-fn message(number: usize, len: usize) -> Vec<u8> {
-    let mut state = number as u64;
-    let mut bytes = vec![0; len];
-    for piece in bytes.chunks_mut(8) {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        piece.copy_from_slice(&state.swap_bytes().to_ne_bytes()[..piece.len()]);
-    }
-    bytes
-}
-
-/// Whether one is the other. A difference is not printed in full.
-#[track_caller]
-fn assert_same(received: &[u8], sent: &[u8]) {
-    assert!(received == sent, "{} bytes came, and not the {} that were sent", received.len(), sent.len());
 }
 
 /// The message that is inside the error.

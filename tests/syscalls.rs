@@ -389,6 +389,96 @@ tests! {
         assert_eq!(measured(|| wait_any(&mut on, Some(LONG))).unwrap(), 2);
     }
 
+    packed_messages_are_one_call_for_many => ["sendto", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let (mut from, mut to) = (pair.child.packed(), pair.parent.packed());
+        // The first one maps memory.
+        from.send(b"first").unwrap();
+        from.flush().unwrap();
+        to.recv().unwrap();
+        measured(|| {
+            (0..1000).for_each(|_| from.send(b"hello").unwrap());
+            from.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(to.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    a_packed_request_is_one_call_and_its_answer_another => ["sendto", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut socket = pair.parent.packed();
+        assert!(socket.try_recv().is_err());
+        pair.child.send(b"\x06\0\0\0answer").unwrap();
+        measured(|| {
+            socket.send(b"request").unwrap();
+            assert_eq!(socket.recv().unwrap(), Some(&b"answer"[..]));
+        });
+    }
+
+    a_packed_message_that_is_waited_for_is_one_call => ["recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut socket = pair.parent.packed();
+        assert!(socket.try_recv().is_err());
+        let later = Later::new(pair.child, |socket| socket.send(b"\x05\0\0\0hello").unwrap());
+        assert_eq!(measured(|| socket.recv().map(|message| message.map(<[u8]>::len))).unwrap(), Some(5));
+        later.done();
+    }
+
+    messages_through_a_pipe_are_one_call_for_many => ["write", "write", "read"] {
+        let (reader, writer) = pipe().unwrap();
+        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        measured(|| {
+            (0..1000).for_each(|_| writer.send(b"hello").unwrap()); // of 9 bytes each
+            writer.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(reader.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    a_long_message_through_a_pipe_is_cut_writes => ["write", "write", "write", "write", "read"] {
+        let (reader, writer) = pipe().unwrap();
+        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        let long = [7; 30_000];
+        measured(|| {
+            writer.send(&long).unwrap();
+            writer.flush().unwrap();
+            assert_eq!(reader.recv().unwrap(), Some(&long[..]));
+        });
+    }
+
+    buffered_writes_are_one_call_for_many => ["write"] {
+        let (_reader, writer) = pipe().unwrap();
+        let mut writer = writer.buffered();
+        measured(|| {
+            (0..100).for_each(|_| writer.write_all(b"hello").unwrap());
+            writer.flush().unwrap();
+        });
+    }
+
+    closing_a_buffered_writer_in_vain_is_two_calls => ["write", "close"] {
+        let (_, writer) = pipe().unwrap();
+        let mut writer = writer.buffered();
+        writer.write_all(b"hello").unwrap();
+        assert!(matches!(measured(|| writer.close()), Err(Error::Closed)));
+    }
+
+    closing_a_packed_socket_in_vain_is_two_calls => ["sendto", "close"] {
+        let pair = datagram_pair().unwrap();
+        while pair.parent.try_send(&[0; 1000]).is_ok() {}
+        // What is not to wait says that there is no room; and dropping, which would wait, has nothing left.
+        let socket = std::os::fd::OwnedFd::from(pair.parent);
+        rustix::io::ioctl_fionbio(&socket, true).unwrap();
+        let mut socket = ipc::DatagramSocket::try_from(socket).unwrap().packed();
+        socket.send(b"hello").unwrap();
+        assert!(matches!(measured(|| socket.close()), Err(Error::WouldBlock)));
+    }
+
+    closing_a_message_writer_in_vain_is_two_calls => ["write", "close"] {
+        let (_reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        fill(&writer);
+        let mut writer = writer.messages();
+        writer.send(b"hello").unwrap();
+        assert!(matches!(measured(|| writer.close()), Err(Error::WouldBlock)));
+    }
+
     looking_at_a_pipe_is_one_call_each => ["ioctl", "ppoll", "fcntl"] {
         let (reader, writer) = pipe().unwrap();
         let (available, closed, capacity) = measured(|| (reader.available(), writer.is_closed(), reader.capacity()));

@@ -1,12 +1,16 @@
 //! What the benchmarks share: the contenders, a peer process on the other core, and how to run both.
 
-#![allow(dead_code)] // no benchmark uses all of it
+#![allow(dead_code, unused_imports)] // no benchmark uses all of it
+
+mod turns;
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ipc::{Child, Ends, PipeReader, PipeWriter};
+
+pub use turns::{Contender, median, probe, report, take_turns};
 
 /// read(2) and write(2), and nothing around them.
 pub struct Bare(pub OwnedFd);
@@ -77,6 +81,13 @@ pub fn bare_recvmsg(socket: &OwnedFd, buf: &mut [u8]) -> usize {
     len as usize
 }
 
+/// recv(2), which is told nothing but the bytes.
+pub fn bare_recv(socket: &OwnedFd, buf: &mut [u8]) -> usize {
+    // SAFETY: an open descriptor, and a buffer of that length.
+    let len = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) };
+    usize::try_from(len).expect("a message")
+}
+
 /// Runs this process on that core from here on; where there is none, wherever the kernel likes.
 pub fn pin(core: usize) {
     // SAFETY: a set that is zeroed and then has one member.
@@ -120,6 +131,35 @@ impl Drop for Peer {
     }
 }
 
+/// A neighbour on that core who never sleeps, for as long as this lives.
+pub struct Busy(Child);
+
+impl Busy {
+    pub fn on(core: usize) -> Self {
+        let child = ipc::Fork::new().die_with_parent().run((), |()| {
+            pin(core);
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+        Self(child.expect("a benchmark has one thread"))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it can be waited for");
+    }
+}
+
+/// Looks at every byte, as a reader does that has a use for them.
+#[inline]
+pub fn look_at(bytes: &[u8]) {
+    let words = bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
+    std::hint::black_box(words.fold(0_u64, u64::wrapping_add));
+}
+
 /// A stream from a peer on `core` to here: so many writes of that size, read 64 KiB at a time, and every byte looked at.
 pub struct Stream<R> {
     reader: R,
@@ -134,6 +174,11 @@ impl<R: Read> Stream<R> {
         let peer = Peer::start(core, writer, move |writer, count| {
             (0..count).for_each(|_| writer.write_all(&message).expect("the reader is there"));
         });
+        Self::from_peer(reader, size, peer)
+    }
+
+    /// From a peer that writes as often as it is ordered to, and in its own way.
+    pub fn from_peer(reader: R, size: usize, peer: Peer) -> Self {
         Self { reader, size, buf: vec![0; 64 << 10], peer }
     }
 
@@ -144,9 +189,7 @@ impl<R: Read> Stream<R> {
         while left > 0 {
             let len = self.reader.read(&mut self.buf).expect("the pipe can be read");
             assert!(len > 0, "the peer is there");
-            let words =
-                self.buf[..len].chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
-            std::hint::black_box(words.fold(0_u64, u64::wrapping_add));
+            look_at(&self.buf[..len]);
             left -= len;
         }
         started.elapsed()

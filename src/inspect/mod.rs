@@ -47,7 +47,7 @@ impl fmt::Display for Side {
 pub struct Holder {
     /// The process.
     pub pid: u32,
-    /// Its name, at most 15 bytes of it (`/proc/PID/comm`).
+    /// Its name, at most 15 bytes of it (`/proc/PID/comm`), with `?` for what a terminal would obey.
     pub command: String,
     /// The number of the descriptor there.
     pub fd: RawFd,
@@ -74,7 +74,8 @@ impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for holder in &self.list {
             let me = if holder.me { " (this process)" } else { "" };
-            writeln!(f, "{:>7} {:<15} fd {:<5} {}{me}", holder.pid, holder.command, holder.fd, holder.side)?;
+            let command = processes::printable(&holder.command);
+            writeln!(f, "{:>7} {command:<15} fd {:<5} {}{me}", holder.pid, holder.fd, holder.side)?;
         }
         if self.list.is_empty() {
             writeln!(f, "nobody that could be seen")?;
@@ -141,7 +142,7 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
         }
         None => None,
     };
-    let me = std::process::id();
+    let me = processes::me()?;
     let mut pids = processes::pids()?;
     pids.sort_unstable();
     for pid in pids {

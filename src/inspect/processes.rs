@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{AtFlags, CWD, FileType, RawMode, StatxFlags, makedev};
 
+use crate::sys::Errno;
 use crate::{Error, Result};
 
 /// The channel behind a descriptor.
@@ -18,12 +19,32 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn of(stat: &rustix::fs::Stat) -> Option<Self> {
-        let socket = match FileType::from_raw_mode(stat.st_mode) {
+        Self::new(stat.st_mode, stat.st_dev, stat.st_ino)
+    }
+
+    fn new(mode: RawMode, device: u64, inode: u64) -> Option<Self> {
+        let socket = match FileType::from_raw_mode(mode) {
             FileType::Fifo => false,
             FileType::Socket => true,
             _ => return None,
         };
-        Some(Self { device: stat.st_dev, inode: stat.st_ino, socket })
+        Some(Self { device, inode, socket })
+    }
+
+    /// What is at the other end of a link in /proc.
+    ///
+    /// That may be a file on a server that does not answer, and stat(2) would wait for it. This takes what the kernel knows
+    /// by itself, which of channels is all.
+    fn behind(link: &str) -> Option<Self> {
+        match rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO) {
+            Ok(stat) => {
+                let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+                Self::new(stat.stx_mode.into(), device, stat.stx_ino)
+            }
+            // Refused in some sandboxes.
+            Err(Errno::NOSYS) => Self::of(&rustix::fs::stat(link).ok()?),
+            Err(_) => None,
+        }
     }
 }
 
@@ -44,8 +65,17 @@ pub(super) enum Seen {
     Gone,
 }
 
+/// The number of this process, as /proc has it: its pid namespace need not be that of the process.
+pub(super) fn me() -> Result<u32> {
+    // Where /proc is not mounted there may still be a directory, which is empty.
+    let me = fs::read_link("/proc/self").map_err(|source| Error::System { call: "readlink", source })?;
+    let number = me.to_str().and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Error::system("readlink", Errno::PROTO))
+}
+
 /// The processes that /proc shows.
 pub(super) fn pids() -> Result<Vec<u32>> {
+    me()?;
     let entries = fs::read_dir("/proc").map_err(|source| Error::System { call: "open", source })?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(pids.collect())
@@ -79,8 +109,8 @@ fn unless_gone(pid: u32, error: &io::Error) -> Seen {
 fn held(pid: u32, number: RawFd) -> Option<Held> {
     let path = format!("/proc/{pid}/fd/{number}");
     // Through the link, to the channel itself; and the link, whose permissions say how it is open.
-    let channel = Channel::of(&rustix::fs::stat(&path).ok()?)?;
-    let mode = rustix::fs::statat(CWD, &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
+    let channel = Channel::behind(&path)?;
+    let mode = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
     let (reads, writes) = (mode & 0o400 != 0, mode & 0o200 != 0);
     // Neither: O_PATH, which keeps no stream open.
     (reads || writes).then_some(Held { number, channel, reads, writes })
@@ -88,23 +118,43 @@ fn held(pid: u32, number: RawFd) -> Option<Held> {
 
 /// Name and parent of a process, as long as it is there.
 pub(super) fn name_and_parent(pid: u32) -> Option<(String, u32)> {
-    let (name, rest) = stat(pid)?;
-    Some((name, rest.split(' ').nth(1)?.parse().ok()?))
+    let stat = Stat::of(pid)?;
+    Some((stat.name, stat.parent))
 }
 
 /// Whether it is a thread of the kernel, which holds nothing and lets nobody look.
 fn is_kernels(pid: u32) -> bool {
     const PF_KTHREAD: u64 = 0x0020_0000;
-    let flags = stat(pid).and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
-    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+    Stat::of(pid).is_some_and(|stat| stat.flags & PF_KTHREAD != 0)
 }
 
-/// The name, and what follows it. The name may have spaces and parentheses of its own.
-fn stat(pid: u32) -> Option<(String, String)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let (before, rest) = stat.rsplit_once(") ")?;
-    Some((before.split_once('(')?.1.to_owned(), rest.trim_end().to_owned()))
+/// What is used of a process's `stat` (proc_pid_stat.5).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) name: String,
+    pub(crate) parent: u32,
+    flags: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Number, name in parentheses, and the fields that follow. A process names itself: the name may have spaces and
+    /// parentheses of its own, and need be no text.
+    pub(crate) fn parse(stat: &[u8]) -> Option<Self> {
+        let stat = String::from_utf8_lossy(stat);
+        let (before, rest) = stat.rsplit_once(") ")?;
+        let name = before.split_once('(')?.1.to_owned();
+        let fields: Vec<_> = rest.split(' ').take(7).collect();
+        Some(Self { name, parent: fields.get(1)?.parse().ok()?, flags: fields.get(6)?.parse().ok()? })
+    }
+}
+
+/// A name as it may go to a terminal, which would obey what is no letter.
+pub(super) fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -123,6 +173,30 @@ mod tests {
         assert!(sides.iter().any(|held| held.reads && !held.writes));
         assert!(sides.iter().any(|held| held.writes && !held.reads));
         assert!(name_and_parent(me).is_some());
+        assert_eq!(super::me().unwrap(), me);
         drop(writer);
+    }
+
+    #[test]
+    fn a_name_is_told_from_what_follows_it() {
+        let parse = |name: &str| {
+            Stat::parse(format!("42 ({name}) S 7 42 42 0 -1 4194560 107 0\n").as_bytes())
+                .map(|stat| (stat.name, stat.parent, stat.flags))
+        };
+        for name in ["sh", "", "a b", ") S 1 1", "(", "))", "((sd-pam))", ") ) (", "\n"] {
+            assert_eq!(parse(name), Some((name.to_owned(), 7, 4_194_560)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_stat_is_nothing() {
+        let whole = b"42 (sh) S 7 42 42 0 -1 4194560";
+        assert!(Stat::parse(whole).is_some());
+        for len in 0..whole.len() - "4194560".len() + 1 {
+            assert_eq!(Stat::parse(&whole[..len]), None, "{len} bytes");
+        }
+        for hostile in ["", ") ", "() ", "42 sh) S 7 1 1 0 -1 0", "42 (sh) S -7 1 1 0 -1 0", "42 (sh) S 7 1 1 0 -1 x"] {
+            assert_eq!(Stat::parse(hostile.as_bytes()), None, "{hostile}");
+        }
     }
 }

@@ -1,14 +1,20 @@
 //! Pipes: a stream of bytes, one way, from all that hold a writer to all that hold a reader.
 
+mod buffered;
+mod messages;
 mod reader;
 mod writer;
 
 use std::os::fd::{AsFd, OwnedFd};
 
+pub use buffered::BufferedWriter;
+pub use messages::{MessageReader, MessageWriter};
 pub use reader::PipeReader;
+pub(crate) use writer::CUT;
 pub use writer::PipeWriter;
 
 use crate::end::{self, End, FromFdError, READING_END, WRITING_END, end_traits};
+use crate::sys::signal::Sigpipe;
 use crate::wait::Spin;
 use crate::{Error, Result, sys};
 
@@ -111,7 +117,8 @@ pub fn pipe() -> Result<(PipeReader, PipeWriter)> {
 pub fn pipe_with(flags: PipeFlags) -> Result<(PipeReader, PipeWriter)> {
     let (reader, writer) =
         sys::pipe::pair(flags.contains(PipeFlags::NONBLOCK)).map_err(|errno| Error::system("pipe2", errno))?;
-    Ok((PipeReader::new(End::new(reader)?), PipeWriter::new(End::new(writer)?)))
+    let sigpipe = Sigpipe::look();
+    Ok((PipeReader::new(End::new(reader)?, sigpipe), PipeWriter::new(End::new(writer)?, sigpipe)))
 }
 
 /// The descriptor, if it is that side of a pipe or of a FIFO with a name.

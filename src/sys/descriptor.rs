@@ -77,6 +77,17 @@ impl Inert {
         })
     }
 
+    /// Fails where no number could be replaced, as in a sandbox without dup3.
+    pub(crate) fn check(&self) -> Result<()> {
+        let raw = self.fd.as_raw_fd();
+        // Onto itself it does nothing, and the kernel says so (dup.2). Not every libc asks the kernel.
+        // SAFETY: integers; dup3 touches no memory.
+        match unsafe { libc::syscall(libc::SYS_dup3, raw, raw, libc::O_CLOEXEC) } {
+            -1 if errno() != Errno::INVAL => Err(errno()),
+            _ => Ok(()),
+        }
+    }
+
     fn without_path() -> Result<Self> {
         let place = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         // SAFETY: open_tree reads the empty, nul-terminated string and nothing else.

@@ -19,7 +19,9 @@ mod deadlines;
 mod descriptors;
 mod inventory;
 mod kernel;
+mod messages;
 mod pipes;
+mod places;
 mod processes;
 mod signals;
 mod trial;
@@ -33,8 +35,13 @@ pub use descriptors::{
     closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
 };
 pub use inventory::await_orphans;
-pub use kernel::{RWF_NOSIGNAL, RWF_NOWAIT, refuse_flags};
+pub use kernel::{Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, refuse_calls, refuse_flags};
+pub use messages::{assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
+pub use places::{
+    ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,
+    tcp_pair,
+};
 pub use processes::{Gate, asleep_in, exit_code, poll_until, process_state};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
@@ -42,10 +49,10 @@ pub use signals::{
 pub use trial::judge;
 
 /// How long a test may take unless it says otherwise.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a helper waits for what is about to happen, before it calls that a failure.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// What a test returns.
 pub trait Verdict {
