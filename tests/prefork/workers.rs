@@ -189,6 +189,28 @@ pub fn workers_that_leave_at_once_are_given_up() {
     assert!(server.log().ends_with("prefork: no worker is left\n"), "{}", server.log());
 }
 
+pub fn a_worker_that_cannot_be_forked_is_tried_again() {
+    let server = Server::start(Folder::new(), &["--workers", "2"]);
+    let limit = |soft: u64| {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: 1024 };
+        // SAFETY: a process of this test's, a valid limit, and the old one is not asked for.
+        let result = unsafe {
+            libc::prlimit(server.child.id() as libc::pid_t, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut())
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    };
+    let [lost, other] = server.workers()[..] else { panic!("two workers") };
+    limit(8); // what it has open stays so, and poll takes that many
+    send_signal(lost, libc::SIGKILL);
+    server.await_log("a worker cannot be started");
+    assert!(server.log().contains("Too many open files (os error 24); trying again"), "{}", server.log());
+    assert_eq!(server.get("/").worker(), other);
+    limit(1024);
+    poll_until("another is in its place", || server.workers().len() == 2);
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
+}
+
 pub fn workers_leave_when_the_master_is_killed() {
     let folder = Folder::new();
     folder.huge_file();
@@ -244,6 +266,18 @@ pub fn a_second_signal_ends_at_once() {
     server.child.signal(libc::SIGINT).unwrap();
     assert_eq!(server.exit_code(), 1);
     assert!(server.log().ends_with("prefork: ended at once, by a second signal\n"), "{}", server.log());
+    assert!(client.receive("GET").map_or(true, |response| (response.body.len() as u64) < HUGE));
+}
+
+pub fn what_takes_longer_than_the_grace_is_cut() {
+    let folder = Folder::new();
+    folder.huge_file();
+    let server = Server::start(folder, &["--workers", "2", "--grace", "0.2"]);
+    let mut client = server.begin_huge();
+    assert_eq!(server.get("/").status, 200);
+    server.child.signal(libc::SIGTERM).unwrap();
+    assert_eq!(server.exit_code(), 1);
+    assert!(server.log().ends_with("prefork: 1 workers did not finish in time, and were killed\n"), "{}", server.log());
     assert!(client.receive("GET").map_or(true, |response| (response.body.len() as u64) < HUGE));
 }
 
