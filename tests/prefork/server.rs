@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ipc::{Child, Command, PipeReader};
 
-use super::client::{Client, Response};
+use super::client::{Client, Response, request};
 use super::support::{SOON, poll_until, process_state};
 
 /// Content that has every byte, and no pattern.
@@ -19,6 +19,9 @@ pub fn noise(len: usize) -> Vec<u8> {
     };
     (0..len).map(|_| next()).collect()
 }
+
+/// More than any socket takes.
+pub const HUGE: u64 = 24 << 20;
 
 /// A folder for one test, removed with it.
 pub struct Folder(pub PathBuf);
@@ -44,11 +47,9 @@ impl Folder {
         std::fs::write(path, content).unwrap();
     }
 
-    /// So large that no socket takes all of it: until somebody reads, the answer is under way.
-    pub fn huge_file(&self) -> u64 {
-        let len = 64 << 20;
-        File::create(self.root().join("huge")).unwrap().set_len(len).unwrap();
-        len
+    /// See [`Server::begin_huge`].
+    pub fn huge_file(&self) {
+        File::create(self.root().join("huge")).unwrap().set_len(HUGE).unwrap();
     }
 }
 
@@ -93,6 +94,14 @@ impl Server {
 
     pub fn connect(&self) -> Client {
         Client::connect(self.address).unwrap()
+    }
+
+    /// A client that has asked for the huge file. Until it reads, the answer is under way.
+    pub fn begin_huge(&self) -> Client {
+        let mut client = self.connect();
+        rustix::net::sockopt::set_socket_recv_buffer_size(client.stream(), 64 << 10).unwrap();
+        client.send(request("GET", "/huge")).unwrap();
+        client
     }
 
     /// On a connection of its own.
