@@ -17,7 +17,7 @@ const SHORT: Duration = Duration::from_micros(200);
 
 pub fn killed_writer(round: &mut Round) {
     let (reader, writer) = some_pipe(&mut round.random);
-    let (key, length) = (round.random.next(), round.random.up_to(MOST));
+    let (key, length) = (round.random.next(), round.random.amount(MOST));
     let child = round.fork(writer, |round, writer| write_stream(round, writer, key, length));
     let killer = round.killer(&[&child], length);
     let (fate, _) = read_stream(round, reader, key, length);
@@ -27,7 +27,7 @@ pub fn killed_writer(round: &mut Round) {
 
 pub fn killed_reader(round: &mut Round) {
     let (reader, writer) = some_pipe(&mut round.random);
-    let (key, length) = (round.random.next(), round.random.up_to(MOST));
+    let (key, length) = (round.random.next(), round.random.amount(MOST));
     let child = round.fork(reader, |round, reader| read_stream(round, reader, key, length).0);
     let killer = round.killer(&[&child], length);
     let fate = write_stream(round, writer, key, length);
@@ -38,7 +38,7 @@ pub fn killed_reader(round: &mut Round) {
 pub fn killed_link(round: &mut Round) {
     let (first_reader, first_writer) = some_pipe(&mut round.random);
     let (second_reader, second_writer) = some_pipe(&mut round.random);
-    let (key, length) = (round.random.next(), round.random.up_to(MOST));
+    let (key, length) = (round.random.next(), round.random.amount(MOST));
     let first = round.fork(first_writer, |round, writer| write_stream(round, writer, key, length));
     let link = round.fork((first_reader, second_writer), |round, (reader, writer)| pass_on(round, reader, writer));
     let last = round.fork(second_reader, |round, reader| read_stream(round, reader, key, length).0);
@@ -201,7 +201,7 @@ const LONGEST: usize = PIPE_BUF - 16;
 
 pub fn killed_writers_of_records(round: &mut Round) {
     let (mut reader, writer) = some_pipe(&mut round.random);
-    let (key, count) = (round.random.next(), round.random.up_to(300));
+    let (key, count) = (round.random.next(), round.random.amount(300));
     let children = [0, 1, 2].map(|name: u64| {
         let writer = writer.try_clone().expect("there is room for an end");
         round.fork(writer, |round, writer| {
@@ -252,7 +252,7 @@ pub fn killed_writers_of_records(round: &mut Round) {
 
 pub fn killed_stream_peer(round: &mut Round) {
     let pair = stream_pair().expect("there is room for a pair");
-    let (keys, length) = ([round.random.next(), round.random.next()], round.random.up_to(MOST / 2));
+    let (keys, length) = ([round.random.next(), round.random.next()], round.random.amount(MOST / 2));
     let swapped = [keys[1], keys[0]];
     let child = round.fork(pair.child, |round, socket| talk(round, socket, keys, length));
     if round.random.once_in(2) {

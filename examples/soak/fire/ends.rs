@@ -34,7 +34,7 @@ fn how_many(key: u64, number: u64) -> u64 {
 
 pub fn killed_peer(round: &mut Round) {
     let pair = datagram_pair().expect("there is room for a pair");
-    let (key, count) = (round.random.next(), round.random.up_to(MOST));
+    let (key, count) = (round.random.next(), round.random.amount(MOST));
     let sender = round.fork(pair.child, |round, socket| send(round, &socket, key, count));
     if round.random.once_in(2) {
         let receiver = round.fork(pair.parent, |round, socket| receive(round, &socket, key, count));

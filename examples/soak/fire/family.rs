@@ -13,7 +13,7 @@ const MOST: u64 = 1 << 18;
 /// said when it was forked.
 pub fn killed_parent(round: &mut Round) {
     let (reader, writer) = some_pipe(&mut round.random);
-    let (key, length) = (round.random.next(), 1 + round.random.up_to(MOST));
+    let (key, length) = (round.random.next(), 1 + round.random.amount(MOST));
     let goes_along = round.random.once_in(2);
     let parent = round.fork(writer, |round, writer| {
         let how = if goes_along { Fork::new().die_with_parent() } else { Fork::new() };
@@ -51,7 +51,7 @@ fn claimed() -> (PipeReader, PipeWriter) {
 pub fn killed_program(round: &mut Round) {
     let (first_reader, first_writer) = some_pipe(&mut round.random);
     let (second_reader, second_writer) = some_pipe(&mut round.random);
-    let (key, length) = (round.random.next(), round.random.up_to(MOST));
+    let (key, length) = (round.random.next(), round.random.amount(MOST));
     let first = round.fork(first_writer, |round, writer| write_stream(round, writer, key, length));
     let seed = round.random.next().to_string();
     // A path that is this program also after its file was replaced.

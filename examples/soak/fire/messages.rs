@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_micros(200);
 
 pub fn killed_peer(round: &mut Round) {
     let pair = datagram_pair().expect("there is room for a pair");
-    let (keys, count) = ([round.random.next(), round.random.next()], round.random.up_to(MOST));
+    let (keys, count) = ([round.random.next(), round.random.next()], round.random.amount(MOST));
     let swapped = [keys[1], keys[0]];
     let child = round.fork(pair.child, |round, socket| talk(round, socket, keys, count));
     if round.random.once_in(2) {
@@ -141,7 +141,7 @@ fn whole(recv: impl FnOnce(&mut [u8]) -> ipc::Result<Option<usize>>) -> ipc::Res
 /// Of this kind, only senders are told that the peer is gone.
 pub fn killed_connectionless_peer(round: &mut Round) {
     let pair = datagram_pair_with(DatagramFlags::CONNECTIONLESS).expect("there is room for a pair");
-    let (key, count) = (round.random.next(), round.random.up_to(MOST));
+    let (key, count) = (round.random.next(), round.random.amount(MOST));
     let child = round.fork(pair.child, |round, socket| {
         for number in 0..count {
             let text = message(key, number, LONGEST);

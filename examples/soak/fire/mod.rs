@@ -6,11 +6,14 @@
 
 pub mod board;
 pub mod bytes;
+pub mod calls;
 pub mod content;
+pub mod deadlines;
 pub mod ends;
 pub mod family;
 pub mod messages;
 pub mod random;
+pub mod starved;
 pub mod storm;
 
 use std::os::unix::process::ExitStatusExt;
@@ -42,6 +45,13 @@ pub const KINDS: [Kind; 11] = [
     Kind { name: "ends_under_way_to_a_killed_peer_are_closed", run: ends::killed_receiver },
     Kind { name: "what_a_killed_process_has_forked_goes_on_or_goes_along", run: family::killed_parent },
     Kind { name: "a_killed_program_breaks_the_chain_on_both_sides", run: family::killed_program },
+];
+
+/// Every kind in which nobody is, but the calls have a hard time.
+pub const OTHERS: [Kind; 3] = [
+    Kind { name: "without_descriptors_everything_is_given_back", run: starved::of_descriptors },
+    Kind { name: "without_processes_and_memory_everything_is_given_back", run: starved::of_processes_and_memory },
+    Kind { name: "deadlines_are_kept", run: deadlines::kept },
 ];
 
 /// How long anything in a round may take, far more than it does on a busy machine.
@@ -119,7 +129,7 @@ impl Round {
         // Seldom all, and seldom none.
         let chosen: Vec<&Child> = victims.iter().copied().filter(|_| !self.random.once_in(4)).collect();
         let moment = self.random.below(3);
-        let (progress, spins) = (self.random.up_to(most.max(1)), self.random.up_to(1 << 17));
+        let (progress, spins) = (self.random.amount(most), self.random.up_to(1 << 17));
         self.board.forks.add(1);
         let board = self.board;
         let started = Instant::now();

@@ -34,8 +34,13 @@ impl Random {
 
     /// A number up to `most`, of every magnitude alike: small ones come as often as large ones.
     pub fn up_to(&mut self, most: u64) -> u64 {
-        let bits = self.below(u64::from(most.ilog2()) + 2) as u32;
+        let bits = self.below(u64::from(most.checked_ilog2().unwrap_or(0)) + 2) as u32;
         self.below(1 << bits).min(most)
+    }
+
+    /// How much there is to be of something, up to `most`: often little, and as often a lot.
+    pub fn amount(&mut self, most: u64) -> u64 {
+        if self.once_in(2) { self.up_to(most) } else { self.below(most + 1) }
     }
 
     /// True once in so many times.
