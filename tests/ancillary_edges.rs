@@ -92,7 +92,7 @@ fn ends_without_a_place_are_lost_and_said() {
                 Err(Error::EndsLost { received }) if free < 3 => received,
                 other => panic!("with {free} free places: {other:?}"),
             };
-            assert_eq!(received.len(), free);
+            assert_eq!((received.len(), received.bytes()), (free, message.len()));
             assert_eq!(received.sender().is_some(), credentials);
             if free > 0 {
                 received.take::<PipeWriter>().unwrap().write_atomic(b"arrived").unwrap();
@@ -109,25 +109,27 @@ fn ends_without_a_place_are_lost_and_said_on_streams() {
         let pair = stream_pair().unwrap();
         let (reader, writer) = pipe().unwrap();
         let three = (writer.try_clone().unwrap(), writer.try_clone().unwrap(), writer);
-        pair.parent.send_with(b"!", three).unwrap();
-        (&pair.parent).write_all(b"next").unwrap();
-        let mut buf = [0; 1];
+        pair.parent.send_with(b"the bytes", three).unwrap();
+        // With ends of its own, so that the first read stops before it.
+        pair.parent.send_with(b"next", nulls(1)).unwrap();
+        let mut buf = [0; 99];
         let full = limit_descriptors(free);
         let result = pair.child.recv_with(&mut buf);
         drop(full);
-        assert_eq!(buf, *b"!");
         let mut received = match result {
-            Ok((1, received)) if free == 3 => received,
+            Ok((9, received)) if free == 3 => received,
             Err(Error::EndsLost { received }) if free < 3 => received,
             other => panic!("with {free} free places: {other:?}"),
         };
+        assert_eq!(&buf[..received.bytes()], b"the bytes", "how many there are is known all the same");
         assert_eq!(received.len(), free);
         if free > 0 {
             received.take::<PipeWriter>().unwrap().write_atomic(b"arrived").unwrap();
         }
         drop(received);
         assert_eq!(read_all(reader), if free > 0 { &b"arrived"[..] } else { b"" });
-        assert_eq!(pair.child.recv_with(&mut [0; 9]).unwrap().0, 4);
+        let (len, received) = pair.child.recv_with(&mut buf).unwrap();
+        assert_eq!((&buf[..len], received.bytes(), received.len()), (&b"next"[..], 4, 1), "nothing was skipped");
     }
 }
 
@@ -221,13 +223,17 @@ fn the_sender_of_bytes_is_named_when_asked_for() {
     (&pair.child).write_all(b"a").unwrap();
     let (len, received) = pair.parent.recv_with(&mut [0]).unwrap();
     assert_eq!((len, received.sender()), (1, None), "not asked for");
+    (&pair.child).write_all(b"b").unwrap();
     pair.parent.set_credentials(true).unwrap();
+    let (len, received) = pair.parent.recv_with(&mut [0; 9]).unwrap();
+    assert_eq!((len, received.sender()), (1, None), "not asked for in time");
     let child = fork(pair.child, |socket| (&socket).write_all(b"b").unwrap()).unwrap();
     let (len, received) = pair.parent.recv_with(&mut [0]).unwrap();
     assert_eq!((len, received.sender()), (1, Some(credentials_of(child.id()))));
     assert_eq!(exit_code(&child), 0);
-    assert_eq!(pair.parent.recv_with(&mut [0]).unwrap().0, 0, "the end is the end");
-    assert_eq!(pair.parent.try_recv_with(&mut [0]).unwrap().0, 0);
+    for (len, received) in [pair.parent.recv_with(&mut [0]).unwrap(), pair.parent.try_recv_with(&mut [0]).unwrap()] {
+        assert_eq!((len, received.len(), received.sender()), (0, 0, None), "the end is nobody's");
+    }
     let pair = stream_pair().unwrap();
     pair.parent.set_credentials(true).unwrap();
     pair.parent.set_credentials(false).unwrap();

@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Output};
 
 use ipc::Command;
-use support::exit_code;
+use support::{Folder, example, exit_code};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -16,7 +16,9 @@ fn main() -> ExitCode {
         sharing_pipes_prints_ten_lines,
         heavy_lifting_prints_four_answers_in_order,
         who_holds_names_the_culprit_and_the_end_arrives,
+        who_holds_prints_a_picture_and_nothing_else,
         who_holds_refuses_what_is_no_process,
+        explained_timeout_names_who_is_waited_for,
         count_words_prints_what_wc_prints within 60,
         count_words_counts_odd_text_as_wc_does within 120,
         count_words_takes_the_markdown_of_the_repository_by_itself within 60,
@@ -24,15 +26,10 @@ fn main() -> ExitCode {
         count_words_gives_up_on_a_file_that_cannot_be_read within 60,
         count_words_takes_names_that_are_no_text within 60,
         count_words_says_how_it_is_used,
+        soak_counts_what_it_has_done within 120,
+        soak_leaves_nobody_behind_when_it_is_stopped within 120,
+        soak_says_how_it_is_used,
     ])
-}
-
-/// An example that cargo has built beside this test.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let path = test.parent().and_then(Path::parent).expect("target/PROFILE/deps").join("examples").join(name);
-    assert!(path.exists(), "{} is not built: `cargo build --examples` builds it", path.display());
-    path
 }
 
 fn run(name: &str, args: &[&str]) -> Output {
@@ -66,9 +63,47 @@ fn who_holds_names_the_culprit_and_the_end_arrives() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("holds a writer, as descriptor"), "{text}");
     assert!(text.ends_with("It is gone now, and the end arrives.\n"), "{text}");
-    let mapped = run("who_holds", &["--mermaid", &std::process::id().to_string()]);
-    assert!(mapped.status.success());
-    assert!(mapped.stdout.starts_with(b"flowchart LR\n"));
+    let map = text.lines().skip_while(|line| !line.ends_with(" master")).collect::<Vec<_>>();
+    let culprit =
+        map.iter().find_map(|line| line.strip_prefix("└─ ")?.strip_suffix(" second worker")).expect("a worker");
+    assert!(text.contains("\n! both ends of pipe ") && text.contains(&format!(" are held by {culprit}: until")));
+    assert!(text.contains(&format!("\n{culprit} (second worker) holds a writer, as descriptor")), "{text}");
+}
+
+fn who_holds_prints_a_picture_and_nothing_else() {
+    let of_this = std::process::id().to_string();
+    for (option, first, last) in [("--dot", "digraph ipc {\n", "\n}\n"), ("--mermaid", "flowchart LR\n", "\n")] {
+        for args in [&[option][..], &[option, &of_this]] {
+            let output = run("who_holds", args);
+            assert!(output.status.success());
+            let picture = String::from_utf8(output.stdout).unwrap();
+            assert!(picture.starts_with(first) && picture.ends_with(last), "{picture}");
+            assert!(!picture.contains("the answer is"), "{picture}");
+            assert_eq!(args.len() == 1, String::from_utf8(output.stderr).unwrap().ends_with("the end arrives.\n"));
+        }
+    }
+}
+
+fn explained_timeout_names_who_is_waited_for() {
+    let output = run("explained_timeout", &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    // The numbers of processes and descriptors are of today.
+    let lines = text.lines().filter(|line| !line.contains("could not be looked into"));
+    let shape = lines
+        .map(|line| line.split_whitespace().filter(|word| word.parse::<u32>().is_err()).collect::<Vec<_>>().join(" "));
+    let expected = [
+        "the result is",
+        "nothing for 100ms; the channel is held by",
+        "master fd reads (this process)",
+        "sleepy fd writes",
+        "",
+        "the answer is yes",
+        "nothing for 100ms; the channel is held by",
+        "master fd this side (this process)",
+        "deaf fd the other side",
+    ];
+    assert_eq!(shape.collect::<Vec<_>>(), expected, "{text}");
 }
 
 fn who_holds_refuses_what_is_no_process() {
@@ -103,29 +138,6 @@ fn count_words_prints_what_wc_prints() {
         assert_like_wc(&[], &[file]);
     }
     assert_like_wc(&[], &["/dev/null", "README.md"]);
-}
-
-/// A folder for one test, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("examples-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: impl AsRef<Path>, text: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::File::create(&path).unwrap().write_all(text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
 }
 
 fn count_words_counts_odd_text_as_wc_does() {
@@ -234,4 +246,42 @@ fn count_words_says_how_it_is_used() {
     // A child that is looked after like any other.
     let child = Command::new(example("count_words")).arg("--help").stdout(ipc::Stdio::null()).spawn().unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn soak_counts_what_it_has_done() {
+    let output = run("soak", &["--minutes", "0.02", "--workers", "1", "--seed", "1"]);
+    let (table, lines) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{lines}");
+    assert!(lines.contains("--seed 1"), "{lines}");
+    for row in ["rounds", "processes killed", "messages received", "a kill was seen after, at most"] {
+        assert!(table.contains(row), "{table}");
+    }
+    let one = run("soak", &["--round", "3"]);
+    assert!(one.status.success(), "{}", String::from_utf8_lossy(&one.stderr));
+}
+
+fn soak_leaves_nobody_behind_when_it_is_stopped() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let (mut reader, writer) = ipc::pipe().unwrap();
+        let soak = Command::new(example("soak")).stdout(ipc::Stdio::null()).stderr(writer).spawn().unwrap();
+        let mut lines = Vec::new();
+        while !lines.ends_with(b"ends passed\n") {
+            let mut byte = [0];
+            reader.read_exact(&mut byte).unwrap();
+            lines.extend(byte);
+        }
+        soak.signal(signal).unwrap();
+        // All that it has started have its stderr: it ends when they have.
+        reader.read_to_end(&mut lines).unwrap();
+        assert_eq!(exit_code(&soak), 130, "{}", String::from_utf8_lossy(&lines));
+    }
+}
+
+fn soak_says_how_it_is_used() {
+    assert!(run("soak", &["--help"]).stdout.starts_with(b"usage: soak"));
+    for wrong in [&["--minutes"][..], &["--minutes", "-1"], &["--seed", "x"], &["--banana"]] {
+        let output = run("soak", wrong);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("usage: soak"));
+    }
 }

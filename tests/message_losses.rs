@@ -5,13 +5,14 @@ mod support;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{DatagramPair, DatagramSocket, Error, datagram_pair, fork};
+use ipc::{DatagramPair, DatagramSocket, Error, StreamPair, datagram_pair, fork, stream_pair};
 use support::{asleep_in, exit_code};
 
 fn main() -> ExitCode {
     support::run(support::trials![
         the_loss_is_told_once_after_everything_else,
         the_loss_is_told_to_receivers_also_when_a_sender_met_it_first,
+        the_loss_is_told_to_the_clone_that_receives,
         the_loss_is_told_of_a_killed_peer,
         a_blocked_receiver_is_told_of_the_loss,
         without_a_loss_there_is_no_reset,
@@ -144,6 +145,31 @@ fn the_loss_is_told_to_receivers_also_when_a_sender_met_it_first() {
             assert_reset(recv(&socket));
             assert_gone(&socket);
         }
+    }
+}
+
+fn the_loss_is_told_to_the_clone_that_receives() {
+    for clone_receives in [false, true] {
+        let socket = left_with_messages_unread();
+        let clone = socket.try_clone().unwrap();
+        let (sender, receiver) = if clone_receives { (&socket, &clone) } else { (&clone, &socket) };
+        assert_closed(sender);
+        for message in SENT {
+            assert_eq!(receiver.recv_vec().unwrap().as_deref(), Some(message));
+        }
+        assert_reset(receiver.recv_vec());
+        assert_gone(receiver);
+        assert_gone(sender);
+
+        let StreamPair { parent, child } = stream_pair().unwrap();
+        let clone = parent.try_clone().unwrap();
+        let (sender, receiver) = if clone_receives { (&parent, &clone) } else { (&clone, &parent) };
+        assert_eq!(sender.try_write(b"never read").unwrap(), 10);
+        drop(child);
+        assert!(matches!(sender.try_write(b"x"), Err(Error::Closed)));
+        assert_reset(receiver.try_read(&mut [0; 8]));
+        assert_eq!(receiver.try_read(&mut [0; 8]).unwrap(), 0);
+        assert_eq!(sender.try_read(&mut [0; 8]).unwrap(), 0);
     }
 }
 

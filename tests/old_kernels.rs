@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         without_waiting_by_pidfd_no_child_is_started,
         without_signals_by_pidfd_a_child_is_waited_for_all_the_same,
         without_seqpacket_the_error_says_so,
-        without_credentials_no_socket_passes_for_one_that_tells_the_end,
+        without_its_option_no_socket_passes_for_one_that_tells_the_end,
         without_o_path_nothing_is_different,
         without_open_tree_nothing_is_different,
         without_an_inert_descriptor_nothing_is_forked,
@@ -478,10 +478,12 @@ fn without_seqpacket_the_error_says_so() {
     }
 }
 
-fn without_credentials_no_socket_passes_for_one_that_tells_the_end() {
-    let option = [(1, Is::Equal(libc::SOL_SOCKET as u32)), (2, Is::Equal(libc::SO_PASSCRED as u32))];
+fn without_its_option_no_socket_passes_for_one_that_tells_the_end() {
+    let option = |option: i32| [(1, Is::Equal(libc::SOL_SOCKET as u32)), (2, Is::Equal(option as u32))];
     for errno in [libc::ENOPROTOOPT, EPERM] {
-        let kernel = Kernel::new().with_all(libc::SYS_setsockopt, &option, errno);
+        let kernel = [libc::SO_PASSCRED, libc::SO_TIMESTAMP]
+            .into_iter()
+            .fold(Kernel::new(), |kernel, name| kernel.with_all(libc::SYS_setsockopt, &option(name), errno));
         let refuses = |promise| (promise, "setsockopt", errno);
         keeps_all_but(&kernel, &[refuses("messages"), refuses("connectionless")]);
         let verdict = judge(LIMIT, || {

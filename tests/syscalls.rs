@@ -1,115 +1,22 @@
-//! One operation is one system call (P11), as strace sees it. Each test runs this program again under strace, and counts
-//! the calls between two markers.
+//! One operation is one system call (P11), as strace sees it.
 
-#[allow(unused_macros)] // the trials are made here
 mod support;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{Error, PipeFlags, Wait, datagram_pair, fork, pipe, pipe_with, stream_pair, wait_any};
-use libtest_mimic::{Failed, Trial};
-use support::{LIMIT, RWF_NOSIGNAL, Sigpipe, asleep_in, fill, judge, sigpipe};
-
-/// Which test the traced program is to do.
-const TRACED: &str = "TRACED";
+use ipc::{Error, PipeFlags, Wait, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
+use support::{Later, Sigpipe, fill, measured, sigpipe};
 
 fn main() -> ExitCode {
-    let tests = tests();
-    if let Some(name) = std::env::var_os(TRACED) {
-        let test = tests.iter().find(|test| name == test.name).expect("the test's name");
-        (test.body)();
-        return ExitCode::SUCCESS;
-    }
-    support::run(tests.into_iter().map(trial).collect())
-}
-
-struct Test {
-    name: &'static str,
-    calls: &'static [&'static str],
-    body: fn(),
-}
-
-fn trial(test: Test) -> Trial {
-    // Shown as ignored where the kernel is too old for what it tests.
-    let ignored = test.name.contains("sigpipe_at_its_default") && !has_nosignal();
-    let check = move || {
-        let calls = traced_calls(test.name)?;
-        if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
-    };
-    Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
-}
-
-/// Runs this program under strace, and says which system calls were made between the markers.
-fn traced_calls(name: &str) -> Result<Vec<String>, String> {
-    let trace = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{}-{name}", std::process::id()));
-    let program = std::env::current_exe().expect("this program has a path");
-    // Without -f: what a child does is not of interest.
-    let output = Command::new("strace").arg("-o").arg(&trace).arg(program).env(TRACED, name).output();
-    let output = match output {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err("this test needs strace; install it, with `apt-get install strace` or the like".to_owned());
-        }
-        output => output.map_err(|error| format!("strace cannot be started: {error}"))?,
-    };
-    let lines = std::fs::read_to_string(&trace).map_err(|error| format!("strace wrote nothing: {error}"))?;
-    std::fs::remove_file(&trace).map_err(|error| error.to_string())?;
-    if !output.status.success() {
-        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
-    }
-    let calls = lines.lines().filter_map(|line| line.split_once('(')).map(|(call, _)| call);
-    // Signals are lines without a call. The clock is none on most machines, and here it does not count on the others.
-    let calls = calls.filter(|call| !call.starts_with("---") && *call != "clock_gettime").map(str::to_owned);
-    let calls = Vec::from_iter(calls);
-    let parts: Vec<_> = calls.split(|call| call == MARKER).collect();
-    match parts[..] {
-        [_, between, _] => Ok(between.to_vec()),
-        _ => Err(format!("{} markers in the trace, and not 2", parts.len() - 1)),
-    }
-}
-
-const MARKER: &str = "getppid";
-
-/// Does something between two markers.
-fn measured<T>(body: impl FnOnce() -> T) -> T {
-    let mark = || {
-        // SAFETY: no conditions.
-        unsafe { libc::getppid() }
-    };
-    mark();
-    let result = body();
-    mark();
-    result
-}
-
-/// Whether the kernel has the flag for a write that raises no `SIGPIPE`.
-fn has_nosignal() -> bool {
-    let (_reader, writer) = std::io::pipe().expect("a pipe");
-    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
-    // SAFETY: an open descriptor, and one part of one byte.
-    let written = unsafe {
-        use std::os::fd::AsRawFd;
-        libc::pwritev2(writer.as_raw_fd(), &part, 1, -1, RWF_NOSIGNAL as i32)
-    };
-    written == 1
+    support::run_traced(traced())
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);
 
-/// `name => [calls] body`, the body being what runs under strace.
-macro_rules! tests {
-    ($($name:ident => [$($call:literal),*] $body:block)*) => {
-        fn tests() -> Vec<Test> {
-            $(fn $name() $body)*
-            vec![$(Test { name: stringify!($name), calls: &[$($call),*], body: $name }),*]
-        }
-    };
-}
-
-tests! {
+support::traced! {
     reading_is_one_call => ["read"] {
         let (mut reader, mut writer) = pipe().unwrap();
         writer.write_all(b"hello").unwrap();
@@ -389,35 +296,100 @@ tests! {
         assert_eq!(measured(|| wait_any(&mut on, Some(LONG))).unwrap(), 2);
     }
 
+    packed_messages_are_one_call_for_many => ["sendto", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let (mut from, mut to) = (pair.child.packed(), pair.parent.packed());
+        // The first one maps memory.
+        from.send(b"first").unwrap();
+        from.flush().unwrap();
+        to.recv().unwrap();
+        measured(|| {
+            (0..1000).for_each(|_| from.send(b"hello").unwrap());
+            from.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(to.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    a_packed_request_is_one_call_and_its_answer_another => ["sendto", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut socket = pair.parent.packed();
+        assert!(socket.try_recv().is_err());
+        pair.child.send(b"\x06\0\0\0answer").unwrap();
+        measured(|| {
+            socket.send(b"request").unwrap();
+            assert_eq!(socket.recv().unwrap(), Some(&b"answer"[..]));
+        });
+    }
+
+    a_packed_message_that_is_waited_for_is_one_call => ["recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut socket = pair.parent.packed();
+        assert!(socket.try_recv().is_err());
+        let later = Later::new(pair.child, |socket| socket.send(b"\x05\0\0\0hello").unwrap());
+        assert_eq!(measured(|| socket.recv().map(|message| message.map(<[u8]>::len))).unwrap(), Some(5));
+        later.done();
+    }
+
+    messages_through_a_pipe_are_one_call_for_many => ["write", "write", "read"] {
+        let (reader, writer) = pipe().unwrap();
+        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        measured(|| {
+            (0..1000).for_each(|_| writer.send(b"hello").unwrap()); // of 9 bytes each
+            writer.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(reader.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    a_long_message_through_a_pipe_is_cut_writes => ["write", "write", "write", "write", "read"] {
+        let (reader, writer) = pipe().unwrap();
+        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        let long = [7; 30_000];
+        measured(|| {
+            writer.send(&long).unwrap();
+            writer.flush().unwrap();
+            assert_eq!(reader.recv().unwrap(), Some(&long[..]));
+        });
+    }
+
+    buffered_writes_are_one_call_for_many => ["write"] {
+        let (_reader, writer) = pipe().unwrap();
+        let mut writer = writer.buffered();
+        measured(|| {
+            (0..100).for_each(|_| writer.write_all(b"hello").unwrap());
+            writer.flush().unwrap();
+        });
+    }
+
+    closing_a_buffered_writer_in_vain_is_two_calls => ["write", "close"] {
+        let (_, writer) = pipe().unwrap();
+        let mut writer = writer.buffered();
+        writer.write_all(b"hello").unwrap();
+        assert!(matches!(measured(|| writer.close()), Err(Error::Closed)));
+    }
+
+    closing_a_packed_socket_in_vain_is_two_calls => ["sendto", "close"] {
+        let pair = datagram_pair().unwrap();
+        while pair.parent.try_send(&[0; 1000]).is_ok() {}
+        // What is not to wait says that there is no room; and dropping, which would wait, has nothing left.
+        let socket = std::os::fd::OwnedFd::from(pair.parent);
+        rustix::io::ioctl_fionbio(&socket, true).unwrap();
+        let mut socket = ipc::DatagramSocket::try_from(socket).unwrap().packed();
+        socket.send(b"hello").unwrap();
+        assert!(matches!(measured(|| socket.close()), Err(Error::WouldBlock)));
+    }
+
+    closing_a_message_writer_in_vain_is_two_calls => ["write", "close"] {
+        let (_reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        fill(&writer);
+        let mut writer = writer.messages();
+        writer.send(b"hello").unwrap();
+        assert!(matches!(measured(|| writer.close()), Err(Error::WouldBlock)));
+    }
+
     looking_at_a_pipe_is_one_call_each => ["ioctl", "ppoll", "fcntl"] {
         let (reader, writer) = pipe().unwrap();
         let (available, closed, capacity) = measured(|| (reader.available(), writer.is_closed(), reader.capacity()));
         assert_eq!((available.unwrap(), closed.unwrap()), (0, false));
         assert!(capacity.unwrap() >= 4096);
-    }
-}
-
-/// A process that does something when this one is asleep, and then stays until it is done with.
-struct Later {
-    child: ipc::Child,
-    stay: ipc::PipeWriter,
-}
-
-impl Later {
-    fn new<E: ipc::Ends>(end: E, act: fn(&mut E)) -> Self {
-        let parent = std::process::id();
-        let (leave, stay) = pipe().unwrap();
-        let child = fork((end, leave), |(mut end, mut leave)| {
-            asleep_in(parent, &[libc::SYS_ppoll, libc::SYS_read, libc::SYS_write, libc::SYS_recvmsg]);
-            act(&mut end);
-            // Its leaving would be a signal to the parent in the middle of the measurement.
-            let _ = leave.read(&mut [0; 1]);
-        });
-        Self { child: child.unwrap(), stay }
-    }
-
-    fn done(self) {
-        drop(self.stay);
-        assert!(self.child.wait().unwrap().success());
     }
 }

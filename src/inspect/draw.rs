@@ -7,26 +7,31 @@ use super::processes::printable;
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { pipe, pids, what } = self;
-        let pids: Vec<_> = pids.iter().map(u32::to_string).collect();
-        let pids = pids.join(", ");
-        match what {
-            What::NoReader => write!(f, "nobody reads pipe {pipe}: a write to it fails"),
-            What::OnlyItself => {
-                write!(f, "{pids} alone holds both ends of pipe {pipe}: reading it, its end never comes")
-            }
-            What::OwnWriter => {
-                write!(f, "{pids} reads pipe {pipe} and holds a writer of it: its end never comes")
-            }
-            What::ManyWriters => write!(f, "{pids} hold a writer of pipe {pipe}: its end comes when all have let go"),
+        let mut who: Vec<_> = self.pids.iter().map(u32::to_string).collect();
+        if self.elsewhere > 0 {
+            who.push(format!("{} elsewhere", self.elsewhere));
         }
-    }
-}
-
-impl Finding {
-    /// Whether it can hardly be meant.
-    pub(super) fn is_sure(&self) -> bool {
-        self.what != What::ManyWriters
+        let who = who.join(", ");
+        let channel = format_args!("{} {}", if self.pair { "pair" } else { "pipe" }, self.inode);
+        match self.what {
+            What::NoReader if self.sure => write!(f, "nobody reads {channel}: a write to it fails"),
+            What::NoReader => {
+                write!(f, "nobody that could be seen reads {channel}: if nobody does, a write to it fails")
+            }
+            What::OnlyItself => write!(f, "both ends of {channel} are held by {who} alone: its end never comes"),
+            What::BothEnds => {
+                write!(f, "both ends of {channel} are held by {who}: until one is closed, its end never comes")
+            }
+            What::ManyWriters => {
+                write!(f, "a writer of {channel} is held by {who}: its end comes when all have let go")
+            }
+            What::ManyReaders => {
+                write!(f, "a reader of {channel} is held by {who}: a write fails when all have let go")
+            }
+            What::ManyOnOneSide => {
+                write!(f, "one side of {channel} is held by {who}: the end comes to the other when all have let go")
+            }
+        }
     }
 }
 
@@ -35,12 +40,16 @@ impl fmt::Display for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.draw(f, self.root, &mut String::new(), "")?;
         for finding in &self.findings {
-            writeln!(f, "{} {finding}", if finding.is_sure() { "!" } else { "?" })?;
+            writeln!(f, "{} {finding}", if finding.sure { "!" } else { "?" })?;
         }
         if self.peers_unknown {
             writeln!(f, "? sockets are left out: the kernel did not say which are connected")?;
         }
-        Ok(())
+        match self.unseen.len() {
+            0 => Ok(()),
+            1 => writeln!(f, "? 1 process could not be looked into: it may hold an end too"),
+            unseen => writeln!(f, "? {unseen} processes could not be looked into: one of them may hold an end too"),
+        }
     }
 }
 
@@ -65,15 +74,7 @@ impl Map {
         let bar = if children.is_empty() { "   " } else { "│  " };
         for link in &self.links {
             for (port, writes) in link.ports().filter(|(port, _)| port.pid == pid) {
-                let mark = match self.findings.iter().any(|found| {
-                    link.pipe
-                        && found.is_sure()
-                        && found.pipe == link.inode
-                        && (found.pids.contains(&pid) || found.pids.is_empty())
-                }) {
-                    true => "  !",
-                    false => "",
-                };
+                let mark = if self.is_marked(link, Some(port)) { "  !" } else { "" };
                 writeln!(f, "{indent}{bar}{:>4} {}{mark}", port.fd, link.seen_from(writes))?;
             }
         }
@@ -84,52 +85,39 @@ impl Map {
         Ok(())
     }
 
-    /// The source of a picture for Graphviz: `dot -Tsvg`. Boxes are processes, arrows go from who writes to who reads, with
-    /// the numbers of the descriptors; red is what can hardly be meant.
+    /// The source of a picture for Graphviz: `dot -Tsvg`. Boxes are processes, with dotted lines to their parents; arrows go
+    /// from who writes to who reads, with the numbers of the descriptors; red is what can hardly be meant.
     pub fn to_dot(&self) -> String {
         let mut dot = String::from(
-            "digraph ipc {\n  rankdir=LR;\n  node [fontname=\"sans-serif\", fontsize=11];\n  edge [fontname=\"sans-serif\", fontsize=9];\n",
+            "digraph ipc {\n  rankdir=LR; ranksep=0.8; nodesep=0.4;\n  node [fontname=\"sans-serif\", fontsize=11];\n  \
+             edge [fontname=\"sans-serif\", fontsize=9];\n",
         );
+        let red = |marked| if marked { ", color=red, fontcolor=red" } else { "" };
         for (pid, process) in &self.processes {
-            line(
-                &mut dot,
-                format_args!("  p{pid} [shape=box, style=rounded, label=\"{}\\n{pid}\"];", quoted(&process.name)),
-            );
-            if self.processes.contains_key(&process.parent) && *pid != self.root {
-                line(
-                    &mut dot,
-                    format_args!("  p{} -> p{pid} [style=dotted, arrowhead=none, color=gray];", process.parent),
-                );
+            let style = if self.unseen.contains(pid) { "\"rounded,dashed\"" } else { "rounded" };
+            let (name, color) = (quoted(&process.name), red(self.is_suspect(*pid)));
+            line(&mut dot, format_args!("  p{pid} [shape=box, style={style}, label=\"{name}\\n{pid}\"{color}];"));
+            if let Some(parent) = self.parent_of(*pid) {
+                line(&mut dot, format_args!("  p{parent} -> p{pid} [style=dotted, arrowhead=none, color=gray50];"));
             }
         }
         for (i, link) in self.links.iter().enumerate() {
-            let red = |port: Option<&Port>| if self.is_marked(link, port) { ", color=red, fontcolor=red" } else { "" };
-            line(&mut dot, format_args!("  l{i} [shape=ellipse, label=\"{}\"{}];", link.name(), red(None)));
+            let (name, color) = (link.name(), red(self.is_marked(link, None)));
+            line(&mut dot, format_args!("  l{i} [shape=ellipse, label=\"{name}\"{color}];"));
             let both = if link.pipe { "" } else { ", dir=both" };
-            for port in &link.from {
-                line(
-                    &mut dot,
-                    format_args!("  p{} -> l{i} [label=\"{}\"{both}{}];", port.pid, port.fd, red(Some(port))),
-                );
+            for (port, from) in link.ports() {
+                let (Port { pid, fd }, color) = (port, red(self.is_marked(link, Some(port))));
+                let ends = if from { format!("p{pid} -> l{i}") } else { format!("l{i} -> p{pid}") };
+                // An empty line below the number keeps it off the arrow.
+                line(&mut dot, format_args!("  {ends} [label=\"fd {fd}\\n \"{both}{color}];"));
             }
-            for port in &link.to {
-                line(&mut dot, format_args!("  l{i} -> p{} [label=\"{}\"{both}];", port.pid, port.fd));
-            }
-            if link.from_outside > 0 {
-                line(
-                    &mut dot,
-                    format_args!(
-                        "  f{i} [shape=plaintext, label=\"elsewhere\"];\n  f{i} -> l{i} [style=dashed{both}];"
-                    ),
-                );
-            }
-            if link.to_outside > 0 {
-                line(
-                    &mut dot,
-                    format_args!(
-                        "  t{i} [shape=plaintext, label=\"elsewhere\"];\n  l{i} -> t{i} [style=dashed{both}];"
-                    ),
-                );
+            for (side, outside, ends) in
+                [("f", link.from_outside, format!("f{i} -> l{i}")), ("t", link.to_outside, format!("l{i} -> t{i}"))]
+            {
+                if outside > 0 {
+                    line(&mut dot, format_args!("  {side}{i} [shape=plaintext, label=\"{outside} elsewhere\"];"));
+                    line(&mut dot, format_args!("  {ends} [style=dashed{both}];"));
+                }
             }
         }
         dot.push_str("}\n");
@@ -137,37 +125,69 @@ impl Map {
     }
 
     /// The source of a picture for Mermaid, which GitHub draws by itself in a `mermaid` code block. It shows what
-    /// [`to_dot`](Self::to_dot) shows.
+    /// [`to_dot`](Self::to_dot) shows. Mermaid refuses pictures of more than 500 lines between things (its `maxEdges`).
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("flowchart LR\n");
+        // Lines have no names in Mermaid: they are coloured by their number, in the order in which they come.
+        let (mut lines, mut red) = (0, Vec::new());
         for (pid, process) in &self.processes {
             line(&mut text, format_args!("  p{pid}[\"{} {pid}\"]", quoted(&process.name)));
+            if self.is_suspect(*pid) {
+                line(&mut text, format_args!("  style p{pid} stroke:#d00,color:#d00"));
+            }
+        }
+        for pid in self.processes.keys() {
+            if let Some(parent) = self.parent_of(*pid) {
+                line(&mut text, format_args!("  p{parent} -.- p{pid}"));
+                lines += 1;
+            }
         }
         for (i, link) in self.links.iter().enumerate() {
             line(&mut text, format_args!("  l{i}([\"{}\"])", link.name()));
-            let arrow = if link.pipe { "-->" } else { "<-->" };
-            for port in &link.from {
-                line(&mut text, format_args!("  p{} {arrow}|{}| l{i}", port.pid, port.fd));
-            }
-            for port in &link.to {
-                line(&mut text, format_args!("  l{i} {arrow}|{}| p{}", port.fd, port.pid));
-            }
-            for (outside, side) in [(link.from_outside, "from"), (link.to_outside, "to")] {
-                if outside > 0 {
-                    line(&mut text, format_args!("  l{i} -.- {side}{i}[/elsewhere/]"));
-                }
-            }
             if self.is_marked(link, None) {
                 line(&mut text, format_args!("  style l{i} stroke:#d00,color:#d00"));
             }
+            let arrow = if link.pipe { "-->" } else { "<-->" };
+            for (port, from) in link.ports() {
+                let Port { pid, fd } = port;
+                match from {
+                    true => line(&mut text, format_args!("  p{pid} {arrow}|fd {fd}| l{i}")),
+                    false => line(&mut text, format_args!("  l{i} {arrow}|fd {fd}| p{pid}")),
+                }
+                if self.is_marked(link, Some(port)) {
+                    red.push(lines.to_string());
+                }
+                lines += 1;
+            }
+            for (side, outside) in [("f", link.from_outside), ("t", link.to_outside)] {
+                if outside > 0 {
+                    line(&mut text, format_args!("  {side}{i}[/\"{outside} elsewhere\"/] -.- l{i}"));
+                    lines += 1;
+                }
+            }
+        }
+        if !red.is_empty() {
+            line(&mut text, format_args!("  linkStyle {} stroke:#d00,color:#d00", red.join(",")));
         }
         text
     }
 
-    /// Whether something can hardly be meant about a pipe, or about one writer of it.
+    /// The parent, as far as it is in the picture.
+    fn parent_of(&self, pid: u32) -> Option<u32> {
+        let parent = self.processes.get(&pid)?.parent;
+        (pid != self.root && self.processes.contains_key(&parent)).then_some(parent)
+    }
+
+    /// Whether a process holds something that it can hardly be meant to.
+    fn is_suspect(&self, pid: u32) -> bool {
+        self.findings.iter().any(|found| found.sure && found.pids.contains(&pid))
+    }
+
+    /// Whether something can hardly be meant about a channel, or about one descriptor of it.
     fn is_marked(&self, link: &Link, port: Option<&Port>) -> bool {
-        let mut of_link = self.findings.iter().filter(|found| link.pipe && found.pipe == link.inode && found.is_sure());
-        of_link.any(|found| port.is_none_or(|port| found.pids.contains(&port.pid)))
+        let mut of_link =
+            self.findings.iter().filter(|found| found.sure && found.inode == link.inode && found.pair != link.pipe);
+        of_link.any(|found| found.pids.is_empty() || port.is_none_or(|port| found.pids.contains(&port.pid)))
     }
 }
 
@@ -185,10 +205,8 @@ impl Link {
     fn seen_from(&self, first: bool) -> String {
         let (ports, outside) = if first { (&self.to, self.to_outside) } else { (&self.from, self.from_outside) };
         let mut others: Vec<_> = ports.iter().map(|port| format!("{} fd {}", port.pid, port.fd)).collect();
-        match outside {
-            0 => {}
-            1 => others.push("1 elsewhere".to_owned()),
-            many => others.push(format!("{many} elsewhere")),
+        if outside > 0 {
+            others.push(format!("{outside} elsewhere"));
         }
         let others = if others.is_empty() { "nobody".to_owned() } else { others.join(", ") };
         match (self.pipe, first) {
@@ -206,6 +224,6 @@ fn line(text: &mut String, line: fmt::Arguments<'_>) {
 
 /// A process names itself: nothing of it may end the quotes, or start markup.
 pub(crate) fn quoted(name: &str) -> String {
-    let safe = |c: char| if c.is_control() || "\"\\<>&[]{}|#;`".contains(c) { '?' } else { c };
+    let safe = |c: char| if c.is_control() || "\"\\<>&[]{}|#;`$".contains(c) { '?' } else { c };
     name.chars().map(safe).collect()
 }

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use super::diag;
 use super::processes::{self, Channel, Held, Seen};
+use crate::sys::Errno;
 use crate::{Error, Result};
 
 /// A process tree, with the pipes and socket pairs that its processes hold: a picture of a moment.
@@ -30,7 +31,7 @@ pub struct Map {
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) links: Vec<Link>,
     pub(super) findings: Vec<Finding>,
-    /// Processes of the tree that could not be looked into.
+    /// Processes that could not be looked into.
     pub(super) unseen: BTreeSet<u32>,
     pub(super) peers_unknown: bool,
 }
@@ -66,26 +67,37 @@ pub(super) struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// The inode of the pipe, as in `pipe:[…]`.
-    pub pipe: u64,
+    /// The inode of the pipe, as in `pipe:[…]`; of a pair, the lower of its two, as in `socket:[…]`.
+    pub inode: u64,
+    /// Whether it is a pair of sockets and no pipe.
+    pub pair: bool,
     /// The processes that hold what should perhaps not be held; none, if it is somebody who is missing.
     pub pids: Vec<u32>,
+    /// How many descriptors outside of the tree are of the same side.
+    pub elsewhere: usize,
     /// What it is.
     pub what: What,
+    /// Whether it can hardly be meant, nor be otherwise than it looks: a `!` in the text, red in the pictures.
+    pub sure: bool,
 }
 
 /// What a [`Finding`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum What {
-    /// Nobody holds a reader: a write fails.
+    /// Nobody holds a reader of the pipe: a write fails. Not sure where some processes could not be looked into.
     NoReader,
-    /// The one process that reads is also the only one that could write: it waits for itself.
+    /// One process alone holds both ends: it waits for itself. That may be meant of a pair.
     OnlyItself,
-    /// A process that reads holds a writer too, besides others: the end never comes to it.
-    OwnWriter,
+    /// A process holds both ends, besides others: while it does, the end comes to nobody.
+    BothEnds,
     /// More than one process holds a writer. That may be meant: the end comes when the last of them lets go.
     ManyWriters,
+    /// More than one process holds a reader. That may be meant: a writer is told when the last of them lets go.
+    ManyReaders,
+    /// More than one process holds the same side of a pair. That may be meant: the end comes to the other side when the last
+    /// of them lets go.
+    ManyOnOneSide,
 }
 
 impl Map {
@@ -94,39 +106,47 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: `/proc` is not mounted.
+    /// [`Error::System`]: `/proc` is not mounted; no descriptor is left to look with (`EMFILE`).
     pub fn here() -> Result<Self> {
-        Self::of(processes::me()?)
+        Self::rooted_at(None)
     }
 
     /// The tree of that process and all that descend from it; else as [`here`](Self::here).
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: `/proc` is not mounted; with `ESRCH`: there is no such process.
+    /// As [`here`](Self::here); with `ESRCH`: there is no such process.
     pub fn of(root: u32) -> Result<Self> {
-        let pids = processes::pids()?;
-        let all: HashMap<u32, Process> = pids
-            .into_iter()
-            .filter_map(|pid| {
-                let (name, parent) = processes::name_and_parent(pid)?;
-                Some((pid, Process { name, parent }))
-            })
-            .collect();
-        if !all.contains_key(&root) {
-            return Err(Error::system("open", crate::sys::Errno::SRCH));
+        Self::rooted_at(Some(root))
+    }
+
+    fn rooted_at(root: Option<u32>) -> Result<Self> {
+        let (me, pids) = processes::pids()?;
+        let root = root.unwrap_or(me);
+        let mut all: HashMap<u32, Process> = HashMap::new();
+        for pid in pids {
+            if let Some((name, parent)) = processes::name_and_parent(pid)? {
+                all.insert(pid, Process { name, parent });
+            }
         }
-        let peers = diag::peers();
+        if !all.contains_key(&root) {
+            return Err(Error::system("open", Errno::SRCH));
+        }
+        let peers = match diag::peers() {
+            // Then it is not the kernel that refuses to say.
+            Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Error::system("socket", errno)),
+            peers => peers,
+        };
         let mut sides = Sides { peers: peers.as_ref().ok(), links: BTreeMap::new() };
         let mut unseen = BTreeSet::new();
         let inside = |pid: u32| descends(&all, pid, root);
         for &pid in all.keys() {
-            match processes::channels(pid) {
+            match processes::channels(pid)? {
                 Seen::Channels(held) => held.iter().for_each(|held| sides.add(pid, held, inside(pid))),
-                Seen::Nothing if inside(pid) => {
+                Seen::Nothing => {
                     unseen.insert(pid);
                 }
-                Seen::Nothing | Seen::Gone => {}
+                Seen::Gone => {}
             }
         }
         let mut links: Vec<_> =
@@ -135,8 +155,8 @@ impl Map {
             link.from.sort_unstable();
             link.to.sort_unstable();
         });
-        let mut findings: Vec<_> = links.iter().filter(|link| link.pipe).flat_map(Link::findings).collect();
-        findings.sort_by_key(|finding: &Finding| !finding.is_sure());
+        let mut findings: Vec<_> = links.iter().flat_map(|link| link.findings(unseen.is_empty())).collect();
+        findings.sort_by_key(|finding| !finding.sure);
         let peers_unknown = peers.is_err();
         let processes =
             all.iter().filter(|(pid, _)| inside(**pid)).map(|(pid, process)| (*pid, process.clone())).collect();
@@ -146,6 +166,11 @@ impl Map {
     /// What keeps a stream from ending, or may, the surest first.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// How many processes of the machine could not be looked into. One of them may hold an end too.
+    pub fn unseen(&self) -> usize {
+        self.unseen.len()
     }
 }
 
@@ -210,25 +235,35 @@ impl Link {
         if inside { self.to.push(port) } else { self.to_outside += 1 }
     }
 
-    fn findings(&self) -> Vec<Finding> {
+    /// What may be wrong with it. Where not everything was seen, nobody is missed for sure.
+    fn findings(&self, all_seen: bool) -> Vec<Finding> {
         let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
         let (writers, readers) = (pids(&self.from), pids(&self.to));
-        let finding = |what, pids: Vec<u32>| Finding { pipe: self.inode, pids, what };
-        let mut found = Vec::new();
-        if readers.is_empty() && self.to_outside == 0 {
-            return vec![finding(What::NoReader, Vec::new())];
+        let finding = |what, pids: &BTreeSet<u32>, elsewhere, sure| {
+            let pids = pids.iter().copied().collect();
+            Finding { inode: self.inode, pair: !self.pipe, pids, elsewhere, what, sure }
+        };
+        if self.pipe && readers.is_empty() && self.to_outside == 0 {
+            return vec![finding(What::NoReader, &readers, 0, all_seen)];
         }
-        let both: Vec<u32> = writers.intersection(&readers).copied().collect();
-        if readers.len() == 1 && writers == readers && self.from_outside + self.to_outside == 0 {
-            return vec![finding(What::OnlyItself, both)];
+        let both: BTreeSet<u32> = writers.intersection(&readers).copied().collect();
+        if both.len() == 1 && writers == readers && self.from_outside + self.to_outside == 0 {
+            // A pair of its own is what many an event loop is woken through.
+            return vec![finding(What::OnlyItself, &both, 0, self.pipe)];
         }
         if !both.is_empty() {
-            found.push(finding(What::OwnWriter, both));
+            return vec![finding(What::BothEnds, &both, 0, true)];
         }
-        // Where nobody of the tree reads, as with an inherited standard output, that is nobody's trouble here.
-        if writers.len() + self.from_outside > 1 && !writers.is_empty() && !readers.is_empty() {
-            found.push(finding(What::ManyWriters, writers.into_iter().collect()));
+        // Where nobody of the tree is at the other side, as with an inherited standard output, it is nobody's trouble here.
+        if writers.is_empty() || readers.is_empty() {
+            return Vec::new();
         }
-        found
+        let (many_from, many_to) = match self.pipe {
+            true => (What::ManyWriters, What::ManyReaders),
+            false => (What::ManyOnOneSide, What::ManyOnOneSide),
+        };
+        let sides = [(many_from, &writers, self.from_outside), (many_to, &readers, self.to_outside)];
+        let shared = sides.into_iter().filter(|(_, pids, elsewhere)| pids.len() + elsewhere > 1);
+        shared.map(|(what, pids, elsewhere)| finding(what, pids, elsewhere, false)).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{AtFlags, CWD, FileType, RawMode, StatxFlags, makedev};
 
 use crate::sys::Errno;
 use crate::{Error, Result};
@@ -19,12 +19,32 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn of(stat: &rustix::fs::Stat) -> Option<Self> {
-        let socket = match FileType::from_raw_mode(stat.st_mode) {
+        Self::new(stat.st_mode, stat.st_dev, stat.st_ino)
+    }
+
+    fn new(mode: RawMode, device: u64, inode: u64) -> Option<Self> {
+        let socket = match FileType::from_raw_mode(mode) {
             FileType::Fifo => false,
             FileType::Socket => true,
             _ => return None,
         };
-        Some(Self { device: stat.st_dev, inode: stat.st_ino, socket })
+        Some(Self { device, inode, socket })
+    }
+
+    /// What is at the other end of a link in /proc.
+    ///
+    /// That may be a file on a server that does not answer, and stat(2) would wait for it. This takes what the kernel knows
+    /// by itself, which of channels is all.
+    fn behind(link: &str) -> Option<Self> {
+        match rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO) {
+            Ok(stat) => {
+                let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+                Self::new(stat.stx_mode.into(), device, stat.stx_ino)
+            }
+            // Refused in some sandboxes.
+            Err(Errno::NOSYS) => Self::of(&rustix::fs::stat(link).ok()?),
+            Err(_) => None,
+        }
     }
 }
 
@@ -45,67 +65,70 @@ pub(super) enum Seen {
     Gone,
 }
 
-/// The number of this process, as /proc has it: its pid namespace need not be that of the process.
-pub(super) fn me() -> Result<u32> {
-    // Where /proc is not mounted there may still be a directory, which is empty.
-    let me = fs::read_link("/proc/self").map_err(|source| Error::System { call: "readlink", source })?;
-    let number = me.to_str().and_then(|number| number.parse().ok());
-    number.ok_or_else(|| Error::system("readlink", Errno::PROTO))
-}
-
-/// The processes that /proc shows.
-pub(super) fn pids() -> Result<Vec<u32>> {
-    me()?;
+/// This process, and all that /proc shows, by the numbers that they have there.
+///
+/// Where it is not mounted there is an empty directory, which would say that nobody holds anything.
+pub(super) fn pids() -> Result<(u32, Vec<u32>)> {
+    let link = rustix::fs::readlink(c"/proc/self", Vec::new()).map_err(|errno| Error::system("readlink", errno))?;
+    let me = link.to_str().ok().and_then(|number| number.parse().ok());
+    let me = me.ok_or_else(|| Error::system("readlink", Errno::NOENT))?;
     let entries = fs::read_dir("/proc").map_err(|source| Error::System { call: "open", source })?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(pids.collect())
+    Ok((me, pids.collect()))
 }
 
-/// The channels that a process has open.
-pub(super) fn channels(pid: u32) -> Seen {
+/// The channels that a process has open. Fails where this process is at the end of its own means: what it has no descriptor
+/// to look with is not gone.
+pub(super) fn channels(pid: u32) -> Result<Seen> {
     let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(entries) => entries,
-        Err(error) => return unless_gone(pid, &error),
+        Err(error) => return unless_gone(pid, error),
     };
     let mut channels = Vec::new();
     for entry in entries {
         let number = match entry {
             Ok(entry) => entry.file_name().to_str().and_then(|name| name.parse().ok()),
-            Err(error) => return unless_gone(pid, &error),
+            Err(error) => return unless_gone(pid, error),
         };
         // What vanishes meanwhile is not held.
         channels.extend(number.and_then(|number| held(pid, number)));
     }
-    Seen::Channels(channels)
+    Ok(Seen::Channels(channels))
 }
 
-fn unless_gone(pid: u32, error: &io::Error) -> Seen {
+fn unless_gone(pid: u32, error: io::Error) -> Result<Seen> {
     match error.kind() {
-        io::ErrorKind::PermissionDenied if !is_kernels(pid) => Seen::Nothing,
-        _ => Seen::Gone,
+        io::ErrorKind::PermissionDenied if is_kernels(pid)? => Ok(Seen::Gone),
+        io::ErrorKind::PermissionDenied => Ok(Seen::Nothing),
+        _ if is_gone(&error) => Ok(Seen::Gone),
+        _ => Err(Error::System { call: "open", source: error }),
     }
+}
+
+/// A process that leaves takes its directory away, or answers that it does not exist any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
 fn held(pid: u32, number: RawFd) -> Option<Held> {
     let path = format!("/proc/{pid}/fd/{number}");
     // Through the link, to the channel itself; and the link, whose permissions say how it is open.
-    let channel = Channel::of(&rustix::fs::stat(&path).ok()?)?;
-    let mode = rustix::fs::statat(CWD, &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
+    let channel = Channel::behind(&path)?;
+    let mode = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
     let (reads, writes) = (mode & 0o400 != 0, mode & 0o200 != 0);
     // Neither: O_PATH, which keeps no stream open.
     (reads || writes).then_some(Held { number, channel, reads, writes })
 }
 
 /// Name and parent of a process, as long as it is there.
-pub(super) fn name_and_parent(pid: u32) -> Option<(String, u32)> {
-    let stat = Stat::of(pid)?;
-    Some((stat.name, stat.parent))
+pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
+    Ok(Stat::of(pid)?.map(|stat| (stat.name, stat.parent)))
 }
 
 /// Whether it is a thread of the kernel, which holds nothing and lets nobody look.
-fn is_kernels(pid: u32) -> bool {
+fn is_kernels(pid: u32) -> Result<bool> {
     const PF_KTHREAD: u64 = 0x0020_0000;
-    Stat::of(pid).is_some_and(|stat| stat.flags & PF_KTHREAD != 0)
+    Ok(Stat::of(pid)?.is_some_and(|stat| stat.flags & PF_KTHREAD != 0))
 }
 
 /// What is used of a process's `stat` (proc_pid_stat.5).
@@ -117,8 +140,12 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    fn of(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    fn of(pid: u32) -> Result<Option<Self>> {
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => Ok(Self::parse(&stat)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(source) => Err(Error::System { call: "open", source }),
+        }
     }
 
     /// Number, name in parentheses, and the fields that follow. A process names itself: the name may have spaces and
@@ -144,16 +171,16 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let me = std::process::id();
-        assert!(pids().unwrap().contains(&me));
+        let (here, pids) = pids().unwrap();
+        assert!(here == me && pids.contains(&me));
         let (reader, writer) = std::io::pipe().unwrap();
         let channel = Channel::of(&rustix::fs::fstat(&reader).unwrap()).unwrap();
-        let Seen::Channels(channels) = channels(me) else { panic!("this process may look at itself") };
+        let Ok(Seen::Channels(channels)) = channels(me) else { panic!("this process may look at itself") };
         let sides: Vec<_> = channels.iter().filter(|held| held.channel == channel).collect();
         assert_eq!(sides.len(), 2);
         assert!(sides.iter().any(|held| held.reads && !held.writes));
         assert!(sides.iter().any(|held| held.writes && !held.reads));
-        assert!(name_and_parent(me).is_some());
-        assert_eq!(super::me().unwrap(), me);
+        assert!(name_and_parent(me).unwrap().is_some());
         drop(writer);
     }
 

@@ -42,7 +42,10 @@ impl Child {
         match sys::process::pidfd(pid) {
             Ok(pidfd) => Ok(Self { id: pid.as_raw_nonzero().get().unsigned_abs(), pidfd, status: Mutex::new(None) }),
             Err(errno) => {
-                sys::process::kill_and_reap(pid);
+                // Gone, if another thread has waited for it: then the number is perhaps somebody else's.
+                if errno != Errno::SRCH {
+                    sys::process::kill_and_reap(pid);
+                }
                 Err(Error::system("pidfd_open", errno))
             }
         }

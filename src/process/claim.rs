@@ -25,9 +25,11 @@ pub(crate) struct Given {
 
 /// Takes an end that this program was started with, by the name that it was given under. Never blocks.
 ///
-/// Each end can be claimed once, and only as what it is: a pipe's writer is not handed out as its reader. Once it is
-/// claimed it is close-on-exec, like every end; before that, a program that this one starts would inherit it, so claim
-/// first and start afterwards.
+/// Each end can be claimed once, and only as what it is: a pipe's writer is not handed out as its reader. A type of the
+/// standard library, such as a listener's, takes whatever descriptor was given, and its first call says if it is another.
+///
+/// Once it is claimed it is close-on-exec, like every end, and a fork severs it; before that, a program that this one starts
+/// and a child that it forks have it too, and a stream does not end before they leave. So claim first, and start afterwards.
 ///
 /// # Errors
 ///

@@ -15,6 +15,7 @@ use super::stdio::Stdio;
 use crate::end::{End, Ends};
 use crate::sys::descriptor::duplicate;
 use crate::sys::poll::POLLIN;
+use crate::sys::signal::Mask;
 use crate::sys::spawn::{Program, first_that_works};
 use crate::sys::{self, ledger, signal};
 use crate::wait::{Patience, Spin, Wait, wait_any};
@@ -315,10 +316,13 @@ impl Parts {
         // A place for the pidfd, so that a full table refuses the start instead of losing the child.
         let place = sys::process::pidfd(sys::process::own_pid()).map_err(|errno| Error::system("pidfd_open", errno))?;
         let program = ready.program();
-        let pid = first_that_works(&ready.paths, |path| program.spawn(path))
-            .map_err(|errno| Error::system("posix_spawn", errno))?;
-        drop((ready, place));
-        Child::hold(pid)
+        // Signals wait until it is held: a handler that waits for whatever child has left would take it away before.
+        let mask = Mask::block_all();
+        let started = first_that_works(&ready.paths, |path| program.spawn(path));
+        drop(place);
+        let child = started.map_err(|errno| Error::system("posix_spawn", errno)).and_then(Child::hold);
+        mask.restore();
+        child
     }
 
     fn exec(&self) -> Error {

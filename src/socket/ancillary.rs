@@ -7,6 +7,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rustix::net::sockopt;
+
 use super::{Credentials, DatagramSocket, StreamSocket, with_spill};
 use crate::end::{self, End, Ends, FromFdError};
 use crate::sys::ancillary::{Beside, MOST};
@@ -40,15 +42,16 @@ use crate::{Error, Result, sys};
 #[derive(Default)]
 pub struct Received {
     ends: VecDeque<End>,
+    bytes: usize,
     sender: Option<Credentials>,
 }
 
 impl Received {
-    /// Splits what came beside a message. An error if ends are missing.
-    pub(super) fn new(beside: Beside, credentials: bool) -> Result<Self> {
+    /// Splits what came beside so many bytes. An error if ends are missing.
+    pub(super) fn new(bytes: usize, beside: Beside, credentials: bool) -> Result<Self> {
         let sender = beside.sender.filter(|_| credentials).map(|(pid, uid, gid)| Credentials { pid, uid, gid });
         // Made with close-on-exec, which costs a call more to be sure of than to set.
-        let received = Self { ends: beside.fds.into_iter().map(End::received).collect(), sender };
+        let received = Self { ends: beside.fds.into_iter().map(End::received).collect(), bytes, sender };
         if beside.lost { Err(Error::EndsLost { received }) } else { Ok(received) }
     }
 
@@ -90,9 +93,17 @@ impl Received {
         })
     }
 
+    /// How many bytes came with the ends: the length of the message, or of what was read of a stream.
+    ///
+    /// It is said again here because [`Error::EndsLost`] has no other place for it.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Who sent the message, if the socket was told to ask ([`set_credentials`](crate::DatagramSocket::set_credentials)).
     ///
-    /// The kernel vouches for it: process, user and group of the process that made the call, at that time.
+    /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also where
+    /// it does not know: of what was sent before anybody asked, and at the end of a stream, which nobody sends.
     pub fn sender(&self) -> Option<Credentials> {
         self.sender
     }
@@ -110,7 +121,8 @@ impl IntoIterator for Received {
 
 impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Received").field("ends", &self.ends).field("sender", &self.sender).finish()
+        let Self { ends, bytes, sender } = self;
+        f.debug_struct("Received").field("ends", ends).field("bytes", bytes).field("sender", sender).finish()
     }
 }
 
@@ -205,7 +217,7 @@ impl DatagramSocket {
             message.clear();
             message.extend_from_slice(&spill.as_mut_slice()[..len]);
             spill.trim(len);
-            Received::new(beside, self.credentials.load(Relaxed)).map(Some)
+            Received::new(len, beside, self.credentials.load(Relaxed)).map(Some)
         })
     }
 
@@ -214,9 +226,14 @@ impl DatagramSocket {
     /// That is the process that sent this very message; [`peer_credentials`](Self::peer_credentials) is another one. The
     /// setting belongs to this value; it goes along into a child and into clones.
     ///
+    /// A [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket does not know who sent what it got before. And it
+    /// gets a name when it sends next, under which, once its peer is gone and a send has failed with [`Error::Closed`],
+    /// any process of the machine (of its network namespace) can send to it: look at who sent what arrives after that.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
     ///
     /// # Platform
     ///
@@ -235,7 +252,10 @@ impl DatagramSocket {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn set_credentials(&self, on: bool) -> Result<()> {
-        // The socket has asked for them from the start, to tell messages from the end.
+        if on {
+            // Most have asked from the start, to tell messages from the end. None stops asking: others may hold it.
+            sockopt::set_socket_passcred(&self.end, true).map_err(|errno| self.end.error("setsockopt", errno))?;
+        }
         self.end.check_given()?;
         self.credentials.store(on, Relaxed);
         Ok(())
@@ -292,15 +312,16 @@ impl StreamSocket {
         sent.map_err(|error| SendError { ends, error })
     }
 
-    /// Blocks until there is something to read, and reads it, with the ends that came with its first byte. 0 bytes: the end
-    /// of the stream, or an empty `buf`.
+    /// Blocks until there is something to read, and reads it, with the ends that came with it. 0 bytes: the end of the
+    /// stream, or an empty `buf`.
     ///
-    /// A read stops at the border of what was sent with ends, so that ends are never mixed up with later bytes.
+    /// A read stops after what was sent with ends, so that ends are never mixed up with later bytes or ends. What was sent
+    /// before them may come in the same read.
     ///
     /// # Errors
     ///
     /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. The error has those that did
-    ///   arrive. The bytes are in `buf`; their number is lost: read into a buffer of one byte where that matters.
+    ///   arrive, and says how many bytes are in `buf` ([`Received::bytes`]).
     /// - As [`try_read`](Self::try_read), but [`Error::WouldBlock`].
     ///
     /// # Platform
@@ -333,15 +354,15 @@ impl StreamSocket {
         if buf.is_empty() {
             return Ok((0, Received::default()));
         }
-        let mut beside = None;
+        let mut beside = Beside::default();
         let len = self.arrive(patience, |fd, wait| {
-            let arrived = sys::ancillary::receive(fd, buf, wait)?;
-            Ok(arrived.map_or(0, |(len, with)| {
-                beside = Some(with);
-                len
-            }))
+            let (len, with) = sys::ancillary::receive(fd, buf, wait)?.unwrap_or_default();
+            beside = with;
+            Ok(len)
         })?;
-        Ok((len, Received::new(beside.unwrap_or_default(), true)?))
+        // A socket that asks for credentials gets some at the end too, and they are nobody's.
+        let named = len > 0;
+        Ok((len, Received::new(len, beside, named)?))
     }
 
     /// Lets [`Received::sender`] name the sender of what is read, or not, as at first. Never blocks.
@@ -356,7 +377,7 @@ impl StreamSocket {
     ///
     /// `SO_PASSCRED` and `SCM_CREDENTIALS` (unix.7).
     pub fn set_credentials(&self, on: bool) -> Result<()> {
-        rustix::net::sockopt::set_socket_passcred(&self.end, on).map_err(|errno| self.end.error("setsockopt", errno))
+        sockopt::set_socket_passcred(&self.end, on).map_err(|errno| self.end.error("setsockopt", errno))
     }
 }
 

@@ -107,6 +107,15 @@ fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlag
     })
 }
 
+/// Writes what there is room for, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says; or `EOPNOTSUPP`, where the
+/// kernel cannot do that on this end.
+pub(crate) fn write_nowait(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Sigpipe) -> Result<usize> {
+    match sigpipe {
+        Sigpipe::Ignored => rustix::io::pwritev2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT),
+        Sigpipe::Avoid => write_avoiding(fd, bufs, ReadWriteFlags::NOWAIT),
+    }
+}
+
 /// One write that does not wait, tried again until it went in: whatever the end's `O_NONBLOCK` says, and with at most
 /// `PIPE_BUF` bytes going in whole or not at all.
 pub(crate) struct NowaitWrite<'buf> {
@@ -131,22 +140,14 @@ impl<'buf> NowaitWrite<'buf> {
     /// Writes what there is room for, or answers `EAGAIN`.
     pub(crate) fn attempt(&mut self, fd: BorrowedFd<'_>) -> Result<usize> {
         if self.staged.is_none() {
-            let bufs = [IoSlice::new(self.buf)];
-            let written = match self.sigpipe {
-                Sigpipe::Ignored => rustix::io::pwritev2(fd, &bufs, CURRENT, ReadWriteFlags::NOWAIT),
-                Sigpipe::Avoid => write_avoiding(fd, &bufs, ReadWriteFlags::NOWAIT),
-            };
-            match written {
+            match write_nowait(fd, &[IoSlice::new(self.buf)], self.sigpipe) {
                 Err(errno) if is_refused(errno) => self.staged = Some(Staged::new(self.buf, errno)?),
                 done => return done,
             }
         }
         let Some(Staged { reader, len, refused }) = &self.staged else { return Err(Errno::OPNOTSUPP) };
-        let splice = || rustix::pipe::splice(reader, None, fd, None, *len, SpliceFlags::NONBLOCK);
-        let moved = match self.sigpipe {
-            Sigpipe::Ignored => splice(),
-            Sigpipe::Avoid => without_sigpipe(splice), // splice(2) has no flag against the signal
-        };
+        // splice(2) has no flag against the signal.
+        let moved = self.sigpipe.avoid(|| rustix::pipe::splice(reader, None, fd, None, *len, SpliceFlags::NONBLOCK));
         moved.map_err(|errno| if is_refused(errno) { *refused } else { errno })
     }
 }
@@ -158,6 +159,21 @@ impl Staged {
         let len = retry(|| rustix::io::write(&writer, buf))?;
         Ok(Self { reader, len, refused })
     }
+}
+
+/// More than this in one call the kernel refuses, or takes for this (`MAX_RW_COUNT`, read.2).
+const MOST_BYTES: usize = 0x7fff_f000;
+
+/// Moves bytes, one of the two being a pipe, and never raises `SIGPIPE`.
+pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpipe: Sigpipe) -> Result<usize> {
+    let len = len.min(MOST_BYTES);
+    retry(|| sigpipe.avoid(|| rustix::pipe::splice(from, None, to, None, len, SpliceFlags::empty())))
+}
+
+/// Has bytes of a pipe in a second one too, and never raises `SIGPIPE`.
+pub(crate) fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpipe: Sigpipe) -> Result<usize> {
+    let len = len.min(MOST_BYTES);
+    retry(|| sigpipe.avoid(|| rustix::pipe::tee(from, to, len, SpliceFlags::empty())))
 }
 
 /// `F_SETPIPE_SZ`, without the kernel's habit of looking at 32 bits only.

@@ -34,7 +34,7 @@ pub(crate) enum Sigpipe {
 }
 
 impl Sigpipe {
-    /// What goes for a writer that is being made.
+    /// What goes for an end that is being made.
     pub(crate) fn look() -> Self {
         match disposition(libc::SIGPIPE) {
             Ok(action) if action.sa_sigaction == libc::SIG_IGN => Sigpipe::Ignored,
@@ -42,9 +42,17 @@ impl Sigpipe {
         }
     }
 
-    /// What goes for a writer that was made earlier.
+    /// What goes for an end that was made earlier.
     pub(crate) fn now(self) -> Self {
         if RESET.load(Ordering::Relaxed) { Sigpipe::Avoid } else { self }
+    }
+
+    /// Makes a call that raises the signal and has no flag against it.
+    pub(crate) fn avoid<T>(self, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self {
+            Sigpipe::Ignored => call(),
+            Sigpipe::Avoid => without_sigpipe(call),
+        }
     }
 }
 

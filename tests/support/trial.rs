@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::inventory::{Inventory, no_child_is_left};
+use super::places::memory_file;
 use super::processes::children;
 
 /// How much of what a test printed is shown.
@@ -27,6 +28,7 @@ const FINE: libc::c_int = 99;
 pub fn judge(limit: Duration, body: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let limit = limit * if cfg!(sanitizers) { 4 } else { 1 };
     adopt_orphans();
+    // It never blocks the test, and whoever writes last is last in it.
     let output = memory_file();
     // Or the test's process would print it again.
     std::io::stdout().flush().expect("stdout can be flushed");
@@ -176,16 +178,6 @@ fn end_stragglers() -> Vec<String> {
             }
         }
         std::thread::yield_now();
-    }
-}
-
-/// For what the test prints. It never blocks the test, and whoever writes last is last in it.
-fn memory_file() -> File {
-    // SAFETY: a nul-terminated name; the descriptor is new.
-    unsafe {
-        let fd = libc::memfd_create(c"output".as_ptr(), libc::MFD_CLOEXEC);
-        assert!(fd >= 0, "memfd_create: {}", std::io::Error::last_os_error());
-        File::from_raw_fd(fd)
     }
 }
 
