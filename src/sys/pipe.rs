@@ -4,6 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags};
 
@@ -33,9 +34,13 @@ pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Re
         Err(errno) if is_refused(errno) => errno,
         done => return done,
     };
-    match vmsplice_nowait(fd, bufs) {
-        Err(errno) if is_refused(errno) => {}
-        done => return done,
+    // Which way vmsplice(2) moves bytes, the descriptor says: on one that can be written, it would lend the buffers to the
+    // pipe.
+    if rustix::fs::fcntl_getfl(fd)? & OFlags::RWMODE == OFlags::RDONLY {
+        match vmsplice_nowait(fd, bufs) {
+            Err(errno) if is_refused(errno) => {}
+            done => return done,
+        }
     }
     match splice_nowait(fd, bufs) {
         Err(errno) if is_refused(errno) => Err(refused),
@@ -43,11 +48,11 @@ pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Re
     }
 }
 
-/// On the reading end, vmsplice(2) copies into memory. Its flag goes for the one call too.
+/// On a descriptor that is open for reading alone, vmsplice(2) copies into memory. Its flag goes for the one call too.
 fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let copy = |bufs: &[IoSliceRaw<'_>]| {
         // SAFETY: the slices come from exclusive borrows that outlive the call, and after it the kernel has no
-        // interest in them: reading copies, and lends no page to the pipe.
+        // interest in them: on a descriptor that cannot be written it copies, and lends no page to the pipe.
         unsafe { rustix::pipe::vmsplice(fd, bufs, SpliceFlags::NONBLOCK) }
     };
     if let [only] = bufs {
@@ -57,7 +62,7 @@ fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<us
     copy(&bufs)
 }
 
-/// Moves it into a private pipe and reads it there, for sandboxes without vmsplice.
+/// Moves it into a private pipe and reads it there: for sandboxes without vmsplice, and for a FIFO that is open both ways.
 fn splice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let len = bufs.iter().map(|buf| buf.len()).sum();
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
