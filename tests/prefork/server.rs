@@ -159,6 +159,12 @@ pub fn descriptors(process: u32) -> usize {
     std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
 }
 
+/// Whether the process has that file open.
+pub fn has_open(process: u32, file: &Path) -> bool {
+    let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    descriptors.flatten().any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|target| target == file))
+}
+
 pub fn send_signal(process: u32, signal: libc::c_int) {
     // SAFETY: two numbers.
     assert_eq!(unsafe { libc::kill(process as libc::pid_t, signal) }, 0, "{}", std::io::Error::last_os_error());
