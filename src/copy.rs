@@ -175,6 +175,14 @@ impl Way {
     }
 }
 
+/// Why a way was left.
+enum Stop {
+    /// There was nothing more to move.
+    Nothing,
+    /// The kernel will not, or will not go on.
+    Refused,
+}
+
 /// In one call, so that a signal is not held up for long.
 const PIECE: usize = 64 << 20;
 
@@ -201,15 +209,18 @@ impl Copy<'_> {
         }
         let sigpipe = Sigpipe::look();
         for way in ways {
-            if self.moves(*way, from, sigpipe)? {
-                return Ok(());
+            match self.moves(*way, sigpipe)? {
+                Stop::Refused => {}
+                // Of a file in /proc, and of one that has grown, that is not the end: only reading knows.
+                Stop::Nothing if from == Kind::File => break,
+                Stop::Nothing => return Ok(()),
             }
         }
         self.read_and_write(to, sigpipe)
     }
 
-    /// Has the kernel move bytes until the end (`true`), or until it will not go on like that.
-    fn moves(&mut self, way: Way, kind: Kind, sigpipe: Sigpipe) -> Result<bool> {
+    /// Has the kernel move bytes for as long as it does.
+    fn moves(&mut self, way: Way, sigpipe: Sigpipe) -> Result<Stop> {
         loop {
             let moved = match way {
                 Way::CopyFileRange => sys::retry(|| rustix::fs::copy_file_range(self.from, None, self.to, None, PIECE)),
@@ -217,12 +228,11 @@ impl Copy<'_> {
                 Way::Splice => sys::pipe::splice(self.from, self.to, PIECE, sigpipe),
             };
             match moved {
-                // Of a file in /proc, and of one that has grown, that is not the end: only reading knows.
-                Ok(0) => return Ok(kind != Kind::File),
+                Ok(0) => return Ok(Stop::Nothing),
                 Ok(len) => self.copied += len as u64,
                 // Either of the two.
                 Err(Errno::AGAIN) => self.wait(&[(self.from, POLLIN), (self.to, POLLOUT)])?,
-                Err(errno) if is_refusal(errno) => return Ok(false),
+                Err(errno) if is_refusal(errno) => return Ok(Stop::Refused),
                 Err(errno) => return Err(end::error(&[self.from, self.to], way.name(), errno)),
             }
         }

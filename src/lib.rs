@@ -44,6 +44,9 @@
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
 //! | pass an end to a process that is already running | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
+//! | copy all of one end or file to another | [`copy()`] |
+//! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
+//! | have an answer sooner than a process wakes up | `set_spin` of every end |
 //! | wait no longer than that | the `_timeout` calls; the `try_` calls wait not at all |
 //! | wait for many ends and children at once | [`wait_any()`] |
 //! | wait for a child, or end it | [`Child`] |
@@ -56,7 +59,7 @@
 //! - Writing to a side that nobody reads is [`Error::Closed`], whatever the process does about `SIGPIPE`.
 //! - A signal ends no call early, makes no deadline longer, and is never an error.
 //! - A call that fails gives back what it took: the ends ([`ForkError`], [`SendError`]), the command ([`SpawnError`]), the
-//!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]).
+//!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), the bytes that went no further ([`CopyError`]).
 //! - Reading and writing is one system call when there is something to do, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
 //!
@@ -72,6 +75,9 @@ mod copy;
 mod end;
 mod error;
 mod frame;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod pipe;
 mod process;

@@ -2,28 +2,34 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+#[cfg(doc)]
+use crate::Error;
 use crate::sys::signal::Sigpipe;
 use crate::{PipeReader, PipeWriter, Result, end, sys};
 
 /// Moving bytes out of the pipe.
 impl PipeReader {
     /// Blocks until there is something to read, and moves at most `len` bytes of it to `out`, without copying them through
-    /// this process. Says how many; 0: the end of the stream.
+    /// this process. Says how many; 0: the end of the stream, or a `len` of 0.
     ///
-    /// `out` can be a file (not opened for appending), a socket, or a pipe. It also blocks while that has no room.
+    /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. It
+    /// also blocks while that has no room. [`copy`](crate::copy()) goes on until the end, and takes whatever there is.
     ///
     /// After it, the kernel refuses `RWF_NOWAIT` on both pipes: `try_` and `_timeout` calls go another way then, and work as
     /// before.
     ///
     /// # Errors
     ///
+    /// Nothing was moved:
+    ///
     /// - [`Error::Closed`]: nobody reads `out` any more. `SIGPIPE` is not raised.
+    /// - [`Error::WouldBlock`]: one of the two has `O_NONBLOCK`, and there is nothing to read or no room.
     /// - [`Error::NotGiven`]: this process was not given the end, or `out`.
-    /// - [`Error::System`] with `EINVAL`: `out` cannot be spliced to.
+    /// - [`Error::System`] with `EINVAL`: `out` cannot be spliced to, or is the same pipe.
     ///
     /// # Platform
     ///
-    /// splice(2).
+    /// splice(2), with which a signal ends no wait and loses no byte.
     ///
     /// # Examples
     ///
@@ -47,7 +53,7 @@ impl PipeReader {
     ///
     /// # Errors
     ///
-    /// As [`splice_to`](Self::splice_to); with `EINVAL` also if both are ends of one pipe.
+    /// As [`splice_to`](Self::splice_to).
     ///
     /// # Platform
     ///
@@ -72,18 +78,22 @@ impl PipeReader {
 /// Moving bytes into the pipe.
 impl PipeWriter {
     /// Blocks until there is something to read from `input` and room in the pipe, and moves at most `len` bytes, without
-    /// copying them through this process. Says how many; 0: the end of `input`.
+    /// copying them through this process. Says how many; 0: the end of `input`, or a `len` of 0.
+    ///
+    /// **What it moves from a file is the file's own memory**: if the file is changed before the bytes are read on the other
+    /// side, the change is read. Where that may happen, [`copy`](crate::copy()) is the call to use.
     ///
     /// `input` can be a file, which is read from its current position, a socket, or a pipe.
     ///
-    /// What it moves from a file is the file's own memory: if the file is changed before the bytes are read, the change is
-    /// read.
-    ///
     /// # Errors
     ///
+    /// Nothing was moved:
+    ///
     /// - [`Error::Closed`]: no reader is left. `SIGPIPE` is not raised.
+    /// - [`Error::WouldBlock`]: one of the two has `O_NONBLOCK`, and there is nothing to read or no room.
+    /// - [`Error::Reset`]: the peer of a socket went away without having read everything.
     /// - [`Error::NotGiven`]: this process was not given the end, or `input`.
-    /// - [`Error::System`] with `EINVAL`: `input` cannot be spliced from.
+    /// - [`Error::System`] with `EINVAL`: `input` cannot be spliced from, or is the same pipe.
     ///
     /// # Platform
     ///

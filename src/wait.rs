@@ -373,3 +373,35 @@ pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize>
     let buffered = on.iter().zip(&*fds).filter(|(wait, fd)| wait.buffered && fd.revents == 0).count();
     Ok(count + buffered)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many calls sleep at once before one looks again.
+    fn rests(spin: &Spin) -> u32 {
+        (0..).take_while(|_| spin.look().is_none()).count() as u32
+    }
+
+    #[test]
+    fn looking_in_vain_is_given_up_and_tried_again_ever_more_rarely() {
+        let mut spin = Spin::default();
+        assert!(spin.look().is_none(), "off");
+        spin.set(Duration::from_nanos(1));
+        for _ in 0..ENOUGH {
+            assert_eq!(rests(&spin), 0);
+            spin.vain.fetch_add(1, Relaxed);
+        }
+        for rest in [64, 128, 256, 512, 1024, 1024, 1024] {
+            assert_eq!(rests(&spin), rest);
+            spin.vain.fetch_add(1, Relaxed);
+        }
+        // A copy has to learn for itself, and one look that finds something is enough.
+        assert_eq!(rests(&spin.clone()), 0);
+        assert_eq!(rests(&spin), 1024);
+        Look { spin: &spin, began: None }.found();
+        assert_eq!(rests(&spin), 1024, "what was there at once says nothing");
+        Look { spin: &spin, began: Some(Instant::now()) }.found();
+        assert_eq!((rests(&spin), rests(&spin)), (0, 0));
+    }
+}

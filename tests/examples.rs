@@ -2,13 +2,12 @@
 
 mod support;
 
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Output};
 
 use ipc::Command;
-use support::exit_code;
+use support::{Folder, example, exit_code};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -27,14 +26,6 @@ fn main() -> ExitCode {
         count_words_takes_names_that_are_no_text within 60,
         count_words_says_how_it_is_used,
     ])
-}
-
-/// An example that cargo has built beside this test.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let path = test.parent().and_then(Path::parent).expect("target/PROFILE/deps").join("examples").join(name);
-    assert!(path.exists(), "{} is not built: `cargo build --examples` builds it", path.display());
-    path
 }
 
 fn run(name: &str, args: &[&str]) -> Output {
@@ -143,29 +134,6 @@ fn count_words_prints_what_wc_prints() {
         assert_like_wc(&[], &[file]);
     }
     assert_like_wc(&[], &["/dev/null", "README.md"]);
-}
-
-/// A folder for one test, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("examples-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: impl AsRef<Path>, text: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::File::create(&path).unwrap().write_all(text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
 }
 
 fn count_words_counts_odd_text_as_wc_does() {

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         the_standard_descriptors_come_back,
         the_timer_interrupts_and_stops,
         a_gate_lets_as_many_through_as_it_was_opened_for,
+        memory_that_is_lost_is_a_failure_where_it_is_looked_for,
         an_older_kernel_can_be_played,
         a_rule_goes_for_the_arguments_that_it_names,
     ])
@@ -330,6 +331,17 @@ fn a_gate_lets_as_many_through_as_it_was_opened_for() {
     gate.pass();
     gate.pass();
     assert!(!gate.is_open());
+}
+
+fn memory_that_is_lost_is_a_failure_where_it_is_looked_for() {
+    let verdict = judge(LIMIT, || {
+        std::mem::forget(std::hint::black_box(vec![1_u8; 1000]));
+        Ok(())
+    });
+    match cfg!(sanitizers) {
+        true => assert!(verdict.is_err_and(|wrong| wrong.contains("memory leaked") && wrong.contains("1000 byte(s)"))),
+        false => assert_eq!(verdict, Ok(())),
+    }
 }
 
 fn an_older_kernel_can_be_played() {

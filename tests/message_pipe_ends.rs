@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     support::run(support::trials![
         a_full_pipe_takes_messages_whole_or_not_at_all within 60,
         a_message_that_has_begun_goes_on_at_the_next_call,
+        a_message_of_which_half_a_length_went_goes_on,
         after_a_message_that_had_to_wait_the_buffer_is_as_before,
         whatever_is_called_the_stream_is_never_torn within 120,
         the_stream_is_never_torn_where_the_kernel_refuses_flags within 60,
@@ -112,6 +113,33 @@ fn a_message_that_has_begun_goes_on_at_the_next_call() {
         writer.send(&message(2, 300)).unwrap();
         writer.close().unwrap();
         assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn a_message_of_which_half_a_length_went_goes_on() {
+    // So much of the length is in the buffer, and so much of that does not go.
+    for (there, left) in [(3, 1), (3, 2), (2, 1)] {
+        let (reader, mut writer) = pipe().unwrap();
+        assert_eq!(writer.set_capacity(4096).unwrap(), 4096);
+        writer.set_cut(1); // so that it can be full to the byte
+        writer.write_atomic(&[0; 4096][..left]).unwrap();
+        let mut writer = writer.messages();
+        writer.send(&message(0, 5000)).unwrap();
+        assert!(matches!(writer.try_flush(), Err(Error::WouldBlock)));
+        let mut received = read_some(&reader, 4096).split_off(left);
+        writer.send(&message(1, BUFFER - 5004 - 4 - there)).unwrap();
+        assert_eq!(reader.available().unwrap(), 0);
+        writer.try_send(&message(2, 100)).unwrap();
+        received.extend(read_some(&reader, 4096));
+        writer.flush().unwrap();
+        writer.close().unwrap();
+        received.extend(read_all(reader));
+        let lengths = [5000, BUFFER - 5004 - 4 - there, 100];
+        let expected = lengths
+            .into_iter()
+            .enumerate()
+            .flat_map(|(number, len)| [&(len as u32).to_le_bytes()[..], &message(number, len)].concat());
+        assert_same(&received, &expected.collect::<Vec<_>>());
     }
 }
 

@@ -28,9 +28,11 @@ fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().collect();
     if let [_, is_open, number] = &args[..] {
         if is_open == IS_OPEN {
-            // SAFETY: a number; nothing is written to memory.
-            let flags = unsafe { libc::fcntl(number.parse().expect("a number"), libc::F_GETFD) };
-            return ExitCode::from(u8::from(flags >= 0));
+            // SAFETY: numbers; nothing is written to memory. It leaves at once, for a sanitizer would look into /proc first.
+            unsafe {
+                let flags = libc::fcntl(number.parse().expect("a number"), libc::F_GETFD);
+                libc::_exit(i32::from(flags >= 0));
+            }
         }
     }
     let mut trials = support::trials![

@@ -1,115 +1,22 @@
-//! One operation is one system call (P11), as strace sees it. Each test runs this program again under strace, and counts
-//! the calls between two markers.
+//! One operation is one system call (P11), as strace sees it.
 
-#[allow(unused_macros)] // the trials are made here
 mod support;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{Error, PipeFlags, Wait, datagram_pair, fork, pipe, pipe_with, stream_pair, wait_any};
-use libtest_mimic::{Failed, Trial};
-use support::{LIMIT, RWF_NOSIGNAL, Sigpipe, asleep_in, fill, judge, sigpipe};
-
-/// Which test the traced program is to do.
-const TRACED: &str = "TRACED";
+use ipc::{Error, PipeFlags, Wait, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
+use support::{Later, Sigpipe, fill, measured, sigpipe};
 
 fn main() -> ExitCode {
-    let tests = tests();
-    if let Some(name) = std::env::var_os(TRACED) {
-        let test = tests.iter().find(|test| name == test.name).expect("the test's name");
-        (test.body)();
-        return ExitCode::SUCCESS;
-    }
-    support::run(tests.into_iter().map(trial).collect())
-}
-
-struct Test {
-    name: &'static str,
-    calls: &'static [&'static str],
-    body: fn(),
-}
-
-fn trial(test: Test) -> Trial {
-    // Shown as ignored where the kernel is too old for what it tests.
-    let ignored = test.name.contains("sigpipe_at_its_default") && !has_nosignal();
-    let check = move || {
-        let calls = traced_calls(test.name)?;
-        if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
-    };
-    Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
-}
-
-/// Runs this program under strace, and says which system calls were made between the markers.
-fn traced_calls(name: &str) -> Result<Vec<String>, String> {
-    let trace = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{}-{name}", std::process::id()));
-    let program = std::env::current_exe().expect("this program has a path");
-    // Without -f: what a child does is not of interest.
-    let output = Command::new("strace").arg("-o").arg(&trace).arg(program).env(TRACED, name).output();
-    let output = match output {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err("this test needs strace; install it, with `apt-get install strace` or the like".to_owned());
-        }
-        output => output.map_err(|error| format!("strace cannot be started: {error}"))?,
-    };
-    let lines = std::fs::read_to_string(&trace).map_err(|error| format!("strace wrote nothing: {error}"))?;
-    std::fs::remove_file(&trace).map_err(|error| error.to_string())?;
-    if !output.status.success() {
-        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
-    }
-    let calls = lines.lines().filter_map(|line| line.split_once('(')).map(|(call, _)| call);
-    // Signals are lines without a call. The clock is none on most machines, and here it does not count on the others.
-    let calls = calls.filter(|call| !call.starts_with("---") && *call != "clock_gettime").map(str::to_owned);
-    let calls = Vec::from_iter(calls);
-    let parts: Vec<_> = calls.split(|call| call == MARKER).collect();
-    match parts[..] {
-        [_, between, _] => Ok(between.to_vec()),
-        _ => Err(format!("{} markers in the trace, and not 2", parts.len() - 1)),
-    }
-}
-
-const MARKER: &str = "getppid";
-
-/// Does something between two markers.
-fn measured<T>(body: impl FnOnce() -> T) -> T {
-    let mark = || {
-        // SAFETY: no conditions.
-        unsafe { libc::getppid() }
-    };
-    mark();
-    let result = body();
-    mark();
-    result
-}
-
-/// Whether the kernel has the flag for a write that raises no `SIGPIPE`.
-fn has_nosignal() -> bool {
-    let (_reader, writer) = std::io::pipe().expect("a pipe");
-    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
-    // SAFETY: an open descriptor, and one part of one byte.
-    let written = unsafe {
-        use std::os::fd::AsRawFd;
-        libc::pwritev2(writer.as_raw_fd(), &part, 1, -1, RWF_NOSIGNAL as i32)
-    };
-    written == 1
+    support::run_traced(traced())
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);
 
-/// `name => [calls] body`, the body being what runs under strace.
-macro_rules! tests {
-    ($($name:ident => [$($call:literal),*] $body:block)*) => {
-        fn tests() -> Vec<Test> {
-            $(fn $name() $body)*
-            vec![$(Test { name: stringify!($name), calls: &[$($call),*], body: $name }),*]
-        }
-    };
-}
-
-tests! {
+support::traced! {
     reading_is_one_call => ["read"] {
         let (mut reader, mut writer) = pipe().unwrap();
         writer.write_all(b"hello").unwrap();
@@ -484,30 +391,5 @@ tests! {
         let (available, closed, capacity) = measured(|| (reader.available(), writer.is_closed(), reader.capacity()));
         assert_eq!((available.unwrap(), closed.unwrap()), (0, false));
         assert!(capacity.unwrap() >= 4096);
-    }
-}
-
-/// A process that does something when this one is asleep, and then stays until it is done with.
-struct Later {
-    child: ipc::Child,
-    stay: ipc::PipeWriter,
-}
-
-impl Later {
-    fn new<E: ipc::Ends>(end: E, act: fn(&mut E)) -> Self {
-        let parent = std::process::id();
-        let (leave, stay) = pipe().unwrap();
-        let child = fork((end, leave), |(mut end, mut leave)| {
-            asleep_in(parent, &[libc::SYS_ppoll, libc::SYS_read, libc::SYS_write, libc::SYS_recvmsg]);
-            act(&mut end);
-            // Its leaving would be a signal to the parent in the middle of the measurement.
-            let _ = leave.read(&mut [0; 1]);
-        });
-        Self { child: child.unwrap(), stay }
-    }
-
-    fn done(self) {
-        drop(self.stay);
-        assert!(self.child.wait().unwrap().success());
     }
 }

@@ -118,6 +118,19 @@ impl Peer {
         Self { child: Some(child.expect("a benchmark has one thread")), orders: Some(writer) }
     }
 
+    /// Seconds that its process took of its core so far.
+    pub fn processor_time(&self) -> f64 {
+        let pid = self.child.as_ref().expect("it runs").id() as libc::pid_t;
+        // SAFETY: zeroed bytes are a valid timespec; room for a clock's number and a time.
+        let time = unsafe {
+            let (mut clock, mut time) = (0, std::mem::zeroed::<libc::timespec>());
+            assert_eq!(libc::clock_getcpuclockid(pid, &mut clock), 0);
+            assert_eq!(libc::clock_gettime(clock, &mut time), 0);
+            time
+        };
+        time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    }
+
     pub fn order(&self, number: u64) {
         self.orders.as_ref().expect("it runs").write_atomic(&number.to_ne_bytes()).expect("the peer is there");
     }
@@ -194,6 +207,21 @@ impl<R: Read> Stream<R> {
         }
         started.elapsed()
     }
+}
+
+/// Seconds that this process and those of its children that were waited for took so far.
+pub fn processor_time() -> f64 {
+    let of = |who| {
+        // SAFETY: zeroed bytes are a valid rusage, and the call fills it.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            libc::getrusage(who, &mut usage);
+            usage
+        };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+        seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    };
+    of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
 }
 
 /// Round trips of 16 bytes with a peer on `core`.

@@ -223,7 +223,7 @@ fn line(text: &mut String, line: fmt::Arguments<'_>) {
 }
 
 /// A process names itself: nothing of it may end the quotes, or start markup.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     let safe = |c: char| if c.is_control() || "\"\\<>&[]{}|#;`$".contains(c) { '?' } else { c };
     name.chars().map(safe).collect()
 }

@@ -65,45 +65,49 @@ pub(super) enum Seen {
     Gone,
 }
 
-/// The number of this process, as /proc has it: its pid namespace need not be that of the process.
-pub(super) fn me() -> Result<u32> {
-    // Where /proc is not mounted there may still be a directory, which is empty.
-    let me = fs::read_link("/proc/self").map_err(|source| Error::System { call: "readlink", source })?;
-    let number = me.to_str().and_then(|number| number.parse().ok());
-    number.ok_or_else(|| Error::system("readlink", Errno::PROTO))
-}
-
-/// The processes that /proc shows.
-pub(super) fn pids() -> Result<Vec<u32>> {
-    me()?;
+/// This process, and all that /proc shows, by the numbers that they have there.
+///
+/// Where it is not mounted there is an empty directory, which would say that nobody holds anything.
+pub(super) fn pids() -> Result<(u32, Vec<u32>)> {
+    let link = rustix::fs::readlink(c"/proc/self", Vec::new()).map_err(|errno| Error::system("readlink", errno))?;
+    let me = link.to_str().ok().and_then(|number| number.parse().ok());
+    let me = me.ok_or_else(|| Error::system("readlink", Errno::NOENT))?;
     let entries = fs::read_dir("/proc").map_err(|source| Error::System { call: "open", source })?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(pids.collect())
+    Ok((me, pids.collect()))
 }
 
-/// The channels that a process has open.
-pub(super) fn channels(pid: u32) -> Seen {
+/// The channels that a process has open. Fails where this process is at the end of its own means: what it has no descriptor
+/// to look with is not gone.
+pub(super) fn channels(pid: u32) -> Result<Seen> {
     let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(entries) => entries,
-        Err(error) => return unless_gone(pid, &error),
+        Err(error) => return unless_gone(pid, error),
     };
     let mut channels = Vec::new();
     for entry in entries {
         let number = match entry {
             Ok(entry) => entry.file_name().to_str().and_then(|name| name.parse().ok()),
-            Err(error) => return unless_gone(pid, &error),
+            Err(error) => return unless_gone(pid, error),
         };
         // What vanishes meanwhile is not held.
         channels.extend(number.and_then(|number| held(pid, number)));
     }
-    Seen::Channels(channels)
+    Ok(Seen::Channels(channels))
 }
 
-fn unless_gone(pid: u32, error: &io::Error) -> Seen {
+fn unless_gone(pid: u32, error: io::Error) -> Result<Seen> {
     match error.kind() {
-        io::ErrorKind::PermissionDenied if !is_kernels(pid) => Seen::Nothing,
-        _ => Seen::Gone,
+        io::ErrorKind::PermissionDenied if is_kernels(pid)? => Ok(Seen::Gone),
+        io::ErrorKind::PermissionDenied => Ok(Seen::Nothing),
+        _ if is_gone(&error) => Ok(Seen::Gone),
+        _ => Err(Error::System { call: "open", source: error }),
     }
+}
+
+/// A process that leaves takes its directory away, or answers that it does not exist any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
 fn held(pid: u32, number: RawFd) -> Option<Held> {
@@ -117,15 +121,14 @@ fn held(pid: u32, number: RawFd) -> Option<Held> {
 }
 
 /// Name and parent of a process, as long as it is there.
-pub(super) fn name_and_parent(pid: u32) -> Option<(String, u32)> {
-    let stat = Stat::of(pid)?;
-    Some((stat.name, stat.parent))
+pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
+    Ok(Stat::of(pid)?.map(|stat| (stat.name, stat.parent)))
 }
 
 /// Whether it is a thread of the kernel, which holds nothing and lets nobody look.
-fn is_kernels(pid: u32) -> bool {
+fn is_kernels(pid: u32) -> Result<bool> {
     const PF_KTHREAD: u64 = 0x0020_0000;
-    Stat::of(pid).is_some_and(|stat| stat.flags & PF_KTHREAD != 0)
+    Ok(Stat::of(pid)?.is_some_and(|stat| stat.flags & PF_KTHREAD != 0))
 }
 
 /// What is used of a process's `stat` (proc_pid_stat.5).
@@ -137,8 +140,12 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    fn of(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    fn of(pid: u32) -> Result<Option<Self>> {
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => Ok(Self::parse(&stat)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(source) => Err(Error::System { call: "open", source }),
+        }
     }
 
     /// Number, name in parentheses, and the fields that follow. A process names itself: the name may have spaces and
@@ -153,7 +160,7 @@ impl Stat {
 }
 
 /// A name as it may go to a terminal, which would obey what is no letter.
-pub(super) fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
@@ -164,16 +171,16 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let me = std::process::id();
-        assert!(pids().unwrap().contains(&me));
+        let (here, pids) = pids().unwrap();
+        assert!(here == me && pids.contains(&me));
         let (reader, writer) = std::io::pipe().unwrap();
         let channel = Channel::of(&rustix::fs::fstat(&reader).unwrap()).unwrap();
-        let Seen::Channels(channels) = channels(me) else { panic!("this process may look at itself") };
+        let Ok(Seen::Channels(channels)) = channels(me) else { panic!("this process may look at itself") };
         let sides: Vec<_> = channels.iter().filter(|held| held.channel == channel).collect();
         assert_eq!(sides.len(), 2);
         assert!(sides.iter().any(|held| held.reads && !held.writes));
         assert!(sides.iter().any(|held| held.writes && !held.reads));
-        assert!(name_and_parent(me).is_some());
-        assert_eq!(super::me().unwrap(), me);
+        assert!(name_and_parent(me).unwrap().is_some());
         drop(writer);
     }
 

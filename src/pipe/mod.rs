@@ -206,8 +206,13 @@ macro_rules! pipe_end {
             ///
             /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
             /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
-            /// It adapts: where looking is in vain, as on one shared core, calls sleep at once again, and only now and
-            /// then one tries the whole time.
+            /// Both sides have to look again, or the one that sleeps is waited for.
+            ///
+            /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
+            /// and only now and then one tries the whole time.
+            ///
+            /// What is there at once is found with one system call. A deadline is kept. `try_` calls, and `Read` and `Write`
+            /// of an end with `O_NONBLOCK`, answer at once as before.
             ///
             /// The setting belongs to this value; it goes along into a child and into clones.
             pub fn set_spin(&mut self, spin: std::time::Duration) {

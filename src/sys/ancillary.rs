@@ -235,7 +235,7 @@ mod tests {
     fn the_last_one_needs_nothing_after_it() {
         let control = rights(&[3]);
         assert_eq!(descriptors(&control[..HEAD + 4]), [3]);
-        assert_eq!(descriptors(&control[..HEAD + 3]), []);
+        assert!(descriptors(&control[..HEAD + 3]).is_empty());
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
             let mut control = control.clone();
             let at = std::mem::offset_of!(libc::cmsghdr, cmsg_len);
             control[at..][..size_of::<usize>()].copy_from_slice(&len.to_ne_bytes());
-            assert_eq!(descriptors(&control), [], "{len}");
+            assert!(descriptors(&control).is_empty(), "{len}");
         }
         let short = |kind, len| parts(&header(libc::SOL_SOCKET, kind, &vec![0; len])).count();
         assert_eq!((short(libc::SCM_CREDENTIALS, 11), short(libc::SCM_CREDENTIALS, 12)), (0, 1));

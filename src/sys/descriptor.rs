@@ -29,7 +29,11 @@ pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
 
 /// A second descriptor of the same open file, close-on-exec, and never 0, 1 or 2.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3)
+    match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
+        // Where the limit is so low that no number from 3 on is allowed (fcntl.2). It is a full table all the same.
+        Err(Errno::INVAL) => Err(Errno::MFILE),
+        done => done,
+    }
 }
 
 /// Puts a close-on-exec copy of `inert` in the place of the open descriptor `number`, whose owner keeps owning it.

@@ -135,15 +135,13 @@ impl MessageWriter {
         loop {
             let before = self.batch.bytes().len();
             head = self.batch.fill(head);
-            if head.is_empty() {
-                rest = self.batch.fill(rest);
-            }
+            rest = self.batch.fill(rest); // nothing, if there was no room for all of the head
             if head.is_empty() && rest.is_empty() {
                 return Ok(());
             }
             let added = self.batch.bytes().len() - before;
             let mut written = self.flush_with(patience);
-            begun |= self.batch.bytes().len() < added || (written.is_ok() && added > 0);
+            begun |= self.batch.bytes().len() < added;
             while written.is_ok() && head.is_empty() && rest.len() >= BUFFER {
                 written = self.write(rest, patience).map(|count| rest = &rest[count..]);
             }

@@ -1,0 +1,77 @@
+//! Who holds an end, and the map of a process tree, with 10, 100 and 1000 processes more on the machine. `lsof` beside them,
+//! which answers the same question.
+
+use std::process::{Command, Stdio};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use ipc::{DatagramSocket, Map, PipeReader, holders};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+/// Processes that hold a writer of one pipe, one side of one pair, and some pipes of their own, and wait to be killed.
+struct Crowd {
+    results: PipeReader,
+    orders: DatagramSocket,
+    pids: Vec<Pid>,
+}
+
+/// Pipes that each has for itself: as many channels as a worker may have.
+const OWN: usize = 5;
+
+impl Crowd {
+    fn of(count: usize) -> Self {
+        let (results, writer) = ipc::pipe().expect("a pipe");
+        let pair = ipc::datagram_pair().expect("a pair");
+        let child = || -> ipc::Result<u32> {
+            let child = ipc::fork((writer.try_clone()?, pair.child.try_clone()?), |_ends| -> ipc::Result<()> {
+                let _own = (0..OWN).map(|_| ipc::pipe()).collect::<ipc::Result<Vec<_>>>()?;
+                loop {
+                    std::thread::park();
+                }
+            })?;
+            // Its pidfd is let go, or the next ones would have a copy of it each, half a million in all.
+            Ok(child.id())
+        };
+        let pids = (0..count).map(|_| child().expect("a process more"));
+        let pids = pids.map(|pid| Pid::from_raw(pid as i32).expect("not 0")).collect();
+        Self { results, orders: pair.parent, pids }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for pid in &self.pids {
+            // Children that nobody has waited for: the numbers are their own.
+            kill_process(*pid, Signal::KILL).expect("a child");
+            waitpid(Some(*pid), WaitOptions::empty()).expect("a child");
+        }
+    }
+}
+
+fn looking(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("who holds what, by processes more");
+    group.sample_size(10);
+    for count in [10, 100, 1000] {
+        let crowd = Crowd::of(count);
+        group.bench_with_input(BenchmarkId::new("holders of a pipe", count), &crowd, |bencher, crowd| {
+            bencher.iter(|| assert!(holders(&crowd.results).expect("/proc").list.len() > count));
+        });
+        group.bench_with_input(BenchmarkId::new("holders of a pair", count), &crowd, |bencher, crowd| {
+            bencher.iter(|| assert!(holders(&crowd.orders).expect("/proc").list.len() > count));
+        });
+        group.bench_with_input(BenchmarkId::new("map", count), &crowd, |bencher, _| {
+            bencher.iter(|| Map::here().expect("/proc"));
+        });
+        // Every descriptor of every process, without names of hosts and ports.
+        let mut lsof = Command::new("lsof");
+        lsof.args(["-n", "-P", "-w"]).stdout(Stdio::null());
+        if Command::new("lsof").arg("-v").output().is_ok() {
+            group.bench_with_input(BenchmarkId::new("lsof", count), &crowd, |bencher, _| {
+                bencher.iter(|| lsof.status().expect("it was there before"));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, looking);
+criterion_main!(benches);

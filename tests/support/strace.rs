@@ -1,0 +1,131 @@
+//! What a call costs in system calls, as strace sees it. A binary of such tests runs itself again under strace, once for each
+//! test, and counts the calls between two markers.
+
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use ipc::{fork, pipe};
+use libtest_mimic::{Failed, Trial};
+
+use super::{LIMIT, RWF_NOSIGNAL, asleep_in, judge, run};
+
+/// Which test the traced program is to do.
+pub const TRACED: &str = "TRACED";
+
+/// The main function of such a binary.
+pub fn run_traced(tests: Vec<Traced>) -> ExitCode {
+    if let Some(name) = std::env::var_os(TRACED) {
+        let test = tests.iter().find(|test| name == test.name).expect("the test's name");
+        (test.body)();
+        return ExitCode::SUCCESS;
+    }
+    run(tests.into_iter().map(trial).collect())
+}
+
+/// A test, and the system calls that it is to make.
+pub struct Traced {
+    pub name: &'static str,
+    pub calls: &'static [&'static str],
+    pub body: fn(),
+}
+
+fn trial(test: Traced) -> Trial {
+    // Shown as ignored where the kernel is too old for what it tests.
+    let ignored = test.name.contains("sigpipe_at_its_default") && !has_nosignal();
+    let check = move || {
+        let lines = traced_calls(test.name)?;
+        let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
+        if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
+    };
+    Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
+}
+
+/// Runs this program under strace, and returns the system calls between the markers, a line for each.
+pub fn traced_calls(name: &str) -> Result<Vec<String>, String> {
+    let trace = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("trace-{}-{name}", std::process::id()));
+    let program = std::env::current_exe().expect("this program has a path");
+    // Without -f: what a child does is not of interest.
+    let output = Command::new("strace").arg("-o").arg(&trace).arg(program).env(TRACED, name).output();
+    let output = match output {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err("this test needs strace; install it, with `apt-get install strace` or the like".to_owned());
+        }
+        output => output.map_err(|error| format!("strace cannot be started: {error}"))?,
+    };
+    let lines = std::fs::read_to_string(&trace).map_err(|error| format!("strace wrote nothing: {error}"))?;
+    std::fs::remove_file(&trace).map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
+    }
+    // Signals are lines without a call. The clock is none on most machines, and here it does not count on the others.
+    let calls = lines.lines().filter(|line| line.contains('(') && !line.starts_with("---"));
+    let calls: Vec<_> = calls.filter(|line| !line.starts_with("clock_gettime")).map(str::to_owned).collect();
+    let parts: Vec<_> = calls.split(|line| line.starts_with(MARKER)).collect();
+    match parts[..] {
+        [_, between, _] => Ok(between.to_vec()),
+        _ => Err(format!("{} markers in the trace, and not 2", parts.len() - 1)),
+    }
+}
+
+const MARKER: &str = "getppid(";
+
+/// Does something between two markers.
+pub fn measured<T>(body: impl FnOnce() -> T) -> T {
+    let mark = || {
+        // SAFETY: no conditions.
+        unsafe { libc::getppid() }
+    };
+    mark();
+    let result = body();
+    mark();
+    result
+}
+
+/// Whether the kernel has the flag for a write that raises no `SIGPIPE`.
+fn has_nosignal() -> bool {
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: an open descriptor, and one part of one byte.
+    let written = unsafe {
+        use std::os::fd::AsRawFd;
+        libc::pwritev2(writer.as_raw_fd(), &part, 1, -1, RWF_NOSIGNAL as i32)
+    };
+    written == 1
+}
+
+/// A function `traced` with tests in the form `name => [calls] body`, the body being what runs under strace.
+macro_rules! traced {
+    ($($name:ident => [$($call:literal),*] $body:block)*) => {
+        fn traced() -> Vec<$crate::support::Traced> {
+            $(fn $name() $body)*
+            vec![$($crate::support::Traced { name: stringify!($name), calls: &[$($call),*], body: $name }),*]
+        }
+    };
+}
+pub(crate) use traced;
+
+/// A process that does something when this one is asleep, and then stays until it is done with.
+pub struct Later {
+    child: ipc::Child,
+    stay: ipc::PipeWriter,
+}
+
+impl Later {
+    pub fn new<E: ipc::Ends>(end: E, act: fn(&mut E)) -> Self {
+        let parent = std::process::id();
+        let (leave, stay) = pipe().unwrap();
+        let child = fork((end, leave), |(mut end, mut leave)| {
+            asleep_in(parent, &[libc::SYS_ppoll, libc::SYS_read, libc::SYS_write, libc::SYS_recvmsg]);
+            act(&mut end);
+            // Its leaving would be a signal to the parent in the middle of the measurement.
+            let _ = leave.read(&mut [0; 1]);
+        });
+        Self { child: child.unwrap(), stay }
+    }
+
+    pub fn done(self) {
+        drop(self.stay);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
