@@ -29,8 +29,11 @@ pub struct Folder(pub PathBuf);
 impl Folder {
     pub fn new() -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("prefork-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        std::fs::create_dir(path.join("root")).unwrap();
+        if path.exists() {
+            // A test that was killed has left it, a process with this number long ago.
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+        std::fs::create_dir_all(path.join("root")).unwrap();
         let folder = Self(path);
         folder.file("index.html", b"<h1>home</h1>");
         folder
