@@ -379,7 +379,7 @@ fn drawing_a_map() -> ipc::Result<()> {
     let pipe = std::fs::File::from(OwnedFd::from(reader.try_clone()?)).metadata()?.st_ino();
     let map = Map::here()?;
     let found: Vec<_> =
-        map.findings().iter().filter(|finding| finding.pipe == pipe).map(|finding| finding.what).collect();
+        map.findings().iter().filter(|finding| finding.inode == pipe).map(|finding| finding.what).collect();
     assert_eq!(found, [What::OnlyItself]);
     Ok(())
 }
