@@ -82,9 +82,11 @@ const PROMISES: &[Promise] = &[
     ("write", writing),
     ("try_write", writing_without_waiting),
     ("splice", splicing),
+    ("copy", copying),
     ("set_capacity", a_larger_pipe),
     ("messages", || messages(datagram_pair()?)),
     ("connectionless", || messages_without_an_end(datagram_pair_with(DatagramFlags::CONNECTIONLESS)?)),
+    ("packed", packed_messages),
     ("ends in a message", ends_in_a_message),
     ("stream", a_stream),
     ("fork", forking),
@@ -219,6 +221,18 @@ fn splicing() -> ipc::Result<()> {
     Ok(())
 }
 
+fn copying() -> ipc::Result<()> {
+    let ((reader, mut writer), (mut copied, to)) = (pipe()?, pipe()?);
+    writer.write_all(b"abc")?;
+    drop(writer);
+    assert_eq!(ipc::copy(&reader, &to)?, 3);
+    drop(to);
+    let mut text = String::new();
+    copied.read_to_string(&mut text)?;
+    assert_eq!(text, "abc");
+    Ok(())
+}
+
 fn a_larger_pipe() -> ipc::Result<()> {
     let (_reader, writer) = pipe()?;
     assert_eq!(writer.set_capacity(5000)?, 8192);
@@ -255,6 +269,22 @@ fn messages_without_an_end(pair: DatagramPair) -> ipc::Result<()> {
     assert_eq!((pair.parent.recv(&mut buf)?, pair.parent.recv(&mut buf)?), (Some(0), Some(3)));
     drop(pair.child);
     assert!(matches!(pair.parent.send(b"x"), Err(Error::Closed)));
+    Ok(())
+}
+
+fn packed_messages() -> ipc::Result<()> {
+    let pair = datagram_pair()?;
+    let (mut sender, mut receiver) = (pair.child.packed(), pair.parent.packed());
+    for message in ["abc", "", "de"] {
+        sender.send(message.as_bytes())?;
+    }
+    sender.flush()?;
+    for message in ["abc", "", "de"] {
+        assert_eq!(receiver.try_recv()?, Some(message.as_bytes()));
+    }
+    assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+    drop(sender);
+    assert_eq!(receiver.try_recv()?, None);
     Ok(())
 }
 
@@ -478,7 +508,7 @@ fn without_seqpacket_the_error_says_so() {
     let seqpacket = (libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as u32;
     for errno in [libc::EPROTONOSUPPORT, libc::ESOCKTNOSUPPORT] {
         let kernel = Kernel::new().with(libc::SYS_socketpair, 1, Is::Equal(seqpacket), errno);
-        keeps_all_but(&kernel, &[("messages", "socketpair", errno)]);
+        keeps_all_but(&kernel, &[("messages", "socketpair", errno), ("packed", "socketpair", errno)]);
     }
 }
 
@@ -489,7 +519,7 @@ fn without_its_option_no_socket_passes_for_one_that_tells_the_end() {
             .into_iter()
             .fold(Kernel::new(), |kernel, name| kernel.with_all(libc::SYS_setsockopt, &option(name), errno));
         let refuses = |promise| (promise, "setsockopt", errno);
-        keeps_all_but(&kernel, &[refuses("messages"), refuses("connectionless")]);
+        keeps_all_but(&kernel, &[refuses("messages"), refuses("connectionless"), refuses("packed")]);
         let verdict = judge(LIMIT, || {
             let pair = datagram_pair().unwrap();
             let (ours, theirs) = (OwnedFd::from(pair.parent), pair.child);
