@@ -17,8 +17,8 @@ use ipc::{
 };
 use libc::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
 use support::{
-    Is, Kernel, LIMIT, RWF_NOSIGNAL, RWF_NOWAIT, Sigpipe, WithoutProc, descriptor_flags, exit_code, fill, judge,
-    read_some, refused, sigpipe, spliced_once,
+    Is, Kernel, LIMIT, RWF_NOSIGNAL, RWF_NOWAIT, Sigpipe, WithoutProc, descriptor_flags, exit_code, fill,
+    handle_signal, handled, judge, read_some, refused, sigpipe, spliced_once,
 };
 
 /// The argument that makes this program say whether a descriptor is open, and do nothing else.
@@ -477,6 +477,16 @@ fn without_any_way_to_not_wait_only_calls_that_wait_work() {
                 ("splice", "splice", errno),
             ],
         );
+        let verdict = judge(LIMIT, || {
+            without_flags(RWF_NOWAIT, EOPNOTSUPP)
+                .without(libc::SYS_vmsplice, errno)
+                .without(libc::SYS_splice, errno)
+                .play();
+            let endless = Command::new("sh").args(["-c", "echo out; exec sleep 1000"]);
+            assert_eq!(refused(endless.output()), ("read", EOPNOTSUPP));
+            Ok(())
+        });
+        assert_eq!(verdict, Ok(()), "a program that cannot be listened to is not waited for either");
     }
 }
 
@@ -487,7 +497,18 @@ fn starting(call: &'static str, errno: i32) -> [(&'static str, &'static str, i32
 
 fn without_pidfds_no_child_is_started() {
     for errno in MISSING {
-        keeps_all_but(&Kernel::new().without(libc::SYS_pidfd_open, errno), &starting("pidfd_open", errno));
+        let kernel = Kernel::new().without(libc::SYS_pidfd_open, errno);
+        keeps_all_but(&kernel, &starting("pidfd_open", errno));
+        let verdict = judge(LIMIT, || {
+            kernel.play();
+            // Whatever is started ends, and is heard of.
+            handle_signal(libc::SIGCHLD);
+            assert_eq!(refused(fork((), |()| ()).map_err(Error::from)), ("pidfd_open", errno));
+            assert_eq!(refused(Command::new("true").spawn().map_err(Error::from)), ("pidfd_open", errno));
+            assert_eq!(handled(), 0);
+            Ok(())
+        });
+        assert_eq!(verdict, Ok(()));
     }
 }
 
