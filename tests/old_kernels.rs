@@ -17,8 +17,8 @@ use ipc::{
 };
 use libc::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
 use support::{
-    Is, Kernel, LIMIT, RWF_NOSIGNAL, RWF_NOWAIT, Sigpipe, WithoutProc, descriptor_flags, exit_code, fill, judge,
-    read_some, refused, sigpipe, spliced_once,
+    Is, Kernel, LIMIT, RWF_NOSIGNAL, RWF_NOWAIT, Sigpipe, WithoutProc, descriptor_flags, exit_code, fill,
+    handle_signal, handled, judge, read_some, refused, sigpipe, spliced_once,
 };
 
 /// The argument that makes this program say whether a descriptor is open, and do nothing else.
@@ -82,9 +82,11 @@ const PROMISES: &[Promise] = &[
     ("write", writing),
     ("try_write", writing_without_waiting),
     ("splice", splicing),
+    ("copy", copying),
     ("set_capacity", a_larger_pipe),
     ("messages", || messages(datagram_pair()?)),
     ("connectionless", || messages_without_an_end(datagram_pair_with(DatagramFlags::CONNECTIONLESS)?)),
+    ("packed", packed_messages),
     ("ends in a message", ends_in_a_message),
     ("stream", a_stream),
     ("fork", forking),
@@ -219,6 +221,18 @@ fn splicing() -> ipc::Result<()> {
     Ok(())
 }
 
+fn copying() -> ipc::Result<()> {
+    let ((reader, mut writer), (mut copied, to)) = (pipe()?, pipe()?);
+    writer.write_all(b"abc")?;
+    drop(writer);
+    assert_eq!(ipc::copy(&reader, &to)?, 3);
+    drop(to);
+    let mut text = String::new();
+    copied.read_to_string(&mut text)?;
+    assert_eq!(text, "abc");
+    Ok(())
+}
+
 fn a_larger_pipe() -> ipc::Result<()> {
     let (_reader, writer) = pipe()?;
     assert_eq!(writer.set_capacity(5000)?, 8192);
@@ -255,6 +269,22 @@ fn messages_without_an_end(pair: DatagramPair) -> ipc::Result<()> {
     assert_eq!((pair.parent.recv(&mut buf)?, pair.parent.recv(&mut buf)?), (Some(0), Some(3)));
     drop(pair.child);
     assert!(matches!(pair.parent.send(b"x"), Err(Error::Closed)));
+    Ok(())
+}
+
+fn packed_messages() -> ipc::Result<()> {
+    let pair = datagram_pair()?;
+    let (mut sender, mut receiver) = (pair.child.packed(), pair.parent.packed());
+    for message in ["abc", "", "de"] {
+        sender.send(message.as_bytes())?;
+    }
+    sender.flush()?;
+    for message in ["abc", "", "de"] {
+        assert_eq!(receiver.try_recv()?, Some(message.as_bytes()));
+    }
+    assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+    drop(sender);
+    assert_eq!(receiver.try_recv()?, None);
     Ok(())
 }
 
@@ -378,8 +408,12 @@ fn drawing_a_map() -> ipc::Result<()> {
     let (reader, _writer) = pipe()?;
     let pipe = std::fs::File::from(OwnedFd::from(reader.try_clone()?)).metadata()?.st_ino();
     let map = Map::here()?;
-    let found: Vec<_> =
-        map.findings().iter().filter(|finding| finding.inode == pipe).map(|finding| finding.what).collect();
+    let found: Vec<_> = map
+        .findings()
+        .iter()
+        .filter(|finding| !finding.pair && finding.inode == pipe)
+        .map(|finding| finding.what)
+        .collect();
     assert_eq!(found, [What::OnlyItself]);
     Ok(())
 }
@@ -443,6 +477,16 @@ fn without_any_way_to_not_wait_only_calls_that_wait_work() {
                 ("splice", "splice", errno),
             ],
         );
+        let verdict = judge(LIMIT, || {
+            without_flags(RWF_NOWAIT, EOPNOTSUPP)
+                .without(libc::SYS_vmsplice, errno)
+                .without(libc::SYS_splice, errno)
+                .play();
+            let endless = Command::new("sh").args(["-c", "echo out; exec sleep 1000"]);
+            assert_eq!(refused(endless.output()), ("read", EOPNOTSUPP));
+            Ok(())
+        });
+        assert_eq!(verdict, Ok(()), "a program that cannot be listened to is not waited for either");
     }
 }
 
@@ -453,7 +497,18 @@ fn starting(call: &'static str, errno: i32) -> [(&'static str, &'static str, i32
 
 fn without_pidfds_no_child_is_started() {
     for errno in MISSING {
-        keeps_all_but(&Kernel::new().without(libc::SYS_pidfd_open, errno), &starting("pidfd_open", errno));
+        let kernel = Kernel::new().without(libc::SYS_pidfd_open, errno);
+        keeps_all_but(&kernel, &starting("pidfd_open", errno));
+        let verdict = judge(LIMIT, || {
+            kernel.play();
+            // Whatever is started ends, and is heard of.
+            handle_signal(libc::SIGCHLD);
+            assert_eq!(refused(fork((), |()| ()).map_err(Error::from)), ("pidfd_open", errno));
+            assert_eq!(refused(Command::new("true").spawn().map_err(Error::from)), ("pidfd_open", errno));
+            assert_eq!(handled(), 0);
+            Ok(())
+        });
+        assert_eq!(verdict, Ok(()));
     }
 }
 
@@ -474,7 +529,7 @@ fn without_seqpacket_the_error_says_so() {
     let seqpacket = (libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as u32;
     for errno in [libc::EPROTONOSUPPORT, libc::ESOCKTNOSUPPORT] {
         let kernel = Kernel::new().with(libc::SYS_socketpair, 1, Is::Equal(seqpacket), errno);
-        keeps_all_but(&kernel, &[("messages", "socketpair", errno)]);
+        keeps_all_but(&kernel, &[("messages", "socketpair", errno), ("packed", "socketpair", errno)]);
     }
 }
 
@@ -485,7 +540,7 @@ fn without_its_option_no_socket_passes_for_one_that_tells_the_end() {
             .into_iter()
             .fold(Kernel::new(), |kernel, name| kernel.with_all(libc::SYS_setsockopt, &option(name), errno));
         let refuses = |promise| (promise, "setsockopt", errno);
-        keeps_all_but(&kernel, &[refuses("messages"), refuses("connectionless")]);
+        keeps_all_but(&kernel, &[refuses("messages"), refuses("connectionless"), refuses("packed")]);
         let verdict = judge(LIMIT, || {
             let pair = datagram_pair().unwrap();
             let (ours, theirs) = (OwnedFd::from(pair.parent), pair.child);
