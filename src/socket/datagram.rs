@@ -397,8 +397,12 @@ impl DatagramSocket {
         mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<T>>,
     ) -> Result<Option<T>> {
         let fd = self.end.as_fd();
-        self.loss.receiving(Option::is_none, || {
-            patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait))
+        let mut look = || patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait));
+        self.loss.receiving(Option::is_none, || match look()? {
+            // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last message or
+            // the loss of ours, is not in this answer. Nothing comes after the end, so a second look misses nothing.
+            None => look(),
+            message => Ok(message),
         })
     }
 
