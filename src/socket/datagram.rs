@@ -299,7 +299,8 @@ impl DatagramSocket {
     /// Blocks until a message arrives or the time is up; else as [`recv`](Self::recv).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
-    /// when another holder takes the message that this call was woken for, and whatever the peer does.
+    /// and when another holder takes the message that this call was woken for. What a peer can do against it is to send a
+    /// descriptor whose last close takes long (a TCP socket with `SO_LINGER`, a file on FUSE): it is closed here.
     ///
     /// # Errors
     ///
