@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use ipc::{Command, Error, Fork, Map, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
-use support::{Gate, asleep_in, exit_code};
+use support::{Gate, asleep_in, exit_code, poll_until};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         what_is_no_channel_is_refused,
         a_severed_end_is_refused,
         processes_that_may_not_be_looked_into_are_counted,
+        processes_that_come_and_go_are_no_error,
         a_pipeline_of_programs_is_seen_as_lsof_sees_it within 60,
         a_tree_of_workers_is_seen_as_lsof_sees_it within 60,
         a_name_commands_no_terminal,
@@ -134,6 +135,32 @@ fn processes_that_may_not_be_looked_into_are_counted() {
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn processes_that_come_and_go_are_no_error() {
+    let (reader, writer) = pipe().unwrap();
+    let (me, numbers) = (std::process::id(), [reader.as_raw_fd(), writer.as_raw_fd()]);
+    let gate = Gate::new();
+    let busy = fork((), |()| -> ipc::Result<()> {
+        while !gate.is_open() {
+            // With ends of their own, and gone at any moment.
+            let (ours, theirs) = pipe()?;
+            let child = Fork::new().keep_all().run(theirs, drop)?;
+            drop(ours);
+            child.wait()?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    poll_until("it starts processes", || Map::of(busy.id()).unwrap().to_string().contains("└─"));
+    for _ in 0..40 {
+        assert!(
+            holders(&reader).unwrap().list.iter().filter(|holder| holder.pid == me).map(|holder| holder.fd).eq(numbers)
+        );
+        Map::of(busy.id()).unwrap();
+    }
+    gate.open();
+    assert_eq!(exit_code(&busy), 0);
 }
 
 /// What `lsof` says of the pipes and unix sockets of these processes: process, number, and how it is open.
