@@ -42,8 +42,15 @@ fn seen(end: &impl AsFd) -> BTreeSet<(u32, i32, String)> {
 fn both_ends_of_a_pipe_are_found_in_each_process() {
     let (reader, writer) = pipe().unwrap();
     let gate = Gate::new();
+    let arrived = Gate::new();
     let (me, number) = (std::process::id(), writer.as_raw_fd());
-    let child = fork(writer, |_writer| gate.pass()).unwrap();
+    let child = fork(writer, |_writer| {
+        arrived.open();
+        gate.pass();
+    })
+    .unwrap();
+    // Before it comes there, it may still hold what it is not given.
+    arrived.pass();
     let expected = [(me, reader.as_raw_fd(), "Read".to_owned()), (child.id(), number, "Write".to_owned())];
     assert_eq!(seen(&reader), BTreeSet::from(expected));
     let found = holders(&reader).unwrap();
@@ -74,7 +81,13 @@ fn both_sides_of_a_pair_are_found() {
     let gate = Gate::new();
     let me = std::process::id();
     let numbers = (pair.child.as_raw_fd(), stream.child.as_raw_fd());
-    let child = fork((pair.child, stream.child), |_ends| gate.pass()).unwrap();
+    let arrived = Gate::new();
+    let child = fork((pair.child, stream.child), |_ends| {
+        arrived.open();
+        gate.pass();
+    })
+    .unwrap();
+    arrived.pass();
     for (parent, number) in [(pair.parent.as_fd(), numbers.0), (stream.parent.as_fd(), numbers.1)] {
         let expected = [(me, parent.as_raw_fd(), "Own".to_owned()), (child.id(), number, "Peer".to_owned())];
         assert_eq!(seen(&parent), BTreeSet::from(expected));
