@@ -1,13 +1,13 @@
 //! The ratios that this crate is to keep, measured with the contenders taking turns in one run.
 //!
 //! `cargo bench --bench marks` prints medians over several rounds; `-- --cuts` prints what different cuts of long writes do,
-//! with two cores and with one. The machine is probed before each round: how long a cache line takes to the other core and
+//! with two cores and with one; `-- --spin` what looking again before sleeping does, with two cores, with one, and beside a
+//! process that is busy all the time. The machine is probed before each round: how long a cache line takes to the other core and
 //! back says which pairs of rounds can be compared at all.
 
 mod common;
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 
@@ -18,63 +18,11 @@ fn main() {
     let quick = args.iter().any(|arg| arg == "--test");
     let rounds = if quick { 1 } else { ROUNDS };
     pin(0);
-    if args.iter().any(|arg| arg == "--cuts") { cuts(rounds) } else { marks(rounds, quick) }
-}
-
-/// One contender: does something so many times, and says how long that took.
-type Contender<'a> = (&'a str, Box<dyn FnMut(u64) -> Duration + 'a>);
-
-/// Nanoseconds for one, the median of each contender, over rounds in which they take turns.
-fn take_turns(contenders: &mut [Contender<'_>], count: u64, rounds: usize) -> Vec<f64> {
-    let mut times = vec![Vec::new(); contenders.len()];
-    for _ in 0..rounds {
-        for (times, (_, pass)) in times.iter_mut().zip(contenders.iter_mut()) {
-            times.push(pass(count).as_nanos() as f64 / count as f64);
-        }
+    match args.iter().map(String::as_str).find(|arg| ["--cuts", "--spin"].contains(arg)) {
+        Some("--cuts") => cuts(rounds),
+        Some(_) => spin(rounds, quick),
+        None => marks(rounds, quick),
     }
-    times.into_iter().map(median).collect()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Nanoseconds that a cache line takes to the other core and back.
-fn probe() -> f64 {
-    // A page that both processes see.
-    // SAFETY: a new shared mapping, zeroed and aligned, which outlives both uses and is never unmapped.
-    let line: &AtomicU64 = unsafe {
-        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        let page = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-        assert_ne!(page, libc::MAP_FAILED);
-        &*page.cast()
-    };
-    const TRIPS: u64 = 20_000;
-    let peer = Peer::start(1, (), move |(), trips| {
-        for trip in 0..trips {
-            while line.load(SeqCst) != 2 * trip + 1 {
-                std::hint::spin_loop();
-            }
-            line.store(2 * trip + 2, SeqCst);
-        }
-    });
-    peer.order(TRIPS);
-    let mut started = Instant::now();
-    for trip in 0..TRIPS {
-        line.store(2 * trip + 1, SeqCst);
-        let mut looks = 0_u64;
-        while line.load(SeqCst) != 2 * trip + 2 {
-            looks += 1;
-            if looks.is_multiple_of(1_000_000) {
-                std::thread::yield_now(); // one core only
-            }
-        }
-        if trip == 0 {
-            started = Instant::now(); // the peer is awake
-        }
-    }
-    started.elapsed().as_nanos() as f64 / (TRIPS - 1) as f64
 }
 
 fn marks(rounds: usize, quick: bool) {
@@ -122,10 +70,6 @@ fn marks(rounds: usize, quick: bool) {
     }
 }
 
-fn report(name: &str, beside: f64, ipc: f64, ratio: f64, mark: &str) {
-    println!("{name:<44} {beside:>12.2} {ipc:>12.2} {ratio:>8.2} {mark:>6}");
-}
-
 /// GiB/s for each cut, in turns.
 fn cuts(rounds: usize) {
     const CUTS: [usize; 8] = [4 << 10, 6 << 10, 8 << 10, 12 << 10, 16 << 10, 24 << 10, 32 << 10, usize::MAX];
@@ -153,4 +97,26 @@ fn cuts(rounds: usize) {
             println!();
         }
     }
+}
+
+/// Round trips of 16 bytes, blocking and looking again for 50 µs, in turns.
+fn spin(rounds: usize, quick: bool) {
+    println!("a cache line to the other core and back: {:.0} ns; medians of {rounds} rounds, in turns\n", probe());
+    println!("{:<44} {:>12} {:>12} {:>8} {:>6}", "round trip of 16 bytes (ns)", "blocking", "looking", "ratio", "mark");
+    let count = if quick { 20 } else { 4_000 };
+    for (place, core, busy, mark) in [
+        ("two cores", 1, None, ""),
+        ("two cores, the other one has a neighbour", 1, Some(1), ""),
+        ("two cores, this one has a neighbour", 1, Some(0), ""),
+        ("one core", 0, None, "0.83"),
+        ("one core, and a neighbour", 0, Some(0), ""),
+    ] {
+        let _busy = busy.map(Busy::on);
+        let (mut bare, mut looking) = (RoundTrip::new(bare_pipe, core), RoundTrip::new(spinning_pipe, core));
+        let mut contenders: Vec<Contender<'_>> =
+            vec![("bare", Box::new(|count| bare.pass(count))), ("looking", Box::new(|count| looking.pass(count)))];
+        let times = take_turns(&mut contenders, count, rounds);
+        report(place, times[0], times[1], times[0] / times[1], mark);
+    }
+    println!("\na cache line to the other core and back: {:.0} ns", probe());
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{FileType, OFlags};
@@ -70,17 +71,22 @@ impl End {
         if ledger::is_severed(self.fd.as_raw_fd()) { Err(Error::NotGiven) } else { Ok(()) }
     }
 
-    /// What an errno means on this end. Every operation on a severed one is `EBADF`, so that looking for it costs
-    /// nothing where there is no error.
+    /// What an errno means on this end.
     pub(crate) fn error(&self, call: &'static str, errno: Errno) -> Error {
-        match errno {
-            Errno::BADF if ledger::is_severed(self.fd.as_raw_fd()) => Error::NotGiven,
-            Errno::AGAIN => Error::WouldBlock,
-            // The last two: a connectionless peer that is gone, at the first send and at later ones.
-            Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN => Error::Closed,
-            Errno::CONNRESET => Error::Reset,
-            errno => Error::system(call, errno),
-        }
+        error(&[self.fd.as_fd()], call, errno)
+    }
+}
+
+/// What an errno means where these were used. Every operation on a severed end is `EBADF`, so that looking for it costs
+/// nothing where there is no error.
+pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> Error {
+    match errno {
+        Errno::BADF if on.iter().any(|fd| ledger::is_severed(fd.as_raw_fd())) => Error::NotGiven,
+        Errno::AGAIN => Error::WouldBlock,
+        // The last two: a connectionless peer that is gone, at the first send and at later ones.
+        Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN => Error::Closed,
+        Errno::CONNRESET => Error::Reset,
+        errno => Error::system(call, errno),
     }
 }
 
@@ -95,6 +101,30 @@ impl fmt::Debug for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.fd.as_raw_fd();
         if ledger::is_severed(number) { write!(f, "{number} (not given)") } else { write!(f, "{number}") }
+    }
+}
+
+/// An end inside a value that does something when it is dropped, and can give the end back.
+pub(crate) struct Held<T>(Option<T>);
+
+impl<T> Held<T> {
+    pub(crate) fn new(end: T) -> Self {
+        Self(Some(end))
+    }
+
+    /// Takes the end out, for good: nothing may be done with it through this value any more.
+    pub(crate) fn take(&mut self) -> T {
+        self.0.take().expect(HELD)
+    }
+}
+
+const HELD: &str = "the end is taken out last of all";
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect(HELD)
     }
 }
 

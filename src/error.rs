@@ -1,5 +1,6 @@
 //! What can go wrong, one variant for each thing that a caller would do something different about.
 
+use std::fmt;
 use std::io;
 
 use crate::socket::Received;
@@ -59,7 +60,9 @@ pub enum Error {
 
     /// The peer of a socket went away with messages of ours that it had not read.
     ///
-    /// Reported once, to one holder of the socket, and only after everything that the peer sent was received.
+    /// Reported once, to one holder of the socket (of clones in one process, to whichever receives the end), and only after
+    /// everything that the peer sent was received. Some kernels, 6.18 among them, do not count a single empty message as
+    /// unread.
     #[error("the peer went away with messages unread")]
     Reset,
 
@@ -69,6 +72,27 @@ pub enum Error {
         /// The message, from its first byte to its last.
         message: Vec<u8>,
     },
+
+    /// A datagram that is to be a pack of messages is none: the peer does not pack, or means harm. Here it is, whole, and
+    /// the next one can be received.
+    #[error("a datagram of {} bytes is no pack of messages", message.len())]
+    Malformed {
+        /// The datagram.
+        message: Vec<u8>,
+    },
+
+    /// A stream of messages ended inside one: its writer was killed, or wrote something else. Here is what arrived of it.
+    #[error("the stream ended inside a message, after {} bytes of it", message.len())]
+    Truncated {
+        /// The message, from its first byte to where the stream ended.
+        message: Vec<u8>,
+        /// How long it was going to be. `None`: the stream ended before it said so.
+        expected: Option<u64>,
+    },
+
+    /// Messages have arrived in a buffer, and would be lost: they are to be received first.
+    #[error("messages have arrived that were not received")]
+    Unread,
 
     /// A message is over the limit of its socket, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), or the ends that are
     /// to go with one message are more than 253. Nothing was sent.
@@ -153,6 +177,9 @@ impl From<Error> for io::Error {
             Error::TimedOut => io::ErrorKind::TimedOut,
             Error::Closed => io::ErrorKind::BrokenPipe,
             Error::Reset => io::ErrorKind::ConnectionReset,
+            Error::Malformed { .. } => io::ErrorKind::InvalidData,
+            Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
+            Error::Unread => io::ErrorKind::ResourceBusy,
             Error::BufferTooSmall { .. } | Error::TooLong { .. } | Error::WrongKind { .. } => {
                 io::ErrorKind::InvalidInput
             }
@@ -178,5 +205,46 @@ impl From<io::Error> for Error {
             },
             Err(other) => Error::System { call: "io", source: other },
         }
+    }
+}
+
+/// What waited to be sent could not all be sent, and why. Whatever holds it is given back.
+///
+/// `?` turns it into [`Error`], [`io::Error`] or `Box<dyn Error>`; what waited is then lost.
+pub struct FlushError<T> {
+    /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter) or
+    /// [`BufferedWriter`](crate::BufferedWriter), with what still waits in it.
+    pub unflushed: T,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl<T> fmt::Debug for FlushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlushError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for FlushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what waited could not be sent")
+    }
+}
+
+impl<T> std::error::Error for FlushError<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<T> From<FlushError<T>> for Error {
+    fn from(refused: FlushError<T>) -> Self {
+        refused.error
+    }
+}
+
+impl<T> From<FlushError<T>> for io::Error {
+    fn from(refused: FlushError<T>) -> Self {
+        refused.error.into()
     }
 }

@@ -38,10 +38,15 @@
 //! | pass a stream of bytes one way | [`pipe()`]: [`PipeReader`] is `Read`, [`PipeWriter`] is `Write` |
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
+//! | pass very many small messages | [`DatagramSocket::packed`], both ways; [`PipeWriter::messages`], one way, of any length |
+//! | write and read in small pieces, or lines | [`PipeWriter::buffered`], [`PipeReader::buffered`] |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
 //! | pass an end to a process that is already running | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
+//! | copy all of one end or file to another | [`copy()`] |
+//! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
+//! | have an answer sooner than a process wakes up | `set_spin` of every end |
 //! | know who sent a message | [`DatagramSocket::set_credentials`], [`Received::sender`] |
 //! | wait no longer than that | the `_timeout` calls; the `try_` calls wait not at all |
 //! | wait for many ends and children at once | [`wait_any()`] |
@@ -56,7 +61,7 @@
 //! - Writing to a side that nobody reads is [`Error::Closed`], whatever the process does about `SIGPIPE`.
 //! - A signal ends no call early, makes no deadline longer, and is never an error.
 //! - A call that fails gives back what it took: the ends ([`ForkError`], [`SendError`]), the command ([`SpawnError`]), the
-//!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]).
+//!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), the bytes that went no further ([`CopyError`]).
 //! - Reading and writing is one system call when there is something to do, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
 //!
@@ -69,8 +74,13 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
+mod copy;
 mod end;
 mod error;
+mod frame;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod pipe;
 mod process;
@@ -79,16 +89,19 @@ mod splice;
 mod sys;
 mod wait;
 
+pub use copy::{CopyError, copy};
 pub use end::{Ends, FromFdError, open_ends};
-pub use error::{Error, Result};
+pub use error::{Error, FlushError, Result};
 pub use inspect::{Finding, Holder, Holders, Map, Side, What, holders};
-pub use pipe::{PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
+pub use pipe::{
+    BufferedWriter, MessageReader, MessageWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with,
+};
 pub use process::{
     Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, fork, fork_here, fork_unchecked, given,
 };
 pub use socket::{
-    Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
-    datagram_pair, datagram_pair_with, stream_pair,
+    Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,
+    StreamSocket, datagram_pair, datagram_pair_with, stream_pair,
 };
 pub use wait::{Ready, Wait, wait_any};
 

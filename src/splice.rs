@@ -2,31 +2,34 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::pipe::SpliceFlags;
-
-use crate::sys::signal::{Sigpipe, without_sigpipe};
-use crate::sys::{self, Errno, ledger};
-use crate::{Error, PipeReader, PipeWriter, Result};
+#[cfg(doc)]
+use crate::Error;
+use crate::sys::signal::Sigpipe;
+use crate::{PipeReader, PipeWriter, Result, end, sys};
 
 /// Moving bytes out of the pipe.
 impl PipeReader {
     /// Blocks until there is something to read, and moves at most `len` bytes of it to `out`, without copying them through
-    /// this process. Says how many; 0: the end of the stream.
+    /// this process. Says how many; 0: the end of the stream, or a `len` of 0.
     ///
-    /// `out` can be a file (not opened for appending), a socket, or a pipe. It also blocks while that has no room.
+    /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. It
+    /// also blocks while that has no room. [`copy`](crate::copy()) goes on until the end, and takes whatever there is.
     ///
     /// After it, the kernel refuses `RWF_NOWAIT` on both pipes: `try_` and `_timeout` calls go another way then, and work as
     /// before.
     ///
     /// # Errors
     ///
+    /// Nothing was moved:
+    ///
     /// - [`Error::Closed`]: nobody reads `out` any more. `SIGPIPE` is not raised.
+    /// - [`Error::WouldBlock`]: one of the two has `O_NONBLOCK`, and there is nothing to read or no room.
     /// - [`Error::NotGiven`]: this process was not given the end, or `out`.
-    /// - [`Error::System`] with `EINVAL`: `out` cannot be spliced to.
+    /// - [`Error::System`] with `EINVAL`: `out` cannot be spliced to, or is the same pipe.
     ///
     /// # Platform
     ///
-    /// splice(2).
+    /// splice(2), with which a signal ends no wait and loses no byte.
     ///
     /// # Examples
     ///
@@ -42,7 +45,7 @@ impl PipeReader {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn splice_to(&self, out: impl AsFd, len: usize) -> Result<usize> {
-        splice(self.as_fd(), out.as_fd(), len)
+        splice(self.as_fd(), out.as_fd(), len, self.sigpipe)
     }
 
     /// Blocks until there is something to read and `out` has room, and copies at most `len` bytes of it to `out`: they stay
@@ -50,7 +53,7 @@ impl PipeReader {
     ///
     /// # Errors
     ///
-    /// As [`splice_to`](Self::splice_to); with `EINVAL` also if both are ends of one pipe.
+    /// As [`splice_to`](Self::splice_to).
     ///
     /// # Platform
     ///
@@ -67,25 +70,32 @@ impl PipeReader {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn tee(&self, out: &PipeWriter, len: usize) -> Result<usize> {
-        quietly("tee", self.as_fd(), out.as_fd(), || rustix::pipe::tee(self, out, len, SpliceFlags::empty()))
+        let (from, to) = (self.as_fd(), out.as_fd());
+        sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(|errno| end::error(&[from, to], "tee", errno))
     }
 }
 
 /// Moving bytes into the pipe.
 impl PipeWriter {
     /// Blocks until there is something to read from `input` and room in the pipe, and moves at most `len` bytes, without
-    /// copying them through this process. Says how many; 0: the end of `input`.
+    /// copying them through this process. Says how many; 0: the end of `input`, or a `len` of 0.
     ///
-    /// `input` can be a file, which is read from its current position, a socket, or a pipe.
+    /// **What it moves from a file is the file's own memory**: if the file is changed before the bytes are read on the other
+    /// side, the change is read. Where that may happen, [`copy`](crate::copy()) is the call to use.
     ///
-    /// What it moves from a file is the file's own memory: if the file is changed before the bytes are read, the change is
-    /// read.
+    /// `input` can be a file, which is read from its current position, a socket, or a pipe. While it waits for a *socket* to
+    /// have something, the kernel holds the pipe's lock, and every other call on the pipe waits as well, whatever its
+    /// deadline: where that matters, use [`copy`](crate::copy()).
     ///
     /// # Errors
     ///
+    /// Nothing was moved:
+    ///
     /// - [`Error::Closed`]: no reader is left. `SIGPIPE` is not raised.
+    /// - [`Error::WouldBlock`]: one of the two has `O_NONBLOCK`, and there is nothing to read or no room.
+    /// - [`Error::Reset`]: the peer of a socket went away without having read everything.
     /// - [`Error::NotGiven`]: this process was not given the end, or `input`.
-    /// - [`Error::System`] with `EINVAL`: `input` cannot be spliced from.
+    /// - [`Error::System`] with `EINVAL`: `input` cannot be spliced from, or is the same pipe.
     ///
     /// # Platform
     ///
@@ -102,31 +112,10 @@ impl PipeWriter {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn splice_from(&self, input: impl AsFd, len: usize) -> Result<usize> {
-        splice(input.as_fd(), self.as_fd(), len)
+        splice(input.as_fd(), self.as_fd(), len, self.sigpipe)
     }
 }
 
-fn splice(input: BorrowedFd<'_>, out: BorrowedFd<'_>, len: usize) -> Result<usize> {
-    quietly("splice", input, out, || rustix::pipe::splice(input, None, out, None, len, SpliceFlags::MOVE))
-}
-
-/// These calls have no flag against `SIGPIPE`, and what `out` is, nobody knows.
-fn quietly(
-    name: &'static str,
-    input: BorrowedFd<'_>,
-    out: BorrowedFd<'_>,
-    call: impl Fn() -> sys::Result<usize>,
-) -> Result<usize> {
-    let result = sys::retry(|| match Sigpipe::look() {
-        Sigpipe::Ignored => call(),
-        Sigpipe::Avoid => without_sigpipe(&call),
-    });
-    result.map_err(|errno| match errno {
-        Errno::BADF if [input, out].iter().any(|fd| ledger::is_severed(std::os::fd::AsRawFd::as_raw_fd(fd))) => {
-            Error::NotGiven
-        }
-        Errno::PIPE => Error::Closed,
-        Errno::AGAIN => Error::WouldBlock,
-        errno => Error::system(name, errno),
-    })
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpipe: Sigpipe) -> Result<usize> {
+    sys::pipe::splice(from, to, len, sigpipe.now()).map_err(|errno| end::error(&[from, to], "splice", errno))
 }

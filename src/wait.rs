@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
 
 use crate::end::End;
 use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
@@ -32,7 +34,8 @@ impl Patience {
     /// Attempts something until it works, fails, or the patience is at its end.
     ///
     /// The attempt is told whether to wait by itself. Otherwise it answers `EAGAIN`, and in between this sleeps until `end`
-    /// is ready. Others may be quicker when it is: then it sleeps again, for what is left of the time.
+    /// is ready. Others may be quicker when it is: then it sleeps again, for what is left of the time. Before the first
+    /// sleep, the attempt is repeated for as long as `spin` says.
     pub(crate) fn persist<T>(
         self,
         end: &End,
@@ -41,18 +44,53 @@ impl Patience {
         events: i16,
         mut attempt: impl FnMut(bool) -> sys::Result<T>,
     ) -> Result<T> {
-        if spin.whole > 0 && !matches!(self, Patience::None) {
-            if let Some(done) = spin.look(self, || attempt(false)) {
-                return done.map_err(|errno| end.error(call, errno));
-            }
-        }
+        let mut look = if matches!(self, Patience::None) { None } else { spin.look() };
         loop {
-            match attempt(matches!(self, Patience::Blocking)) {
-                Ok(done) => return Ok(done),
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => self.wait(end, events)?,
+            match attempt(matches!(self, Patience::Blocking) && look.is_none()) {
+                Ok(done) => {
+                    look.iter().for_each(Look::found);
+                    return Ok(done);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if let Some(looking) = &mut look {
+                        if looking.again(self, end)? {
+                            std::hint::spin_loop();
+                            continue;
+                        }
+                        look = None;
+                        if matches!(self, Patience::Blocking) {
+                            continue; // and let the call itself wait
+                        }
+                    }
+                    self.wait(end, events)?;
+                }
+                // This end cannot be looked at without waiting, and this call may wait.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
+                    if look.is_some() && matches!(self, Patience::Blocking) =>
+                {
+                    look = None;
+                }
                 Err(errno) => return Err(end.error(call, errno)),
             }
+        }
+    }
+
+    fn is_over(self, now: Instant) -> bool {
+        matches!(self, Patience::Until(deadline) if deadline <= now)
+    }
+
+    /// What a destructor has: a second, so that a peer which is slow gets what was sent to it, and one that never reads
+    /// holds nobody up for ever; and no time at all while a panic unwinds.
+    pub(crate) fn linger() -> Self {
+        if std::thread::panicking() { Patience::None } else { Self::timeout(Duration::from_secs(1)) }
+    }
+
+    /// Sleeps until the end is ready for one of several events, where no single system call would: as that would.
+    pub(crate) fn sleep(self, end: &End, events: i16) -> Result<()> {
+        match self {
+            Patience::Blocking if !is_nonblocking(end)? => Patience::Endless.wait(end, events),
+            patience => patience.wait(end, events),
         }
     }
 
@@ -68,13 +106,19 @@ impl Patience {
         };
         let mut fds = [pollfd { fd: end.as_fd().as_raw_fd(), events, revents: 0 }];
         match sys::poll::poll(&mut fds, left) {
-            Ok(0) => Err(Error::TimedOut),
             // A number that is not open at all would never be ready.
             Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end.error("poll", Errno::BADF)),
+            // Also when the time is up: then there is one last attempt. A socket has room long before poll says so, which
+            // is when three quarters of its buffer are free.
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(end.error("poll", errno)),
         }
     }
+}
+
+fn is_nonblocking(end: &End) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end.error("fcntl", errno))?;
+    Ok(flags.contains(OFlags::NONBLOCK))
 }
 
 /// Whether the end is in that state now.
@@ -87,75 +131,91 @@ pub(crate) fn is_ready(end: &End, event: i16) -> Result<bool> {
     Ok(fds[0].revents & event != 0)
 }
 
-/// How long to look again before sleeping: a time that the user set, and what of it is worth it.
+/// Looking again before sleeping: for how long, as the user set it, and whether that is worth it just now.
 ///
 /// Going to sleep and being woken costs far more than looking a few times, as long as the other side runs on another
-/// core. Where it does not, every look takes time from it. So the time is halved whenever it passed in vain; when a
-/// sixteenth of it is in vain too, calls sleep at once, and now and then one tries the whole time again.
+/// core. Where it does not, every look takes time from it. So after some calls in a row that looked in vain, calls sleep
+/// at once, and now and then one looks again: ever more rarely, for as long as that is in vain.
 #[derive(Debug, Default)]
 pub(crate) struct Spin {
-    /// Nanoseconds; 0: off.
-    whole: u64,
-    /// What of it is used now.
-    now: AtomicU64,
-    /// Calls since `now` became 0.
+    /// Zero: off.
+    whole: Duration,
+    /// Calls in a row that looked in vain.
+    vain: AtomicU32,
+    /// Calls that slept at once since one looked.
     slept: AtomicU32,
 }
 
-/// How many calls sleep at once before one looks again.
+/// So many calls in a row look in vain before they sleep at once.
+const ENOUGH: u32 = 4;
+
+/// So many calls sleep at once, at first, before one looks again.
 const REST: u32 = 64;
+
+/// How often that doubles.
+const DOUBLINGS: u32 = 4;
 
 impl Spin {
     pub(crate) fn set(&mut self, spin: Duration) {
-        let whole = spin.as_nanos().try_into().unwrap_or(u64::MAX);
-        *self = Self { whole, now: AtomicU64::new(whole), slept: AtomicU32::new(0) };
+        *self = Self { whole: spin, ..Self::default() };
     }
 
-    /// Attempts something that does not wait again and again, for a while, but not beyond the patience. `None`: there was
-    /// nothing all the time.
-    fn look<T>(&self, patience: Patience, mut attempt: impl FnMut() -> sys::Result<T>) -> Option<sys::Result<T>> {
-        let started = Instant::now();
-        let budget = self.budget();
-        if budget == 0 {
-            return None;
-        }
-        let mut looks = 0_u32;
-        loop {
-            match attempt() {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                done => {
-                    if looks > 0 {
-                        self.now.store(self.whole, Relaxed);
-                    }
-                    return Some(done);
-                }
-            }
-            looks = looks.saturating_add(1);
-            let now = Instant::now();
-            if matches!(patience, Patience::Until(deadline) if deadline <= now) {
-                return None;
-            }
-            if now.duration_since(started).as_nanos() as u64 >= budget {
-                let half = budget / 2;
-                self.now.store(if half < self.whole / 16 { 0 } else { half }, Relaxed);
-                return None;
-            }
-            std::hint::spin_loop();
-        }
+    /// For a call: whether it is to look again.
+    fn look(&self) -> Option<Look<'_>> {
+        (!self.whole.is_zero() && self.is_worth_it()).then_some(Look { spin: self, began: None })
     }
 
-    fn budget(&self) -> u64 {
-        match self.now.load(Relaxed) {
-            0 if self.slept.fetch_add(1, Relaxed) % REST == REST - 1 => self.whole,
-            budget => budget,
+    fn is_worth_it(&self) -> bool {
+        let Some(too_many) = self.vain.load(Relaxed).checked_sub(ENOUGH) else { return true };
+        let rested = self.slept.fetch_add(1, Relaxed) >= REST << too_many.min(DOUBLINGS);
+        if rested {
+            self.slept.store(0, Relaxed);
         }
+        rested
     }
 }
 
 /// A copy with the same setting and no experience.
 impl Clone for Spin {
     fn clone(&self) -> Self {
-        Self { whole: self.whole, now: AtomicU64::new(self.whole), slept: AtomicU32::new(0) }
+        Self { whole: self.whole, ..Self::default() }
+    }
+}
+
+/// A call that looks again.
+struct Look<'a> {
+    spin: &'a Spin,
+    /// When it had looked in vain for the first time. What is there at once needs no clock.
+    began: Option<Instant>,
+}
+
+impl Look<'_> {
+    /// Whether to look once more, after a look that found nothing.
+    fn again(&mut self, patience: Patience, end: &End) -> Result<bool> {
+        let now = Instant::now();
+        let Some(began) = self.began else {
+            self.began = Some(now);
+            // An end that never waits is not to be kept waiting here.
+            return match matches!(patience, Patience::Blocking) && is_nonblocking(end)? {
+                true => Err(Error::WouldBlock),
+                false => Ok(!patience.is_over(now)),
+            };
+        };
+        if patience.is_over(now) {
+            return Ok(false);
+        }
+        let more = now.duration_since(began) < self.spin.whole;
+        if !more {
+            self.spin.vain.fetch_add(1, Relaxed);
+        }
+        Ok(more)
+    }
+
+    /// It was there. Had it been there at once, that would say nothing.
+    fn found(&self) {
+        if self.began.is_some() {
+            self.spin.vain.store(0, Relaxed);
+        }
     }
 }
 
@@ -176,22 +236,38 @@ bitflags::bitflags! {
 
 /// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
 ///
-/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library.
+/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library. What has a buffer
+/// in front of its descriptor makes one itself, which knows of the buffer:
+/// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
 pub struct Wait<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
+    /// Ready, whatever the descriptor says: what is waited for has arrived in a buffer.
+    buffered: bool,
     ready: Ready,
 }
 
 impl<'a> Wait<'a> {
     /// For something to read, or the end; of a [`Child`](crate::Child), for its exit.
     pub fn readable(on: &'a impl AsFd) -> Self {
-        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, ready: Ready::empty() }
+        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, buffered: false, ready: Ready::empty() }
     }
 
     /// For room to write, or for nobody to be left to read.
+    ///
+    /// A socket counts as having room when three quarters of its buffer are free; a `try_` call may find some before.
     pub fn writable(on: &'a impl AsFd) -> Self {
-        Self { fd: on.as_fd(), events: POLLOUT, ready: Ready::empty() }
+        Self { fd: on.as_fd(), events: POLLOUT, buffered: false, ready: Ready::empty() }
+    }
+
+    /// Or for room to write.
+    pub(crate) fn or_writable(self) -> Self {
+        Self { events: self.events | POLLOUT, ..self }
+    }
+
+    /// With a buffer in front of the descriptor, and something in it or not.
+    pub(crate) fn buffered(self, buffered: bool) -> Self {
+        Self { buffered, ..self }
     }
 
     /// What the last [`wait_any`] found: nothing, if the time was up.
@@ -202,7 +278,8 @@ impl<'a> Wait<'a> {
     fn take(&mut self, revents: i16) {
         let gone = revents & (POLLHUP | POLLERR) != 0;
         self.ready = Ready::empty();
-        self.ready.set(Ready::READ, self.events & POLLIN != 0 && (gone || revents & (POLLIN | POLLRDHUP) != 0));
+        let readable = self.buffered || gone || revents & (POLLIN | POLLRDHUP) != 0;
+        self.ready.set(Ready::READ, self.events & POLLIN != 0 && readable);
         self.ready.set(Ready::WRITE, self.events & POLLOUT != 0 && (gone || revents & POLLOUT != 0));
         self.ready.set(Ready::HANGUP, revents & (POLLHUP | POLLRDHUP) != 0);
         self.ready.set(Ready::ERROR, revents & POLLERR != 0);
@@ -261,6 +338,8 @@ pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize>
     if on.is_empty() && timeout.is_none() {
         return Err(Error::system("poll", Errno::INVAL));
     }
+    // What is in a buffer is there already.
+    let timeout = if on.iter().any(|wait| wait.buffered) { Some(Duration::ZERO) } else { timeout };
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut few = [pollfd { fd: -1, events: 0, revents: 0 }; FEW];
     let mut many = Vec::new();
@@ -291,5 +370,38 @@ pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize>
         }
         wait.take(fd.revents);
     }
-    Ok(count)
+    let buffered = on.iter().zip(&*fds).filter(|(wait, fd)| wait.buffered && fd.revents == 0).count();
+    Ok(count + buffered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many calls sleep at once before one looks again.
+    fn rests(spin: &Spin) -> u32 {
+        (0..).take_while(|_| spin.look().is_none()).count() as u32
+    }
+
+    #[test]
+    fn looking_in_vain_is_given_up_and_tried_again_ever_more_rarely() {
+        let mut spin = Spin::default();
+        assert!(spin.look().is_none(), "off");
+        spin.set(Duration::from_nanos(1));
+        for _ in 0..ENOUGH {
+            assert_eq!(rests(&spin), 0);
+            spin.vain.fetch_add(1, Relaxed);
+        }
+        for rest in [64, 128, 256, 512, 1024, 1024, 1024] {
+            assert_eq!(rests(&spin), rest);
+            spin.vain.fetch_add(1, Relaxed);
+        }
+        // A copy has to learn for itself, and one look that finds something is enough.
+        assert_eq!(rests(&spin.clone()), 0);
+        assert_eq!(rests(&spin), 1024);
+        Look { spin: &spin, began: None }.found();
+        assert_eq!(rests(&spin), 1024, "what was there at once says nothing");
+        Look { spin: &spin, began: Some(Instant::now()) }.found();
+        assert_eq!((rests(&spin), rests(&spin)), (0, 0));
+    }
 }

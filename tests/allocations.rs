@@ -57,18 +57,28 @@ fn main() -> ExitCode {
         a_message_as_a_vector_is_one_allocation,
         streams_allocate_nothing,
         waiting_allocates_nothing,
+        packed_messages_allocate_nothing,
+        messages_through_a_pipe_allocate_nothing,
+        a_message_in_two_parts_allocates_nothing,
+        buffered_writes_allocate_nothing,
     ])
 }
 
 /// That nothing is allocated, the first time or later.
 #[track_caller]
 fn free<T>(what: &str, mut call: impl FnMut() -> T) -> T {
+    let first = free_once(what, &mut call);
+    let result = free_once(what, &mut call);
+    drop(first);
+    result
+}
+
+#[track_caller]
+fn free_once<T>(what: &str, call: impl FnOnce() -> T) -> T {
     let before = ALLOCATIONS.load(SeqCst);
-    let first = call();
     let result = call();
     let count = ALLOCATIONS.load(SeqCst) - before;
     assert_eq!(count, 0, "{what} allocates");
-    drop(first);
     result
 }
 
@@ -254,4 +264,124 @@ fn waiting_allocates_nothing() {
         let mut on = [(); 32].map(|()| Wait::readable(&pair.parent));
         assert_eq!(wait_any(&mut on, Some(Duration::from_micros(100))).unwrap(), 0);
     });
+}
+
+fn packed_messages_allocate_nothing() {
+    let pair = datagram_pair().unwrap();
+    let (mut from, mut to) = (pair.child.packed(), pair.parent.packed());
+    let long = vec![1; 100_000];
+    // The buffer of the receiver grows to the longest message, once.
+    from.send(&long).unwrap();
+    assert_eq!(to.recv().unwrap(), Some(&long[..]));
+    free("packs", || {
+        for _ in 0..10_000 {
+            from.send(&[1; 16]).unwrap();
+            from.try_send(b"").unwrap();
+            from.send_timeout(&[1; 100], SECOND).unwrap();
+            while to.has_message() || matches!(to.try_recv(), Ok(Some(_))) {
+                assert!(to.recv().is_ok());
+            }
+        }
+    });
+    free("a long message", || {
+        from.send(&long).unwrap();
+        while to.recv().unwrap() != Some(&long[..]) {}
+    });
+    free("flush", || from.flush().unwrap());
+    free("try_flush", || from.try_flush().unwrap());
+    free("flush_timeout", || from.flush_timeout(SECOND).unwrap());
+    free("try_recv", || assert!(matches!(to.try_recv(), Err(Error::WouldBlock))));
+    free("recv_timeout", || assert!(matches!(to.recv_timeout(Duration::ZERO), Err(Error::TimedOut))));
+    free("wait", || {
+        from.send(b"hello").unwrap();
+        from.wait().unwrap();
+        assert_eq!(wait_any(&mut [to.wait().unwrap()], Some(SECOND)).unwrap(), 1);
+        assert_eq!(to.try_recv().unwrap(), Some(&b"hello"[..]));
+    });
+    while from.try_send(&[1; 1000]).is_ok() {}
+    free("a full queue", || {
+        assert!(matches!(from.try_send(&[1; 1000]), Err(Error::WouldBlock)));
+        assert!(matches!(from.send_timeout(&long, Duration::ZERO), Err(Error::TimedOut)));
+        assert!(matches!(from.try_flush(), Err(Error::WouldBlock)));
+        assert!(matches!(from.try_recv(), Err(Error::WouldBlock)));
+    });
+    drop(to);
+    free("a dead peer", || {
+        assert!(from.send(&[1; 1000]).is_err());
+        assert!(from.recv().is_err() || from.recv().unwrap().is_none());
+    });
+}
+
+fn messages_through_a_pipe_allocate_nothing() {
+    let (reader, writer) = pipe().unwrap();
+    writer.set_capacity(1 << 20).unwrap();
+    let (mut reader, mut writer) = (reader.messages(), writer.messages());
+    let long = vec![1; 100_000];
+    // The buffer of the reader grows to the longest message, once.
+    writer.send(&long).unwrap();
+    writer.flush().unwrap();
+    assert_eq!(reader.recv().unwrap(), Some(&long[..]));
+    free("small messages", || {
+        for _ in 0..10_000 {
+            writer.send(&[1; 16]).unwrap();
+            writer.try_send(b"").unwrap();
+            writer.send_timeout(&[1; 100], SECOND).unwrap();
+            while reader.has_message() || matches!(reader.try_recv(), Ok(Some(_))) {
+                assert!(reader.recv_timeout(SECOND).is_ok());
+            }
+        }
+    });
+    free("a long message", || {
+        writer.send(&long).unwrap();
+        writer.flush().unwrap();
+        while reader.recv().unwrap() != Some(&long[..]) {}
+    });
+    free("try_recv", || assert!(matches!(reader.try_recv(), Err(Error::WouldBlock))));
+    free("recv_timeout", || assert!(matches!(reader.recv_timeout(Duration::ZERO), Err(Error::TimedOut))));
+    while writer.try_send(&[1; 1000]).is_ok() {}
+    free("a full pipe", || {
+        assert!(matches!(writer.try_send(&[1; 1000]), Err(Error::WouldBlock)));
+        assert!(matches!(writer.send_timeout(&long, Duration::ZERO), Err(Error::TimedOut)));
+        assert!(matches!(writer.try_flush(), Err(Error::WouldBlock)));
+    });
+    drop(reader);
+    free("nobody", || assert!(matches!(writer.send(&long), Err(Error::Closed))));
+}
+
+fn a_message_in_two_parts_allocates_nothing() {
+    let (mut reader, writer) = pipe().unwrap();
+    let mut writer = writer.messages();
+    while writer.try_send(&[1; 5000]).is_ok() {}
+    // A page at a time: half of what waits goes, and the message is begun, or there is still no room for it.
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..200 {
+        reader.read_exact(&mut [0; 4096]).unwrap();
+        match free_once("a message in two parts", || writer.try_send(&[1; 5000])) {
+            Ok(()) => taken += 1,
+            Err(Error::WouldBlock) => refused += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(taken > 50 && refused > 10, "{taken} taken, {refused} refused");
+}
+
+fn buffered_writes_allocate_nothing() {
+    let (reader, writer) = pipe().unwrap();
+    let (mut reader, mut writer) = (reader.buffered(), writer.buffered());
+    let mut buf = [0; 100];
+    free("buffered ends", || {
+        for _ in 0..1000 {
+            writer.write_all(&[1; 100]).unwrap();
+            writer.flush().unwrap();
+            reader.read_exact(&mut buf).unwrap();
+        }
+        writer.write_all(&[1; 20_000]).unwrap();
+        (0..200).for_each(|_| reader.read_exact(&mut buf).unwrap());
+    });
+    drop(reader);
+    writer.write_all(&[1; 100]).unwrap();
+    let before = ALLOCATIONS.load(SeqCst);
+    assert!(matches!(writer.close(), Err(Error::Closed)));
+    // The error goes through an io::Error, which has it in a box.
+    assert!(ALLOCATIONS.load(SeqCst) - before <= 2);
 }

@@ -223,13 +223,16 @@ fn the_sender_of_bytes_is_named_when_asked_for() {
     (&pair.child).write_all(b"a").unwrap();
     let (len, received) = pair.parent.recv_with(&mut [0]).unwrap();
     assert_eq!((len, received.sender()), (1, None), "not asked for");
+    (&pair.child).write_all(b"b").unwrap();
     pair.parent.set_credentials(true).unwrap();
+    let (len, received) = pair.parent.recv_with(&mut [0; 9]).unwrap();
+    assert_eq!((len, received.sender()), (1, None), "not asked for in time");
     let child = fork(pair.child, |socket| (&socket).write_all(b"b").unwrap()).unwrap();
     let (len, received) = pair.parent.recv_with(&mut [0]).unwrap();
     assert_eq!((len, received.sender()), (1, Some(credentials_of(child.id()))));
     assert_eq!(exit_code(&child), 0);
     for (len, received) in [pair.parent.recv_with(&mut [0]).unwrap(), pair.parent.try_recv_with(&mut [0]).unwrap()] {
-        assert_eq!((len, received.sender()), (0, None), "nobody sends the end");
+        assert_eq!((len, received.len(), received.sender()), (0, 0, None), "the end is nobody's");
     }
     let pair = stream_pair().unwrap();
     pair.parent.set_credentials(true).unwrap();

@@ -8,7 +8,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
-use ipc::{Command, Error, ForkError, FromFdError, PipeFlags, PipeReader, SendError, SpawnError, pipe, pipe_with};
+use ipc::{Command, Error, FlushError, ForkError, FromFdError, PackedSocket, PipeFlags, PipeReader, SendError};
+use ipc::{SpawnError, pipe, pipe_with};
 use support::refused;
 
 fn main() -> ExitCode {
@@ -45,6 +46,9 @@ fn one_of_each() -> Vec<(Error, ErrorKind)> {
         (Error::Closed, ErrorKind::BrokenPipe),
         (Error::Reset, ErrorKind::ConnectionReset),
         (Error::BufferTooSmall { message: vec![7; 100] }, ErrorKind::InvalidInput),
+        (Error::Malformed { message: vec![7; 200] }, ErrorKind::InvalidData),
+        (Error::Truncated { message: vec![7; 300], expected: Some(400) }, ErrorKind::UnexpectedEof),
+        (Error::Unread, ErrorKind::ResourceBusy),
         (Error::TooLong { len: 5000, max: 4096 }, ErrorKind::InvalidInput),
         (Error::NotGiven, ErrorKind::PermissionDenied),
         (Error::MultiThreaded { threads: 3 }, ErrorKind::Unsupported),
@@ -110,6 +114,9 @@ fn display_does_not_repeat_the_source() {
         assert_not_repeated(&SendError { ends: (), error });
     }
     for (error, _) in one_of_each() {
+        assert_not_repeated(&FlushError { unflushed: (), error });
+    }
+    for (error, _) in one_of_each() {
         assert_not_repeated(&SpawnError { command: Command::new("worker"), error });
     }
     for (error, _) in one_of_each() {
@@ -126,6 +133,8 @@ fn display_names_what_matters() {
         let words: &[&str] = match &error {
             Error::System { .. } => &["fcntl"],
             Error::BufferTooSmall { .. } => &["100"],
+            Error::Malformed { .. } => &["200"],
+            Error::Truncated { .. } => &["300"],
             Error::TooLong { .. } => &["5000", "4096"],
             Error::MultiThreaded { .. } => &["3"],
             Error::NoSuchEnd { .. } | Error::AlreadyClaimed { .. } => &["results"],
@@ -144,6 +153,7 @@ fn errors_go_anywhere() {
     check::<FromFdError>();
     check::<ForkError<(PipeReader, OwnedFd)>>();
     check::<SendError<Vec<PipeReader>>>();
+    check::<FlushError<PackedSocket>>();
 }
 
 fn every_variant_survives_the_way_through_io_error() {
@@ -225,21 +235,38 @@ fn question_mark_turns_each_into_any_other() {
     fn send_error() -> SendError<PipeReader> {
         SendError { ends: pipe().unwrap().0, error: Error::TimedOut }
     }
+    fn flush_error() -> FlushError<PipeReader> {
+        FlushError { unflushed: pipe().unwrap().0, error: Error::TimedOut }
+    }
     fn spawn_error() -> SpawnError {
         SpawnError { command: Command::new("worker"), error: Error::TimedOut }
     }
     fn from_fd_error() -> FromFdError {
         FromFdError { fd: null(), error: Error::TimedOut }
     }
-    for result in [to_error(fork_error()), to_error(send_error()), to_error(spawn_error()), to_error(from_fd_error())] {
+    for result in [
+        to_error(fork_error()),
+        to_error(send_error()),
+        to_error(flush_error()),
+        to_error(spawn_error()),
+        to_error(from_fd_error()),
+    ] {
         assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
     }
-    for result in [to_io(fork_error()), to_io(send_error()), to_io(spawn_error()), to_io(from_fd_error())] {
+    for result in
+        [to_io(fork_error()), to_io(send_error()), to_io(flush_error()), to_io(spawn_error()), to_io(from_fd_error())]
+    {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(matches!(Error::from(error), Error::TimedOut));
     }
-    for result in [to_box(fork_error()), to_box(send_error()), to_box(spawn_error()), to_box(from_fd_error())] {
+    for result in [
+        to_box(fork_error()),
+        to_box(send_error()),
+        to_box(flush_error()),
+        to_box(spawn_error()),
+        to_box(from_fd_error()),
+    ] {
         let error = result.unwrap_err();
         assert!(error.source().unwrap().is::<Error>(), "{error}");
     }
@@ -251,7 +278,13 @@ fn what_was_given_back_need_not_be_debug_nor_static() {
     let opaque = || Opaque(file.as_fd());
     let fork_error = || ForkError { ends: opaque(), error: Error::SigchldIgnored };
     let send_error = || SendError { ends: opaque(), error: Error::Closed };
-    let texts = [format!("{:?}, {}", fork_error(), fork_error()), format!("{:?}, {}", send_error(), send_error())];
+    let flush_error = || FlushError { unflushed: opaque(), error: Error::TimedOut };
+    let texts = [
+        format!("{:?}, {}", fork_error(), fork_error()),
+        format!("{:?}, {}", send_error(), send_error()),
+        format!("{:?}, {}", flush_error(), flush_error()),
+    ];
+    assert!(texts[2].contains("FlushError") && texts[2].contains("TimedOut"), "{texts:?}");
     assert!(texts[0].contains("ForkError") && texts[0].contains("SigchldIgnored"), "{texts:?}");
     assert!(texts[1].contains("SendError") && texts[1].contains("Closed"), "{texts:?}");
 
@@ -263,6 +296,10 @@ fn what_was_given_back_need_not_be_debug_nor_static() {
     assert!(matches!(through(), Err(Error::Closed)));
     let through = || -> io::Result<()> { Err(send_error())? };
     assert_eq!(through().unwrap_err().kind(), ErrorKind::BrokenPipe);
+    let through = || -> ipc::Result<()> { Err(flush_error())? };
+    assert!(matches!(through(), Err(Error::TimedOut)));
+    let through = || -> io::Result<()> { Err(flush_error())? };
+    assert_eq!(through().unwrap_err().kind(), ErrorKind::TimedOut);
     let _still_there = fork_error().ends;
 }
 
@@ -273,6 +310,7 @@ fn what_gives_something_back_is_an_error_with_a_source() {
     let file = File::open("/dev/null").unwrap();
     assert!(source_is_ours(ForkError { ends: Opaque(file.as_fd()), error: Error::TimedOut }));
     assert!(source_is_ours(SendError { ends: Opaque(file.as_fd()), error: Error::TimedOut }));
+    assert!(source_is_ours(FlushError { unflushed: Opaque(file.as_fd()), error: Error::TimedOut }));
     assert!(source_is_ours(SpawnError { command: Command::new("worker"), error: Error::TimedOut }));
     assert!(source_is_ours(FromFdError { fd: null(), error: Error::TimedOut }));
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Output};
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
         count_words_gives_up_on_a_file_that_cannot_be_read within 60,
         count_words_takes_names_that_are_no_text within 60,
         count_words_says_how_it_is_used,
+        soak_counts_what_it_has_done within 120,
+        soak_leaves_nobody_behind_when_it_is_stopped within 120,
+        soak_says_how_it_is_used,
     ])
 }
 
@@ -242,4 +246,42 @@ fn count_words_says_how_it_is_used() {
     // A child that is looked after like any other.
     let child = Command::new(example("count_words")).arg("--help").stdout(ipc::Stdio::null()).spawn().unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn soak_counts_what_it_has_done() {
+    let output = run("soak", &["--minutes", "0.02", "--workers", "1", "--seed", "1"]);
+    let (table, lines) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{lines}");
+    assert!(lines.contains("--seed 1"), "{lines}");
+    for row in ["rounds", "processes killed", "messages received", "a kill was seen after, at most"] {
+        assert!(table.contains(row), "{table}");
+    }
+    let one = run("soak", &["--round", "3"]);
+    assert!(one.status.success(), "{}", String::from_utf8_lossy(&one.stderr));
+}
+
+fn soak_leaves_nobody_behind_when_it_is_stopped() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let (mut reader, writer) = ipc::pipe().unwrap();
+        let soak = Command::new(example("soak")).stdout(ipc::Stdio::null()).stderr(writer).spawn().unwrap();
+        let mut lines = Vec::new();
+        while !lines.ends_with(b"ends passed\n") {
+            let mut byte = [0];
+            reader.read_exact(&mut byte).unwrap();
+            lines.extend(byte);
+        }
+        soak.signal(signal).unwrap();
+        // All that it has started have its stderr: it ends when they have.
+        reader.read_to_end(&mut lines).unwrap();
+        assert_eq!(exit_code(&soak), 130, "{}", String::from_utf8_lossy(&lines));
+    }
+}
+
+fn soak_says_how_it_is_used() {
+    assert!(run("soak", &["--help"]).stdout.starts_with(b"usage: soak"));
+    for wrong in [&["--minutes"][..], &["--minutes", "-1"], &["--seed", "x"], &["--banana"]] {
+        let output = run("soak", wrong);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("usage: soak"));
+    }
 }

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         a_splice_while_we_wait_to_read_makes_no_difference,
         a_splice_while_we_wait_to_write_makes_no_difference,
         a_full_table_refuses_the_other_way_to_write_and_loses_nothing,
+        what_is_open_both_ways_is_read_and_lends_no_memory,
         small_pipes_are_enough_for_the_other_way_to_write,
         the_other_way_to_write_holds_nothing_that_a_program_would_inherit,
     ])
@@ -317,6 +318,20 @@ fn a_full_table_refuses_the_other_way_to_write_and_loses_nothing() {
     }
     let _full = limit_descriptors(2);
     assert_eq!(writer.try_write(b"abc").unwrap(), 3);
+}
+
+/// The library's pipe ends are made of any descriptor, and ours of the library's.
+fn what_is_open_both_ways_is_read_and_lends_no_memory() {
+    use std::os::fd::{AsRawFd, OwnedFd};
+    let (fifo, _writer) = support::named_fifo();
+    let both = std::fs::File::options().read(true).write(true).open(format!("/proc/self/fd/{}", fifo.as_raw_fd()));
+    let reader = PipeReader::from(std::io::PipeReader::from(OwnedFd::from(both.unwrap())));
+    let mut buf = [7; 8];
+    assert!(matches!(reader.try_read(&mut buf), Err(Error::WouldBlock)));
+    assert_eq!((reader.available().unwrap(), buf), (0, [7; 8]));
+    let mut writer = std::fs::File::from(OwnedFd::from(reader.try_clone().unwrap()));
+    writer.write_all(b"abc").unwrap();
+    assert_eq!((reader.try_read(&mut buf).unwrap(), &buf[..3]), (3, &b"abc"[..]));
 }
 
 fn small_pipes_are_enough_for_the_other_way_to_write() {

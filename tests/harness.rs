@@ -3,11 +3,12 @@
 mod support;
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use support::{Gate, LIMIT, RWF_NOWAIT, judge, limit_descriptors, refuse_flags, with_interval_timer};
+use support::{Gate, Is, Kernel, LIMIT, RWF_NOWAIT, judge, limit_descriptors, refuse_flags, with_interval_timer};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -34,7 +35,9 @@ fn main() -> ExitCode {
         the_standard_descriptors_come_back,
         the_timer_interrupts_and_stops,
         a_gate_lets_as_many_through_as_it_was_opened_for,
+        memory_that_is_lost_is_a_failure_where_it_is_looked_for,
         an_older_kernel_can_be_played,
+        a_rule_goes_for_the_arguments_that_it_names,
     ])
 }
 
@@ -330,6 +333,17 @@ fn a_gate_lets_as_many_through_as_it_was_opened_for() {
     assert!(!gate.is_open());
 }
 
+fn memory_that_is_lost_is_a_failure_where_it_is_looked_for() {
+    let verdict = judge(LIMIT, || {
+        std::mem::forget(std::hint::black_box(vec![1_u8; 1000]));
+        Ok(())
+    });
+    match cfg!(sanitizers) {
+        true => assert!(verdict.is_err_and(|wrong| wrong.contains("memory leaked") && wrong.contains("1000 byte(s)"))),
+        false => assert_eq!(verdict, Ok(())),
+    }
+}
+
 fn an_older_kernel_can_be_played() {
     let file = File::open("/dev/zero").unwrap();
     let read = |flags: u32| {
@@ -340,4 +354,25 @@ fn an_older_kernel_can_be_played() {
     };
     refuse_flags(RWF_NOWAIT);
     assert_eq!((read(RWF_NOWAIT), read(0)), (-1, 1));
+}
+
+fn a_rule_goes_for_the_arguments_that_it_names() {
+    let socket = |family: i32, kind: i32| {
+        // SAFETY: integers; the descriptor is new.
+        match unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) } {
+            -1 => io::Error::last_os_error().raw_os_error().unwrap(),
+            fd => {
+                // SAFETY: nobody else has it.
+                drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                0
+            }
+        }
+    };
+    let (stream, datagram) = (libc::SOCK_STREAM, libc::SOCK_DGRAM);
+    let both = [(0, Is::Equal(libc::AF_UNIX as u32)), (1, Is::Equal((datagram | libc::SOCK_CLOEXEC) as u32))];
+    let kernel = Kernel::new().with_all(libc::SYS_socket, &both, libc::EPROTONOSUPPORT);
+    kernel.with(libc::SYS_socket, 0, Is::Equal(libc::AF_NETLINK as u32), libc::EPERM).play();
+    assert_eq!(socket(libc::AF_UNIX, datagram), libc::EPROTONOSUPPORT);
+    assert_eq!(socket(libc::AF_UNIX, stream), 0, "the first test fits, and the second does not");
+    assert_eq!(socket(libc::AF_NETLINK, datagram), libc::EPERM, "the second rule comes after the first");
 }

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         processes_that_come_and_go_are_no_error,
         a_pipeline_of_programs_is_seen_as_lsof_sees_it within 60,
         a_tree_of_workers_is_seen_as_lsof_sees_it within 60,
+        a_name_commands_no_terminal,
     ])
 }
 
@@ -256,4 +257,27 @@ fn a_tree_of_workers_is_seen_as_lsof_sees_it() {
     for worker in workers {
         assert_eq!(exit_code(&worker), 0);
     }
+}
+
+fn a_name_commands_no_terminal() {
+    let (reader, writer) = pipe().unwrap();
+    let gate = Gate::new();
+    let arrived = Gate::new();
+    let child = fork(writer, |_writer| {
+        // SAFETY: a nul-terminated name.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"\x1b[2J) S 1 \x9b\xff".as_ptr(), 0, 0, 0) };
+        arrived.open();
+        gate.pass();
+    })
+    .unwrap();
+    arrived.pass();
+    let found = holders(&reader).unwrap();
+    let holder = found.list.iter().find(|holder| holder.pid == child.id()).unwrap();
+    assert!(holder.command.starts_with("\x1b[2J) S 1 "), "as it is: {:?}", holder.command);
+    for text in [found.to_string(), Map::here().unwrap().to_string()] {
+        assert!(text.contains("?[2J) S 1 "), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
 }

@@ -5,16 +5,18 @@ mod support;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{DatagramPair, DatagramSocket, Error, datagram_pair, fork};
+use ipc::{DatagramPair, DatagramSocket, Error, StreamPair, datagram_pair, fork, stream_pair};
 use support::{asleep_in, exit_code};
 
 fn main() -> ExitCode {
     support::run(support::trials![
         the_loss_is_told_once_after_everything_else,
         the_loss_is_told_to_receivers_also_when_a_sender_met_it_first,
+        the_loss_is_told_to_the_clone_that_receives,
         the_loss_is_told_of_a_killed_peer,
         a_blocked_receiver_is_told_of_the_loss,
         without_a_loss_there_is_no_reset,
+        last_words_come_before_the_end within 120,
     ])
 }
 
@@ -147,6 +149,31 @@ fn the_loss_is_told_to_receivers_also_when_a_sender_met_it_first() {
     }
 }
 
+fn the_loss_is_told_to_the_clone_that_receives() {
+    for clone_receives in [false, true] {
+        let socket = left_with_messages_unread();
+        let clone = socket.try_clone().unwrap();
+        let (sender, receiver) = if clone_receives { (&socket, &clone) } else { (&clone, &socket) };
+        assert_closed(sender);
+        for message in SENT {
+            assert_eq!(receiver.recv_vec().unwrap().as_deref(), Some(message));
+        }
+        assert_reset(receiver.recv_vec());
+        assert_gone(receiver);
+        assert_gone(sender);
+
+        let StreamPair { parent, child } = stream_pair().unwrap();
+        let clone = parent.try_clone().unwrap();
+        let (sender, receiver) = if clone_receives { (&parent, &clone) } else { (&clone, &parent) };
+        assert_eq!(sender.try_write(b"never read").unwrap(), 10);
+        drop(child);
+        assert!(matches!(sender.try_write(b"x"), Err(Error::Closed)));
+        assert_reset(receiver.try_read(&mut [0; 8]));
+        assert_eq!(receiver.try_read(&mut [0; 8]).unwrap(), 0);
+        assert_eq!(sender.try_read(&mut [0; 8]).unwrap(), 0);
+    }
+}
+
 fn the_loss_is_told_of_a_killed_peer() {
     let pair = datagram_pair().unwrap();
     pair.child.send(b"last words").unwrap();
@@ -187,4 +214,35 @@ fn without_a_loss_there_is_no_reset() {
     assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"answer");
     assert_gone(&pair.parent);
     assert_eq!(exit_code(&child), 0);
+}
+
+/// The peer says something and leaves while the receiver looks, at every moment of it: the kernel looks into the queue first
+/// and then whether the peer is gone, and what came in between must not be overtaken by the end.
+fn last_words_come_before_the_end() {
+    const PAIRS: usize = 100;
+    for round in 0..100 {
+        let pairs: Vec<_> = (0..PAIRS).map(|_| datagram_pair().unwrap()).collect();
+        let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().map(|pair| (pair.parent, pair.child)).unzip();
+        let (turns, turn) = ipc::pipe().unwrap();
+        let child = fork((theirs, turns), |(theirs, turns)| {
+            for (number, socket) in theirs.into_iter().enumerate() {
+                assert_eq!(turns.read_timeout(&mut [0], Duration::MAX).unwrap(), 1);
+                (0..(number * 7 + round * 13) % 200).for_each(|_| std::hint::spin_loop());
+                socket.send(b"last words").unwrap();
+            }
+        })
+        .unwrap();
+        for socket in ours {
+            turn.write_atomic(&[0]).unwrap();
+            let first = loop {
+                match socket.try_recv_vec() {
+                    Err(Error::WouldBlock) => {}
+                    first => break first,
+                }
+            };
+            assert_eq!(first.unwrap().as_deref(), Some(&b"last words"[..]), "round {round}");
+            assert_eq!(socket.recv_vec().unwrap(), None);
+        }
+        assert_eq!(exit_code(&child), 0);
+    }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         a_connectionless_peer_that_is_gone_is_seen_by_senders_only,
         a_connectionless_sender_that_waits_sees_its_peer_being_killed,
         a_connectionless_empty_message_is_a_message,
+        a_stranger_cannot_send_to_a_connectionless_socket,
+        a_connectionless_sender_is_named_when_asked_for,
     ])
 }
 
@@ -398,4 +400,71 @@ fn a_connectionless_empty_message_is_a_message() {
         }
         assert!(matches!(pair.parent.try_recv(&mut [0; 8]), Err(Error::WouldBlock)), "{call}");
     }
+}
+
+/// The name that the kernel gave the socket, in the form of an address.
+fn name(socket: &DatagramSocket) -> (libc::sockaddr_un, libc::socklen_t) {
+    // SAFETY: zeroed bytes are a valid address, and the length says how much room there is.
+    unsafe {
+        let mut address: libc::sockaddr_un = std::mem::zeroed();
+        let mut len = size_of_val(&address) as libc::socklen_t;
+        assert_eq!(libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &mut len), 0);
+        (address, len)
+    }
+}
+
+fn a_stranger_cannot_send_to_a_connectionless_socket() {
+    let pair = connectionless();
+    pair.parent.send(b"of the family").unwrap();
+    let descriptor = OwnedFd::from(pair.parent);
+    let parent = DatagramSocket::try_from(descriptor).unwrap();
+    drop(pair.child);
+    assert_closed(&parent);
+    // Without a name nobody can say to whom.
+    let (address, len) = name(&parent);
+    assert_eq!((address.sun_family as i32, len), (libc::AF_UNIX, 2));
+
+    // One that names its senders has a name itself, and then says who it was.
+    let pair = connectionless();
+    pair.parent.set_credentials(true).unwrap();
+    pair.parent.send(b"of the family").unwrap();
+    let (address, len) = name(&pair.parent);
+    assert!(len > 2, "an abstract name");
+    let stranger = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let send = || {
+        // SAFETY: three bytes, and an address of that length.
+        let sent = unsafe {
+            let address = (&raw const address).cast();
+            libc::sendto(stranger.as_raw_fd(), b"evil".as_ptr().cast(), 4, libc::MSG_NOSIGNAL, address, len)
+        };
+        (sent, std::io::Error::last_os_error().raw_os_error())
+    };
+    assert_eq!(send(), (-1, Some(libc::EPERM)), "while it has a peer");
+    drop(pair.child);
+    assert_closed(&pair.parent);
+    let child = fork((), |()| assert_eq!(send().0, 4)).unwrap();
+    assert_eq!(exit_code(&child), 0);
+    let received = pair.parent.recv_with(&mut Vec::new()).unwrap().expect("a message");
+    assert_eq!(received.sender().map(|sender| sender.pid), Some(child.id()));
+}
+
+fn a_connectionless_sender_is_named_when_asked_for() {
+    let pair = connectionless();
+    let mut message = Vec::new();
+    pair.child.send(b"too early").unwrap();
+    pair.parent.set_credentials(true).unwrap();
+    assert_eq!(pair.parent.recv_with(&mut message).unwrap().expect("a message").sender(), None);
+    for text in [&b"in time"[..], b""] {
+        pair.child.send(text).unwrap();
+        let received = pair.parent.recv_with(&mut message).unwrap().expect("a message");
+        assert_eq!(message, text);
+        assert_eq!(received.sender().map(|sender| sender.pid), Some(std::process::id()));
+    }
+    pair.parent.set_credentials(false).unwrap();
+    pair.child.send(b"").unwrap();
+    assert_eq!(pair.parent.recv_with(&mut message).unwrap().expect("a message").sender(), None);
+    assert!(message.is_empty());
+    // Nothing but a message with ends needs more room than there is.
+    pair.child.send_with(b"", [std::io::stdin().as_fd(); 253]).unwrap();
+    assert_eq!(pair.parent.recv_with(&mut message).unwrap().expect("a message").len(), 253);
 }

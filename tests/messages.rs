@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ipc::{DatagramFlags, DatagramPair, DatagramSocket, Error, datagram_pair, datagram_pair_with, fork};
-use support::exit_code;
+use support::{assert_same, assert_times_out, exit_code, message};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         a_message_over_the_limit_is_not_sent,
         a_message_over_the_limit_is_refused_also_when_the_queue_is_full,
         a_message_of_many_parts_is_one_message,
+        a_message_of_many_parts_waits_no_longer_than_it_may,
         the_length_of_the_next_message_can_be_looked_at,
         the_limit_can_be_set_within_bounds,
         without_privileges_the_limit_ends_at_the_systems,
@@ -27,23 +28,6 @@ fn main() -> ExitCode {
         descriptors_that_nobody_asked_for_are_closed,
         a_long_message_leaves_no_memory_in_use,
     ])
-}
-
-/// A message that no other is like.
-fn message(number: usize, len: usize) -> Vec<u8> {
-    let mut state = number as u64;
-    let mut bytes = vec![0; len];
-    for piece in bytes.chunks_mut(8) {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        piece.copy_from_slice(&state.swap_bytes().to_ne_bytes()[..piece.len()]);
-    }
-    bytes
-}
-
-/// Whether one is the other. A difference is not printed in full.
-#[track_caller]
-fn assert_same(received: &[u8], sent: &[u8]) {
-    assert!(received == sent, "{} bytes came, and not the {} that were sent", received.len(), sent.len());
 }
 
 /// The message that is inside the error.
@@ -225,6 +209,38 @@ fn a_message_of_many_parts_is_one_message() {
             assert_too_long(pair.parent.send_vectored(&parts), (part.len() * count, max));
         }
         assert_nothing_there(&pair.child);
+    }
+}
+
+fn a_message_of_many_parts_waits_no_longer_than_it_may() {
+    for pair in every_pair() {
+        for count in [0, 1, 2, 1025] {
+            let whole = message(count, count * 3);
+            let parts: Vec<_> = whole.chunks(3).map(IoSlice::new).collect();
+            pair.parent.try_send_vectored(&parts).unwrap();
+            pair.parent.send_vectored_timeout(&parts, Duration::ZERO).unwrap();
+            for _ in 0..2 {
+                assert_same(&pair.child.recv_vec().unwrap().expect("a message"), &whole);
+            }
+            // A full queue takes nothing, whatever the number of parts.
+            let mut queued = 0;
+            while pair.parent.try_send(b"one of many").is_ok() {
+                queued += 1;
+            }
+            assert!(matches!(pair.parent.try_send_vectored(&parts), Err(Error::WouldBlock)));
+            assert_times_out("parts", Duration::from_millis(20), |timeout| {
+                pair.parent.send_vectored_timeout(&parts, timeout)
+            });
+            for _ in 0..queued {
+                assert_same(&pair.child.recv_vec().unwrap().expect("a message"), b"one of many");
+            }
+            assert_nothing_there(&pair.child);
+        }
+        let max = pair.parent.max_message().unwrap();
+        let long = vec![0; max];
+        let parts = [IoSlice::new(&long), IoSlice::new(b"x")];
+        assert_too_long(pair.parent.try_send_vectored(&parts), (max + 1, max));
+        assert_too_long(pair.parent.send_vectored_timeout(&parts, Duration::MAX), (max + 1, max));
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 
 use ipc::{Command, Error, Map, PipeReader, Side, claim, fork, given, holders, pipe, stream_pair};
-use support::{Gate, exit_code, read_all, refuse_call, refused};
+use support::{Gate, exit_code, read_all, refuse_calls, refused};
 
 fn main() -> ExitCode {
     let mut trials = support::trials![
@@ -73,14 +73,14 @@ fn a_thread_is_seen() {
 }
 
 fn threads_are_counted_without_unshare() {
-    refuse_call(libc::SYS_unshare, libc::EPERM);
+    refuse_calls(&[libc::SYS_unshare], libc::EPERM);
     fork_works();
     a_thread_is_seen();
     fork_works();
 }
 
 fn ends_are_severed_without_open_tree() {
-    refuse_call(libc::SYS_open_tree, libc::ENOSYS);
+    refuse_calls(&[libc::SYS_open_tree], libc::ENOSYS);
     let (reader, writer) = pipe().unwrap();
     let gate = Gate::new();
     let number = writer.as_raw_fd();
@@ -102,7 +102,7 @@ fn ends_are_severed_without_open_tree() {
 }
 
 fn programs_start_without_open_tree() {
-    refuse_call(libc::SYS_open_tree, libc::EPERM);
+    refuse_calls(&[libc::SYS_open_tree], libc::EPERM);
     let (reader, writer) = pipe().unwrap();
     let child = Command::new("sh").args(["-c", "echo hello >&3"]).give_at(3, writer).spawn().unwrap();
     assert_eq!(read_all(reader), b"hello\n");
@@ -111,7 +111,7 @@ fn programs_start_without_open_tree() {
 
 /// Every kernel from 5.3 on has them. A sandbox that does not is an error: nothing runs that could not be waited for.
 fn without_pidfds_nothing_is_left_running() {
-    refuse_call(libc::SYS_pidfd_open, libc::ENOSYS);
+    refuse_calls(&[libc::SYS_pidfd_open], libc::ENOSYS);
     let (reader, writer) = pipe().unwrap();
     let refused = fork(writer, |_writer| {
         loop {
@@ -130,7 +130,7 @@ fn without_pidfds_nothing_is_left_running() {
 fn without_sock_diag_the_other_side_is_unknown() {
     let child = fork((), |()| {
         // Netlink is the one thing that needs it here.
-        refuse_call(libc::SYS_socket, libc::EAFNOSUPPORT);
+        refuse_calls(&[libc::SYS_socket], libc::EAFNOSUPPORT);
         let bytes = stream_pair().unwrap();
         let found = holders(&bytes.parent).unwrap();
         assert!(found.peer_unknown);
@@ -149,7 +149,7 @@ fn without_sock_diag_the_other_side_is_unknown() {
 fn holders_are_found_without_statx() {
     for errno in [libc::ENOSYS, libc::EPERM] {
         let child = fork((), |()| {
-            refuse_call(libc::SYS_statx, errno);
+            refuse_calls(&[libc::SYS_statx], errno);
             let (reader, writer) = pipe().unwrap();
             let found = holders(&reader).unwrap();
             let numbers: Vec<_> = found.list.iter().map(|holder| holder.fd).collect();
@@ -191,7 +191,7 @@ fn without_proc_it_is_an_error_and_no_lie() {
 
 fn without_proc_and_unshare_nothing_is_forked() {
     in_a_child_without_proc(|| {
-        refuse_call(libc::SYS_unshare, libc::EPERM);
+        refuse_calls(&[libc::SYS_unshare], libc::EPERM);
         let refused = fork((), |()| ()).unwrap_err();
         assert_eq!(support::refused::<()>(Err(refused.error)), ("unshare", libc::EPERM));
     });

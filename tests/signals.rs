@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         a_writer_made_where_sigpipe_is_ignored_is_safe_after_a_reset,
         a_writer_made_after_a_reset_is_safe,
         a_writer_that_waits_gets_no_signal_when_the_last_reader_goes,
+        a_sigpipe_from_somebody_else_is_not_taken,
         a_write_that_the_last_reader_leaves_half_way_raises_nothing,
         a_message_to_nobody_is_closed_where_sigpipe_is_ignored,
         a_message_to_nobody_is_closed_where_sigpipe_kills,
@@ -195,6 +196,25 @@ fn a_writer_made_after_a_reset_is_safe() {
     on_every_kernel(|| {
         let child = Fork::new().reset_signals().run((), |()| assert_every_write_closed(&writers_to_nobody())).unwrap();
         assert_eq!(exit_code(&child), 0);
+    });
+}
+
+fn a_sigpipe_from_somebody_else_is_not_taken() {
+    on_every_kernel(|| {
+        handle_signal(libc::SIGPIPE);
+        for (name, write) in WRITES.iter().filter(|(name, _)| !name.starts_with("try_") && !name.ends_with("zero")) {
+            let (reader, writer) = pipe().unwrap();
+            fill(&writer);
+            let child = fork(writer, |writer| {
+                write(&writer).unwrap();
+                assert_eq!(handled(), 1);
+            })
+            .unwrap();
+            asleep_in(child.id(), &WAITING);
+            child.signal(libc::SIGPIPE).unwrap();
+            while matches!(reader.try_read(&mut [0; 8192]), Ok(1..)) {}
+            assert_eq!(exit_code(&child), 0, "{name}");
+        }
     });
 }
 

@@ -2,16 +2,22 @@
 
 mod support;
 
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{Error, fork, pipe};
-use support::{Gate, RWF_NOWAIT, asleep_in, assert_times_out, exit_code, fill, kinds, read_some, refuse_flags};
+use ipc::{Error, PipeFlags, datagram_pair, fork, pipe, pipe_with, stream_pair};
+use support::{
+    Gate, RWF_NOWAIT, asleep_in, assert_times_out, exit_code, fill, kinds, process_state, read_some, refuse_flags,
+};
 
 fn main() -> ExitCode {
     support::run(support::trials![
         looking_again_lengthens_no_deadline,
+        looking_again_lengthens_no_deadline_of_a_socket,
+        an_end_that_does_not_wait_answers_at_once,
+        a_call_that_looks_again_does_not_sleep,
         looking_again_finds_what_comes,
         a_vectored_read_that_looks_again_works_on_every_kind,
         a_call_that_looked_in_vain_sleeps,
@@ -33,6 +39,108 @@ fn looking_again_lengthens_no_deadline() {
             assert_times_out(kind, Duration::from_millis(5), |timeout| reader.read_timeout(&mut [0; 8], timeout));
         }
     }
+}
+
+fn looking_again_lengthens_no_deadline_of_a_socket() {
+    const TIMEOUT: Duration = Duration::from_millis(5);
+    for spin in [Duration::from_micros(50), Duration::MAX] {
+        let (mut messages, mut stream) = (datagram_pair().unwrap(), stream_pair().unwrap());
+        messages.parent.set_spin(spin);
+        stream.parent.set_spin(spin);
+        for timeout in [Duration::ZERO, TIMEOUT] {
+            assert_times_out("recv", timeout, |timeout| messages.parent.recv_timeout(&mut [0; 8], timeout));
+            assert_times_out("read", timeout, |timeout| stream.parent.read_timeout(&mut [0; 8], timeout));
+        }
+        while messages.parent.try_send(b"full").is_ok() {}
+        while stream.parent.try_write(&[1; 4096]).is_ok() {}
+        for timeout in [Duration::ZERO, TIMEOUT] {
+            assert_times_out("send", timeout, |timeout| messages.parent.send_timeout(b"x", timeout));
+            assert_times_out("write", timeout, |timeout| stream.parent.write_timeout(&[1; 4096], timeout));
+        }
+    }
+}
+
+fn an_end_that_does_not_wait_answers_at_once() {
+    // It would look again for ever.
+    let (mut reader, mut writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+    let (mut messages, mut stream) = (datagram_pair().unwrap(), stream_pair().unwrap());
+    reader.set_spin(Duration::MAX);
+    writer.set_spin(Duration::MAX);
+    messages.parent.set_spin(Duration::MAX);
+    stream.parent.set_spin(Duration::MAX);
+    for socket in [messages.parent.as_raw_fd(), stream.parent.as_raw_fd()] {
+        // SAFETY: an open descriptor and a flag.
+        assert_eq!(unsafe { libc::fcntl(socket, libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+    }
+    let blocked = |result: std::io::Result<usize>| result.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    assert!(blocked(reader.read(&mut [0; 8])));
+    assert!(blocked(stream.parent.read(&mut [0; 8])));
+    assert!(matches!(messages.parent.recv(&mut [0; 8]), Err(Error::WouldBlock)));
+    fill(&writer);
+    while messages.parent.try_send(b"full").is_ok() {}
+    while stream.parent.try_write(&[1; 4096]).is_ok() {}
+    assert!(blocked(writer.write(b"x")));
+    assert!(blocked(writer.write_vectored(&[IoSlice::new(b"x"), IoSlice::new(b"y")])));
+    assert!(matches!(writer.write_atomic(b"x"), Err(Error::WouldBlock)));
+    assert!(blocked(stream.parent.write(&[1; 4096])));
+    assert!(matches!(messages.parent.send(b"x"), Err(Error::WouldBlock)));
+    // With a timeout they do wait, and look again.
+    assert_times_out("write", Duration::from_millis(5), |timeout| writer.write_timeout(b"x", timeout));
+}
+
+fn a_call_that_looks_again_does_not_sleep() {
+    const LONG: Duration = Duration::from_secs(600);
+    let gate = Gate::new();
+    let does_not_sleep = |child: ipc::Child| {
+        gate.pass();
+        let states: Vec<_> = (0..500).map(|_| process_state(child.id())).collect();
+        assert!(states.iter().all(|state| *state == Some('R')), "{states:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let (mut reader, mut writer) = pipe().unwrap();
+    let (mut messages, mut stream) = (datagram_pair().unwrap(), stream_pair().unwrap());
+    reader.set_spin(LONG);
+    writer.set_spin(LONG);
+    messages.child.set_spin(LONG);
+    stream.child.set_spin(LONG);
+    does_not_sleep(
+        fork(reader.try_clone().unwrap(), |mut reader| {
+            gate.open();
+            reader.read(&mut [0]).map(drop)
+        })
+        .unwrap(),
+    );
+    does_not_sleep(
+        fork(messages.child, |socket| {
+            gate.open();
+            socket.recv(&mut [0]).map(drop)
+        })
+        .unwrap(),
+    );
+    does_not_sleep(
+        fork(stream.child, |mut socket| {
+            gate.open();
+            socket.read(&mut [0]).map(drop)
+        })
+        .unwrap(),
+    );
+    fill(&writer);
+    does_not_sleep(
+        fork(writer.try_clone().unwrap(), |mut writer| {
+            gate.open();
+            writer.write(b"x").map(drop)
+        })
+        .unwrap(),
+    );
+    does_not_sleep(
+        fork(writer, |mut writer| {
+            gate.open();
+            writer.write_vectored(&[IoSlice::new(b"x"), IoSlice::new(b"y")]).map(drop)
+        })
+        .unwrap(),
+    );
+    drop((reader, messages.parent, stream.parent));
 }
 
 fn looking_again_finds_what_comes() {

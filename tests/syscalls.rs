@@ -1,64 +1,22 @@
-//! One operation is one system call (P11), as strace sees it. Each test runs this program again under strace, and counts
-//! the calls between two markers.
+//! One operation is one system call (P11), as strace sees it.
 
-#[allow(unused_macros)] // the trials are made here
 mod support;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{Error, PipeFlags, Wait, datagram_pair, fork, pipe, pipe_with, stream_pair, wait_any};
-use libtest_mimic::{Failed, Trial};
-use support::{
-    LIMIT, Sigpipe, TRACED, asleep_in, fill, has_nosignal, has_nowait, judge, measured, sigpipe, traced_calls,
-};
+use ipc::{Error, PipeFlags, Wait, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
+use support::{Later, Sigpipe, fill, measured, sigpipe};
 
 fn main() -> ExitCode {
-    let tests = tests();
-    if let Some(name) = std::env::var_os(TRACED) {
-        let test = tests.iter().find(|test| name == test.name).expect("the test's name");
-        (test.body)();
-        return ExitCode::SUCCESS;
-    }
-    support::run(tests.into_iter().map(trial).collect())
-}
-
-struct Test {
-    name: &'static str,
-    calls: &'static [&'static str],
-    body: fn(),
-}
-
-fn trial(test: Test) -> Trial {
-    // Shown as ignored where the kernel is too old for what it tests.
-    let flagged = test.calls.iter().any(|call| ["preadv2", "pwritev2"].contains(call));
-    let ignored = match test.name.contains("sigpipe_at_its_default") {
-        true => !has_nosignal(),
-        false => flagged && !has_nowait(),
-    };
-    let check = move || {
-        let lines = traced_calls(test.name)?;
-        let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
-        if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
-    };
-    Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
+    support::run_traced(traced())
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);
 
-/// `name => [calls] body`, the body being what runs under strace.
-macro_rules! tests {
-    ($($name:ident => [$($call:literal),*] $body:block)*) => {
-        fn tests() -> Vec<Test> {
-            $(fn $name() $body)*
-            vec![$(Test { name: stringify!($name), calls: &[$($call),*], body: $name }),*]
-        }
-    };
-}
-
-tests! {
+support::traced! {
     reading_is_one_call => ["read"] {
         let (mut reader, mut writer) = pipe().unwrap();
         writer.write_all(b"hello").unwrap();
@@ -268,7 +226,8 @@ tests! {
         assert_eq!(received.map(Result::unwrap), [5, 5, 5, 5, 5, 16, 0].map(Some));
     }
 
-    receiving_the_end_is_one_call => ["recvmsg"] {
+    // The kernel may say so too early, so it is asked again.
+    receiving_the_end_is_two_calls => ["recvmsg", "recvmsg"] {
         let pair = datagram_pair().unwrap();
         drop(pair.child);
         assert_eq!(pair.parent.recv(&mut [0; 8]).unwrap(), None);
@@ -338,35 +297,100 @@ tests! {
         assert_eq!(measured(|| wait_any(&mut on, Some(LONG))).unwrap(), 2);
     }
 
+    packed_messages_are_one_call_for_many => ["sendto", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let (mut from, mut to) = (pair.child.packed(), pair.parent.packed());
+        // The first one maps memory.
+        from.send(b"first").unwrap();
+        from.flush().unwrap();
+        to.recv().unwrap();
+        measured(|| {
+            (0..1000).for_each(|_| from.send(b"hello").unwrap());
+            from.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(to.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    a_packed_request_is_one_call_and_its_answer_another => ["sendto", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut socket = pair.parent.packed();
+        assert!(socket.try_recv().is_err());
+        pair.child.send(b"\x06\0\0\0answer").unwrap();
+        measured(|| {
+            socket.send(b"request").unwrap();
+            assert_eq!(socket.recv().unwrap(), Some(&b"answer"[..]));
+        });
+    }
+
+    a_packed_message_that_is_waited_for_is_one_call => ["recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut socket = pair.parent.packed();
+        assert!(socket.try_recv().is_err());
+        let later = Later::new(pair.child, |socket| socket.send(b"\x05\0\0\0hello").unwrap());
+        assert_eq!(measured(|| socket.recv().map(|message| message.map(<[u8]>::len))).unwrap(), Some(5));
+        later.done();
+    }
+
+    messages_through_a_pipe_are_one_call_for_many => ["write", "write", "read"] {
+        let (reader, writer) = pipe().unwrap();
+        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        measured(|| {
+            (0..1000).for_each(|_| writer.send(b"hello").unwrap()); // of 9 bytes each
+            writer.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(reader.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    a_long_message_through_a_pipe_is_cut_writes => ["write", "write", "write", "write", "read"] {
+        let (reader, writer) = pipe().unwrap();
+        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        let long = [7; 30_000];
+        measured(|| {
+            writer.send(&long).unwrap();
+            writer.flush().unwrap();
+            assert_eq!(reader.recv().unwrap(), Some(&long[..]));
+        });
+    }
+
+    buffered_writes_are_one_call_for_many => ["write"] {
+        let (_reader, writer) = pipe().unwrap();
+        let mut writer = writer.buffered();
+        measured(|| {
+            (0..100).for_each(|_| writer.write_all(b"hello").unwrap());
+            writer.flush().unwrap();
+        });
+    }
+
+    closing_a_buffered_writer_in_vain_is_two_calls => ["write", "close"] {
+        let (_, writer) = pipe().unwrap();
+        let mut writer = writer.buffered();
+        writer.write_all(b"hello").unwrap();
+        assert!(matches!(measured(|| writer.close()), Err(Error::Closed)));
+    }
+
+    closing_a_packed_socket_in_vain_is_two_calls => ["sendto", "close"] {
+        let pair = datagram_pair().unwrap();
+        while pair.parent.try_send(&[0; 1000]).is_ok() {}
+        // What is not to wait says that there is no room; and dropping, which would wait, has nothing left.
+        let socket = std::os::fd::OwnedFd::from(pair.parent);
+        rustix::io::ioctl_fionbio(&socket, true).unwrap();
+        let mut socket = ipc::DatagramSocket::try_from(socket).unwrap().packed();
+        socket.send(b"hello").unwrap();
+        assert!(matches!(measured(|| socket.close()), Err(Error::WouldBlock)));
+    }
+
+    closing_a_message_writer_in_vain_is_two_calls => ["write", "close"] {
+        let (_reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        fill(&writer);
+        let mut writer = writer.messages();
+        writer.send(b"hello").unwrap();
+        assert!(matches!(measured(|| writer.close()), Err(Error::WouldBlock)));
+    }
+
     looking_at_a_pipe_is_one_call_each => ["ioctl", "ppoll", "fcntl"] {
         let (reader, writer) = pipe().unwrap();
         let (available, closed, capacity) = measured(|| (reader.available(), writer.is_closed(), reader.capacity()));
         assert_eq!((available.unwrap(), closed.unwrap()), (0, false));
         assert!(capacity.unwrap() >= 4096);
-    }
-}
-
-/// A process that does something when this one is asleep, and then stays until it is done with.
-struct Later {
-    child: ipc::Child,
-    stay: ipc::PipeWriter,
-}
-
-impl Later {
-    fn new<E: ipc::Ends>(end: E, act: fn(&mut E)) -> Self {
-        let parent = std::process::id();
-        let (leave, stay) = pipe().unwrap();
-        let child = fork((end, leave), |(mut end, mut leave)| {
-            asleep_in(parent, &[libc::SYS_ppoll, libc::SYS_read, libc::SYS_write, libc::SYS_recvmsg]);
-            act(&mut end);
-            // Its leaving would be a signal to the parent in the middle of the measurement.
-            let _ = leave.read(&mut [0; 1]);
-        });
-        Self { child: child.unwrap(), stay }
-    }
-
-    fn done(self) {
-        drop(self.stay);
-        assert!(self.child.wait().unwrap().success());
     }
 }

@@ -1,12 +1,16 @@
 //! What the benchmarks share: the contenders, a peer process on the other core, and how to run both.
 
-#![allow(dead_code)] // no benchmark uses all of it
+#![allow(dead_code, unused_imports)] // no benchmark uses all of it
+
+mod turns;
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ipc::{Child, Ends, PipeReader, PipeWriter};
+
+pub use turns::{Contender, median, probe, report, take_turns};
 
 /// read(2) and write(2), and nothing around them.
 pub struct Bare(pub OwnedFd);
@@ -77,6 +81,13 @@ pub fn bare_recvmsg(socket: &OwnedFd, buf: &mut [u8]) -> usize {
     len as usize
 }
 
+/// recv(2), which is told nothing but the bytes.
+pub fn bare_recv(socket: &OwnedFd, buf: &mut [u8]) -> usize {
+    // SAFETY: an open descriptor, and a buffer of that length.
+    let len = unsafe { libc::recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), 0) };
+    usize::try_from(len).expect("a message")
+}
+
 /// Runs this process on that core from here on; where there is none, wherever the kernel likes.
 pub fn pin(core: usize) {
     // SAFETY: a set that is zeroed and then has one member.
@@ -107,6 +118,19 @@ impl Peer {
         Self { child: Some(child.expect("a benchmark has one thread")), orders: Some(writer) }
     }
 
+    /// Seconds that its process took of its core so far.
+    pub fn processor_time(&self) -> f64 {
+        let pid = self.child.as_ref().expect("it runs").id() as libc::pid_t;
+        // SAFETY: zeroed bytes are a valid timespec; room for a clock's number and a time.
+        let time = unsafe {
+            let (mut clock, mut time) = (0, std::mem::zeroed::<libc::timespec>());
+            assert_eq!(libc::clock_getcpuclockid(pid, &mut clock), 0);
+            assert_eq!(libc::clock_gettime(clock, &mut time), 0);
+            time
+        };
+        time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    }
+
     pub fn order(&self, number: u64) {
         self.orders.as_ref().expect("it runs").write_atomic(&number.to_ne_bytes()).expect("the peer is there");
     }
@@ -118,6 +142,35 @@ impl Drop for Peer {
         let status = self.child.take().expect("it was started").wait().expect("it can be waited for");
         assert!(status.success(), "the peer: {status}");
     }
+}
+
+/// A neighbour on that core who never sleeps, for as long as this lives.
+pub struct Busy(Child);
+
+impl Busy {
+    pub fn on(core: usize) -> Self {
+        let child = ipc::Fork::new().die_with_parent().run((), |()| {
+            pin(core);
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+        Self(child.expect("a benchmark has one thread"))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it can be waited for");
+    }
+}
+
+/// Looks at every byte, as a reader does that has a use for them.
+#[inline]
+pub fn look_at(bytes: &[u8]) {
+    let words = bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
+    std::hint::black_box(words.fold(0_u64, u64::wrapping_add));
 }
 
 /// A stream from a peer on `core` to here: so many writes of that size, read 64 KiB at a time, and every byte looked at.
@@ -134,6 +187,11 @@ impl<R: Read> Stream<R> {
         let peer = Peer::start(core, writer, move |writer, count| {
             (0..count).for_each(|_| writer.write_all(&message).expect("the reader is there"));
         });
+        Self::from_peer(reader, size, peer)
+    }
+
+    /// From a peer that writes as often as it is ordered to, and in its own way.
+    pub fn from_peer(reader: R, size: usize, peer: Peer) -> Self {
         Self { reader, size, buf: vec![0; 64 << 10], peer }
     }
 
@@ -144,12 +202,57 @@ impl<R: Read> Stream<R> {
         while left > 0 {
             let len = self.reader.read(&mut self.buf).expect("the pipe can be read");
             assert!(len > 0, "the peer is there");
-            let words =
-                self.buf[..len].chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
-            std::hint::black_box(words.fold(0_u64, u64::wrapping_add));
+            look_at(&self.buf[..len]);
             left -= len;
         }
         started.elapsed()
+    }
+}
+
+/// Seconds that this process and those of its children that were waited for took so far.
+pub fn processor_time() -> f64 {
+    let of = |who| {
+        // SAFETY: zeroed bytes are a valid rusage, and the call fills it.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            libc::getrusage(who, &mut usage);
+            usage
+        };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+        seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    };
+    of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
+}
+
+/// The one that so large a part of them is not above.
+pub fn quantile(part: f64, mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() as f64 * part) as usize]
+}
+
+/// How much to pass in a round, how many rounds, and which of the rates to take.
+pub struct Plan {
+    pub bytes: usize,
+    pub rounds: usize,
+    pub quantile: f64,
+}
+
+impl Plan {
+    /// The median of rounds with so many bytes. With `--busy`, for a machine that has other work, one that few of many
+    /// short rounds were faster than: those that nobody disturbed. With `--test`, next to nothing.
+    pub fn from_arguments(bytes: usize, rounds: usize) -> Self {
+        match std::env::args().find(|arg| ["--test", "--busy"].contains(&arg.as_str())).as_deref() {
+            Some("--test") => Self { bytes: 2 << 20, rounds: 1, quantile: 0.5 },
+            Some(_) => Self { bytes: 4 << 20, rounds: 20 * rounds, quantile: 0.95 },
+            None => Self { bytes, rounds, quantile: 0.5 },
+        }
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let which = if self.quantile == 0.5 { "medians" } else { "the best twentieth" };
+        write!(f, "{which} of {} rounds of {} MiB, in turns", self.rounds, self.bytes >> 20)
     }
 }
 

@@ -66,16 +66,17 @@ fn request(inode: u32, flags: u16) -> Vec<u8> {
     bytes
 }
 
-fn refused(body: &[u8]) -> Result<()> {
+pub(crate) fn refused(body: &[u8]) -> Result<()> {
     match body.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code)) {
         Some(0) => Ok(()),
-        Some(code) if code > i32::MIN => Err(Errno::from_raw_os_error(-code)),
+        // What else there is, is no errno.
+        Some(code @ -4095..=-1) => Err(Errno::from_raw_os_error(-code)),
         _ => Err(Errno::PROTO),
     }
 }
 
 /// The messages in what was received, each with its type. What is cut short is left out.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let len = u32::from_ne_bytes(*bytes.first_chunk::<4>()?) as usize;
         let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk::<2>()?);
@@ -86,7 +87,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The inode of a socket and of its peer.
-fn parse_socket(body: &[u8]) -> Option<(u32, Option<u32>)> {
+pub(crate) fn parse_socket(body: &[u8]) -> Option<(u32, Option<u32>)> {
     let inode = u32::from_ne_bytes(*body.get(4..)?.first_chunk::<4>()?);
     let mut attributes = body.get(16..)?;
     let mut peer = None;
@@ -123,6 +124,16 @@ mod tests {
         assert_eq!(peer(a_inode), Ok(None));
         drop(a);
         assert_eq!(peer(a_inode), Err(Errno::NOENT));
+    }
+
+    #[test]
+    fn what_is_no_errno_is_an_error_all_the_same() {
+        let answer = |code: i32| refused(&code.to_ne_bytes());
+        assert_eq!((answer(0), answer(-1), answer(-2)), (Ok(()), Err(Errno::PERM), Err(Errno::NOENT)));
+        for code in [1, 20, 4095, i32::MAX, -4096, -65_536, i32::MIN] {
+            assert_eq!(answer(code), Err(Errno::PROTO), "{code}");
+        }
+        assert_eq!(refused(&[0; 3]), Err(Errno::PROTO));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::map::{Finding, Link, Map, Port, What};
+use super::processes::printable;
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,7 +57,7 @@ impl Map {
     fn draw(&self, f: &mut fmt::Formatter<'_>, pid: u32, indent: &mut String, branch: &str) -> fmt::Result {
         let Some(process) = self.processes.get(&pid) else { return Ok(()) };
         let unseen = if self.unseen.contains(&pid) { "  (could not be looked into)" } else { "" };
-        writeln!(f, "{indent}{branch}{pid} {}{unseen}", process.name)?;
+        writeln!(f, "{indent}{branch}{pid} {}{unseen}", printable(&process.name))?;
         let length = indent.len();
         indent.push_str(match branch {
             "" => "",
@@ -222,7 +223,7 @@ fn line(text: &mut String, line: fmt::Arguments<'_>) {
 }
 
 /// A process names itself: nothing of it may end the quotes, or start markup.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     let safe = |c: char| if c.is_control() || "\"\\<>&[]{}|#;`$".contains(c) { '?' } else { c };
     name.chars().map(safe).collect()
 }

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use super::diag;
 use super::processes::{self, Channel, Held, Seen};
+use crate::sys::Errno;
 use crate::{Error, Result};
 
 /// A process tree, with the pipes and socket pairs that its processes hold: a picture of a moment.
@@ -105,7 +106,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: `/proc` is not mounted.
+    /// [`Error::System`]: `/proc` is not mounted; no descriptor is left to look with (`EMFILE`).
     pub fn here() -> Result<Self> {
         Self::rooted_at(None)
     }
@@ -114,7 +115,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: `/proc` is not mounted; with `ESRCH`: there is no such process.
+    /// As [`here`](Self::here); with `ESRCH`: there is no such process.
     pub fn of(root: u32) -> Result<Self> {
         Self::rooted_at(Some(root))
     }
@@ -122,22 +123,25 @@ impl Map {
     fn rooted_at(root: Option<u32>) -> Result<Self> {
         let (me, pids) = processes::pids()?;
         let root = root.unwrap_or(me);
-        let all: HashMap<u32, Process> = pids
-            .into_iter()
-            .filter_map(|pid| {
-                let (name, parent) = processes::name_and_parent(pid)?;
-                Some((pid, Process { name, parent }))
-            })
-            .collect();
-        if !all.contains_key(&root) {
-            return Err(Error::system("open", crate::sys::Errno::SRCH));
+        let mut all: HashMap<u32, Process> = HashMap::new();
+        for pid in pids {
+            if let Some((name, parent)) = processes::name_and_parent(pid)? {
+                all.insert(pid, Process { name, parent });
+            }
         }
-        let peers = diag::peers();
+        if !all.contains_key(&root) {
+            return Err(Error::system("open", Errno::SRCH));
+        }
+        let peers = match diag::peers() {
+            // Then it is not the kernel that refuses to say.
+            Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Error::system("socket", errno)),
+            peers => peers,
+        };
         let mut sides = Sides { peers: peers.as_ref().ok(), links: BTreeMap::new() };
         let mut unseen = BTreeSet::new();
         let inside = |pid: u32| descends(&all, pid, root);
         for &pid in all.keys() {
-            match processes::channels(pid) {
+            match processes::channels(pid)? {
                 Seen::Channels(held) => held.iter().for_each(|held| sides.add(pid, held, inside(pid))),
                 Seen::Nothing => {
                     unseen.insert(pid);

@@ -4,6 +4,12 @@ mod diag;
 mod draw;
 mod map;
 mod processes;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    pub(crate) use super::diag::{messages, parse_socket, refused};
+    pub(crate) use super::draw::quoted;
+    pub(crate) use super::processes::{Stat, printable};
+}
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -11,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 pub use map::{Finding, Map, What};
 use processes::{Channel, Held, Seen};
 
-use crate::sys::ledger;
+use crate::sys::{Errno, ledger};
 use crate::{Error, Result};
 
 /// Which side of a channel a descriptor is.
@@ -74,7 +80,8 @@ impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for holder in &self.list {
             let me = if holder.me { " (this process)" } else { "" };
-            writeln!(f, "{:>7} {:<15} fd {:<5} {}{me}", holder.pid, holder.command, holder.fd, holder.side)?;
+            let command = processes::printable(&holder.command);
+            writeln!(f, "{:>7} {command:<15} fd {:<5} {}{me}", holder.pid, holder.fd, holder.side)?;
         }
         if self.list.is_empty() {
             writeln!(f, "nobody that could be seen")?;
@@ -102,7 +109,7 @@ impl fmt::Display for Holders {
 ///
 /// - [`Error::NotGiven`]: this process was not given the end.
 /// - [`Error::WrongKind`]: neither a pipe nor a socket.
-/// - [`Error::System`]: `/proc` is not mounted.
+/// - [`Error::System`]: `/proc` is not mounted; no descriptor is left to look with (`EMFILE`).
 ///
 /// # Platform
 ///
@@ -135,6 +142,8 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
     let mut found = Holders::default();
     let peer = match channel.socket.then(|| peer(channel)) {
         Some(Ok(peer)) => peer,
+        // Then it is not the kernel that refuses to say.
+        Some(Err(errno @ (Errno::MFILE | Errno::NFILE))) => return Err(Error::system("socket", errno)),
         Some(Err(_)) => {
             found.peer_unknown = true;
             None
@@ -144,7 +153,7 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
     let (me, mut pids) = processes::pids()?;
     pids.sort_unstable();
     for pid in pids {
-        let held = match processes::channels(pid) {
+        let held = match processes::channels(pid)? {
             Seen::Channels(held) => held,
             Seen::Nothing => {
                 found.unseen += 1;
@@ -157,7 +166,7 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
             continue;
         }
         // One that has left by now holds nothing.
-        let Some((command, _)) = processes::name_and_parent(pid) else { continue };
+        let Some((command, _)) = processes::name_and_parent(pid)? else { continue };
         of_channel.sort_unstable_by_key(|(held, _)| held.number);
         found.list.extend(of_channel.into_iter().map(|(held, side)| Holder {
             pid,
@@ -172,7 +181,7 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
 
 /// The socket at the other side, if there is one.
 fn peer(socket: Channel) -> crate::sys::Result<Option<Channel>> {
-    let inode = u32::try_from(socket.inode).map_err(|_| crate::sys::Errno::OVERFLOW)?;
+    let inode = u32::try_from(socket.inode).map_err(|_| Errno::OVERFLOW)?;
     Ok(diag::peer(inode)?.map(|peer| Channel { inode: peer.into(), ..socket }))
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 
-use rustix::fs::{AtFlags, CWD, FileType, RawMode, Stat, StatxFlags, makedev};
+use rustix::fs::{AtFlags, CWD, FileType, RawMode, StatxFlags, makedev};
 
 use crate::sys::Errno;
 use crate::{Error, Result};
@@ -18,7 +18,7 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn of(stat: &Stat) -> Option<Self> {
+    pub(super) fn of(stat: &rustix::fs::Stat) -> Option<Self> {
         Self::new(stat.st_mode, stat.st_dev, stat.st_ino)
     }
 
@@ -77,29 +77,37 @@ pub(super) fn pids() -> Result<(u32, Vec<u32>)> {
     Ok((me, pids.collect()))
 }
 
-/// The channels that a process has open.
-pub(super) fn channels(pid: u32) -> Seen {
+/// The channels that a process has open. Fails where this process is at the end of its own means: what it has no descriptor
+/// to look with is not gone.
+pub(super) fn channels(pid: u32) -> Result<Seen> {
     let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(entries) => entries,
-        Err(error) => return unless_gone(pid, &error),
+        Err(error) => return unless_gone(pid, error),
     };
     let mut channels = Vec::new();
     for entry in entries {
         let number = match entry {
             Ok(entry) => entry.file_name().to_str().and_then(|name| name.parse().ok()),
-            Err(error) => return unless_gone(pid, &error),
+            Err(error) => return unless_gone(pid, error),
         };
         // What vanishes meanwhile is not held.
         channels.extend(number.and_then(|number| held(pid, number)));
     }
-    Seen::Channels(channels)
+    Ok(Seen::Channels(channels))
 }
 
-fn unless_gone(pid: u32, error: &io::Error) -> Seen {
+fn unless_gone(pid: u32, error: io::Error) -> Result<Seen> {
     match error.kind() {
-        io::ErrorKind::PermissionDenied if !is_kernels(pid) => Seen::Nothing,
-        _ => Seen::Gone,
+        io::ErrorKind::PermissionDenied if is_kernels(pid)? => Ok(Seen::Gone),
+        io::ErrorKind::PermissionDenied => Ok(Seen::Nothing),
+        _ if is_gone(&error) => Ok(Seen::Gone),
+        _ => Err(Error::System { call: "open", source: error }),
     }
+}
+
+/// A process that leaves takes its directory away, or answers that it does not exist any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
 fn held(pid: u32, number: RawFd) -> Option<Held> {
@@ -113,26 +121,47 @@ fn held(pid: u32, number: RawFd) -> Option<Held> {
 }
 
 /// Name and parent of a process, as long as it is there.
-pub(super) fn name_and_parent(pid: u32) -> Option<(String, u32)> {
-    let (name, rest) = stat(pid)?;
-    Some((name, rest.split(' ').nth(1)?.parse().ok()?))
+pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
+    Ok(Stat::of(pid)?.map(|stat| (stat.name, stat.parent)))
 }
 
 /// Whether it is a thread of the kernel, which holds nothing and lets nobody look.
-fn is_kernels(pid: u32) -> bool {
+fn is_kernels(pid: u32) -> Result<bool> {
     const PF_KTHREAD: u64 = 0x0020_0000;
-    let flags = stat(pid).and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
-    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+    Ok(Stat::of(pid)?.is_some_and(|stat| stat.flags & PF_KTHREAD != 0))
 }
 
-/// The name, and what follows it. A process names itself, so there may be spaces and parentheses in it; what a terminal would
-/// obey is replaced.
-fn stat(pid: u32) -> Option<(String, String)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let (before, rest) = stat.rsplit_once(") ")?;
-    let name = before.split_once('(')?.1.replace(char::is_control, "?");
-    Some((name, rest.trim_end().to_owned()))
+/// What is used of a process's `stat` (proc_pid_stat.5).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) name: String,
+    pub(crate) parent: u32,
+    flags: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Result<Option<Self>> {
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => Ok(Self::parse(&stat)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(source) => Err(Error::System { call: "open", source }),
+        }
+    }
+
+    /// Number, name in parentheses, and the fields that follow. A process names itself: the name may have spaces and
+    /// parentheses of its own, and need be no text.
+    pub(crate) fn parse(stat: &[u8]) -> Option<Self> {
+        let stat = String::from_utf8_lossy(stat);
+        let (before, rest) = stat.rsplit_once(") ")?;
+        let name = before.split_once('(')?.1.to_owned();
+        let fields: Vec<_> = rest.split(' ').take(7).collect();
+        Some(Self { name, parent: fields.get(1)?.parse().ok()?, flags: fields.get(6)?.parse().ok()? })
+    }
+}
+
+/// A name as it may go to a terminal, which would obey what is no letter.
+pub(crate) fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -146,12 +175,35 @@ mod tests {
         assert!(here == me && pids.contains(&me));
         let (reader, writer) = std::io::pipe().unwrap();
         let channel = Channel::of(&rustix::fs::fstat(&reader).unwrap()).unwrap();
-        let Seen::Channels(channels) = channels(me) else { panic!("this process may look at itself") };
+        let Ok(Seen::Channels(channels)) = channels(me) else { panic!("this process may look at itself") };
         let sides: Vec<_> = channels.iter().filter(|held| held.channel == channel).collect();
         assert_eq!(sides.len(), 2);
         assert!(sides.iter().any(|held| held.reads && !held.writes));
         assert!(sides.iter().any(|held| held.writes && !held.reads));
-        assert!(name_and_parent(me).is_some());
+        assert!(name_and_parent(me).unwrap().is_some());
         drop(writer);
+    }
+
+    #[test]
+    fn a_name_is_told_from_what_follows_it() {
+        let parse = |name: &str| {
+            Stat::parse(format!("42 ({name}) S 7 42 42 0 -1 4194560 107 0\n").as_bytes())
+                .map(|stat| (stat.name, stat.parent, stat.flags))
+        };
+        for name in ["sh", "", "a b", ") S 1 1", "(", "))", "((sd-pam))", ") ) (", "\n"] {
+            assert_eq!(parse(name), Some((name.to_owned(), 7, 4_194_560)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_stat_is_nothing() {
+        let whole = b"42 (sh) S 7 42 42 0 -1 4194560";
+        assert!(Stat::parse(whole).is_some());
+        for len in 0..whole.len() - "4194560".len() + 1 {
+            assert_eq!(Stat::parse(&whole[..len]), None, "{len} bytes");
+        }
+        for hostile in ["", ") ", "() ", "42 sh) S 7 1 1 0 -1 0", "42 (sh) S -7 1 1 0 -1 0", "42 (sh) S 7 1 1 0 -1 x"] {
+            assert_eq!(Stat::parse(hostile.as_bytes()), None, "{hostile}");
+        }
     }
 }

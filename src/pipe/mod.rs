@@ -1,14 +1,20 @@
 //! Pipes: a stream of bytes, one way, from all that hold a writer to all that hold a reader.
 
+mod buffered;
+mod messages;
 mod reader;
 mod writer;
 
 use std::os::fd::{AsFd, OwnedFd};
 
+pub use buffered::BufferedWriter;
+pub use messages::{MessageReader, MessageWriter};
 pub use reader::PipeReader;
+pub(crate) use writer::CUT;
 pub use writer::PipeWriter;
 
 use crate::end::{self, End, FromFdError, READING_END, WRITING_END, end_traits};
+use crate::sys::signal::Sigpipe;
 use crate::wait::Spin;
 use crate::{Error, Result, sys};
 
@@ -111,7 +117,8 @@ pub fn pipe() -> Result<(PipeReader, PipeWriter)> {
 pub fn pipe_with(flags: PipeFlags) -> Result<(PipeReader, PipeWriter)> {
     let (reader, writer) =
         sys::pipe::pair(flags.contains(PipeFlags::NONBLOCK)).map_err(|errno| Error::system("pipe2", errno))?;
-    Ok((PipeReader::new(End::new(reader)?), PipeWriter::new(End::new(writer)?)))
+    let sigpipe = Sigpipe::look();
+    Ok((PipeReader::new(End::new(reader)?, sigpipe), PipeWriter::new(End::new(writer)?, sigpipe)))
 }
 
 /// The descriptor, if it is that side of a pipe or of a FIFO with a name.
@@ -199,8 +206,13 @@ macro_rules! pipe_end {
             ///
             /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
             /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
-            /// It adapts: where looking is in vain, as on one shared core, calls sleep at once again, and only now and
-            /// then one tries the whole time.
+            /// Both sides have to look again, or the one that sleeps is waited for.
+            ///
+            /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
+            /// and only now and then one tries the whole time.
+            ///
+            /// What is there at once is found with one system call. A deadline is kept. `try_` calls, and `Read` and `Write`
+            /// of an end with `O_NONBLOCK`, answer at once as before.
             ///
             /// The setting belongs to this value; it goes along into a child and into clones.
             pub fn set_spin(&mut self, spin: std::time::Duration) {

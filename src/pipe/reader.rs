@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::{End, Error, FromFdError, MOST_SLICES, READING_END, Result, Spin, pipe_end, sys};
 use crate::sys::poll::POLLIN;
+use crate::sys::signal::Sigpipe;
 use crate::wait::Patience;
 
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
 /// [`Read`] blocks until there is something to read, and is `Ok(0)` at the end of the stream: when the last writer,
-/// in whatever process, is closed. It is implemented for `&PipeReader` too. Wrap it in a [`std::io::BufReader`] for
-/// lines.
+/// in whatever process, is closed. It is implemented for `&PipeReader` too. For lines, put a buffer in front of it with
+/// [`buffered`](Self::buffered).
 ///
 /// Several may hold a reader of one pipe; every byte goes to one of them.
 ///
@@ -20,17 +21,19 @@ use crate::wait::Patience;
 pub struct PipeReader {
     pub(super) end: End,
     spin: Spin,
+    /// For what is spliced from here.
+    pub(crate) sigpipe: Sigpipe,
 }
 
 pipe_end!(PipeReader, READING_END, io::PipeReader);
 
 impl PipeReader {
-    pub(super) fn new(end: End) -> Self {
-        Self { end, spin: Spin::default() }
+    pub(super) fn new(end: End, sigpipe: Sigpipe) -> Self {
+        Self { end, spin: Spin::default(), sigpipe }
     }
 
     pub(super) fn adopt(fd: OwnedFd) -> Self {
-        Self::new(End::adopt(fd))
+        Self::new(End::adopt(fd), Sigpipe::look())
     }
 
     /// Reads what is there, without blocking. `Ok(0)`: the end of the stream.
@@ -39,10 +42,13 @@ impl PipeReader {
     ///
     /// - [`Error::WouldBlock`]: the pipe is empty, and a writer is left.
     /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: a sandbox allows none of the ways below (usually `EOPNOTSUPP`); or no descriptors are left for
+    ///   the last of them (`EMFILE`). Nothing was read.
     ///
     /// # Platform
     ///
-    /// preadv2(2) with `RWF_NOWAIT`, and vmsplice(2) where the kernel refuses that. `O_NONBLOCK`, which every holder of
+    /// preadv2(2) with `RWF_NOWAIT`, and vmsplice(2) where the kernel refuses that; in a sandbox without vmsplice, splice(2)
+    /// through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of
     /// the end would see, is not touched.
     ///
     /// # Examples
@@ -68,6 +74,7 @@ impl PipeReader {
     ///
     /// - [`Error::TimedOut`]: the time is up. Nothing was read.
     /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: as for [`try_read`](Self::try_read).
     ///
     /// # Platform
     ///
@@ -88,7 +95,7 @@ impl PipeReader {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
-    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+    pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
@@ -116,7 +123,7 @@ impl PipeReader {
 
     /// Another end with the settings of this one.
     fn with_end(&self, end: End) -> Self {
-        Self { end, spin: self.spin.clone() }
+        Self { end, spin: self.spin.clone(), sigpipe: self.sigpipe }
     }
 }
 

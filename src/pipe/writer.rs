@@ -11,13 +11,14 @@ use crate::sys::signal::Sigpipe;
 use crate::wait::{Patience, is_ready};
 
 /// Writes are cut to this unless [`PipeWriter::set_cut`] says otherwise.
-const CUT: usize = 8 << 10;
+pub(crate) const CUT: usize = 8 << 10;
 
 /// The writing end of a [`pipe`](crate::pipe()).
 ///
 /// [`Write`] blocks while the pipe is full, and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when no reader is
-/// left, in whatever process; `SIGPIPE` is never raised. It is implemented for `&PipeWriter` too. There is nothing to
-/// flush: what `write` took is in the pipe.
+/// left, in whatever process; `SIGPIPE` is never raised, unless the program sets it from ignored back to its default, by other
+/// means than [`Fork::reset_signals`](crate::Fork::reset_signals), after the end was made. It is implemented for
+/// `&PipeWriter` too. There is nothing to flush: what `write` took is in the pipe.
 ///
 /// # Long writes are cut
 ///
@@ -34,18 +35,18 @@ pub struct PipeWriter {
     pub(super) end: End,
     spin: Spin,
     cut: usize,
-    sigpipe: Sigpipe,
+    pub(crate) sigpipe: Sigpipe,
 }
 
 pipe_end!(PipeWriter, WRITING_END, io::PipeWriter);
 
 impl PipeWriter {
-    pub(super) fn new(end: End) -> Self {
-        Self { end, spin: Spin::default(), cut: CUT, sigpipe: Sigpipe::look() }
+    pub(super) fn new(end: End, sigpipe: Sigpipe) -> Self {
+        Self { end, spin: Spin::default(), cut: CUT, sigpipe }
     }
 
     pub(super) fn adopt(fd: OwnedFd) -> Self {
-        Self::new(End::adopt(fd))
+        Self::new(End::adopt(fd), Sigpipe::look())
     }
 
     /// Writes what there is room for, without blocking, and says how much that was.
@@ -57,7 +58,8 @@ impl PipeWriter {
     /// - [`Error::WouldBlock`]: the pipe is too full.
     /// - [`Error::Closed`]: no reader is left.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: see Platform.
+    /// - [`Error::System`]: a sandbox allows neither of the ways below (usually `EOPNOTSUPP`); or no descriptors are left for
+    ///   the second (`EMFILE`). Nothing was written.
     ///
     /// # Platform
     ///
@@ -109,6 +111,15 @@ impl PipeWriter {
         self.write_with(self.cut(buf), Patience::timeout(timeout))
     }
 
+    /// Writes some of `buf`, which is not empty: at least one byte.
+    pub(super) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+        match self.write_with(self.cut(buf), patience)? {
+            // Not from a pipe, and from nothing that passes for one.
+            0 => Err(Error::System { call: "write", source: io::ErrorKind::WriteZero.into() }),
+            written => Ok(written),
+        }
+    }
+
     fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -117,6 +128,9 @@ impl PipeWriter {
         let mut write = NowaitWrite::new(buf, sigpipe);
         patience.persist(&self.end, &self.spin, "write", POLLOUT, |wait| match wait {
             true => sys::pipe::write(fd, buf, sigpipe),
+            false if matches!(patience, Patience::Blocking) => {
+                sys::pipe::write_nowait(fd, &[IoSlice::new(buf)], sigpipe)
+            }
             false => write.attempt(fd),
         })
     }
@@ -250,8 +264,12 @@ impl Write for &PipeWriter {
             0 | 1 => self.write(&bufs[0]),
             count => {
                 let (fd, sigpipe) = (self.end.as_fd(), self.sigpipe.now());
-                let write = sys::retry(|| sys::pipe::write_vectored(fd, &bufs[..count], sigpipe));
-                write.map_err(|errno| self.end.error("writev", errno).into_io())
+                let bufs = &bufs[..count];
+                let written = Patience::Blocking.persist(&self.end, &self.spin, "writev", POLLOUT, |wait| match wait {
+                    true => sys::pipe::write_vectored(fd, bufs, sigpipe),
+                    false => sys::pipe::write_nowait(fd, bufs, sigpipe),
+                });
+                written.map_err(Error::into_io)
             }
         }
     }

@@ -32,12 +32,20 @@ pub struct Child {
 }
 
 impl Child {
+    /// Fails where no child could be held.
+    pub(super) fn check() -> Result<()> {
+        sys::process::check_children().map_err(|(call, errno)| Error::system(call, errno))
+    }
+
     /// Takes a child over that was just started, and that nobody has waited for. One that cannot be held is ended.
     pub(super) fn hold(pid: Pid) -> Result<Self> {
         match sys::process::pidfd(pid) {
             Ok(pidfd) => Ok(Self { id: pid.as_raw_nonzero().get().unsigned_abs(), pidfd, status: Mutex::new(None) }),
             Err(errno) => {
-                sys::process::kill_and_reap(pid);
+                // Gone, if another thread has waited for it: then the number is perhaps somebody else's.
+                if errno != Errno::SRCH {
+                    sys::process::kill_and_reap(pid);
+                }
                 Err(Error::system("pidfd_open", errno))
             }
         }

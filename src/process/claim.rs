@@ -16,18 +16,20 @@ static CLAIMED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// One end, as the variable describes it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Given {
-    pub(super) name: String,
-    pub(super) number: RawFd,
-    pub(super) device: u64,
-    pub(super) inode: u64,
+pub(crate) struct Given {
+    pub(crate) name: String,
+    pub(crate) number: RawFd,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
 /// Takes an end that this program was started with, by the name that it was given under. Never blocks.
 ///
-/// Each end can be claimed once, and only as what it is: a pipe's writer is not handed out as its reader. Once it is
-/// claimed it is close-on-exec, like every end; before that, a program that this one starts would inherit it, so claim
-/// first and start afterwards.
+/// Each end can be claimed once, and only as what it is: a pipe's writer is not handed out as its reader. A type of the
+/// standard library, such as a listener's, takes whatever descriptor was given, and its first call says if it is another.
+///
+/// Once it is claimed it is close-on-exec, like every end, and a fork severs it; before that, a program that this one starts
+/// and a child that it forks have it too, and a stream does not end before they leave. So claim first, and start afterwards.
 ///
 /// # Errors
 ///
@@ -116,7 +118,7 @@ fn offered() -> Result<Vec<Given>> {
 }
 
 /// Entries that are not of the form are passed over: whoever set the variable meant something else.
-pub(super) fn parse(value: &[u8]) -> Vec<Given> {
+pub(crate) fn parse(value: &[u8]) -> Vec<Given> {
     value.split(|byte| *byte == b',').filter_map(parse_one).collect()
 }
 
@@ -163,7 +165,7 @@ fn decode(name: &[u8]) -> Option<String> {
 }
 
 /// The variable's value.
-pub(super) fn describe(ends: &[Given]) -> OsString {
+pub(crate) fn describe(ends: &[Given]) -> OsString {
     let mut value = Vec::new();
     for given in ends {
         if !value.is_empty() {

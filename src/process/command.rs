@@ -13,8 +13,9 @@ use super::Child;
 use super::claim::{Given, VARIABLE, describe};
 use super::stdio::Stdio;
 use crate::end::{End, Ends};
-use crate::sys::descriptor::{Inert, duplicate};
+use crate::sys::descriptor::duplicate;
 use crate::sys::poll::POLLIN;
+use crate::sys::signal::Mask;
 use crate::sys::spawn::{Program, first_that_works};
 use crate::sys::{self, ledger, signal};
 use crate::wait::{Patience, Spin, Wait, wait_any};
@@ -71,7 +72,7 @@ struct Parts {
     environment: BTreeMap<OsString, Option<OsString>>,
     directory: Option<PathBuf>,
     stdio: [Option<Stdio>; 3],
-    given: Vec<(Place, Box<dyn Ends>)>,
+    given: Vec<(Place, Box<dyn Ends + Send + Sync>)>,
 }
 
 enum Arg {
@@ -167,12 +168,12 @@ impl Command {
     ///
     /// It keeps its descriptor number, unless that is wanted by a [`give_at`](Self::give_at). A program in another language
     /// finds the number in the environment variable `IPC_ENDS` (`docs/given-ends.md`).
-    pub fn give(self, name: impl Into<String>, end: impl Ends + 'static) -> Self {
+    pub fn give(self, name: impl Into<String>, end: impl Ends + Send + Sync + 'static) -> Self {
         self.give_to(Place::Name(name.into()), end)
     }
 
     /// Gives an end under that descriptor number. Permutations come out right.
-    pub fn give_at(self, number: RawFd, end: impl Ends + 'static) -> Self {
+    pub fn give_at(self, number: RawFd, end: impl Ends + Send + Sync + 'static) -> Self {
         self.give_to(Place::Number(number), end)
     }
 
@@ -190,12 +191,12 @@ impl Command {
     /// assert!(counted.stdout.starts_with(b"3 /dev/fd/"));
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    pub fn give_path(mut self, end: impl Ends + 'static) -> Self {
+    pub fn give_path(mut self, end: impl Ends + Send + Sync + 'static) -> Self {
         self.0.args.push(Arg::PathOf(self.0.given.len()));
         self.give_to(Place::Path, end)
     }
 
-    fn give_to(mut self, place: Place, end: impl Ends + 'static) -> Self {
+    fn give_to(mut self, place: Place, end: impl Ends + Send + Sync + 'static) -> Self {
         self.0.given.push((place, Box::new(end)));
         self
     }
@@ -209,7 +210,8 @@ impl Command {
     /// - [`Error::System`] of `posix_spawn`: `ENOENT` there is no such program (or directory), `EACCES` it may not be
     ///   started, `EBADF` a [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`; of `fcntl`, `EMFILE`: no descriptor is
     ///   left, of which every given end takes one or two for the length of the call; of `give` or `new`: a number or a name
-    ///   that is given twice, something given that is not exactly one descriptor, a nul byte.
+    ///   that is given twice, something given that is not exactly one descriptor, a nul byte; of `pidfd_open` or `waitid`: the
+    ///   program could not be held, because no descriptor is left or a sandbox refuses it.
     /// - [`Error::NotGiven`]: one of the ends was not given to this process.
     /// - [`Error::SigchldIgnored`]: the program could not be waited for.
     pub fn spawn(self) -> Result<Child, SpawnError> {
@@ -236,7 +238,8 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Self::spawn) and [`Child::wait`].
+    /// As [`spawn`](Self::spawn) and [`Child::wait`]. [`Error::System`] of `read`: what it writes cannot be read, as with no
+    /// descriptor left for what stands in for `RWF_NOWAIT`; the program was killed.
     pub fn output(mut self) -> Result<Output> {
         self.0.stdio[0].get_or_insert_with(Stdio::null);
         let mut readers = [None, None];
@@ -248,8 +251,12 @@ impl Command {
             }
         }
         let child = self.spawn()?;
-        let [stdout, stderr] = read_both(readers)?;
-        Ok(Output { status: child.wait()?, stdout, stderr })
+        let read = read_both(readers);
+        if read.is_err() {
+            child.kill()?;
+        }
+        let status = child.wait()?;
+        read.map(|[stdout, stderr]| Output { status, stdout, stderr })
     }
 
     /// Becomes the program: this process runs it from here on. Returns only if that does not work.
@@ -304,14 +311,18 @@ impl Parts {
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }
+        Child::check()?;
         let ready = self.ready()?;
         // A place for the pidfd, so that a full table refuses the start instead of losing the child.
-        let place = Inert::new().map_err(|errno| Error::system("open", errno))?;
+        let place = sys::process::pidfd(sys::process::own_pid()).map_err(|errno| Error::system("pidfd_open", errno))?;
         let program = ready.program();
-        let pid = first_that_works(&ready.paths, |path| program.spawn(path))
-            .map_err(|errno| Error::system("posix_spawn", errno))?;
-        drop((ready, place));
-        Child::hold(pid)
+        // Signals wait until it is held: a handler that waits for whatever child has left would take it away before.
+        let mask = Mask::block_all();
+        let started = first_that_works(&ready.paths, |path| program.spawn(path));
+        drop(place);
+        let child = started.map_err(|errno| Error::system("posix_spawn", errno)).and_then(Child::hold);
+        mask.restore();
+        child
     }
 
     fn exec(&self) -> Error {

@@ -29,6 +29,9 @@ use crate::{Error, Result};
 /// (with `panic = "abort"` it is `SIGABRT`). It flushes Rust's stdout and leaves with `_exit`: no destructors of the frames
 /// above, no `atexit` handlers.
 ///
+/// Severing is the first thing that the child does itself. Until it has had its turn, some µs after `fork` returned here, it
+/// still holds its copies: a stream ends, and a write to nobody fails, that much later.
+///
 /// Rust's stdout is flushed before the fork too, so that nothing is printed twice. Signals are held back until the severing
 /// is done, so that a handler in the child never meets an end of its parent's.
 ///
@@ -46,7 +49,8 @@ use crate::{Error, Result};
 /// - [`Error::NotGiven`]: one of the ends was not given to this process itself.
 /// - [`Error::System`]: the process limit (`fork`, `EAGAIN`), no memory; no place for two descriptors that the fork needs
 ///   (`EMFILE`), or an end whose number is over a limit that was lowered since (`dup3`, `EMFILE`); what was printed cannot
-///   be written (`write`).
+///   be written (`write`); or a sandbox refuses what the promises stand on, by the name of the call: `pidfd_open` or `waitid`
+///   (the child could not be held), `dup3` or `open` (its ends could not be severed), `unshare` (nobody knows of threads).
 ///
 /// # Platform
 ///
@@ -188,7 +192,7 @@ impl Fork {
     /// The child is killed with `SIGKILL` when the thread that forks it ends, however it ends.
     ///
     /// It does not go for the child's own children, and not after the child starts a program that changes its user
-    /// (prctl.2, `PR_SET_PDEATHSIG`).
+    /// (prctl.2, `PR_SET_PDEATHSIG`). Where a sandbox refuses it, so does the fork ([`Error::System`] of `prctl`).
     pub fn die_with_parent(mut self) -> Self {
         self.die_with_parent = true;
         self
@@ -236,6 +240,10 @@ impl Fork {
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }
+        Child::check()?;
+        if self.die_with_parent {
+            sys::process::check_die_with().map_err(|errno| Error::system("prctl", errno))?;
+        }
         let mut given = end::numbers(given)?;
         given.sort_unstable();
         if !self.keep_all && ledger::others(&given).any(|number| number as u64 >= table_limit()) {
@@ -243,6 +251,7 @@ impl Fork {
         }
         // Also in the parent's table until it is replaced there by the child's pidfd.
         let inert = Inert::new().map_err(|errno| Error::system("open", errno))?;
+        inert.check().map_err(|errno| Error::system("dup3", errno))?;
         // Held over the fork: in a process with threads, the child could not take a lock that another thread has.
         let mut stdout = io::stdout().lock();
         let stderr = io::stderr().lock();

@@ -11,3 +11,6 @@ pub use claim::{claim, given};
 pub use command::{Command, SpawnError};
 pub use fork::{Fork, ForkError, Forked, Outcome, fork, fork_here, fork_unchecked};
 pub use stdio::Stdio;
+
+#[cfg(fuzzing)]
+pub(crate) use claim::{describe, parse};

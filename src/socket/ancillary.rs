@@ -7,6 +7,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rustix::net::sockopt;
+
 use super::{Credentials, DatagramSocket, StreamSocket, with_spill};
 use crate::end::{self, End, Ends, FromFdError};
 use crate::sys::ancillary::{Beside, MOST};
@@ -103,7 +105,8 @@ impl Received {
 
     /// Who sent the message, if the socket was told to ask ([`set_credentials`](crate::DatagramSocket::set_credentials)).
     ///
-    /// The kernel vouches for it: process, user and group of the process that made the call, at that time.
+    /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also where
+    /// it does not know: of what was sent before anybody asked, and at the end of a stream, which nobody sends.
     pub fn sender(&self) -> Option<Credentials> {
         self.sender
     }
@@ -226,9 +229,14 @@ impl DatagramSocket {
     /// That is the process that sent this very message; [`peer_credentials`](Self::peer_credentials) is another one. The
     /// setting belongs to this value; it goes along into a child and into clones.
     ///
+    /// A [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket does not know who sent what it got before. And it
+    /// gets a name when it sends next, under which, once its peer is gone and a send has failed with [`Error::Closed`],
+    /// any process of the machine (of its network namespace) can send to it: look at who sent what arrives after that.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
     ///
     /// # Platform
     ///
@@ -247,7 +255,10 @@ impl DatagramSocket {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn set_credentials(&self, on: bool) -> Result<()> {
-        // The socket has asked for them from the start, to tell messages from the end.
+        if on {
+            // Most have asked from the start, to tell messages from the end. None stops asking: others may hold it.
+            sockopt::set_socket_passcred(&self.end, true).map_err(|errno| self.end.error("setsockopt", errno))?;
+        }
         self.end.check_given()?;
         self.credentials.store(on, Relaxed);
         Ok(())
@@ -304,10 +315,11 @@ impl StreamSocket {
         sent.map_err(|error| SendError { ends, error })
     }
 
-    /// Blocks until there is something to read, and reads it, with the ends that came with its first byte. 0 bytes: the end
-    /// of the stream, or an empty `buf`.
+    /// Blocks until there is something to read, and reads it, with the ends that came with it. 0 bytes: the end of the
+    /// stream, or an empty `buf`.
     ///
-    /// A read stops at the border of what was sent with ends, so that ends are never mixed up with later bytes.
+    /// A read stops after what was sent with ends, so that ends are never mixed up with later bytes or ends. What was sent
+    /// before them may come in the same read.
     ///
     /// # Errors
     ///
@@ -347,11 +359,9 @@ impl StreamSocket {
         }
         let mut beside = Beside::default();
         let len = self.arrive(patience, |fd, wait| {
-            let arrived = sys::ancillary::receive(fd, buf, wait)?;
-            Ok(arrived.map_or(0, |(len, with)| {
-                beside = with;
-                len
-            }))
+            let (len, with) = sys::ancillary::receive(fd, buf, wait)?.unwrap_or_default();
+            beside = with;
+            Ok(len)
         })?;
         // A socket that asks for credentials gets some at the end too, and they are nobody's.
         let named = len > 0;
@@ -370,7 +380,7 @@ impl StreamSocket {
     ///
     /// `SO_PASSCRED` and `SCM_CREDENTIALS` (unix.7).
     pub fn set_credentials(&self, on: bool) -> Result<()> {
-        rustix::net::sockopt::set_socket_passcred(&self.end, on).map_err(|errno| self.end.error("setsockopt", errno))
+        sockopt::set_socket_passcred(&self.end, on).map_err(|errno| self.end.error("setsockopt", errno))
     }
 }
 

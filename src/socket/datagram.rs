@@ -27,6 +27,9 @@ bitflags::bitflags! {
         /// It gives up what makes a pair safe to wait on: **nobody is told that the peer is gone**. A blocking `recv`
         /// from a dead peer waits for ever, [`wait_any`](crate::wait_any) shows nothing, and only a `send` fails, with
         /// [`Error::Closed`]. Use it where a program on the other side insists on that type.
+        ///
+        /// Nobody but the peer can send to such a socket, as it has no name; but see
+        /// [`set_credentials`](DatagramSocket::set_credentials).
         const CONNECTIONLESS = 1;
     }
 }
@@ -116,7 +119,7 @@ pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
 pub struct DatagramSocket {
     pub(super) end: End,
     spin: Spin,
-    loss: Loss,
+    pub(super) loss: Loss,
     /// Whether to name senders.
     pub(super) credentials: AtomicBool,
 }
@@ -126,17 +129,17 @@ end_traits!(DatagramSocket);
 impl DatagramSocket {
     fn new(end: End) -> Result<Self> {
         sys::socket::mark_messages(end.as_fd()).map_err(|errno| Error::system("setsockopt", errno))?;
-        Ok(Self::with_end(end, Spin::default()))
+        Ok(Self::of(end))
     }
 
     fn adopt(fd: OwnedFd) -> Self {
         // What is not a socket says so at every call.
         let _ = sys::socket::mark_messages(fd.as_fd());
-        Self::with_end(End::adopt(fd), Spin::default())
+        Self::of(End::adopt(fd))
     }
 
-    fn with_end(end: End, spin: Spin) -> Self {
-        Self { end, spin, loss: Loss::default(), credentials: AtomicBool::new(false) }
+    fn of(end: End) -> Self {
+        Self { end, spin: Spin::default(), loss: Loss::default(), credentials: AtomicBool::new(false) }
     }
 
     /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
@@ -201,12 +204,47 @@ impl DatagramSocket {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn send_vectored(&self, parts: &[IoSlice<'_>]) -> Result<()> {
-        if parts.len() > MOST_PARTS {
-            let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
-            return self.send(&parts.concat());
-        }
+        self.send_parts(parts, Patience::Blocking)
+    }
+
+    /// Sends one message that is made of several parts, without blocking; else as [`send_vectored`](Self::send_vectored).
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    ///
+    /// let pair = ipc::datagram_pair()?;
+    /// // A master does not let a worker that hangs hold it up.
+    /// while pair.parent.try_send_vectored(&[IoSlice::new(b"report "), IoSlice::new(b"all")]).is_ok() {}
+    /// assert_eq!(pair.child.recv_vec()?.as_deref(), Some(&b"report all"[..]));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn try_send_vectored(&self, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.send_parts(parts, Patience::None)
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends one message that is made of several
+    /// parts; else as [`send_vectored`](Self::send_vectored).
+    ///
+    /// # Errors
+    ///
+    /// As [`send_timeout`](Self::send_timeout).
+    pub fn send_vectored_timeout(&self, parts: &[IoSlice<'_>], timeout: Duration) -> Result<()> {
+        self.send_parts(parts, Patience::timeout(timeout))
+    }
+
+    fn send_parts(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<()> {
         let len = parts.iter().map(|part| part.len()).sum();
-        self.deliver(len, Patience::Blocking, |fd, wait| sys::socket::send_vectored(fd, parts, wait))
+        if parts.len() > MOST_PARTS {
+            let whole = parts.iter().map(|part| &**part).collect::<Vec<&[u8]>>().concat();
+            return self.deliver(len, patience, |fd, wait| sys::socket::send(fd, &whole, wait));
+        }
+        self.deliver(len, patience, |fd, wait| sys::socket::send_vectored(fd, parts, wait))
     }
 
     pub(super) fn deliver(
@@ -261,7 +299,8 @@ impl DatagramSocket {
     /// Blocks until a message arrives or the time is up; else as [`recv`](Self::recv).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
-    /// when another holder takes the message that this call was woken for, and whatever the peer does.
+    /// and when another holder takes the message that this call was woken for. What a peer can do against it is to send a
+    /// descriptor whose last close takes long (a TCP socket with `SO_LINGER`, a file on FUSE): it is closed here.
     ///
     /// # Errors
     ///
@@ -280,6 +319,20 @@ impl DatagramSocket {
             let message = [&*buf, &spill.as_mut_slice()[..over]].concat();
             spill.trim(over);
             Err(Error::BufferTooSmall { message })
+        })
+    }
+
+    /// Receives a message of whatever length into a buffer that becomes longer where it has to.
+    pub(super) fn receive_growing(&self, buf: &mut Vec<u8>, patience: Patience) -> Result<Option<usize>> {
+        with_spill(|spill| {
+            let arrived =
+                self.arrive(patience, |fd, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait))?;
+            let over = arrived.map_or(0, |len| len.saturating_sub(buf.len()));
+            if over > 0 {
+                buf.extend_from_slice(&spill.as_mut_slice()[..over]);
+                spill.trim(over);
+            }
+            Ok(arrived)
         })
     }
 
@@ -345,8 +398,12 @@ impl DatagramSocket {
         mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<T>>,
     ) -> Result<Option<T>> {
         let fd = self.end.as_fd();
-        self.loss.receiving(Option::is_none, || {
-            patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait))
+        let mut look = || patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait));
+        self.loss.receiving(Option::is_none, || match look()? {
+            // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last message or
+            // the loss of ours, is not in this answer. Nothing comes after the end, so a second look misses nothing.
+            None => look(),
+            message => Ok(message),
         })
     }
 
@@ -430,9 +487,12 @@ impl DatagramSocket {
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
     pub fn try_clone(&self) -> Result<Self> {
-        let clone = Self::with_end(self.end.try_clone()?, self.spin.clone());
-        clone.credentials.store(self.credentials.load(Relaxed), Relaxed);
-        Ok(clone)
+        Ok(Self {
+            end: self.end.try_clone()?,
+            spin: self.spin.clone(),
+            loss: self.loss.clone(),
+            credentials: AtomicBool::new(self.credentials.load(Relaxed)),
+        })
     }
 
     /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
@@ -449,11 +509,15 @@ impl TryFrom<OwnedFd> for DatagramSocket {
     type Error = FromFdError;
 
     /// Takes the descriptor over, if it is a unix socket for messages: `SOCK_SEQPACKET` with a peer, or `SOCK_DGRAM`;
-    /// close-on-exec and `SO_PASSCRED` are set. Otherwise the error gives it back.
+    /// close-on-exec is set, and `SO_PASSCRED` or, with `SOCK_DGRAM`, `SO_TIMESTAMP`. Otherwise the error gives it back.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         let kinds = &[SocketType::SEQPACKET, SocketType::DGRAM];
         match super::check(fd.as_fd(), "a connected unix socket for messages", kinds) {
-            Ok(()) => Ok(Self::adopt(fd)),
+            // Without it, an empty message would look like the end.
+            Ok(()) => match sys::socket::mark_messages(fd.as_fd()) {
+                Ok(()) => Ok(Self::of(End::adopt(fd))),
+                Err(errno) => Err(FromFdError { fd, error: Error::system("setsockopt", errno) }),
+            },
             Err(error) => Err(FromFdError { fd, error }),
         }
     }

@@ -2,16 +2,18 @@
 
 mod ancillary;
 mod datagram;
+mod packed;
 mod stream;
 
 use std::cell::Cell;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub use ancillary::{Received, SendError};
 pub use datagram::{DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
-
+pub use packed::PackedSocket;
 pub use stream::{StreamPair, StreamSocket, stream_pair};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -52,16 +54,22 @@ fn with_spill<T>(call: impl FnOnce(&mut Spill) -> Result<T>) -> Result<T> {
 }
 
 /// That messages of ours were lost with the peer, which the kernel says once: to whichever call comes first, and before it
-/// hands out what the peer had sent. It is kept here, and passed on to a receiver after that.
-#[derive(Default)]
-struct Loss(AtomicBool);
+/// hands out what the peer had sent. It is kept here, and passed on to a receiver after that. Clones share it: one may send
+/// while another receives.
+#[derive(Clone, Default)]
+struct Loss(Arc<AtomicBool>);
 
 impl Loss {
+    /// Messages of ours were lost: a receiver is to be told.
+    fn note(&self) {
+        self.0.store(true, Relaxed);
+    }
+
     /// Sends. A sender that is told of the loss tries again, and is told that the peer is gone.
     fn sending<T>(&self, mut send: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
             match send() {
-                Err(Error::Reset) => self.0.store(true, Relaxed),
+                Err(Error::Reset) => self.note(),
                 sent => return sent,
             }
         }
@@ -71,7 +79,7 @@ impl Loss {
     fn receiving<T>(&self, is_end: impl Fn(&T) -> bool, mut receive: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
             match receive() {
-                Err(Error::Reset) => self.0.store(true, Relaxed),
+                Err(Error::Reset) => self.note(),
                 Ok(end) if is_end(&end) && self.0.swap(false, Relaxed) => return Err(Error::Reset),
                 received => return received,
             }

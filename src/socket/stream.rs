@@ -225,7 +225,7 @@ impl StreamSocket {
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
     pub fn try_clone(&self) -> Result<Self> {
-        Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), loss: Loss::default() })
+        Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), loss: self.loss.clone() })
     }
 
     /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.

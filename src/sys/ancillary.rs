@@ -1,6 +1,5 @@
 //! What travels beside the bytes of a message: descriptors, and who sent it.
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::descriptor::duplicate;
@@ -19,8 +18,19 @@ const ROOM: usize = {
     (bytes as usize + 512).div_ceil(8)
 };
 
+/// From the beginning of a header to its data.
+const HEAD: usize = {
+    // SAFETY: arithmetic on lengths.
+    let len = unsafe { libc::CMSG_LEN(0) };
+    len as usize
+};
+
 /// The sender as a descriptor, since Linux 6.5.
 const SCM_PIDFD: libc::c_int = 4;
+
+/// What the kernel says about the sender of what was sent before anybody asked: no process, and the user and group that
+/// stand for those that have no number here (user_namespaces.7).
+const NOBODY: (u32, u32, u32) = (0, 65_534, 65_534);
 
 /// What came beside the bytes.
 #[derive(Debug, Default)]
@@ -62,10 +72,11 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], wait: bool) 
 
 /// Receives bytes, with all that came beside them; the descriptors are close-on-exec and owned. `None`: the end.
 ///
-/// On a socket that keeps messages apart, `SO_PASSCRED` has to be set: then a message has credentials beside it, and the
-/// end has nothing. On a stream, 0 bytes are the end, unless `buf` is empty.
+/// On a socket that keeps messages apart, messages have to be marked: then one has credentials or the time beside it, and
+/// the end has nothing. On a stream, 0 bytes are the end, unless `buf` is empty.
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<Option<(usize, Beside)>> {
-    let mut control = [MaybeUninit::<u64>::uninit(); ROOM];
+    // The kernel leaves the gaps between headers as they are, so they are zeroed here.
+    let mut control = [0_u64; ROOM];
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut message = header(&mut part);
     message.msg_control = control.as_mut_ptr().cast();
@@ -74,12 +85,17 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
     // SAFETY: the message points to one part, borrowed exclusively, and to a control buffer of that length.
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) };
     let len = usize::try_from(len).map_err(|_| errno())?;
-    // SAFETY: the kernel has just filled the control buffer of this message, which is still there.
-    let beside = unsafe { open(&message) };
+    let filled: usize = message.msg_controllen as _;
+    let filled = filled.min(size_of_val(&control));
+    // SAFETY: so many bytes of the buffer, all of them initialised, which nothing writes to any more.
+    let control = unsafe { std::slice::from_raw_parts(control.as_ptr().cast::<u8>(), filled) };
+    // SAFETY: recvmsg has just filled it for this message.
+    let mut beside = unsafe { open(control) };
+    beside.lost = message.msg_flags & libc::MSG_CTRUNC != 0;
     if message.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(Errno::MSGSIZE); // larger than any that the kernel builds
     }
-    let end = len == 0 && message.msg_controllen == 0 && !beside.lost;
+    let end = len == 0 && control.is_empty() && !beside.lost;
     Ok(if end { None } else { Some((len, beside)) })
 }
 
@@ -91,45 +107,69 @@ fn header(part: &mut libc::iovec) -> libc::msghdr {
     message
 }
 
-/// Takes everything out of a received message. What it does not know, it passes over.
+/// Takes everything out of the control data of a received message.
 ///
 /// # Safety
 ///
-/// The message must be as recvmsg left it, and be opened once: the descriptors in it get their owner here.
-unsafe fn open(message: &libc::msghdr) -> Beside {
-    let mut beside = Beside { lost: message.msg_flags & libc::MSG_CTRUNC != 0, ..Beside::default() };
-    // SAFETY: recvmsg set the length of the control data, and these step through it and stay inside.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
-    // SAFETY: not null, so it points to a header inside the control data.
-    while let Some(head) = unsafe { next.as_ref() } {
-        // SAFETY: the kernel wrote the header, and `cmsg_len` bytes from it on; data may be unaligned.
-        unsafe {
-            let data = libc::CMSG_DATA(head);
-            let len = head.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
-            match (head.cmsg_level, head.cmsg_type) {
-                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                    for i in 0..len / size_of::<RawFd>() {
-                        let raw = data.cast::<RawFd>().add(i).read_unaligned();
-                        beside.fds.push(off_stdio(OwnedFd::from_raw_fd(raw)));
-                    }
-                }
-                // A socket that came from elsewhere may ask for this. Nobody here does, so it is closed.
-                (libc::SOL_SOCKET, SCM_PIDFD) if len >= size_of::<RawFd>() => {
-                    let raw = data.cast::<RawFd>().read_unaligned();
-                    if raw >= 0 {
-                        drop(OwnedFd::from_raw_fd(raw));
-                    }
-                }
-                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= size_of::<libc::ucred>() => {
-                    let sender = data.cast::<libc::ucred>().read_unaligned();
-                    beside.sender = Some((sender.pid as u32, sender.uid, sender.gid));
-                }
-                _ => {}
-            }
-            next = libc::CMSG_NXTHDR(message, head);
+/// The control data must be as recvmsg left them, and be opened once: the descriptors in them get their owner here.
+unsafe fn open(control: &[u8]) -> Beside {
+    // SAFETY: the kernel installed the descriptor for this message, so nobody else owns it.
+    let own = |raw| (raw >= 0).then(|| unsafe { OwnedFd::from_raw_fd(raw) });
+    let mut beside = Beside::default();
+    for part in parts(control) {
+        match part {
+            Part::Descriptors(fds) => beside.fds.extend(words(fds).filter_map(own).map(off_stdio)),
+            // A socket that came from elsewhere may ask for this. Nobody here does, so it is closed.
+            Part::Pidfd(fd) => drop(own(fd)),
+            Part::Sender(pid, uid, gid) => beside.sender = Some((pid, uid, gid)).filter(|sender| *sender != NOBODY),
         }
     }
     beside
+}
+
+/// One thing in control data. Descriptors are numbers here: who has them is not this one's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    /// [`words`], each of them a descriptor.
+    Descriptors(&'a [u8]),
+    /// Of the sender; negative where the kernel could not make it.
+    Pidfd(RawFd),
+    /// Process, user and group.
+    Sender(u32, u32, u32),
+}
+
+/// What control data consist of. What it does not know it passes over, and it ends where something is cut short.
+pub(crate) fn parts(control: &[u8]) -> impl Iterator<Item = Part<'_>> {
+    headers(control).filter_map(|(level, kind, data)| match (level, kind) {
+        (libc::SOL_SOCKET, libc::SCM_RIGHTS) => Some(Part::Descriptors(data)),
+        (libc::SOL_SOCKET, SCM_PIDFD) => words(data).next().map(Part::Pidfd),
+        (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+            // A ucred (unix.7).
+            let mut fields = words(data).map(|field| field as u32);
+            Some(Part::Sender(fields.next()?, fields.next()?, fields.next()?))
+        }
+        _ => None,
+    })
+}
+
+/// Level and type of each header, and the data after it (cmsg.3). The headers are aligned as the first of them is.
+fn headers(mut rest: &[u8]) -> impl Iterator<Item = (libc::c_int, libc::c_int, &[u8])> {
+    std::iter::from_fn(move || {
+        if rest.len() < size_of::<libc::cmsghdr>() {
+            return None;
+        }
+        // SAFETY: so many bytes are there, aligned or not, and a header is integers, which any bytes are.
+        let head = unsafe { rest.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
+        let len: usize = head.cmsg_len as _;
+        let data = rest.get(HEAD..len)?;
+        rest = rest.get(len.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
+        Some((head.cmsg_level, head.cmsg_type, data))
+    })
+}
+
+/// The whole words of 32 bits in it.
+pub(crate) fn words(data: &[u8]) -> impl Iterator<Item = i32> {
+    data.chunks_exact(4).map(|word| i32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
 }
 
 /// The kernel installs a descriptor at the lowest number that is free. 0, 1 and 2 are left free, as long as there is
@@ -139,4 +179,81 @@ fn off_stdio(fd: OwnedFd) -> OwnedFd {
         return fd;
     }
     duplicate(fd.as_fd()).unwrap_or(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header and data, with what cmsg.3 has between this and the next one.
+    fn header(level: libc::c_int, kind: libc::c_int, data: &[u8]) -> Vec<u8> {
+        // SAFETY: zeroed bytes are a valid header: integers.
+        let mut head: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        (head.cmsg_level, head.cmsg_type) = (level, kind);
+        head.cmsg_len = (HEAD + data.len()) as _;
+        let mut bytes = vec![0xa5; HEAD];
+        // SAFETY: a header fits there, and may stand at any address.
+        unsafe { bytes.as_mut_ptr().cast::<libc::cmsghdr>().write_unaligned(head) };
+        bytes.extend_from_slice(data);
+        bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0xa5);
+        bytes
+    }
+
+    fn numbers(fds: &[RawFd]) -> Vec<u8> {
+        fds.iter().flat_map(|fd| fd.to_ne_bytes()).collect()
+    }
+
+    fn rights(fds: &[RawFd]) -> Vec<u8> {
+        header(libc::SOL_SOCKET, libc::SCM_RIGHTS, &numbers(fds))
+    }
+
+    /// The descriptors alone.
+    fn descriptors(control: &[u8]) -> Vec<RawFd> {
+        let of = |part| if let Part::Descriptors(fds) = part { words(fds).collect() } else { Vec::new() };
+        parts(control).flat_map(of).collect()
+    }
+
+    #[test]
+    fn everything_is_found_whatever_is_beside_it() {
+        let control = [
+            header(libc::SOL_SOCKET, libc::SCM_CREDENTIALS, &numbers(&[7, 8, 9])),
+            header(libc::SOL_SOCKET, libc::SCM_RIGHTS + 1000, b"of a kind that nobody knows"),
+            rights(&[3, 4, 5]),
+            header(libc::IPPROTO_IP, libc::SCM_RIGHTS, &[1; 8]),
+            header(libc::SOL_SOCKET, SCM_PIDFD, &numbers(&[-24])),
+            rights(&[6]),
+        ];
+        let (three, one) = (numbers(&[3, 4, 5]), numbers(&[6]));
+        let expected = [Part::Sender(7, 8, 9), Part::Descriptors(&three), Part::Pidfd(-24), Part::Descriptors(&one)];
+        assert_eq!(parts(&control.concat()).collect::<Vec<_>>(), expected);
+        // At any address.
+        let moved = [&[0][..], &control.concat()].concat();
+        assert_eq!(parts(&moved[1..]).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_last_one_needs_nothing_after_it() {
+        let control = rights(&[3]);
+        assert_eq!(descriptors(&control[..HEAD + 4]), [3]);
+        assert!(descriptors(&control[..HEAD + 3]).is_empty());
+    }
+
+    #[test]
+    fn what_is_cut_short_is_left_out() {
+        let control = [rights(&[3, 4]), rights(&[5])].concat();
+        for len in 0..control.len() {
+            let fds = descriptors(&control[..len]);
+            assert!([&[][..], &[3, 4], &[3, 4, 5]].contains(&&fds[..]), "{len} bytes: {fds:?}");
+        }
+        // Lengths that lead nowhere, or back to where it came from.
+        for len in [0, 1, HEAD - 1, HEAD, control.len() + 1, usize::MAX - 3, usize::MAX] {
+            let mut control = control.clone();
+            let at = std::mem::offset_of!(libc::cmsghdr, cmsg_len);
+            control[at..][..size_of::<usize>()].copy_from_slice(&len.to_ne_bytes());
+            assert!(descriptors(&control).is_empty(), "{len}");
+        }
+        let short = |kind, len| parts(&header(libc::SOL_SOCKET, kind, &vec![0; len])).count();
+        assert_eq!((short(libc::SCM_CREDENTIALS, 11), short(libc::SCM_CREDENTIALS, 12)), (0, 1));
+        assert_eq!((short(SCM_PIDFD, 3), short(SCM_PIDFD, 4)), (0, 1));
+    }
 }

@@ -29,7 +29,11 @@ pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
 
 /// A second descriptor of the same open file, close-on-exec, and never 0, 1 or 2.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3)
+    match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
+        // Where the limit is so low that no number from 3 on is allowed (fcntl.2). It is a full table all the same.
+        Err(Errno::INVAL) => Err(Errno::MFILE),
+        done => done,
+    }
 }
 
 /// Puts a close-on-exec copy of `inert` in the place of the open descriptor `number`, whose owner keeps owning it.
@@ -75,6 +79,17 @@ impl Inert {
             let fd = rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             Ok(Self { fd, _place: None })
         })
+    }
+
+    /// Fails where no number could be replaced, as in a sandbox without dup3.
+    pub(crate) fn check(&self) -> Result<()> {
+        let raw = self.fd.as_raw_fd();
+        // Onto itself it does nothing, and the kernel says so (dup.2). Not every libc asks the kernel.
+        // SAFETY: integers; dup3 touches no memory.
+        match unsafe { libc::syscall(libc::SYS_dup3, raw, raw, libc::O_CLOEXEC) } {
+            -1 if errno() != Errno::INVAL => Err(errno()),
+            _ => Ok(()),
+        }
     }
 
     fn without_path() -> Result<Self> {

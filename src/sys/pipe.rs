@@ -4,6 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags};
 
@@ -19,20 +20,39 @@ const NOSIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
 /// Set when the kernel has been seen to refuse [`NOSIGNAL`].
 static NO_NOSIGNAL: AtomicBool = AtomicBool::new(false);
 
-/// Reads what is there, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says.
+/// Whether the call, or the flag with it, is not to be had here: an older kernel says `EOPNOTSUPP` or `ENOSYS`, and many
+/// a sandbox `EPERM`, which none of these calls says of a pipe otherwise.
+fn is_refused(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
+}
+
+/// Reads what is there, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says. If every way to do so is refused, the
+/// answer is that of the first.
 pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
-    match rustix::io::preadv2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT) {
+    let refused = match rustix::io::preadv2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT) {
         // Kernels before about 6.4, named FIFOs, and every pipe that somebody has spliced from or to.
-        Err(Errno::OPNOTSUPP) => vmsplice_nowait(fd, bufs),
+        Err(errno) if is_refused(errno) => errno,
+        done => return done,
+    };
+    // Which way vmsplice(2) moves bytes, the descriptor says: on one that can be written, it would lend the buffers to the
+    // pipe.
+    if rustix::fs::fcntl_getfl(fd)? & OFlags::RWMODE == OFlags::RDONLY {
+        match vmsplice_nowait(fd, bufs) {
+            Err(errno) if is_refused(errno) => {}
+            done => return done,
+        }
+    }
+    match splice_nowait(fd, bufs) {
+        Err(errno) if is_refused(errno) => Err(refused),
         done => done,
     }
 }
 
-/// On the reading end, vmsplice(2) copies into memory. Its flag goes for the one call too.
+/// On a descriptor that is open for reading alone, vmsplice(2) copies into memory. Its flag goes for the one call too.
 fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let copy = |bufs: &[IoSliceRaw<'_>]| {
         // SAFETY: the slices come from exclusive borrows that outlive the call, and after it the kernel has no
-        // interest in them: reading copies, and lends no page to the pipe.
+        // interest in them: on a descriptor that cannot be written it copies, and lends no page to the pipe.
         unsafe { rustix::pipe::vmsplice(fd, bufs, SpliceFlags::NONBLOCK) }
     };
     if let [only] = bufs {
@@ -40,6 +60,17 @@ fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<us
     }
     let bufs: Vec<_> = bufs.iter_mut().map(|buf| IoSliceRaw::from_slice_mut(buf)).collect();
     copy(&bufs)
+}
+
+/// Moves it into a private pipe and reads it there: for sandboxes without vmsplice, and for a FIFO that is open both ways.
+fn splice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
+    let len = bufs.iter().map(|buf| buf.len()).sum();
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    match rustix::pipe::splice(fd, None, &writer, None, len, SpliceFlags::NONBLOCK)? {
+        0 => Ok(0), // the end
+        // All of it, for the slices have room for what was moved.
+        _ => retry(|| rustix::io::readv(&reader, bufs)),
+    }
 }
 
 /// Writes, waiting for room as write(2) does, and never raises `SIGPIPE`.
@@ -61,7 +92,7 @@ pub(crate) fn write_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: 
 fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlags) -> Result<usize> {
     if !NO_NOSIGNAL.load(Ordering::Relaxed) {
         match rustix::io::pwritev2(fd, bufs, CURRENT, flags | NOSIGNAL) {
-            Err(Errno::OPNOTSUPP) => {
+            Err(errno) if is_refused(errno) => {
                 // With other flags it may be those that were refused.
                 if flags.is_empty() {
                     NO_NOSIGNAL.store(true, Ordering::Relaxed);
@@ -76,13 +107,29 @@ fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlag
     })
 }
 
+/// Writes what there is room for, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says; or `EOPNOTSUPP`, where the
+/// kernel cannot do that on this end.
+pub(crate) fn write_nowait(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Sigpipe) -> Result<usize> {
+    match sigpipe {
+        Sigpipe::Ignored => rustix::io::pwritev2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT),
+        Sigpipe::Avoid => write_avoiding(fd, bufs, ReadWriteFlags::NOWAIT),
+    }
+}
+
 /// One write that does not wait, tried again until it went in: whatever the end's `O_NONBLOCK` says, and with at most
 /// `PIPE_BUF` bytes going in whole or not at all.
 pub(crate) struct NowaitWrite<'buf> {
     buf: &'buf [u8],
     sigpipe: Sigpipe,
-    /// Where the kernel refuses the flag: the bytes, in a private pipe, from where they can be moved without waiting.
-    staged: Option<(OwnedFd, usize)>,
+    staged: Option<Staged>,
+}
+
+/// Where the kernel refuses the flag: the bytes, in a private pipe, from where they can be moved without waiting.
+struct Staged {
+    reader: OwnedFd,
+    len: usize,
+    /// What the kernel said. It is the answer if moving them is refused too.
+    refused: Errno,
 }
 
 impl<'buf> NowaitWrite<'buf> {
@@ -93,31 +140,40 @@ impl<'buf> NowaitWrite<'buf> {
     /// Writes what there is room for, or answers `EAGAIN`.
     pub(crate) fn attempt(&mut self, fd: BorrowedFd<'_>) -> Result<usize> {
         if self.staged.is_none() {
-            let bufs = [IoSlice::new(self.buf)];
-            let written = match self.sigpipe {
-                Sigpipe::Ignored => rustix::io::pwritev2(fd, &bufs, CURRENT, ReadWriteFlags::NOWAIT),
-                Sigpipe::Avoid => write_avoiding(fd, &bufs, ReadWriteFlags::NOWAIT),
-            };
-            match written {
-                Err(Errno::OPNOTSUPP) => self.stage()?,
+            match write_nowait(fd, &[IoSlice::new(self.buf)], self.sigpipe) {
+                Err(errno) if is_refused(errno) => self.staged = Some(Staged::new(self.buf, errno)?),
                 done => return done,
             }
         }
-        let Some((staged, len)) = &self.staged else { return Err(Errno::OPNOTSUPP) };
-        let splice = || rustix::pipe::splice(staged, None, fd, None, *len, SpliceFlags::NONBLOCK);
-        match self.sigpipe {
-            Sigpipe::Ignored => splice(),
-            Sigpipe::Avoid => without_sigpipe(splice), // splice(2) has no flag against the signal
-        }
+        let Some(Staged { reader, len, refused }) = &self.staged else { return Err(Errno::OPNOTSUPP) };
+        // splice(2) has no flag against the signal.
+        let moved = self.sigpipe.avoid(|| rustix::pipe::splice(reader, None, fd, None, *len, SpliceFlags::NONBLOCK));
+        moved.map_err(|errno| if is_refused(errno) { *refused } else { errno })
     }
+}
 
+impl Staged {
     /// A page of a fresh pipe takes `PIPE_BUF` bytes in one piece, and splice moves a page whole.
-    fn stage(&mut self) -> Result<()> {
+    fn new(buf: &[u8], refused: Errno) -> Result<Self> {
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let len = retry(|| rustix::io::write(&writer, self.buf))?;
-        self.staged = Some((reader, len));
-        Ok(())
+        let len = retry(|| rustix::io::write(&writer, buf))?;
+        Ok(Self { reader, len, refused })
     }
+}
+
+/// More than this in one call the kernel refuses, or takes for this (`MAX_RW_COUNT`, read.2).
+const MOST_BYTES: usize = 0x7fff_f000;
+
+/// Moves bytes, one of the two being a pipe, and never raises `SIGPIPE`.
+pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpipe: Sigpipe) -> Result<usize> {
+    let len = len.min(MOST_BYTES);
+    retry(|| sigpipe.avoid(|| rustix::pipe::splice(from, None, to, None, len, SpliceFlags::empty())))
+}
+
+/// Has bytes of a pipe in a second one too, and never raises `SIGPIPE`.
+pub(crate) fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpipe: Sigpipe) -> Result<usize> {
+    let len = len.min(MOST_BYTES);
+    retry(|| sigpipe.avoid(|| rustix::pipe::tee(from, to, len, SpliceFlags::empty())))
 }
 
 /// `F_SETPIPE_SZ`, without the kernel's habit of looking at 32 bits only.

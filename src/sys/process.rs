@@ -1,6 +1,7 @@
 //! Forking, leaving, and looking after a child.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -100,6 +101,11 @@ pub(crate) fn own_pid() -> Pid {
     rustix::process::getpid()
 }
 
+/// Fails where [`die_with`] would, in the child.
+pub(crate) fn check_die_with() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(rustix::process::parent_process_death_signal()?)
+}
+
 /// Asks the kernel to kill this process when the thread that forked it ends.
 pub(crate) fn die_with(parent: Pid) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -113,6 +119,30 @@ pub(crate) fn die_with(parent: Pid) -> Result<()> {
 /// A descriptor that stands for the child of that number. It must not have been waited for.
 pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty())
+}
+
+/// Set when the kernel has been seen to have what children are held by.
+static CHILDREN_CAN_BE_HELD: AtomicBool = AtomicBool::new(false);
+
+/// Fails, with the name of the call, where a child could not be held or waited for: before there is one, which would
+/// have to be ended in the middle of what it does. Kernels have had both calls since 5.4; a sandbox may not.
+pub(crate) fn check_children() -> std::result::Result<(), (&'static str, Errno)> {
+    if CHILDREN_CAN_BE_HELD.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let myself = match pidfd(own_pid()) {
+        Ok(myself) => myself,
+        // Nothing is known, and whoever makes the child finds the table full as well.
+        Err(Errno::MFILE | Errno::NFILE) => return Ok(()),
+        Err(errno) => return Err(("pidfd_open", errno)),
+    };
+    match reap(myself.as_fd()) {
+        // No process is its own child.
+        Err(Errno::CHILD) => CHILDREN_CAN_BE_HELD.store(true, Ordering::Relaxed),
+        Err(errno) => return Err(("waitid", errno)),
+        Ok(_) => {}
+    }
+    Ok(())
 }
 
 /// Ends a child that there is no pidfd for.

@@ -34,7 +34,7 @@ pub(crate) enum Sigpipe {
 }
 
 impl Sigpipe {
-    /// What goes for a writer that is being made.
+    /// What goes for an end that is being made.
     pub(crate) fn look() -> Self {
         match disposition(libc::SIGPIPE) {
             Ok(action) if action.sa_sigaction == libc::SIG_IGN => Sigpipe::Ignored,
@@ -42,9 +42,17 @@ impl Sigpipe {
         }
     }
 
-    /// What goes for a writer that was made earlier.
+    /// What goes for an end that was made earlier.
     pub(crate) fn now(self) -> Self {
         if RESET.load(Ordering::Relaxed) { Sigpipe::Avoid } else { self }
+    }
+
+    /// Makes a call that raises the signal and has no flag against it.
+    pub(crate) fn avoid<T>(self, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self {
+            Sigpipe::Ignored => call(),
+            Sigpipe::Avoid => without_sigpipe(call),
+        }
     }
 }
 
@@ -119,10 +127,29 @@ pub(crate) fn without_sigpipe<T>(call: impl FnOnce() -> Result<T>) -> Result<T> 
     let result = call();
     // Whatever the result: a write whose last reader left half-way returns what went in, and raises the signal too.
     if !was_pending {
-        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: a valid set, no place for the details, a valid time. EAGAIN: none came.
-        while unsafe { libc::sigtimedwait(&sigpipe, std::ptr::null_mut(), &at_once) } < 0 && errno() == Errno::INTR {}
+        take_own(&sigpipe);
     }
     before.restore();
     result
+}
+
+/// Takes a blocked `SIGPIPE` that the kernel sent for a call of this process. One from another process, which came
+/// meanwhile, is none of ours to take: it is sent on.
+fn take_own(sigpipe: &libc::sigset_t) {
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut details = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: a valid set and time, and room for the details, which are integers. The sender's number is there for every
+    // signal that somebody sent; the kernel names the process itself. And numbers, for kill.
+    unsafe {
+        loop {
+            match libc::sigtimedwait(sigpipe, details.as_mut_ptr(), &at_once) {
+                -1 if errno() == Errno::INTR => continue,
+                -1 => return, // EAGAIN: none came
+                _ => break,
+            }
+        }
+        if details.assume_init().si_pid() != libc::getpid() {
+            libc::kill(libc::getpid(), libc::SIGPIPE);
+        }
+    }
 }

@@ -24,9 +24,9 @@ pub(crate) fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
 
 /// Receives one message into `buf` and, what it has no room for, into `spill`. `None`: the end.
 ///
-/// An empty message and the end both give 0 bytes. With `SO_PASSCRED` set, as [`mark_messages`] does, the kernel has
-/// the sender's credentials for every message and nowhere to put them, and says so with `MSG_CTRUNC`; at the end there
-/// are none.
+/// An empty message and the end both give 0 bytes. After [`mark_messages`], the kernel has something to say about every
+/// message, the sender's credentials or the time, and nowhere to put it, and says so with `MSG_CTRUNC`; about the end it has
+/// nothing to say.
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait: bool) -> Result<Option<usize>> {
     message(fd, buf, spill, if wait { 0 } else { libc::MSG_DONTWAIT })
 }
@@ -59,8 +59,25 @@ fn message(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], flags: libc::c_
 }
 
 /// Makes a message tell itself from the end, as [`receive`] needs it.
+///
+/// The credentials cost less, but a socket that asks for them gets a name when it sends, and a connectionless socket that
+/// has a name and no peer any more takes messages from anybody.
 pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<()> {
-    sockopt::set_socket_passcred(fd, true)
+    match sockopt::socket_type(fd)? {
+        SocketType::DGRAM => set_timestamp(fd),
+        _ => sockopt::set_socket_passcred(fd, true),
+    }
+}
+
+fn set_timestamp(fd: BorrowedFd<'_>) -> Result<()> {
+    let on: libc::c_int = 1;
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option's value is an int, and the length says so.
+    match unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMP, (&raw const on).cast(), len) }
+    {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
 }
 
 /// Sends one message whole, or nothing; never raises `SIGPIPE`.

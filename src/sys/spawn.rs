@@ -8,6 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::Pid;
 
+use super::descriptor::duplicate;
 use super::signal::Mask;
 use super::{Errno, Result, errno};
 
@@ -179,7 +180,7 @@ impl Prepared {
             // SAFETY: borrowed for two calls that cope with a number that is not open.
             let there = unsafe { BorrowedFd::borrow_raw(*number) };
             let saved = match rustix::io::fcntl_getfd(there) {
-                Ok(flags) => Some((rustix::io::fcntl_dupfd_cloexec(there, 3)?, flags)),
+                Ok(flags) => Some((duplicate(there)?, flags)),
                 Err(_) => None,
             };
             put(fd.as_fd(), *number, FdFlags::empty())?;

@@ -1,6 +1,8 @@
-//! What the kernel has, and an older one, played by the one that is there.
+//! An older kernel, or a sandbox, played by the kernel that is there: a filter (seccomp.2) answers in its place.
 
+use std::io::Error;
 use std::os::fd::AsRawFd;
+use std::ptr::null;
 
 /// Not wait, for one read or write.
 pub const RWF_NOWAIT: u32 = 0x8;
@@ -28,63 +30,153 @@ pub fn has_nosignal() -> bool {
 /// From now on, `preadv2` and `pwritev2` with one of these flags are refused with `EOPNOTSUPP` in this process and its
 /// children, as by a kernel that does not know them.
 pub fn refuse_flags(flags: u32) {
-    // Where seccomp_data(seccomp.2) has the lower half of the sixth argument.
-    const SIXTH: u32 = 16 + 5 * 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
-    filter(&mut [
-        load(NUMBER),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, 0, libc::SYS_preadv2 as u32),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, libc::SYS_pwritev2 as u32),
-        load(SIXTH),
-        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, flags),
-        refused_with(libc::EOPNOTSUPP),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ]);
-    // It is refused, and calls without such a flag are not.
-    let call = |flags: u32| {
-        // SAFETY: no buffers at all, and a descriptor that is not open.
-        let result =
-            unsafe { libc::syscall(libc::SYS_preadv2, -1, std::ptr::null::<libc::iovec>(), 0, -1_i64, -1_i64, flags) };
-        assert_eq!(result, -1);
-        std::io::Error::last_os_error().raw_os_error()
-    };
-    assert_eq!((call(flags), call(0)), (Some(libc::EOPNOTSUPP), Some(libc::EBADF)));
+    let calls = [libc::SYS_preadv2, libc::SYS_pwritev2];
+    let kernel =
+        calls.iter().fold(Kernel::new(), |kernel, call| kernel.with(*call, 5, Is::AnyOf(flags), libc::EOPNOTSUPP));
+    kernel.play();
 }
 
-/// From now on, the system call of that number is refused with that errno in this process and its children, as by an older
-/// kernel (`ENOSYS`) or in a sandbox (`EPERM`).
-pub fn refuse_call(number: libc::c_long, errno: i32) {
-    filter(&mut [
-        load(NUMBER),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number as u32),
-        refused_with(errno),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ]);
-    // SAFETY: it is not even looked at.
-    let result = unsafe { libc::syscall(number, -1, 0, 0, 0, 0, 0) };
-    assert_eq!((result, std::io::Error::last_os_error().raw_os_error()), (-1, Some(errno)));
+/// From now on, these system calls are refused with that errno in this process and its children, as in a sandbox. With 0,
+/// they do nothing and return 0.
+pub fn refuse_calls(calls: &[libc::c_long], errno: i32) {
+    calls.iter().fold(Kernel::new(), |kernel, call| kernel.without(*call, errno)).play();
 }
 
-/// Where seccomp_data(seccomp.2) has the number of the call.
-const NUMBER: u32 = 0;
+/// What makes a call one that is refused, of the lower 32 bits of an argument.
+#[derive(Clone, Copy, Debug)]
+pub enum Is {
+    /// At least one of these flags is set.
+    AnyOf(u32),
+    /// It is this number.
+    Equal(u32),
+}
+
+/// Which calls are refused, and how. The first rule that fits answers.
+#[derive(Debug)]
+pub struct Kernel {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    call: libc::c_long,
+    /// Arguments by their places, from 0.
+    arguments: Vec<(u32, Is)>,
+    errno: i32,
+}
+
+impl Kernel {
+    /// One that refuses nothing.
+    pub fn new() -> Self {
+        Self { rules: Vec::new() }
+    }
+
+    /// Refuses a call.
+    pub fn without(self, call: libc::c_long, errno: i32) -> Self {
+        self.rule(call, Vec::new(), errno)
+    }
+
+    /// Refuses a call that has such an argument.
+    pub fn with(self, call: libc::c_long, place: u32, is: Is, errno: i32) -> Self {
+        self.rule(call, vec![(place, is)], errno)
+    }
+
+    /// Refuses a call that has all of these arguments.
+    pub fn with_all(self, call: libc::c_long, arguments: &[(u32, Is)], errno: i32) -> Self {
+        self.rule(call, arguments.to_vec(), errno)
+    }
+
+    fn rule(mut self, call: libc::c_long, arguments: Vec<(u32, Is)>, errno: i32) -> Self {
+        self.rules.push(Rule { call, arguments, errno });
+        self
+    }
+
+    /// From now on this process and its children, and whatever program they start, have that kernel. Sees for itself that
+    /// each rule is one.
+    pub fn play(&self) {
+        let mut steps: Vec<_> = self.rules.iter().flat_map(Rule::steps).collect();
+        steps.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        // SAFETY: integers, and a program that lives as long as the call.
+        unsafe {
+            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0, "{}", Error::last_os_error());
+            let result = libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program);
+            assert_eq!(result, 0, "{}", Error::last_os_error());
+        }
+        self.rules.iter().for_each(Rule::check);
+    }
+}
 
 fn step(code: u32, jump_true: u8, jump_false: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt: jump_true, jf: jump_false, k }
 }
 
-fn load(offset: u32) -> libc::sock_filter {
-    step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset)
+impl Rule {
+    fn steps(&self) -> Vec<libc::sock_filter> {
+        // Where seccomp_data(seccomp.2) has the number of the call, and the lower half of an argument.
+        const NUMBER: u32 = 0;
+        let argument = |place: u32| 16 + place * 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
+        let load = |offset| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+        let mut tests = vec![(NUMBER, libc::BPF_JEQ, self.call as u32)];
+        tests.extend(self.arguments.iter().map(|(place, is)| match *is {
+            Is::AnyOf(flags) => (argument(*place), libc::BPF_JSET, flags),
+            Is::Equal(value) => (argument(*place), libc::BPF_JEQ, value),
+        }));
+        let count = tests.len();
+        let mut steps = Vec::new();
+        for (i, (offset, compare, value)) in tests.into_iter().enumerate() {
+            // Past the tests that are left, two steps each, and the answer.
+            let past = (2 * (count - 1 - i) + 1) as u8;
+            steps.extend([load(offset), step(libc::BPF_JMP | compare | libc::BPF_K, 0, past, value)]);
+        }
+        steps.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | self.errno as u32));
+        steps
+    }
+
+    /// That a call that fits is refused, and so.
+    fn check(&self) {
+        let mut arguments = [0; 6];
+        for (place, is) in &self.arguments {
+            let (Is::AnyOf(value) | Is::Equal(value)) = *is;
+            arguments[*place as usize] = value as libc::c_long;
+        }
+        let [a, b, c, d, e, f] = arguments;
+        // SAFETY: the filter refuses it before the kernel looks at the arguments; and without the filter it would do nothing,
+        // for there is nothing at the address 0.
+        let result = unsafe { libc::syscall(self.call, a, b, c, d, e, f) };
+        let answer = if result == 0 { 0 } else { Error::last_os_error().raw_os_error().expect("an errno") };
+        assert_eq!(answer, self.errno, "{self:?} is a rule");
+    }
 }
 
-fn refused_with(errno: i32) -> libc::sock_filter {
-    step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32)
+/// As long as it lives, nothing is mounted on `/proc`, as this process and its children see it.
+pub struct WithoutProc(());
+
+impl WithoutProc {
+    /// Hides it under an empty file system, in a mount namespace of this process's own.
+    pub fn new() -> std::io::Result<Self> {
+        let check = |result| if result == 0 { Ok(()) } else { Err(Error::last_os_error()) };
+        let none = c"none".as_ptr();
+        // SAFETY: numbers, and nul-terminated strings. A namespace of users is tried where this one's root is asked for.
+        unsafe {
+            check(libc::unshare(libc::CLONE_NEWNS))
+                .or_else(|_| check(libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)))?;
+            check(libc::mount(none, c"/".as_ptr(), null(), libc::MS_REC | libc::MS_PRIVATE, null()))?;
+            check(libc::mount(none, c"/proc".as_ptr(), c"tmpfs".as_ptr(), 0, null()))?;
+        }
+        Ok(Self(()))
+    }
+
+    /// Why that is not possible here, if it is not. It is tried in a child.
+    pub fn refused() -> Option<String> {
+        super::judge(super::LIMIT, || Self::new().map(drop).map_err(|error| error.to_string())).err()
+    }
 }
 
-fn filter(steps: &mut [libc::sock_filter]) {
-    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-    // SAFETY: integers, and a program that lives as long as the call.
-    unsafe {
-        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0, "{}", std::io::Error::last_os_error());
-        let result = libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program);
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+impl Drop for WithoutProc {
+    fn drop(&mut self) {
+        // SAFETY: a nul-terminated string; what is unmounted was mounted above.
+        let result = unsafe { libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH) };
+        assert_eq!(result, 0, "{}", Error::last_os_error());
     }
 }

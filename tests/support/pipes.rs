@@ -66,14 +66,14 @@ pub fn kinds() -> Vec<(&'static str, PipeReader, PipeWriter)> {
     ]
 }
 
-/// Gives up what root may, for the rest of the test.
+/// Gives up what root may, for the rest of the test. What the kernel counts for this user is then of this test alone.
 pub fn become_nobody() {
-    const NOBODY: u32 = 65_534;
+    let nobody = 100_000 + std::process::id();
     // SAFETY: numbers only.
     unsafe {
         if libc::geteuid() == 0 {
-            assert_eq!(libc::setgid(NOBODY), 0, "{}", std::io::Error::last_os_error());
-            assert_eq!(libc::setuid(NOBODY), 0, "{}", std::io::Error::last_os_error());
+            assert_eq!(libc::setgid(nobody), 0, "{}", std::io::Error::last_os_error());
+            assert_eq!(libc::setuid(nobody), 0, "{}", std::io::Error::last_os_error());
         }
     }
 }

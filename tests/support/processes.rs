@@ -121,3 +121,14 @@ impl Gate {
         unsafe { libc::poll(&mut fd, 1, 0) == 1 }
     }
 }
+
+/// Sets the soft limit on something, to what becomes of the limit that there is.
+pub fn limit(resource: libc::__rlimit_resource_t, soft: impl FnOnce(&libc::rlimit) -> libc::rlim_t) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for a limit, and a valid one.
+    unsafe {
+        assert_eq!(libc::getrlimit(resource, &mut limit), 0);
+        limit.rlim_cur = soft(&limit);
+        assert_eq!(libc::setrlimit(resource, &limit), 0, "{}", std::io::Error::last_os_error());
+    }
+}

@@ -1,25 +1,48 @@
-//! What a program asks of the kernel, as strace sees it. The program is the test's own, run again with [`TRACED`] in its
-//! environment.
+//! What a call costs in system calls, as strace sees it. A binary of such tests runs itself again under strace, once for each
+//! test, and counts the calls between two markers.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
+
+use ipc::{fork, pipe};
+use libtest_mimic::{Failed, Trial};
+
+use super::{LIMIT, asleep_in, has_nosignal, has_nowait, judge, run};
 
 /// Which test the traced program is to do.
 pub const TRACED: &str = "TRACED";
 
-const MARKER: &str = "getppid(";
+/// The main function of such a binary.
+pub fn run_traced(tests: Vec<Traced>) -> ExitCode {
+    if let Some(name) = std::env::var_os(TRACED) {
+        let test = tests.iter().find(|test| name == test.name).expect("the test's name");
+        (test.body)();
+        return ExitCode::SUCCESS;
+    }
+    run(tests.into_iter().map(trial).collect())
+}
 
-/// Does something between two markers.
-pub fn measured<T>(body: impl FnOnce() -> T) -> T {
-    let mark = || {
-        // SAFETY: no conditions.
-        unsafe { libc::getppid() }
+/// A test, and the system calls that it is to make.
+pub struct Traced {
+    pub name: &'static str,
+    pub calls: &'static [&'static str],
+    pub body: fn(),
+}
+
+fn trial(test: Traced) -> Trial {
+    // Shown as ignored where the kernel is too old for what it tests.
+    let flagged = test.calls.iter().any(|call| ["preadv2", "pwritev2"].contains(call));
+    let ignored = match test.name.contains("sigpipe_at_its_default") {
+        true => !has_nosignal(),
+        false => flagged && !has_nowait(),
     };
-    mark();
-    let result = body();
-    mark();
-    result
+    let check = move || {
+        let lines = traced_calls(test.name)?;
+        let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
+        if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
+    };
+    Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
 }
 
 /// Runs this program under strace, and returns the system calls between the markers, a line for each.
@@ -46,5 +69,55 @@ pub fn traced_calls(name: &str) -> Result<Vec<String>, String> {
     match parts[..] {
         [_, between, _] => Ok(between.to_vec()),
         _ => Err(format!("{} markers in the trace, and not 2", parts.len() - 1)),
+    }
+}
+
+const MARKER: &str = "getppid(";
+
+/// Does something between two markers.
+pub fn measured<T>(body: impl FnOnce() -> T) -> T {
+    let mark = || {
+        // SAFETY: no conditions.
+        unsafe { libc::getppid() }
+    };
+    mark();
+    let result = body();
+    mark();
+    result
+}
+
+/// A function `traced` with tests in the form `name => [calls] body`, the body being what runs under strace.
+macro_rules! traced {
+    ($($name:ident => [$($call:literal),*] $body:block)*) => {
+        fn traced() -> Vec<$crate::support::Traced> {
+            $(fn $name() $body)*
+            vec![$($crate::support::Traced { name: stringify!($name), calls: &[$($call),*], body: $name }),*]
+        }
+    };
+}
+pub(crate) use traced;
+
+/// A process that does something when this one is asleep, and then stays until it is done with.
+pub struct Later {
+    child: ipc::Child,
+    stay: ipc::PipeWriter,
+}
+
+impl Later {
+    pub fn new<E: ipc::Ends>(end: E, act: fn(&mut E)) -> Self {
+        let parent = std::process::id();
+        let (leave, stay) = pipe().unwrap();
+        let child = fork((end, leave), |(mut end, mut leave)| {
+            asleep_in(parent, &[libc::SYS_ppoll, libc::SYS_read, libc::SYS_write, libc::SYS_recvmsg]);
+            act(&mut end);
+            // Its leaving would be a signal to the parent in the middle of the measurement.
+            let _ = leave.read(&mut [0; 1]);
+        });
+        Self { child: child.unwrap(), stay }
+    }
+
+    pub fn done(self) {
+        drop(self.stay);
+        assert!(self.child.wait().unwrap().success());
     }
 }

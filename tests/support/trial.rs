@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::inventory::{Inventory, no_child_is_left};
+use super::places::memory_file;
 use super::processes::children;
 
 /// How much of what a test printed is shown.
@@ -22,8 +23,12 @@ const FINE: libc::c_int = 99;
 /// that it was not done within the limit.
 ///
 /// Every process that is a child of the caller afterwards counts as left behind, so the caller has no others.
+///
+/// Built with sanitizers, which slow everything down, it has four times as long.
 pub fn judge(limit: Duration, body: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let limit = limit * if cfg!(sanitizers) { 4 } else { 1 };
     adopt_orphans();
+    // It never blocks the test, and whoever writes last is last in it.
     let output = memory_file();
     // Or the test's process would print it again.
     std::io::stdout().flush().expect("stdout can be flushed");
@@ -83,6 +88,7 @@ fn run_and_leave(output: &File, body: impl FnOnce() -> Result<(), String>) -> ! 
         wrong.extend(open_ends("after"));
         wrong.extend(before.compare(&Inventory::take()));
         wrong.extend(no_child_is_left());
+        wrong.extend(leaks());
         wrong
     }));
     // A panic has been printed.
@@ -104,6 +110,20 @@ fn open_ends(when: &str) -> Option<String> {
         0 => None,
         open => Some(format!("{open} ends are open {when} the test")),
     }
+}
+
+/// What LeakSanitizer finds, where the test is built with it: by itself it looks only when a process returns from `main`.
+fn leaks() -> Option<String> {
+    #[cfg(sanitizers)]
+    {
+        unsafe extern "C" {
+            safe fn __lsan_do_recoverable_leak_check() -> libc::c_int;
+        }
+        if __lsan_do_recoverable_leak_check() != 0 {
+            return Some("memory leaked".to_owned());
+        }
+    }
+    None
 }
 
 /// Processes whose parent has gone become children of this one, and not of init.
@@ -158,16 +178,6 @@ fn end_stragglers() -> Vec<String> {
             }
         }
         std::thread::yield_now();
-    }
-}
-
-/// For what the test prints. It never blocks the test, and whoever writes last is last in it.
-fn memory_file() -> File {
-    // SAFETY: a nul-terminated name; the descriptor is new.
-    unsafe {
-        let fd = libc::memfd_create(c"output".as_ptr(), libc::MFD_CLOEXEC);
-        assert!(fd >= 0, "memfd_create: {}", std::io::Error::last_os_error());
-        File::from_raw_fd(fd)
     }
 }
 

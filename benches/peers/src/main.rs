@@ -1,0 +1,108 @@
+//! The benchmark of record: `ipc` beside the bare system calls, the standard library and other crates, in one run.
+//!
+//! ```sh
+//! cargo run --release --manifest-path benches/peers/Cargo.toml
+//! ```
+//!
+//! measures for some ten minutes, keeps every sample in `results/YYYY-MM-DD.json`, and writes `docs/benchmarks.md` with its
+//! pictures. Nothing else should run meanwhile. `--help` tells the options.
+
+mod channel;
+mod machine;
+mod options;
+mod peer;
+mod probe;
+mod report;
+mod results;
+mod rivals;
+mod turns;
+mod watchdog;
+mod work;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use machine::{Core, Machine};
+use options::Options;
+use results::Run;
+use turns::Turns;
+
+/// After that, it does not wait for the cores to be near any more, so that the run comes to its end.
+const WAITS: Duration = Duration::from_secs(8 * 60);
+
+fn main() -> ExitCode {
+    let done = match Options::from_args(std::env::args().skip(1)) {
+        Ok(Some(options)) => go(&options),
+        Ok(None) => {
+            print!("{}", options::HELP);
+            Ok(())
+        }
+        Err(error) => Err(io::Error::other(error)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peers: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn go(options: &Options) -> io::Result<()> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = package.join("../../docs");
+    if let Some(file) = &options.render {
+        let run = Run::load(file).map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?;
+        return match &options.out {
+            None if !run.is_record() => Err(io::Error::other("that is no whole run: say where to write with --out")),
+            out => render(&run, file, out.as_deref().unwrap_or(&docs)),
+        };
+    }
+    let run = measure(options)?;
+    let (results, docs) = match &options.out {
+        Some(folder) => (folder.clone(), folder.clone()),
+        None if run.is_record() => (package.join("results"), docs),
+        None => {
+            let folder = std::env::temp_dir().join("ipc-peers");
+            (folder.clone(), folder)
+        }
+    };
+    fs::create_dir_all(&results)?;
+    let file = results.join(format!("{}.json", run.date));
+    run.save(&file)?;
+    render(&run, &file, &docs)
+}
+
+fn measure(options: &Options) -> io::Result<Run> {
+    let started = Instant::now();
+    machine::find_cores()?;
+    machine::pin(Core::Here)?;
+    watchdog::install()?;
+    let mut turns = Turns::start(options.quick, WAITS)?;
+    for (name, run) in work::ALL {
+        if options.only.as_ref().is_none_or(|only| only.iter().any(|wanted| wanted == name)) {
+            run(&mut turns)?;
+        }
+    }
+    let note = |(name, note): &(&str, &str)| ((*name).to_owned(), (*note).to_owned());
+    Ok(Run {
+        date: machine::today(),
+        quick: options.quick,
+        whole: options.only.is_none(),
+        seconds: started.elapsed().as_secs(),
+        machine: Machine::look(),
+        versions: machine::crate_versions(),
+        notes: rivals::NOTES.iter().map(note).collect(),
+        groups: turns.groups,
+    })
+}
+
+fn render(run: &Run, results: &Path, folder: &Path) -> io::Result<()> {
+    let name = results.file_name().map(PathBuf::from).unwrap_or_default();
+    report::write(run, &format!("benches/peers/results/{}", name.display()), folder)?;
+    eprintln!("results: {}\ndocument: {}", results.display(), folder.join("benchmarks.md").display());
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The marks that the crate is held to, and whether this run met them.
+
+use std::fmt::Write;
+
+use super::scale::{short, three_digits};
+use crate::probe::Class;
+use crate::results::Run;
+use crate::work::{calls, messages, round_trips, streams};
+
+/// What a ratio or a time must be.
+#[derive(Clone, Copy)]
+enum Wanted {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+struct Mark {
+    what: String,
+    wanted: Wanted,
+    unit: &'static str,
+    /// Only in one process or on one core: it does not matter how far the other one is.
+    alone: bool,
+    measured: Result<Measured, &'static str>,
+}
+
+struct Measured {
+    value: f64,
+    class: Class,
+    rounds: usize,
+}
+
+/// Nanoseconds of the sketch that `set_spin` is held to.
+const SKETCH: f64 = 1302.0;
+
+pub fn table(run: &Run) -> String {
+    let mut text = String::from("| | wanted | measured | rounds | met |\n|---|---:|---:|---:|---|\n");
+    for mark in all(run) {
+        let (sign, limit) = match mark.wanted {
+            Wanted::AtLeast(limit) => ('≥', limit),
+            Wanted::AtMost(limit) => ('≤', limit),
+        };
+        let _ = write!(text, "| {} | {sign} {}{} |", mark.what, short(limit), mark.unit);
+        let _ = match &mark.measured {
+            Err(reason) => writeln!(text, " – | – | {reason} |"),
+            Ok(Measured { value, class, rounds }) => {
+                let met = match mark.wanted {
+                    _ if *class == Class::Far && !mark.alone => "not judged: the cores were far",
+                    Wanted::AtLeast(limit) if *value >= limit => "**yes**",
+                    Wanted::AtMost(limit) if *value <= limit => "**yes**",
+                    _ => "**no**",
+                };
+                writeln!(text, " {}{} | {rounds} | {met} |", three_digits(*value), mark.unit)
+            }
+        };
+    }
+    text
+}
+
+fn all(run: &Run) -> Vec<Mark> {
+    use Wanted::{AtLeast, AtMost};
+    let speed = |what, work, case, ours, beside, wanted| {
+        let measured = how_many_times(run, work, case, ours, beside);
+        let alone = work == calls::BYTES || work == calls::MESSAGES;
+        Mark { what: format!("{what}, {case}: `{ours}` beside `{beside}`"), wanted, unit: "×", alone, measured }
+    };
+    let mut marks = Vec::new();
+    for case in ["16 B", "4 KiB"] {
+        marks.push(speed("A write and a read", calls::BYTES, case, "ipc pipe", "bare pipe", AtLeast(0.95)));
+    }
+    for case in ["16 B", "4 KiB"] {
+        let wanted = AtLeast(0.95);
+        marks.push(speed("A send and a receive", calls::MESSAGES, case, "ipc datagram", "bare seqpacket", wanted));
+    }
+    for case in ["64 KiB", "1 MiB"] {
+        marks.push(speed("A stream", streams::WORK, case, "ipc pipe", "std::io::pipe", AtLeast(7.0)));
+    }
+    for case in ["64 B", "1 KiB"] {
+        let (ours, beside) = ("ipc pipe, buffered", "std::io::pipe + BufWriter");
+        marks.push(speed("Small writes through a buffer", streams::WORK, case, ours, beside, AtLeast(1.0)));
+    }
+    for ours in ["ipc packed datagrams", "ipc message pipe"] {
+        marks.push(speed("Packed messages", messages::WORK, "16 B", ours, "UnixDatagram", AtLeast(60.0)));
+    }
+    let spinning = "ipc pipe, spin 50 µs";
+    marks.push(Mark {
+        what: format!("A round trip, 16 B: `{spinning}`, 1.1 times the sketch"),
+        wanted: AtMost(1.1 * SKETCH),
+        unit: " ns",
+        alone: false,
+        measured: median(run, round_trips::SPINNING, "16 B", spinning),
+    });
+    marks.push(Mark {
+        what: format!("A round trip on one shared core, 16 B: the time of `{spinning}`, in times of `ipc pipe`"),
+        wanted: AtMost(1.2),
+        unit: "×",
+        alone: true,
+        measured: how_many_times(run, round_trips::ONE_CORE, "16 B", "ipc pipe", spinning),
+    });
+    marks
+}
+
+/// How many times as fast `ours` is: the time of `beside`, in times of ours. Both in one group, so in turns.
+fn how_many_times(run: &Run, work: &str, case: &str, ours: &str, beside: &str) -> Result<Measured, &'static str> {
+    let (ours, beside) = (median(run, work, case, ours)?, median(run, work, case, beside)?);
+    Ok(Measured { value: beside.value / ours.value, rounds: ours.rounds.min(beside.rounds), ..ours })
+}
+
+/// In nanoseconds.
+fn median(run: &Run, work: &str, case: &str, name: &str) -> Result<Measured, &'static str> {
+    let group = run.group(work, case).ok_or("not measured in this run")?;
+    let summary = group.summary(name).ok_or("not measured in this run")?;
+    Ok(Measured { value: summary.median, class: group.class(), rounds: summary.rounds })
+}

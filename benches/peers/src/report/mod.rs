@@ -1,0 +1,201 @@
+//! The document: what was measured, in tables and pictures, and whether the marks were met.
+
+mod marks;
+mod plots;
+mod scale;
+pub mod tables;
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::results::{Group, Run};
+use crate::work::{calls, forking, making, messages, round_trips, starting, streams};
+
+/// A section: which kinds of work, and what to know about them.
+struct Section {
+    title: &'static str,
+    /// Of the picture's file.
+    file: &'static str,
+    works: &'static [&'static str],
+    log: bool,
+    text: &'static str,
+}
+
+const SECTIONS: [Section; 7] = [
+    Section {
+        title: "Streams",
+        file: "streams",
+        works: &[streams::WORK],
+        log: true,
+        text: "One process writes so much at a time, with `write_all`; the other one reads what there is, up to 64 KiB at a \
+               time, and adds up all of it. Where there is a buffer on both sides, what is read is as long as what was \
+               written, for that is what one has buffers for. Crates that pass messages are in the next section.",
+    },
+    Section {
+        title: "Messages, one way",
+        file: "messages",
+        works: &[messages::WORK],
+        log: true,
+        text: "One process sends, the other one receives. A message has arrived when it is in memory that the sender cannot \
+               change any more, and every byte of it was read: shared memory is copied, what a crate returns in a vector or \
+               shows in a buffer of its own is not.",
+    },
+    Section {
+        title: "Round trips",
+        file: "round-trips",
+        works: &[round_trips::SLEEPING, round_trips::SPINNING, round_trips::ONE_CORE],
+        log: true,
+        text: "A message to the other process and one of the same length back. A figure is the median over rounds of the \
+               medians over trips, and p99 the median of the 99th percentiles. Who sleeps while it waits has to be woken, \
+               which takes most of the time; who spins does not, and keeps a core busy. So these are not compared with one \
+               another. On one core that both share, spinning is in vain.",
+    },
+    Section {
+        title: "What a call costs",
+        file: "calls",
+        works: &[calls::BYTES, calls::MESSAGES],
+        log: false,
+        text: "A write and a read, or a send and a receive, in one process, so that nobody waits: what a wrapper adds to the \
+               system calls.",
+    },
+    Section {
+        title: "Making and closing a channel",
+        file: "making",
+        works: &[making::WORK],
+        log: true,
+        text: "Both ends, in one process. For `iceoryx2` it is a service with a publisher and a subscriber.",
+    },
+    Section {
+        title: "Fork and wait",
+        file: "forking",
+        works: &[forking::WORK],
+        log: false,
+        text: "A child that leaves at once. `ipc::fork` severs every end that it was not given, here all of them, holds back \
+               signals meanwhile, and holds the child by a pidfd; the bare calls leave all ends open in the child.",
+    },
+    Section {
+        title: "Starting a program",
+        file: "starting",
+        works: &[starting::WORK],
+        log: true,
+        text: "`/bin/true`, started and waited for. A fork has to copy the page tables of the process, so it takes longer the \
+               larger that is.",
+    },
+];
+
+/// Whether the contender is of the crate that this is about.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("ipc ") || name.starts_with("ipc::")
+}
+
+fn is_bare(name: &str) -> bool {
+    name.starts_with("bare ")
+}
+
+/// Writes `benchmarks.md` and the pictures in `benchmarks/` into that folder. `source` is the file of the results.
+pub fn write(run: &Run, source: &str, folder: &Path) -> io::Result<()> {
+    let pictures = folder.join("benchmarks");
+    fs::create_dir_all(&pictures)?;
+    let mut text = head(run, source);
+    for section in &SECTIONS {
+        let groups = |work: &&'static str| run.groups(work).collect::<Vec<_>>();
+        let groups: Vec<Vec<&Group>> = section.works.iter().map(groups).filter(|groups| !groups.is_empty()).collect();
+        if groups.is_empty() {
+            continue;
+        }
+        let file = format!("{}.svg", section.file);
+        plots::draw(&in_rows(&groups), section.title, section.log, &pictures.join(&file))?;
+        let _ = write!(text, "## {}\n\n{}\n\n![{}](benchmarks/{file})\n", section.title, section.text, section.title);
+        for groups in groups {
+            let unit = scale::Scale::of(&groups[0].work).unit;
+            let _ = write!(text, "\n{}, {unit}:\n\n{}", capital(&groups[0].work), tables::in_columns(&groups));
+        }
+        text.push('\n');
+    }
+    for fragment in fragments(&pictures)? {
+        let _ = writeln!(text, "{}\n", fs::read_to_string(fragment)?.trim_end());
+    }
+    text.push_str("## How each is used\n\n");
+    for (name, note) in &run.notes {
+        let version = run.versions.get(name).map(|version| format!(" {version}")).unwrap_or_default();
+        let _ = writeln!(text, "- **{name}{version}**: {note}");
+    }
+    fs::write(folder.join("benchmarks.md"), text)
+}
+
+/// The panels of a picture. Where two kinds of work have the same cases, they stand beside one another; what is left comes
+/// last.
+fn in_rows<'run>(works: &[Vec<&'run Group>]) -> Vec<&'run Group> {
+    let most = works.iter().map(Vec::len).max().unwrap_or(0);
+    let (beside, last): (Vec<_>, Vec<_>) = works.iter().partition(|groups| groups.len() == most);
+    let row = |place: usize| beside.iter().map(move |groups| groups[place]);
+    (0..most).flat_map(row).chain(last.into_iter().flatten().copied()).collect()
+}
+
+/// Sections that were written elsewhere, from measurements of their own: `benchmarks/*.md`, in the order of their names. Each
+/// begins with its heading, `## …`, and has its links as they are to be in the document.
+fn fragments(folder: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+    let files = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut files: Vec<_> = files.into_iter().filter(|file| file.extension().is_some_and(|it| it == "md")).collect();
+    files.sort();
+    Ok(files)
+}
+
+fn capital(text: &str) -> String {
+    text[..1].to_uppercase() + &text[1..]
+}
+
+fn head(run: &Run, source: &str) -> String {
+    let machine = &run.machine;
+    let quick = if run.quick { "**A quick run: the figures mean nothing.**\n\n" } else { "" };
+    let marks = marks::table(run);
+    format!(
+        "\
+# Benchmarks
+
+<!-- Written by benches/peers. Change that, or measure again. -->
+
+What `ipc` takes beside the bare system calls, the standard library and other crates.
+
+{quick}Made from `{source}`, measured on {date} (in {minutes} min) on Linux {kernel} ({cpu}, {cores} cores), with \
+{rustc}. To measure again, and to write this page again from kept results:
+
+```sh
+cargo run --release --manifest-path benches/peers/Cargo.toml
+cargo run --release --manifest-path benches/peers/Cargo.toml -- --render {source}
+```
+
+## How to read it
+
+Two processes, each on a core of its own. The contenders of a table take turns, round by round, in one run, so whatever \
+the machine does meets all of them. A figure is a median, and the quartiles in brackets say how far it can be trusted.
+
+**Near and far.** On a virtual machine the host moves cores about, within seconds. Where the two share a cache, a cache \
+line goes to the other core and back in about 110 ns here (near); where they do not, in about 480 ns (far), and everything \
+that passes between them is slower by more than most contenders differ. So that round trip is probed before and after each \
+measurement; a measurement during which it changed is thrown away and made again, and only those of one class are \
+compared: near ones, for which the run waits a while, unless a column says far.
+
+**What counts are the ratios** between the figures of one table. Another machine, or this one on another day, has other \
+figures.
+
+What is measured is made with `bare` system calls through `libc`, with nothing around them; with `ipc` as it comes, and \
+with the settings that are named; and with the others as their documentation recommends. [What that is](#how-each-is-used) \
+stands at the end.
+
+## The marks
+
+What the crate is held to, computed from this run. `×` is how many times as fast.
+
+{marks}
+",
+        date = run.date,
+        minutes = run.seconds.div_ceil(60),
+        kernel = machine.kernel,
+        cpu = machine.cpu,
+        cores = machine.cores,
+        rustc = machine.rustc,
+    )
+}

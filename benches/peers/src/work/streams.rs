@@ -1,0 +1,56 @@
+//! A stream of bytes from one process to another.
+
+use std::io::{self, Read, Write};
+
+use crate::channel::{OneWay, Records, Stream};
+use crate::machine::Core;
+use crate::rivals::{bare, ours, pipes, shmem_ipc, sockets};
+use crate::turns::{Entry, Turns, USUAL};
+
+use super::size_name;
+
+pub const WORK: &str = "streams";
+
+pub const SIZES: [usize; 5] = [64, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
+
+pub fn run(turns: &mut Turns) -> io::Result<()> {
+    SIZES.iter().try_for_each(|size| turns.take(WORK, &size_name(*size), *size as u64, USUAL, contenders(*size)))
+}
+
+fn contenders(size: usize) -> Vec<Entry> {
+    vec![
+        plain("bare pipe", size, bare::pipe),
+        plain("bare pipe, 1 MiB capacity", size, bare::large_pipe),
+        plain("std::io::pipe", size, pipes::std),
+        buffered("std::io::pipe + BufWriter", size, pipes::std_buffered),
+        plain("os_pipe", size, pipes::os_pipe),
+        plain("interprocess", size, pipes::interprocess),
+        plain("UnixStream", size, sockets::streams),
+        plain("shmem-ipc", size, shmem_ipc::stream),
+        plain("ipc pipe", size, ours::pipe),
+        plain("ipc pipe, spin 50 µs", size, ours::spinning_pipe),
+        buffered("ipc pipe, buffered", size, crate::rivals::packed::buffered),
+        plain("ipc stream pair", size, ours::streams),
+    ]
+}
+
+/// What there is is read, up to 64 KiB at a time.
+fn plain<R, W>(name: &'static str, size: usize, make: fn() -> io::Result<(R, W)>) -> Entry
+where
+    R: Read + 'static,
+    W: Write + 'static,
+{
+    Entry::new(name, move || Stream::new(make()?, size, Core::There))
+}
+
+/// What is read is as long as what was written: for that one has a buffer.
+fn buffered<R, W>(name: &'static str, size: usize, make: fn() -> io::Result<(R, W)>) -> Entry
+where
+    R: Read + 'static,
+    W: Write + 'static,
+{
+    Entry::new(name, move || {
+        let (reader, writer) = make()?;
+        OneWay::new((Records(writer), Records(reader)), size, Core::There)
+    })
+}

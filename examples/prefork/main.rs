@@ -1,0 +1,150 @@
+//! A preforking web server: a master that binds, and workers that serve the files of a folder.
+//!
+//! Who holds what, of the ends that the processes talk through (`messages.rs` says what is said):
+//!
+//! ```text
+//!            master                                                 each worker
+//!   lifeline writer  ─────────────── pipe, for all ──────────────▶  lifeline reader   its end: the master is gone
+//!   reports reader   ◀────────────── pipe, for all ───────────────  reports writer    atomic records
+//!   ready reader     ◀────────────── pipe, to each ───────────────  ready writer      once: it serves, or why not
+//!   control          ◀─────────── datagram pair, to each ────────▶  control           report, drain, stop
+//!   listener         ─────────────── the same socket ─────────────  listener          accepts
+//!
+//!            master                                                 its successor, a program started on SIGHUP
+//!   ready reader     ◀──────────────────── pipe ──────────────────  "ready"           once: it serves, or why not
+//!   listener         ─────────────── the same socket ─────────────  "listener"        accepts
+//! ```
+//!
+//! Every process has one thread and sits in `wait_any`. The crate sees to it that a worker holds the four ends that it is
+//! given and none of the master's others, so that each end of a stream says what it is meant to say.
+
+#![forbid(unsafe_code)]
+
+mod connection;
+mod crew;
+mod http;
+mod master;
+mod messages;
+mod signals;
+mod site;
+mod worker;
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const HELP: &str = "\
+usage: prefork [OPTION…]
+
+Serves the files of a folder over HTTP/1.1, and at /.status what its workers do.
+
+  --root FOLDER        the folder (default: this one)
+  --listen ADDRESS     where to listen (default: 127.0.0.1:8080; port 0: one that is free)
+  --workers N          so many processes serve (default: one for each core)
+  --connections N      each has so many connections at most (default: 512)
+  --timeout SECONDS    a client may take so long for a request, for each piece of an answer, and until the next request
+                       (default: 10)
+  --patience SECONDS   a worker that gives no sign of life for so long is replaced (default: 5)
+  --grace SECONDS      so long may requests take that are under way at the end (default: 30)
+  --help               this text
+
+SIGTERM, SIGINT (Ctrl-C)   finish the requests under way, and end; a second one ends at once
+SIGHUP                     start a successor from the same file, hand the socket over when it serves, and end";
+
+/// What the command line says.
+struct Options {
+    root: PathBuf,
+    listen: SocketAddr,
+    workers: usize,
+    connections: usize,
+    timeout: Duration,
+    patience: Duration,
+    grace: Duration,
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(wrong) => {
+            eprintln!("prefork: {wrong}\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match master::serve(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            say(&chain(&*reason));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `None`: the help was asked for.
+fn options() -> Result<Option<Options>, String> {
+    let mut options = Options {
+        root: ".".into(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        connections: 512,
+        timeout: Duration::from_secs(10),
+        patience: Duration::from_secs(5),
+        grace: Duration::from_secs(30),
+    };
+    let mut args = std::env::args_os().skip(1);
+    while let Some(name) = args.next() {
+        let name = name.to_string_lossy();
+        if name == "--help" {
+            return Ok(None);
+        }
+        let value = args.next().unwrap_or_default();
+        let wrong = |what: &str| format!("{name} takes {what}, and not {value:?}");
+        match &*name {
+            "--root" if !value.is_empty() => options.root = PathBuf::from(&value),
+            "--root" => return Err(wrong("a folder")),
+            "--listen" => options.listen = parse(&value).ok_or_else(|| wrong("an address such as 127.0.0.1:8080"))?,
+            "--workers" => options.workers = number(&value).ok_or_else(|| wrong("a number over 0"))?,
+            "--connections" => options.connections = number(&value).ok_or_else(|| wrong("a number over 0"))?,
+            "--timeout" => options.timeout = seconds(&value).ok_or_else(|| wrong("seconds"))?,
+            "--patience" => options.patience = seconds(&value).ok_or_else(|| wrong("seconds"))?,
+            "--grace" => options.grace = seconds(&value).ok_or_else(|| wrong("seconds"))?,
+            _ => return Err(format!("there is no option {name}")),
+        }
+    }
+    Ok(Some(options))
+}
+
+fn parse<T: std::str::FromStr>(value: &OsStr) -> Option<T> {
+    value.to_str()?.parse().ok()
+}
+
+fn number(value: &OsStr) -> Option<usize> {
+    parse(value).filter(|number| *number > 0)
+}
+
+/// Up to a day, which any clock can be moved by.
+fn seconds(value: &OsStr) -> Option<Duration> {
+    parse(value).filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0).map(Duration::from_secs_f64)
+}
+
+/// A line for whoever watches. That nobody does is no reason to stop.
+fn say(text: &str) {
+    let mut out = std::io::stderr();
+    let clear = if out.is_terminal() { "\r\x1b[K" } else { "" };
+    let _ = writeln!(out, "{clear}prefork: {text}");
+}
+
+/// An error with its reasons, in one line.
+fn chain(error: &dyn Error) -> String {
+    match error.source() {
+        Some(reason) => format!("{error}: {}", chain(reason)),
+        None => error.to_string(),
+    }
+}

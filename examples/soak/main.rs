@@ -1,0 +1,225 @@
+//! Shoots at the crate for as long as one likes: peers are killed at random moments, signals interrupt every call, descriptors,
+//! processes and memory run out, and ends travel in messages meanwhile. What the survivors see is checked, every byte of it.
+//!
+//! Each worker process runs one round after the other (`fire/`), on a core of its own as far as there are. A round is made of
+//! its seed, which is shown when something is wrong, and can be run again by itself.
+
+mod fire;
+mod report;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use fire::board::Board;
+use fire::random::{Random, mix};
+use fire::{KINDS, Kind, LIMIT, OTHERS};
+use ipc::{Child, Fork, Wait, wait_any};
+use report::Report;
+
+const HELP: &str = "\
+usage: soak [--minutes N] [--workers N] [--seed S] [--round S] [--help]
+
+Kills, interrupts and starves processes that talk through pipes and pairs, and checks what the others see.
+
+  --minutes N   for so long (default: 1; fractions are fine)
+  --workers N   so many processes run rounds (default: one for each core)
+  --seed S      the first rounds are made of this (default: a new one each time)
+  --round S     run only the round of this seed, as it is shown when something is wrong
+  --help        this text";
+
+struct Options {
+    time: Duration,
+    workers: u64,
+    seed: u64,
+    round: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    if let Some(done) = fire::family::was_a_link() {
+        return done;
+    }
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(wrong) => {
+            eprintln!("soak: {wrong}\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    // Whoever loses its parent in a round becomes a child of its worker, and a worker's children of this process.
+    fire::adopt_orphans();
+    if let Some(seed) = options.round {
+        eprintln!("soak: {}", kind_of(seed).name);
+        fire::run(kind_of(seed), seed, Board::shared());
+        return ExitCode::SUCCESS;
+    }
+    match soak(&options) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("soak: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `None`: the help was asked for.
+fn options() -> Result<Option<Options>, String> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let mut options =
+        Options { time: Duration::from_secs(60), workers: cores, seed: Random::fresh_seed(), round: None };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--help" => return Ok(None),
+            "--minutes" => {
+                let minutes: f64 = number(&arg, args.next())?;
+                let seconds = Duration::try_from_secs_f64(minutes * 60.0);
+                options.time = seconds.map_err(|_| format!("--minutes {minutes}: that is no time"))?;
+            }
+            "--workers" => options.workers = number(&arg, args.next()).map(|workers: u64| workers.max(1))?,
+            "--seed" => options.seed = number(&arg, args.next())?,
+            "--round" => options.round = Some(number(&arg, args.next())?),
+            unknown => return Err(format!("there is no option {unknown}")),
+        }
+    }
+    Ok(Some(options))
+}
+
+fn number<N: std::str::FromStr>(option: &str, value: Option<String>) -> Result<N, String> {
+    value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("{option} takes a number"))
+}
+
+/// Which kind of round a seed makes.
+fn kind_of(seed: u64) -> &'static Kind {
+    static ALL: [&[Kind]; 2] = [&KINDS, &OTHERS];
+    let number = mix(!seed) as usize % (KINDS.len() + OTHERS.len());
+    ALL.iter().copied().flatten().nth(number).expect("that many kinds")
+}
+
+/// Set when somebody asks for the end.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn stop(_: libc::c_int) {
+    STOPPED.store(true, Relaxed);
+}
+
+/// A process that runs rounds, and its counters.
+pub struct Worker {
+    child: Child,
+    board: &'static Board,
+    /// So many rounds were done, then.
+    seen: (u64, Instant),
+}
+
+/// How this run of all rounds came to its end.
+enum End {
+    Time,
+    Stopped,
+    Wrong(String),
+}
+
+fn soak(options: &Options) -> ipc::Result<ExitCode> {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler stores to an atomic.
+        unsafe { libc::signal(signal, stop as *const () as libc::sighandler_t) };
+    }
+    eprintln!("soak: --seed {}, {} workers, {:?}", options.seed, options.workers, options.time);
+    let started = Instant::now();
+    let over = started.checked_add(options.time);
+    let mut workers = Vec::new();
+    for number in 0..options.workers {
+        workers.push(Worker::start(mix(options.seed.wrapping_add(number)), over)?);
+    }
+    let mut report = Report::new(started);
+    let end = watch(&mut workers, over, &mut report)?;
+    end_all(&workers);
+    report.clear();
+    let code = match end {
+        End::Time => ExitCode::SUCCESS,
+        End::Stopped => ExitCode::from(130),
+        End::Wrong(what) => {
+            eprintln!("soak: {what}");
+            ExitCode::FAILURE
+        }
+    };
+    report.table(&workers);
+    Ok(code)
+}
+
+impl Worker {
+    fn start(mut seed: u64, over: Option<Instant>) -> ipc::Result<Self> {
+        let board = Board::shared();
+        let child = Fork::new().die_with_parent().reset_signals().run((), move |()| {
+            // A group of its own: what somebody types at the terminal is for the parent, which ends the group.
+            // SAFETY: two numbers.
+            unsafe { libc::setpgid(0, 0) };
+            fire::adopt_orphans();
+            while over.is_none_or(|over| Instant::now() < over) {
+                fire::run(kind_of(seed), seed, board);
+                seed = Random::new(seed).next();
+            }
+        })?;
+        // Also here, so that it is done whoever comes first.
+        // SAFETY: two numbers, of a child that was not waited for.
+        unsafe { libc::setpgid(child.id() as libc::pid_t, child.id() as libc::pid_t) };
+        Ok(Self { child, board, seen: (0, Instant::now()) })
+    }
+
+    /// What is wrong with it, if something is.
+    fn trouble(&mut self) -> ipc::Result<Option<String>> {
+        let seed = self.board.seed.get();
+        let of_round = format!("in the round {}: `--round {seed}` runs it again", kind_of(seed).name);
+        if let Some(status) = self.child.try_wait()? {
+            return Ok((!status.success()).then(|| format!("a worker ended with {status} {of_round}")));
+        }
+        let rounds = self.board.rounds.get();
+        if self.seen.0 != rounds {
+            self.seen = (rounds, Instant::now());
+        } else if self.seen.1.elapsed() > 3 * LIMIT {
+            let map = ipc::Map::of(self.child.id())?;
+            return Ok(Some(format!("a worker hangs {of_round}\n{map}")));
+        }
+        Ok(None)
+    }
+}
+
+/// Sits by until the end of it.
+fn watch(workers: &mut [Worker], over: Option<Instant>, report: &mut Report) -> ipc::Result<End> {
+    let tick = Duration::from_millis(200);
+    loop {
+        if STOPPED.load(Relaxed) {
+            return Ok(End::Stopped);
+        }
+        for worker in &mut *workers {
+            if let Some(wrong) = worker.trouble()? {
+                return Ok(End::Wrong(wrong));
+            }
+        }
+        report.line(workers);
+        let mut running: Vec<_> = Vec::new();
+        for worker in &*workers {
+            if worker.child.try_wait()?.is_none() {
+                running.push(Wait::readable(&worker.child));
+            }
+        }
+        if running.is_empty() && over.is_some_and(|over| Instant::now() >= over) {
+            return Ok(End::Time);
+        }
+        wait_any(&mut running, Some(tick))?;
+    }
+}
+
+/// Ends the workers with all that they have started, and waits until nobody is left.
+fn end_all(workers: &[Worker]) {
+    for worker in workers {
+        // SAFETY: two numbers. Groups that have ended are no harm, as nobody else had time to get their numbers: whoever was
+        // in them is waited for below.
+        unsafe { libc::kill(-(worker.child.id() as libc::pid_t), libc::SIGKILL) };
+    }
+    // SAFETY: no status is asked for. It ends when there is no child any more, also none that came here as an orphan.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
+}

@@ -1,0 +1,313 @@
+//! Copying from one descriptor to another until the end, the fastest way that the kernel has for the two.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::fs::{FileType, OFlags};
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
+
+use crate::pipe::CUT;
+use crate::sys::poll::{POLLIN, POLLOUT, pollfd};
+use crate::sys::signal::Sigpipe;
+use crate::sys::{self, Errno, ledger};
+use crate::{Error, Result, end};
+
+/// Blocks until `from` has ended, and copies all of it to `to`. Says how many bytes that were.
+///
+/// Both can be any end for bytes, and any file, device, or socket for a stream. The kernel is asked to do it without
+/// passing the bytes through this process, where it can and where that is faster; else they are read and written. Which
+/// it was shows in nothing but the time.
+///
+/// - **The end of a pipe or a socket** comes when the last writer is closed, in every process. Whoever reads from the
+///   other side of `to` sees *its* end when `to` is closed, which `copy` does not do.
+/// - **A file** is read from its current position, and written at its current position, and both move on.
+/// - **What arrives is what was there.** When `copy` returns, later changes of a file that was copied are not seen by
+///   whoever reads from `to`. (They are with [`splice_from`](crate::PipeWriter::splice_from), which is faster for it.)
+/// - **An end with `O_NONBLOCK`** is waited for like any other.
+///
+/// Ends that travel in a stream of bytes are not copied along.
+///
+/// # Errors
+///
+/// [`CopyError`] says how much was copied before it, and what was wrong:
+///
+/// - [`Error::Closed`]: nobody reads `to` any more. `SIGPIPE` is not raised.
+/// - [`Error::Reset`]: the peer of a socket went away without having read everything.
+/// - [`Error::NotGiven`]: this process was not given one of the two. Nothing was copied.
+/// - [`Error::WrongKind`]: one of the two is a socket for messages. Nothing was copied.
+/// - [`Error::TimedOut`]: a time limit set on a socket itself (`SO_RCVTIMEO`, `SO_SNDTIMEO`) is up.
+/// - [`Error::System`]: whatever else the kernel says; `EINVAL`, before anything was copied, where the two are one file or
+///   one pipe, as that would not end.
+///
+/// # Platform
+///
+/// copy_file_range(2) and sendfile(2) from files to files, splice(2) from pipes to pipes and files, and read(2) and write(2)
+/// everywhere else, and where the kernel refuses these. After splice(2), the kernel refuses `RWF_NOWAIT` on a pipe: `try_` and `_timeout` calls
+/// go another way then, and work as before.
+///
+/// # Examples
+///
+/// ```
+/// use std::fs::File;
+/// use std::io::{Read, Write};
+///
+/// let (reader, mut writer) = ipc::pipe()?;
+/// let child = ipc::fork(reader, |reader| -> Result<(), Box<dyn std::error::Error>> {
+///     let copied = ipc::copy(reader, File::create("/dev/null")?)?;
+///     assert_eq!(copied, 300_000);
+///     Ok(())
+/// })?;
+/// writer.write_all(&[7; 300_000])?;
+/// drop(writer); // or the copy never ends
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<u64, CopyError> {
+    let mut copy = Copy { from: from.as_fd(), to: to.as_fd(), copied: 0, unwritten: Vec::new() };
+    match copy.run() {
+        Ok(()) => Ok(copy.copied),
+        Err(error) => Err(CopyError { copied: copy.copied, unwritten: copy.unwritten, error }),
+    }
+}
+
+/// A copy that stopped before the end, how far it had come, and why.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Write;
+///
+/// let (from, mut writer) = ipc::pipe()?;
+/// writer.write_all(b"for nobody")?;
+/// drop(writer);
+/// let (reader, to) = ipc::pipe()?;
+/// drop(reader);
+///
+/// let stopped = ipc::copy(&from, &to).unwrap_err();
+/// assert!(matches!(stopped.error, ipc::Error::Closed));
+/// assert_eq!(stopped.copied, 0);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("the copy stopped after {copied} bytes")]
+pub struct CopyError {
+    /// The bytes that were copied.
+    pub copied: u64,
+    /// What was taken from the source after that, and could not be written: the next bytes, in order. At most 64 KiB,
+    /// and most often empty.
+    pub unwritten: Vec<u8>,
+    /// What went wrong.
+    #[source]
+    pub error: Error,
+}
+
+impl From<CopyError> for Error {
+    fn from(stopped: CopyError) -> Self {
+        stopped.error
+    }
+}
+
+impl From<CopyError> for io::Error {
+    fn from(stopped: CopyError) -> Self {
+        stopped.error.into()
+    }
+}
+
+/// What the kernel distinguishes when it moves bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// With a position, and an end that may be somewhere else a moment later. Block devices too.
+    File,
+    Pipe,
+    Socket,
+    /// A terminal, `/dev/null` and the like.
+    Device,
+}
+
+impl Kind {
+    /// The kind, and which one it is.
+    fn of(fd: BorrowedFd<'_>) -> Result<(Self, (u64, u64))> {
+        let stat = rustix::fs::fstat(fd).map_err(|errno| end::error(&[fd], "fstat", errno))?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::BlockDevice => Kind::File,
+            FileType::Fifo => Kind::Pipe,
+            FileType::Socket => match socket_type(fd).map_err(|errno| end::error(&[fd], "getsockopt", errno))? {
+                SocketType::STREAM => Kind::Socket,
+                _ => return Err(Error::WrongKind { expected: "a stream of bytes", found: "a socket for messages" }),
+            },
+            _ => Kind::Device,
+        };
+        Ok((kind, (stat.st_dev, stat.st_ino)))
+    }
+}
+
+/// A call that moves bytes inside the kernel.
+#[derive(Clone, Copy)]
+enum Way {
+    CopyFileRange,
+    Sendfile,
+    Splice,
+}
+
+impl Way {
+    /// What is worth trying, best first. After these, bytes are read and written, which always works.
+    ///
+    /// From a file to a pipe or a socket, sendfile and splice would put the file's own memory there, and whoever reads it
+    /// would see what is written to the file later. So that is read and written.
+    ///
+    /// Between a pipe and a socket or a terminal, splice holds the pipe's lock while it waits for the other side, and whoever
+    /// uses the pipe meanwhile, with a deadline or without, waits too. So that is read and written as well.
+    fn between(from: Kind, to: Kind) -> &'static [Self] {
+        match (from, to) {
+            (Kind::File, Kind::File) => &[Way::CopyFileRange, Way::Sendfile],
+            (Kind::File, Kind::Device) => &[Way::Sendfile],
+            (Kind::File, _) => &[],
+            (Kind::Pipe, Kind::Pipe | Kind::File) => &[Way::Splice],
+            _ => &[],
+        }
+    }
+
+    /// Its manual page.
+    fn name(self) -> &'static str {
+        match self {
+            Way::CopyFileRange => "copy_file_range",
+            Way::Sendfile => "sendfile",
+            Way::Splice => "splice",
+        }
+    }
+}
+
+/// Why a way was left.
+enum Stop {
+    /// There was nothing more to move.
+    Nothing,
+    /// The kernel will not, or will not go on.
+    Refused,
+}
+
+/// In one call, so that a signal is not held up for long.
+const PIECE: usize = 64 << 20;
+
+/// Read at a time, where bytes are read and written.
+const BUFFER: usize = 64 << 10;
+
+struct Copy<'a> {
+    from: BorrowedFd<'a>,
+    to: BorrowedFd<'a>,
+    copied: u64,
+    unwritten: Vec<u8>,
+}
+
+impl Copy<'_> {
+    fn run(&mut self) -> Result<()> {
+        // Before anything is taken from the one that is there.
+        if [self.from, self.to].iter().any(|fd| ledger::is_severed(fd.as_raw_fd())) {
+            return Err(Error::NotGiven);
+        }
+        let ((from, source), (to, target)) = (Kind::of(self.from)?, Kind::of(self.to)?);
+        let ways = Way::between(from, to);
+        if source == target && matches!(from, Kind::File | Kind::Pipe) {
+            return Err(Error::system(ways[0].name(), Errno::INVAL));
+        }
+        let sigpipe = Sigpipe::look();
+        for way in ways {
+            match self.moves(*way, sigpipe)? {
+                Stop::Refused => {}
+                // Of a file in /proc, and of one that has grown, that is not the end: only reading knows.
+                Stop::Nothing if from == Kind::File => break,
+                Stop::Nothing => return Ok(()),
+            }
+        }
+        self.read_and_write(to, sigpipe)
+    }
+
+    /// Has the kernel move bytes for as long as it does.
+    fn moves(&mut self, way: Way, sigpipe: Sigpipe) -> Result<Stop> {
+        loop {
+            let moved = match way {
+                Way::CopyFileRange => sys::retry(|| rustix::fs::copy_file_range(self.from, None, self.to, None, PIECE)),
+                Way::Sendfile => sys::retry(|| rustix::fs::sendfile(self.to, self.from, None, PIECE)),
+                Way::Splice => sys::pipe::splice(self.from, self.to, PIECE, sigpipe),
+            };
+            match moved {
+                Ok(0) => return Ok(Stop::Nothing),
+                Ok(len) => self.copied += len as u64,
+                // Either of the two.
+                Err(Errno::AGAIN) => self.wait(&[(self.from, POLLIN), (self.to, POLLOUT)])?,
+                Err(errno) if is_refusal(errno) => return Ok(Stop::Refused),
+                Err(errno) => return Err(end::error(&[self.from, self.to], way.name(), errno)),
+            }
+        }
+    }
+
+    fn read_and_write(&mut self, to: Kind, sigpipe: Sigpipe) -> Result<()> {
+        let mut buf = vec![0; BUFFER];
+        loop {
+            let len = match sys::retry(|| rustix::io::read(self.from, &mut buf)) {
+                Ok(0) => return Ok(()),
+                Ok(len) => len,
+                Err(Errno::AGAIN) => {
+                    self.wait(&[(self.from, POLLIN)])?;
+                    continue;
+                }
+                Err(errno) => return Err(end::error(&[self.from], "read", errno)),
+            };
+            let mut rest = &buf[..len];
+            while !rest.is_empty() {
+                match self.write(rest, to, sigpipe) {
+                    Ok(written) => rest = &rest[written..],
+                    Err(error) => {
+                        self.unwritten = rest.to_vec();
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes something of it.
+    fn write(&mut self, bytes: &[u8], to: Kind, sigpipe: Sigpipe) -> Result<usize> {
+        loop {
+            let written = sys::retry(|| match to {
+                Kind::Pipe => sys::pipe::write(self.to, &bytes[..bytes.len().min(CUT)], sigpipe),
+                Kind::Socket => sys::socket::write(self.to, bytes, true),
+                Kind::File | Kind::Device => rustix::io::write(self.to, bytes),
+            });
+            match written {
+                Ok(0) => return Err(Error::System { call: "write", source: io::ErrorKind::WriteZero.into() }),
+                Ok(len) => {
+                    self.copied += len as u64;
+                    return Ok(len);
+                }
+                Err(Errno::AGAIN) => self.wait(&[(self.to, POLLOUT)])?,
+                Err(errno) => return Err(end::error(&[self.to], "write", errno)),
+            }
+        }
+    }
+
+    /// After `EAGAIN`: waits until each of them is ready.
+    fn wait(&self, on: &[(BorrowedFd<'_>, i16)]) -> Result<()> {
+        let nonblocking =
+            |fd: BorrowedFd<'_>| rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
+        if !on.iter().any(|(fd, _)| nonblocking(*fd)) {
+            return Err(Error::TimedOut); // which a socket that waits says when its own time is up
+        }
+        on.iter().try_for_each(|(fd, events)| {
+            let mut fds = [pollfd { fd: fd.as_raw_fd(), events: *events, revents: 0 }];
+            let polled = sys::retry(|| sys::poll::poll(&mut fds, None));
+            polled.map(drop).map_err(|errno| end::error(&[*fd], "poll", errno))
+        })
+    }
+}
+
+/// Whether the kernel says that it does not do this call with these two, or not any more, and has not touched a byte.
+fn is_refusal(errno: Errno) -> bool {
+    matches!(
+        errno,
+        // It does not know the call, or not for these; a sandbox refuses it.
+        Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS
+        // Two file systems; a file that is only appended to; a swap file; positions that do not fit.
+        | Errno::XDEV | Errno::BADF | Errno::TXTBSY | Errno::OVERFLOW | Errno::SPIPE
+    )
+}

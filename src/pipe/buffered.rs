@@ -1,0 +1,167 @@
+//! Pipe ends with a buffer of the right size.
+
+use std::fmt;
+use std::io::{self, BufReader, BufWriter, IoSlice, Write};
+
+use super::{PipeReader, PipeWriter};
+use crate::{FlushError, Result};
+
+/// The best buffer for a pipe. Through a longer write the kernel holds the pipe's lock while the reader waits for it.
+pub(super) const BUFFER: usize = 8 << 10;
+
+impl PipeReader {
+    /// Puts a buffer of 8 KiB in front of the reader: for lines, and for many small reads. Never blocks.
+    ///
+    /// The `BufReader` reads ahead. It can not be given to another process, as what it has read would go along and be read
+    /// twice: give the bare reader, and put the buffer on where it is used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{BufRead, Write};
+    ///
+    /// let (reader, mut writer) = ipc::pipe()?;
+    /// writer.write_all(b"one\ntwo\n")?;
+    /// drop(writer);
+    /// let lines = reader.buffered().lines().collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(lines, ["one", "two"]);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn buffered(self) -> BufReader<PipeReader> {
+        BufReader::with_capacity(BUFFER, self)
+    }
+}
+
+impl PipeWriter {
+    /// Puts a buffer of 8 KiB in front of the writer, so that many small writes are few system calls. Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{BufRead, Write};
+    ///
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let child = ipc::fork(writer, |writer| -> ipc::Result<()> {
+    ///     let mut writer = writer.buffered(); // here, in the process that uses it
+    ///     for number in 0..10_000 {
+    ///         writeln!(writer, "{number}")?;
+    ///     }
+    ///     writer.close() // and not `drop`, which could not say that nobody reads
+    /// })?;
+    /// assert_eq!(reader.buffered().lines().count(), 10_000);
+    /// assert!(child.wait()?.success());
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn buffered(self) -> BufferedWriter {
+        BufferedWriter(BufWriter::with_capacity(BUFFER, self))
+    }
+}
+
+/// A [`PipeWriter`] with a buffer of 8 KiB, made by [`PipeWriter::buffered`].
+///
+/// [`Write`] fills the buffer, and blocks only when that is full and so is the pipe. What is longer than the buffer goes
+/// past it, cut as [`PipeWriter`] says.
+///
+/// End it with [`close`](Self::close). **Dropping** writes the rest too, blocking until there is room for it, and can tell
+/// nobody when that fails.
+///
+/// It is no [`Ends`](crate::Ends), and can not be given to another process: a fork would copy the buffer, and what is in it
+/// would be written twice. Give the bare writer, and put the buffer on where it is used. After a bare fork
+/// ([`fork_here`](crate::fork_here), or one with [`keep_all`](crate::Fork::keep_all)) both processes have the buffer, so
+/// flush before it.
+///
+/// ```compile_fail,E0277
+/// let (_reader, writer) = ipc::pipe().unwrap();
+/// ipc::fork(writer.buffered(), |writer| writer.close()); // `BufferedWriter: Ends` is not satisfied
+/// ```
+pub struct BufferedWriter(BufWriter<PipeWriter>);
+
+impl BufferedWriter {
+    /// The writer. What is written through it goes ahead of what is in the buffer.
+    pub fn get_ref(&self) -> &PipeWriter {
+        self.0.get_ref()
+    }
+
+    /// Writes the rest, and gives the writer back. Blocks while the pipe is full.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the `BufferedWriter` back, with what could not be written, and `?` turns it into [`Error`].
+    ///
+    /// - [`Error::Closed`]: no reader is left.
+    /// - [`Error::WouldBlock`]: the pipe was made with [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK), and is full.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// [`Error`]: crate::Error
+    /// [`Error::Closed`]: crate::Error::Closed
+    /// [`Error::WouldBlock`]: crate::Error::WouldBlock
+    /// [`Error::NotGiven`]: crate::Error::NotGiven
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn into_writer(self) -> Result<PipeWriter, FlushError<Self>> {
+        self.0.into_inner().map_err(|refused| {
+            let (error, unflushed) = refused.into_parts();
+            FlushError { unflushed: Self(unflushed), error: error.into() }
+        })
+    }
+
+    /// Writes the rest and closes, and says what went wrong with either. Blocks while the pipe is full.
+    ///
+    /// # Errors
+    ///
+    /// As [`into_writer`](Self::into_writer): the rest is lost then. And [`Error::System`](crate::Error::System) if somebody
+    /// else closed the number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let mut writer = writer.buffered();
+    /// drop(reader);
+    /// writer.write_all(b"who reads this?")?; // only into the buffer
+    /// assert!(matches!(writer.close(), Err(ipc::Error::Closed)));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn close(self) -> Result<()> {
+        match self.into_writer() {
+            Ok(writer) => writer.close(),
+            Err(FlushError { unflushed, error }) => {
+                // Taken apart, so that it is not written once more when it is dropped.
+                let (writer, _lost) = unflushed.0.into_parts();
+                writer.close().and(Err(error))
+            }
+        }
+    }
+}
+
+/// Blocks only when the buffer is full and so is the pipe. See [`BufferedWriter`].
+impl Write for BufferedWriter {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    #[inline]
+    fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+        self.0.write_all(buf)
+    }
+
+    #[inline]
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.write_vectored(bufs)
+    }
+
+    /// Writes what is in the buffer. Blocks while the pipe is full.
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl fmt::Debug for BufferedWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unflushed = self.0.buffer().len();
+        f.debug_struct("BufferedWriter").field("writer", self.0.get_ref()).field("unflushed", &unflushed).finish()
+    }
+}
