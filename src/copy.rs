@@ -23,7 +23,7 @@ use crate::{Error, Result, end};
 ///   other side of `to` sees *its* end when `to` is closed, which `copy` does not do.
 /// - **A file** is read from its current position, and written at its current position, and both move on.
 /// - **What arrives is what was there.** When `copy` returns, later changes of a file that was copied are not seen by
-///   whoever reads from `to`. (They are with [`splice_from`](crate::PipeWriter::splice_from), which is faster for it.)
+///   whoever reads from `to`. (They are with [`splice_from`](crate::PipeWriter::splice_from), which copies nothing.)
 /// - **An end with `O_NONBLOCK`** is waited for like any other.
 ///
 /// Ends that travel in a stream of bytes are not copied along.
