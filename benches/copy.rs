@@ -1,7 +1,7 @@
 //! `ipc::copy` beside `std::io::copy` and a loop of reads and writes, with the contenders taking turns in one run.
 //!
 //! `cargo bench --bench copy` prints, for each route and contender, the median rate and the processor time that everybody
-//! together took for a GiB; the latter says something on a busy machine too. The contender "moved" never has the bytes in
+//! together took for a GiB; `-- --busy` is for a machine that has other work. The contender "moved" never has the bytes in
 //! this process, also where `copy` has a reason to read and write them: where readers would see a file change, and where
 //! it is slower. This process copies on one core, and whoever feeds it or reads from it is on the other.
 
@@ -17,19 +17,16 @@ use std::time::Instant;
 use common::*;
 use ipc::{Child, Ends, PipeReader, PipeWriter, StreamSocket};
 
-const ROUNDS: usize = 9;
-
 fn main() {
-    let quick = std::env::args().any(|arg| arg == "--test");
-    let (len, rounds) = if quick { (1 << 20, 1) } else { (128 << 20, ROUNDS) };
+    let plan = Plan::from_arguments(64 << 20, 9);
     pin(0);
-    println!("GiB/s, and milliseconds of everybody's processor time for a GiB; medians of {rounds} rounds, in turns\n");
+    println!("GiB/s, and milliseconds of everybody's processor time for a GiB; {plan}\n");
     print!("{:<18}", "");
     CONTENDERS.iter().for_each(|(name, _)| print!("{name:>20}"));
     println!("{:>11}{:>11}", "ipc/std", "ipc/loop");
     for from in [Kind::Pipe, Kind::Memory, Kind::Disk, Kind::Stream] {
         for to in [Kind::Pipe, Kind::Memory, Kind::Disk, Kind::Stream, Kind::Null] {
-            route(from, to, len, rounds);
+            route(from, to, &plan);
         }
     }
 }
@@ -145,14 +142,15 @@ fn moved(from: Any, to: Any) -> u64 {
 }
 
 /// One line: every contender on the way from the one to the other.
-fn route(from: Kind, to: Kind, len: usize, rounds: usize) {
+fn route(from: Kind, to: Kind, plan: &Plan) {
+    let len = plan.bytes;
     let source = file(from).map(|mut file| {
         let part = vec![7; 1 << 20];
         (0..len / part.len()).for_each(|_| file.write_all(&part).expect("there is room"));
         file
     });
     let mut results = vec![(Vec::new(), Vec::new()); CONTENDERS.len()];
-    for round in 0..rounds {
+    for round in 0..plan.rounds {
         for turn in 0..CONTENDERS.len() {
             let this = (round + turn) % CONTENDERS.len(); // so that none has the same one before it all the time
             let gate = ipc_pipe();
@@ -180,7 +178,8 @@ fn route(from: Kind, to: Kind, len: usize, rounds: usize) {
             results[this].1.push((processor_time() - before) * 1e3 / gib);
         }
     }
-    let results: Vec<_> = results.into_iter().map(|(rates, costs)| (median(rates), median(costs))).collect();
+    let results: Vec<_> =
+        results.into_iter().map(|(rates, costs)| (quantile(plan.quantile, rates), median(costs))).collect();
     print!("{:<18}", format!("{from:?} to {to:?}").to_lowercase());
     results.iter().for_each(|(rate, cost)| print!("{:>20}", format!("{rate:.2} ({cost:.0})")));
     let ratio = |beside: usize| results[0].0 / results[beside].0;

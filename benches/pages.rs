@@ -1,7 +1,8 @@
 //! Whether giving pages away could beat copying them: vmsplice(2) of memory that the sender fills and gives up for good,
 //! beside writes of a buffer that is used again, cut to 8 KiB. This crate has no such call; `docs/decisions.md` says why.
 //!
-//! `cargo bench --bench pages` prints medians of rounds in which the contenders take turns. Every sender fills every byte
+//! `cargo bench --bench pages` prints medians of rounds in which the contenders take turns, and `-- --busy` what is the best
+//! sight of them on a busy machine. Every sender fills every byte
 //! that it sends, on the other core, and the reader here looks at every byte.
 //!
 //! - `write`: one buffer, filled again for each message.
@@ -19,14 +20,12 @@ use std::time::{Duration, Instant};
 use common::*;
 use ipc::{PipeReader, PipeWriter};
 
-const ROUNDS: usize = 11;
 const HUGE: usize = 2 << 20;
 
 fn main() {
-    let quick = std::env::args().any(|arg| arg == "--test");
-    let (total, rounds) = if quick { (4 << 20, 1) } else { (256 << 20, ROUNDS) };
+    let plan = Plan::from_arguments(64 << 20, 11);
     pin(0);
-    println!("GiB/s, and milliseconds of both sides' processor time for a GiB; medians of {rounds} rounds, in turns\n");
+    println!("GiB/s, and milliseconds of both sides' processor time for a GiB; {plan}\n");
     print!("{:<32}", "");
     SENDERS.iter().for_each(|(name, _)| print!("{name:>14}"));
     println!("{:>12}", "best/write");
@@ -35,18 +34,19 @@ fn main() {
             let mut streams: Vec<_> =
                 SENDERS.iter().map(|(_, make)| Messages::new(make(size), size, capacity)).collect();
             let mut results = vec![(Vec::new(), Vec::new()); SENDERS.len()];
-            let gib = total as f64 / (1_u64 << 30) as f64;
-            for round in 0..rounds {
+            let gib = plan.bytes as f64 / (1_u64 << 30) as f64;
+            for round in 0..plan.rounds {
                 for turn in 0..SENDERS.len() {
                     let this = (round + turn) % SENDERS.len(); // so that none has the same one before it all the time
                     let stream = &mut streams[this];
                     let before = processor_time() + stream.peer.processor_time();
-                    results[this].0.push(gib / stream.pass(total / size).as_secs_f64());
+                    results[this].0.push(gib / stream.pass(plan.bytes / size).as_secs_f64());
                     let cost = processor_time() + stream.peer.processor_time() - before;
                     results[this].1.push(cost * 1e3 / gib);
                 }
             }
-            let results: Vec<_> = results.into_iter().map(|(rates, costs)| (median(rates), median(costs))).collect();
+            let results: Vec<_> =
+                results.into_iter().map(|(rates, costs)| (quantile(plan.quantile, rates), median(costs))).collect();
             print!("{:<32}", format!("{} KiB, in a pipe of {} KiB", size >> 10, capacity >> 10));
             results.iter().for_each(|(rate, cost)| print!("{:>14}", format!("{rate:.2} ({cost:.0})")));
             println!("{:>12.2}", results[1..=3].iter().fold(0.0_f64, |best, (rate, _)| best.max(*rate)) / results[0].0);

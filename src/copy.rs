@@ -42,8 +42,8 @@ use crate::{Error, Result, end};
 ///
 /// # Platform
 ///
-/// copy_file_range(2) and sendfile(2) from files to files, splice(2) where pipes are involved, and read(2) and write(2)
-/// where the kernel refuses these. After splice(2), the kernel refuses `RWF_NOWAIT` on a pipe: `try_` and `_timeout` calls
+/// copy_file_range(2) and sendfile(2) from files to files, splice(2) from pipes to pipes and files, and read(2) and write(2)
+/// everywhere else, and where the kernel refuses these. After splice(2), the kernel refuses `RWF_NOWAIT` on a pipe: `try_` and `_timeout` calls
 /// go another way then, and work as before.
 ///
 /// # Examples
@@ -155,12 +155,15 @@ impl Way {
     ///
     /// From a file to a pipe or a socket, sendfile and splice would put the file's own memory there, and whoever reads it
     /// would see what is written to the file later. So that is read and written.
+    ///
+    /// Between a pipe and a socket or a terminal, splice holds the pipe's lock while it waits for the other side, and whoever
+    /// uses the pipe meanwhile, with a deadline or without, waits too. So that is read and written as well.
     fn between(from: Kind, to: Kind) -> &'static [Self] {
         match (from, to) {
             (Kind::File, Kind::File) => &[Way::CopyFileRange, Way::Sendfile],
             (Kind::File, Kind::Device) => &[Way::Sendfile],
             (Kind::File, _) => &[],
-            (Kind::Pipe, _) | (_, Kind::Pipe) => &[Way::Splice],
+            (Kind::Pipe, Kind::Pipe | Kind::File) => &[Way::Splice],
             _ => &[],
         }
     }

@@ -61,7 +61,8 @@ pub enum Error {
     /// The peer of a socket went away with messages of ours that it had not read.
     ///
     /// Reported once, to one holder of the socket (of clones in one process, to whichever receives the end), and only after
-    /// everything that the peer sent was received.
+    /// everything that the peer sent was received. Some kernels, 6.18 among them, do not count a single empty message as
+    /// unread.
     #[error("the peer went away with messages unread")]
     Reset,
 

@@ -47,9 +47,11 @@
 //! | copy all of one end or file to another | [`copy()`] |
 //! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
 //! | have an answer sooner than a process wakes up | `set_spin` of every end |
+//! | know who sent a message | [`DatagramSocket::set_credentials`], [`Received::sender`] |
 //! | wait no longer than that | the `_timeout` calls; the `try_` calls wait not at all |
 //! | wait for many ends and children at once | [`wait_any()`] |
 //! | wait for a child, or end it | [`Child`] |
+//! | make sure that nothing is left open | [`open_ends()`] |
 //! | find out why the end does not come | [`holders()`], or a [`Map`] of the whole process tree |
 //!
 //! # What holds everywhere
@@ -63,7 +65,8 @@
 //! - Reading and writing is one system call when there is something to do, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
 //!
-//! The guide, in `docs/guide.md` of the package, goes through all of it with examples; `docs/platforms.md` says what each
+//! The guide, in `docs/guide.md` of the package, goes through all of it with examples; `docs/travelling.md` shows how ends
+//! reach other processes, and `docs/when-it-hangs.md` what to do when one does not come. `docs/platforms.md` says what each
 //! kernel version adds. The floor is Linux 5.10.
 
 #![deny(unsafe_code)]

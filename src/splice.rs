@@ -83,7 +83,9 @@ impl PipeWriter {
     /// **What it moves from a file is the file's own memory**: if the file is changed before the bytes are read on the other
     /// side, the change is read. Where that may happen, [`copy`](crate::copy()) is the call to use.
     ///
-    /// `input` can be a file, which is read from its current position, a socket, or a pipe.
+    /// `input` can be a file, which is read from its current position, a socket, or a pipe. While it waits for a *socket* to
+    /// have something, the kernel holds the pipe's lock, and every other call on the pipe waits as well, whatever its
+    /// deadline: where that matters, use [`copy`](crate::copy()).
     ///
     /// # Errors
     ///

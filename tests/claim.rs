@@ -554,21 +554,21 @@ fn the_readers_of_the_documentation_work() {
         let (_, rest) = page.split_once(&format!("```{language}\n")).unwrap();
         rest.split_once("```").unwrap().0.to_owned()
     };
-    let there = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
-    if there("python3") {
-        let script = in_tmp("reader.py");
-        std::fs::write(&script, block("python")).unwrap();
-        assert_reads("hello from Python\n", &["python3".as_ref(), script.as_os_str()]);
-        std::fs::remove_file(script).unwrap();
+    for needed in ["python3", "cc"] {
+        let there = Command::new(needed).arg("--version").output().is_ok_and(|output| output.status.success());
+        assert!(there, "this test needs {needed}; install it, with `apt-get install python3 gcc` or the like");
     }
-    if there("cc") {
-        let (source, program) = (in_tmp("reader.c"), in_tmp("reader"));
-        std::fs::write(&source, block("c")).unwrap();
-        let compile = Command::new("cc").args(["-Wall", "-Wextra", "-Werror", "-O1", "-o"]).arg(&program).arg(&source);
-        assert_succeeds(compile);
-        assert_reads("hello from C\n", &[program.as_os_str()]);
-        [source, program].iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    }
+    let script = in_tmp("reader.py");
+    std::fs::write(&script, block("python")).unwrap();
+    assert_reads("hello from Python\n", &["python3".as_ref(), script.as_os_str()]);
+    std::fs::remove_file(script).unwrap();
+
+    let (source, program) = (in_tmp("reader.c"), in_tmp("reader"));
+    std::fs::write(&source, block("c")).unwrap();
+    let compile = Command::new("cc").args(["-Wall", "-Wextra", "-Werror", "-O1", "-o"]).arg(&program).arg(&source);
+    assert_succeeds(compile);
+    assert_reads("hello from C\n", &[program.as_os_str()]);
+    [source, program].iter().for_each(|path| std::fs::remove_file(path).unwrap());
 }
 
 fn assert_reads(says: &str, program: &[&OsStr]) {

@@ -470,6 +470,8 @@ fn programs_that_start_at_the_same_moment_keep_to_their_own() {
                 }
             });
         }
+        // And std starts its own meanwhile.
+        scope.spawn(|| (0..200).for_each(|_| assert_eq!(started_by_std(), before)));
     });
 }
 

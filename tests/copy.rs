@@ -16,6 +16,7 @@ use support::{
 
 fn main() -> ExitCode {
     support::run(support::trials![
+        a_copy_that_waits_for_a_socket_holds_up_nobody,
         everything_arrives_from_every_kind_at_every_kind within 60,
         everything_arrives_where_the_fast_ways_are_refused within 120,
         nothing_is_lost_under_a_storm_of_signals within 60,
@@ -305,4 +306,19 @@ fn a_copy_leaves_both_ends_open() {
     drop(to);
     assert_eq!(read_all(drain), b"and more");
     assert_eq!(ipc::copy(&from, File::options().write(true).open("/dev/null").unwrap()).unwrap(), 0);
+}
+
+/// splice(2) would wait with the pipe's lock held.
+fn a_copy_that_waits_for_a_socket_holds_up_nobody() {
+    let mut pair = ipc::stream_pair().unwrap();
+    let (mut reader, writer) = ipc::pipe().unwrap();
+    let child = ipc::fork((pair.child, writer), |(from, to)| ipc::copy(from, to).map(drop)).unwrap();
+    pair.parent.write_all(b"hello").unwrap();
+    let mut buf = [0; 5];
+    reader.read_exact(&mut buf).unwrap();
+    support::asleep_in(child.id(), &[libc::SYS_read, libc::SYS_recvfrom, libc::SYS_ppoll, libc::SYS_splice]);
+    assert!(matches!(reader.try_read(&mut buf), Err(ipc::Error::WouldBlock)));
+    drop(pair.parent);
+    assert_eq!(reader.read(&mut buf).unwrap(), 0);
+    assert_eq!(support::exit_code(&child), 0);
 }

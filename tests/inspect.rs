@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use ipc::{Command, Error, Fork, Map, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
-use support::{Gate, asleep_in, exit_code};
+use support::{Gate, asleep_in, exit_code, poll_until};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         what_is_no_channel_is_refused,
         a_severed_end_is_refused,
         processes_that_may_not_be_looked_into_are_counted,
+        processes_that_come_and_go_are_no_error,
         a_pipeline_of_programs_is_seen_as_lsof_sees_it within 60,
         a_tree_of_workers_is_seen_as_lsof_sees_it within 60,
         a_name_commands_no_terminal,
@@ -41,8 +42,15 @@ fn seen(end: &impl AsFd) -> BTreeSet<(u32, i32, String)> {
 fn both_ends_of_a_pipe_are_found_in_each_process() {
     let (reader, writer) = pipe().unwrap();
     let gate = Gate::new();
+    let arrived = Gate::new();
     let (me, number) = (std::process::id(), writer.as_raw_fd());
-    let child = fork(writer, |_writer| gate.pass()).unwrap();
+    let child = fork(writer, |_writer| {
+        arrived.open();
+        gate.pass();
+    })
+    .unwrap();
+    // Before it comes there, it may still hold what it is not given.
+    arrived.pass();
     let expected = [(me, reader.as_raw_fd(), "Read".to_owned()), (child.id(), number, "Write".to_owned())];
     assert_eq!(seen(&reader), BTreeSet::from(expected));
     let found = holders(&reader).unwrap();
@@ -73,7 +81,13 @@ fn both_sides_of_a_pair_are_found() {
     let gate = Gate::new();
     let me = std::process::id();
     let numbers = (pair.child.as_raw_fd(), stream.child.as_raw_fd());
-    let child = fork((pair.child, stream.child), |_ends| gate.pass()).unwrap();
+    let arrived = Gate::new();
+    let child = fork((pair.child, stream.child), |_ends| {
+        arrived.open();
+        gate.pass();
+    })
+    .unwrap();
+    arrived.pass();
     for (parent, number) in [(pair.parent.as_fd(), numbers.0), (stream.parent.as_fd(), numbers.1)] {
         let expected = [(me, parent.as_raw_fd(), "Own".to_owned()), (child.id(), number, "Peer".to_owned())];
         assert_eq!(seen(&parent), BTreeSet::from(expected));
@@ -134,6 +148,32 @@ fn processes_that_may_not_be_looked_into_are_counted() {
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn processes_that_come_and_go_are_no_error() {
+    let (reader, writer) = pipe().unwrap();
+    let (me, numbers) = (std::process::id(), [reader.as_raw_fd(), writer.as_raw_fd()]);
+    let gate = Gate::new();
+    let busy = fork((), |()| -> ipc::Result<()> {
+        while !gate.is_open() {
+            // With ends of their own, and gone at any moment.
+            let (ours, theirs) = pipe()?;
+            let child = Fork::new().keep_all().run(theirs, drop)?;
+            drop(ours);
+            child.wait()?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    poll_until("it starts processes", || Map::of(busy.id()).unwrap().to_string().contains("└─"));
+    for _ in 0..40 {
+        assert!(
+            holders(&reader).unwrap().list.iter().filter(|holder| holder.pid == me).map(|holder| holder.fd).eq(numbers)
+        );
+        Map::of(busy.id()).unwrap();
+    }
+    gate.open();
+    assert_eq!(exit_code(&busy), 0);
 }
 
 /// What `lsof` says of the pipes and unix sockets of these processes: process, number, and how it is open.

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         the_loss_is_told_of_a_killed_peer,
         a_blocked_receiver_is_told_of_the_loss,
         without_a_loss_there_is_no_reset,
+        last_words_come_before_the_end within 120,
     ])
 }
 
@@ -213,4 +214,35 @@ fn without_a_loss_there_is_no_reset() {
     assert_eq!(pair.parent.recv_vec().unwrap().expect("a message"), b"answer");
     assert_gone(&pair.parent);
     assert_eq!(exit_code(&child), 0);
+}
+
+/// The peer says something and leaves while the receiver looks, at every moment of it: the kernel looks into the queue first
+/// and then whether the peer is gone, and what came in between must not be overtaken by the end.
+fn last_words_come_before_the_end() {
+    const PAIRS: usize = 100;
+    for round in 0..100 {
+        let pairs: Vec<_> = (0..PAIRS).map(|_| datagram_pair().unwrap()).collect();
+        let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().map(|pair| (pair.parent, pair.child)).unzip();
+        let (turns, turn) = ipc::pipe().unwrap();
+        let child = fork((theirs, turns), |(theirs, turns)| {
+            for (number, socket) in theirs.into_iter().enumerate() {
+                assert_eq!(turns.read_timeout(&mut [0], Duration::MAX).unwrap(), 1);
+                (0..(number * 7 + round * 13) % 200).for_each(|_| std::hint::spin_loop());
+                socket.send(b"last words").unwrap();
+            }
+        })
+        .unwrap();
+        for socket in ours {
+            turn.write_atomic(&[0]).unwrap();
+            let first = loop {
+                match socket.try_recv_vec() {
+                    Err(Error::WouldBlock) => {}
+                    first => break first,
+                }
+            };
+            assert_eq!(first.unwrap().as_deref(), Some(&b"last words"[..]), "round {round}");
+            assert_eq!(socket.recv_vec().unwrap(), None);
+        }
+        assert_eq!(exit_code(&child), 0);
+    }
 }

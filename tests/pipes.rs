@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ipc::{Error, PIPE_BUF, PipeReader, PipeWriter, fork, pipe};
-use support::{Gate, asleep_in, exit_code, fill, poll_until, read_all};
+use support::{Gate, asleep_in, exit_code, fill, has_nowait, poll_until, read_all};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -206,7 +206,10 @@ fn a_try_write_up_to_pipe_buf_goes_in_whole_or_not_at_all() {
         assert!(matches!(late, Err(Error::TimedOut)), "{len} bytes");
         assert_eq!(reader.available().unwrap(), queued, "{len} bytes");
     }
-    assert_eq!(writer.try_write(&[2; 100]).unwrap(), 100);
+    // What stands in on an older kernel needs a page of its own.
+    if has_nowait() {
+        assert_eq!(writer.try_write(&[2; 100]).unwrap(), 100);
+    }
     assert!(matches!(writer.try_write(&[2]), Err(Error::WouldBlock)));
 }
 

@@ -230,9 +230,15 @@ type Send = (&'static str, fn(&DatagramSocket, &[u8]) -> ipc::Result<Option<()>>
 /// Receives a message. The outer `None`: none, try again.
 type Receive = (&'static str, fn(&DatagramSocket) -> ipc::Result<Option<Option<Vec<u8>>>>);
 
-const SENDS: [Send; 8] = [
+const SENDS: [Send; 10] = [
     ("send", |socket, message| socket.send(message).map(Some)),
     ("send_vectored", |socket, message| socket.send_vectored(&halves(message)).map(Some)),
+    ("try_send_vectored", |socket, message| {
+        patiently(socket.try_send_vectored(&halves(message)), Wait::writable(socket))
+    }),
+    ("send_vectored_timeout", |socket, message| {
+        patiently(socket.send_vectored_timeout(&halves(message), SHORT), Wait::writable(socket))
+    }),
     ("try_send", |socket, message| patiently(socket.try_send(message), Wait::writable(socket))),
     ("send_timeout, short", |socket, message| patiently(socket.send_timeout(message, SHORT), Wait::writable(socket))),
     ("send_timeout, endless", |socket, message| socket.send_timeout(message, Duration::MAX).map(Some)),

@@ -5,8 +5,9 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fmt::Debug;
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
@@ -103,6 +104,9 @@ fn deadlines_are_kept_to_within_ten_milliseconds() {
             });
             while socket.try_send(&[1; 100]).is_ok() {}
             assert_in_time("send_timeout", timed_out, |timeout| socket.send_timeout(&[1; 100], timeout));
+            assert_in_time("send_vectored_timeout", timed_out, |timeout| {
+                socket.send_vectored_timeout(&[IoSlice::new(&[1; 100])], timeout)
+            });
             assert_in_time("send_with_timeout", timed_out, |timeout| {
                 socket.send_with_timeout(&[1; 100], pair.child.as_fd(), timeout).map_err(Error::from)
             });
@@ -118,6 +122,29 @@ fn deadlines_are_kept_to_within_ten_milliseconds() {
         assert_in_time("send_with_timeout", timed_out, |timeout| {
             socket.send_with_timeout(&[1; 100], (), timeout).map_err(Error::from)
         });
+        let pair = datagram_pair().unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let (packed, reader) = (RefCell::new(pair.parent.packed()), RefCell::new(reader.messages()));
+        assert_in_time("PackedSocket::recv_timeout", timed_out, |timeout| {
+            packed.borrow_mut().recv_timeout(timeout).map(|message| message.is_some())
+        });
+        assert_in_time("MessageReader::recv_timeout", timed_out, |timeout| {
+            reader.borrow_mut().recv_timeout(timeout).map(|message| message.is_some())
+        });
+        let writer = RefCell::new(writer.messages());
+        while writer.borrow_mut().try_send(&[1; 100]).is_ok() {}
+        while packed.borrow_mut().try_send(&[1; 100]).is_ok() {}
+        for (what, send) in [("PackedSocket::send_timeout", true), ("PackedSocket::flush_timeout", false)] {
+            assert_in_time(what, timed_out, |timeout| match send {
+                true => packed.borrow_mut().send_timeout(&[1; 100], timeout),
+                false => packed.borrow_mut().flush_timeout(timeout),
+            });
+        }
+        assert_in_time("MessageWriter::send_timeout", timed_out, |timeout| {
+            writer.borrow_mut().send_timeout(&[1; 100], timeout)
+        });
+        assert_in_time("MessageWriter::flush_timeout", timed_out, |timeout| writer.borrow_mut().flush_timeout(timeout));
+        drop((reader, pair.child)); // what waits goes nowhere, and nobody waits for it
         let (reader, _writer) = pipe().unwrap();
         let nothing = |result: &ipc::Result<usize>| matches!(result, Ok(0));
         assert_in_time("wait_any", nothing, |timeout| {

@@ -35,8 +35,8 @@ fn shell(shell: &str, script: &str, args: &[&OsStr]) -> Command {
 
 /// Texts for which the four programs do different things.
 fn texts(folder: &Folder) -> Vec<std::path::PathBuf> {
-    let repeated: Vec<u8> = (0..50_000_u32).flat_map(|i| format!("line {}\n", i * i % 977).into_bytes()).collect();
-    let all_different: Vec<u8> = (0..200_000).flat_map(|i| format!("line {i}\n").into_bytes()).collect();
+    let repeated: Vec<u8> = (0..20_000_u32).flat_map(|i| format!("line {}\n", i * i % 977).into_bytes()).collect();
+    let all_different: Vec<u8> = (0..20_000).flat_map(|i| format!("line {i}\n").into_bytes()).collect();
     vec![
         folder.file("empty", b""),
         folder.file("one line without a newline", b"alone"),

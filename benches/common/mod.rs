@@ -224,6 +224,38 @@ pub fn processor_time() -> f64 {
     of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
 }
 
+/// The one that so large a part of them is not above.
+pub fn quantile(part: f64, mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() as f64 * part) as usize]
+}
+
+/// How much to pass in a round, how many rounds, and which of the rates to take.
+pub struct Plan {
+    pub bytes: usize,
+    pub rounds: usize,
+    pub quantile: f64,
+}
+
+impl Plan {
+    /// The median of rounds with so many bytes. With `--busy`, for a machine that has other work, one that few of many
+    /// short rounds were faster than: those that nobody disturbed. With `--test`, next to nothing.
+    pub fn from_arguments(bytes: usize, rounds: usize) -> Self {
+        match std::env::args().find(|arg| ["--test", "--busy"].contains(&arg.as_str())).as_deref() {
+            Some("--test") => Self { bytes: 2 << 20, rounds: 1, quantile: 0.5 },
+            Some(_) => Self { bytes: 4 << 20, rounds: 20 * rounds, quantile: 0.95 },
+            None => Self { bytes, rounds, quantile: 0.5 },
+        }
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let which = if self.quantile == 0.5 { "medians" } else { "the best twentieth" };
+        write!(f, "{which} of {} rounds of {} MiB, in turns", self.rounds, self.bytes >> 20)
+    }
+}
+
 /// Round trips of 16 bytes with a peer on `core`.
 pub struct RoundTrip<R, W> {
     reader: R,

@@ -99,8 +99,8 @@ impl<'a> Crew<'a> {
             reports: self.writer.try_clone()?,
             ready: writer,
         };
-        // The listener is no end of the crate, so the child has it anyway, as every file that is open. It takes its copy of
-        // the value too, to close it when it drains; this process's own is not touched by that.
+        // The listener is no end of the crate, so the child has it anyway, as every file that is open. It takes its copy
+        // of the value too, to close it when it drains; this process's own is not touched by that.
         let (table, options, listener) = (self.table(), self.options, &mut self.listener);
         let child = ipc::fork(given, |given| worker::work(given, listener.take(), options, table))?;
         let started = Instant::now();

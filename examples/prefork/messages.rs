@@ -9,7 +9,7 @@ use ipc::{DatagramSocket, Ends, Error, PIPE_BUF, PipeReader, PipeWriter};
 pub struct Given {
     /// Orders from the master, as messages.
     pub control: DatagramSocket,
-    /// Nothing ever comes out of it. Its writer is the master's alone: the end of the stream says that the master is gone.
+    /// Nothing ever comes out of it. Its writer is the master's alone, so its end says that the master is gone.
     pub lifeline: PipeReader,
     /// One pipe for the records of all workers.
     pub reports: PipeWriter,

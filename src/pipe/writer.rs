@@ -16,8 +16,9 @@ pub(crate) const CUT: usize = 8 << 10;
 /// The writing end of a [`pipe`](crate::pipe()).
 ///
 /// [`Write`] blocks while the pipe is full, and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when no reader is
-/// left, in whatever process; `SIGPIPE` is never raised. It is implemented for `&PipeWriter` too. There is nothing to
-/// flush: what `write` took is in the pipe.
+/// left, in whatever process; `SIGPIPE` is never raised, unless the program sets it from ignored back to its default, by other
+/// means than [`Fork::reset_signals`](crate::Fork::reset_signals), after the end was made. It is implemented for
+/// `&PipeWriter` too. There is nothing to flush: what `write` took is in the pipe.
 ///
 /// # Long writes are cut
 ///

@@ -72,7 +72,7 @@ struct Parts {
     environment: BTreeMap<OsString, Option<OsString>>,
     directory: Option<PathBuf>,
     stdio: [Option<Stdio>; 3],
-    given: Vec<(Place, Box<dyn Ends>)>,
+    given: Vec<(Place, Box<dyn Ends + Send + Sync>)>,
 }
 
 enum Arg {
@@ -168,12 +168,12 @@ impl Command {
     ///
     /// It keeps its descriptor number, unless that is wanted by a [`give_at`](Self::give_at). A program in another language
     /// finds the number in the environment variable `IPC_ENDS` (`docs/given-ends.md`).
-    pub fn give(self, name: impl Into<String>, end: impl Ends + 'static) -> Self {
+    pub fn give(self, name: impl Into<String>, end: impl Ends + Send + Sync + 'static) -> Self {
         self.give_to(Place::Name(name.into()), end)
     }
 
     /// Gives an end under that descriptor number. Permutations come out right.
-    pub fn give_at(self, number: RawFd, end: impl Ends + 'static) -> Self {
+    pub fn give_at(self, number: RawFd, end: impl Ends + Send + Sync + 'static) -> Self {
         self.give_to(Place::Number(number), end)
     }
 
@@ -191,12 +191,12 @@ impl Command {
     /// assert!(counted.stdout.starts_with(b"3 /dev/fd/"));
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    pub fn give_path(mut self, end: impl Ends + 'static) -> Self {
+    pub fn give_path(mut self, end: impl Ends + Send + Sync + 'static) -> Self {
         self.0.args.push(Arg::PathOf(self.0.given.len()));
         self.give_to(Place::Path, end)
     }
 
-    fn give_to(mut self, place: Place, end: impl Ends + 'static) -> Self {
+    fn give_to(mut self, place: Place, end: impl Ends + Send + Sync + 'static) -> Self {
         self.0.given.push((place, Box::new(end)));
         self
     }

@@ -29,6 +29,9 @@ use crate::{Error, Result};
 /// (with `panic = "abort"` it is `SIGABRT`). It flushes Rust's stdout and leaves with `_exit`: no destructors of the frames
 /// above, no `atexit` handlers.
 ///
+/// Severing is the first thing that the child does itself. Until it has had its turn, some µs after `fork` returned here, it
+/// still holds its copies: a stream ends, and a write to nobody fails, that much later.
+///
 /// Rust's stdout is flushed before the fork too, so that nothing is printed twice. Signals are held back until the severing
 /// is done, so that a handler in the child never meets an end of its parent's.
 ///

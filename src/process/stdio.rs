@@ -17,7 +17,7 @@ pub struct Stdio(Kind);
 enum Kind {
     Inherit,
     Null,
-    End(Box<dyn Ends>),
+    End(Box<dyn Ends + Send + Sync>),
 }
 
 impl Stdio {
@@ -52,7 +52,7 @@ impl Stdio {
 
 impl Stdio {
     /// An end of whatever kind.
-    pub(crate) fn end(end: impl Ends + 'static) -> Self {
+    pub(crate) fn end(end: impl Ends + Send + Sync + 'static) -> Self {
         Self(Kind::End(Box::new(end)))
     }
 }

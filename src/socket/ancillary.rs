@@ -20,6 +20,9 @@ use crate::{Error, Result, sys};
 /// The ends are owned and close-on-exec from the moment they arrive, and a [`fork`](crate::fork()) severs them like any
 /// other. What nobody takes is closed when this is dropped, so a peer that sends more than was asked for gains nothing.
 ///
+/// A peer that is not trusted can send a file of a file system that does not answer. To look at such a one and to close it
+/// waits, as close(2) does. Where no ends are wanted, use a plain receive: the kernel throws them away, and waits for nobody.
+///
 /// # Examples
 ///
 /// ```

@@ -299,7 +299,8 @@ impl DatagramSocket {
     /// Blocks until a message arrives or the time is up; else as [`recv`](Self::recv).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
-    /// when another holder takes the message that this call was woken for, and whatever the peer does.
+    /// and when another holder takes the message that this call was woken for. What a peer can do against it is to send a
+    /// descriptor whose last close takes long (a TCP socket with `SO_LINGER`, a file on FUSE): it is closed here.
     ///
     /// # Errors
     ///
@@ -397,8 +398,12 @@ impl DatagramSocket {
         mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<T>>,
     ) -> Result<Option<T>> {
         let fd = self.end.as_fd();
-        self.loss.receiving(Option::is_none, || {
-            patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait))
+        let mut look = || patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait));
+        self.loss.receiving(Option::is_none, || match look()? {
+            // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last message or
+            // the loss of ours, is not in this answer. Nothing comes after the end, so a second look misses nothing.
+            None => look(),
+            message => Ok(message),
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipc::Command;
 
 use super::client::{Client, request};
-use super::server::{Folder, HUGE, Server, descriptors, noise, program};
+use super::server::{Folder, HUGE, Server, has_open, noise, program};
 use super::support::{SOON, poll_until};
 
 /// One worker, so that it is the one that lives or does not.
@@ -218,11 +218,11 @@ pub fn a_client_that_reads_nothing_is_sent_away() {
     let folder = Folder::new();
     folder.huge_file();
     let server = Server::start(folder, &["--workers", "1", "--timeout", "1"]);
-    let (worker, idle) = (server.workers()[0], descriptors(server.workers()[0]));
+    let worker = server.workers()[0];
     let client = server.begin_huge();
-    poll_until("the answer has begun", || descriptors(worker) == idle + 2); // the connection and the file
+    poll_until("the answer has begun", || has_open(worker, &server.folder.root().join("huge")));
     assert_eq!(server.get("/").status, 200);
-    poll_until("the connection is closed", || descriptors(worker) == idle);
+    poll_until("the answer is given up", || !has_open(worker, &server.folder.root().join("huge")));
     let mut received = 0;
     let mut buf = vec![0; 1 << 20];
     loop {

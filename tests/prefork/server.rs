@@ -29,8 +29,11 @@ pub struct Folder(pub PathBuf);
 impl Folder {
     pub fn new() -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("prefork-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        std::fs::create_dir(path.join("root")).unwrap();
+        if path.exists() {
+            // A test that was killed has left it, a process with this number long ago.
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+        std::fs::create_dir_all(path.join("root")).unwrap();
         let folder = Self(path);
         folder.file("index.html", b"<h1>home</h1>");
         folder
@@ -157,6 +160,12 @@ pub fn children(process: u32) -> Vec<u32> {
 /// How many descriptors the process has.
 pub fn descriptors(process: u32) -> usize {
     std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
+}
+
+/// Whether the process has that file open.
+pub fn has_open(process: u32, file: &Path) -> bool {
+    let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    descriptors.flatten().any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|target| target == file))
 }
 
 pub fn send_signal(process: u32, signal: libc::c_int) {

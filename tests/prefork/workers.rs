@@ -91,7 +91,7 @@ pub fn killed_workers_lose_their_own_requests_and_no_other() {
         // It is the rhythm that is wanted, and not that something is done by then.
         while started.elapsed() < Duration::from_secs(10) {
             for tick in 0..20 {
-                std::thread::sleep(Duration::from_millis(10));
+                ipc::wait_any(&mut [], Some(Duration::from_millis(10))).unwrap();
                 for kill in kills.iter_mut().filter(|kill: &&mut Kill| kill.gone.is_none()) {
                     // A zombie's connections are closed.
                     let gone = matches!(process_state(kill.worker), None | Some('Z'));
@@ -147,7 +147,7 @@ pub fn a_worker_that_hangs_is_replaced() {
     // A master that slept does not take the silence of that time for theirs.
     let workers = server.workers();
     send_signal(server.child.id(), libc::SIGSTOP);
-    std::thread::sleep(Duration::from_millis(1500)); // longer than its patience
+    ipc::wait_any(&mut [], Some(Duration::from_millis(1500))).unwrap(); // longer than its patience
     send_signal(server.child.id(), libc::SIGCONT);
     let mut client = server.connect();
     for _ in 0..20 {

@@ -1,12 +1,31 @@
 //! An older kernel, or a sandbox, played by the kernel that is there: a filter (seccomp.2) answers in its place.
 
 use std::io::Error;
+use std::os::fd::AsRawFd;
 use std::ptr::null;
 
 /// Not wait, for one read or write.
 pub const RWF_NOWAIT: u32 = 0x8;
 /// No `SIGPIPE`, for one write. Linux 6.18.
 pub const RWF_NOSIGNAL: u32 = 0x100;
+
+/// Whether the kernel has the flag for a read or write of a pipe that does not wait (about 6.4).
+pub fn has_nowait() -> bool {
+    let (reader, _writer) = std::io::pipe().expect("a pipe");
+    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: an open descriptor, and one part of one byte, which nothing is written to.
+    let read = unsafe { libc::preadv2(reader.as_raw_fd(), &part, 1, -1, RWF_NOWAIT as i32) };
+    read == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+}
+
+/// Whether the kernel has the flag for a write that raises no `SIGPIPE` (6.18).
+pub fn has_nosignal() -> bool {
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: an open descriptor, and one part of one byte.
+    let written = unsafe { libc::pwritev2(writer.as_raw_fd(), &part, 1, -1, RWF_NOSIGNAL as i32) };
+    written == 1
+}
 
 /// From now on, `preadv2` and `pwritev2` with one of these flags are refused with `EOPNOTSUPP` in this process and its
 /// children, as by a kernel that does not know them.

@@ -38,7 +38,9 @@ pub use descriptors::{
     closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
 };
 pub use inventory::{Inventory, await_orphans};
-pub use kernel::{Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, refuse_calls, refuse_flags};
+pub use kernel::{
+    Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, refuse_calls, refuse_flags,
+};
 pub use messages::{assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
 pub use places::{

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use ipc::{fork, pipe};
 use libtest_mimic::{Failed, Trial};
 
-use super::{LIMIT, RWF_NOSIGNAL, asleep_in, judge, run};
+use super::{LIMIT, asleep_in, has_nosignal, has_nowait, judge, run};
 
 /// Which test the traced program is to do.
 pub const TRACED: &str = "TRACED";
@@ -32,7 +32,11 @@ pub struct Traced {
 
 fn trial(test: Traced) -> Trial {
     // Shown as ignored where the kernel is too old for what it tests.
-    let ignored = test.name.contains("sigpipe_at_its_default") && !has_nosignal();
+    let flagged = test.calls.iter().any(|call| ["preadv2", "pwritev2"].contains(call));
+    let ignored = match test.name.contains("sigpipe_at_its_default") {
+        true => !has_nosignal(),
+        false => flagged && !has_nowait(),
+    };
     let check = move || {
         let lines = traced_calls(test.name)?;
         let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
@@ -80,18 +84,6 @@ pub fn measured<T>(body: impl FnOnce() -> T) -> T {
     let result = body();
     mark();
     result
-}
-
-/// Whether the kernel has the flag for a write that raises no `SIGPIPE`.
-fn has_nosignal() -> bool {
-    let (_reader, writer) = std::io::pipe().expect("a pipe");
-    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
-    // SAFETY: an open descriptor, and one part of one byte.
-    let written = unsafe {
-        use std::os::fd::AsRawFd;
-        libc::pwritev2(writer.as_raw_fd(), &part, 1, -1, RWF_NOSIGNAL as i32)
-    };
-    written == 1
 }
 
 /// A function `traced` with tests in the form `name => [calls] body`, the body being what runs under strace.

@@ -175,6 +175,16 @@ fn read_some(random: &mut Random, mut reader: &PipeReader, buf: &mut [u8]) -> ip
 
 /// Passes on what comes, until it ends, or nobody reads it.
 pub fn pass_on(round: &mut Round, reader: PipeReader, writer: PipeWriter) -> Fate {
+    if round.random.once_in(3) {
+        return match ipc::copy(&reader, &writer) {
+            Ok(_) => Fate::Done,
+            Err(stopped) => {
+                assert!(matches!(stopped.error, Error::Closed), "{stopped:?}");
+                round.parted();
+                Fate::Cut
+            }
+        };
+    }
     let mut buf = vec![0; 50_000];
     loop {
         let passed = match round.random.below(2) {

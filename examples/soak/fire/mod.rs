@@ -12,6 +12,7 @@ pub mod deadlines;
 pub mod ends;
 pub mod family;
 pub mod messages;
+pub mod packed;
 pub mod random;
 pub mod starved;
 pub mod storm;
@@ -33,7 +34,7 @@ pub struct Kind {
 }
 
 /// Every kind in which somebody is killed.
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 13] = [
     Kind { name: "a_killed_writer_leaves_a_prefix_and_then_the_end", run: bytes::killed_writer },
     Kind { name: "a_killed_reader_is_closed_to_its_writer", run: bytes::killed_reader },
     Kind { name: "a_killed_link_breaks_the_chain_on_both_sides", run: bytes::killed_link },
@@ -41,6 +42,8 @@ pub const KINDS: [Kind; 11] = [
     Kind { name: "a_killed_peer_of_a_stream_leaves_a_prefix_and_then_the_end", run: bytes::killed_stream_peer },
     Kind { name: "a_killed_peer_leaves_whole_messages_and_then_the_end", run: messages::killed_peer },
     Kind { name: "a_killed_connectionless_peer_leaves_whole_messages", run: messages::killed_connectionless_peer },
+    Kind { name: "a_killed_peer_leaves_whole_packed_messages", run: packed::killed_peer },
+    Kind { name: "a_killed_writer_leaves_whole_messages_in_a_pipe", run: packed::killed_writer },
     Kind { name: "messages_of_a_killed_peer_bring_all_their_ends", run: ends::killed_peer },
     Kind { name: "ends_under_way_to_a_killed_peer_are_closed", run: ends::killed_receiver },
     Kind { name: "what_a_killed_process_has_forked_goes_on_or_goes_along", run: family::killed_parent },

@@ -7,7 +7,6 @@ pub mod bare;
 pub mod iceoryx2;
 pub mod ipc_channel;
 pub mod ours;
-#[cfg(feature = "packed")]
 pub mod packed;
 pub mod pipes;
 pub mod shmem_ipc;

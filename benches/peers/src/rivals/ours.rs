@@ -10,7 +10,8 @@ use crate::channel::{Receiver, Records, Sender};
 use super::{Made, ended};
 
 pub const NOTE: &str = "`pipe`, `datagram_pair` and `stream_pair` as they come; \"spin 50 µs\" is `set_spin` of 50 µs on every end, which \
-                        is off unless it is asked for.";
+                        is off unless it is asked for; \"buffered\" is `buffered()` on both ends of a pipe, \"packed\" is \
+                        `packed()` on both ends of a pair, and \"messages\" is `messages()` on both ends of a pipe.";
 
 const SPIN: Duration = Duration::from_micros(50);
 

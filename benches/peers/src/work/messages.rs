@@ -36,9 +36,7 @@ fn contenders(size: usize) -> Vec<Entry> {
         ring,
         one_way("iceoryx2", size, move || iceoryx2::channel(size)),
         one_way("ipc datagram", size, ours::datagrams),
-        #[cfg(feature = "packed")]
         one_way("ipc packed datagrams", size, crate::rivals::packed::packed),
-        #[cfg(feature = "packed")]
         one_way("ipc message pipe", size, crate::rivals::packed::messages),
     ]
 }

@@ -43,9 +43,7 @@ fn sleeping(size: usize) -> Vec<Entry> {
         pipes("ipc pipe", size, there, ours::pipe),
         link("ipc datagram", size, ours::datagrams),
         link("ipc stream pair", size, ours::records),
-        #[cfg(feature = "packed")]
         link("ipc packed datagrams", size, crate::rivals::packed::packed),
-        #[cfg(feature = "packed")]
         link("ipc message pipe", size, || both_ways(crate::rivals::packed::messages)),
     ]
 }

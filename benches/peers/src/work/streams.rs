@@ -29,7 +29,6 @@ fn contenders(size: usize) -> Vec<Entry> {
         plain("shmem-ipc", size, shmem_ipc::stream),
         plain("ipc pipe", size, ours::pipe),
         plain("ipc pipe, spin 50 µs", size, ours::spinning_pipe),
-        #[cfg(feature = "packed")]
         buffered("ipc pipe, buffered", size, crate::rivals::packed::buffered),
         plain("ipc stream pair", size, ours::streams),
     ]

@@ -1,0 +1,308 @@
+//! A pipe, and what it is to answer.
+//!
+//! It keeps its bytes in as many pages as its capacity has. A write goes on in the last page if all of what is over whole
+//! pages fits there, and takes new ones otherwise; a page is free again when all of it was read (pipe.7 says little of it).
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use ipc::{Error, PIPE_BUF, PipeReader, PipeWriter, pipe};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use super::content::{bytes, check};
+use super::partner::{Answer, Handle, Step, Two, in_words};
+
+const KEY: u64 = 0x5eed;
+
+/// Writes are cut to this at first.
+const CUT: usize = 8 << 10;
+
+/// One step, with any of the handles that can do it.
+#[derive(Clone, Debug)]
+pub enum Op {
+    TryWrite(usize),
+    WriteTimeout(usize),
+    Write(usize),
+    WriteAtomic(usize),
+    IsClosed,
+    TryRead(usize),
+    ReadTimeout(usize),
+    Read(usize),
+    Available,
+    Capacity,
+    SetCapacity(usize),
+    Clone,
+    Close,
+}
+
+/// A step, and which of the handles takes it.
+pub fn op() -> impl Strategy<Value = (Op, usize)> {
+    let len = prop_oneof![
+        Just(0_usize),
+        1..20_usize,
+        PIPE_BUF - 2..PIPE_BUF + 3,
+        CUT - 2..CUT + 3,
+        1..PIPE_BUF,
+        1..20_000_usize,
+    ];
+    let len = || len.clone();
+    let op = prop_oneof![
+        5 => len().prop_map(Op::TryWrite),
+        2 => len().prop_map(Op::WriteTimeout),
+        3 => len().prop_map(Op::Write),
+        3 => len().prop_map(Op::WriteAtomic),
+        1 => Just(Op::IsClosed),
+        5 => len().prop_map(Op::TryRead),
+        2 => len().prop_map(Op::ReadTimeout),
+        3 => len().prop_map(Op::Read),
+        1 => Just(Op::Available),
+        1 => Just(Op::Capacity),
+        1 => prop_oneof![Just(0), Just(1), 1..100_000_usize].prop_map(Op::SetCapacity),
+        1 => Just(Op::Clone),
+        1 => Just(Op::Close),
+    ];
+    (op, any::<usize>())
+}
+
+pub enum End {
+    Reader(PipeReader),
+    Writer(PipeWriter),
+}
+
+impl ipc::Ends for End {
+    fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
+        match self {
+            End::Reader(reader) => reader.each(visit),
+            End::Writer(writer) => writer.each(visit),
+        }
+    }
+}
+
+impl Handle for End {
+    type Op = (Op, usize);
+
+    fn perform(&self, (op, _): &Self::Op, at: u64) -> Answer {
+        let zero = Duration::ZERO;
+        match (self, op) {
+            (End::Writer(writer), Op::TryWrite(len)) => in_words(writer.try_write(&bytes(KEY, at, *len))),
+            (End::Writer(writer), Op::WriteTimeout(len)) => in_words(writer.write_timeout(&bytes(KEY, at, *len), zero)),
+            (End::Writer(writer), Op::Write(len)) => {
+                in_words((&*writer).write(&bytes(KEY, at, *len)).map_err(Error::from))
+            }
+            (End::Writer(writer), Op::WriteAtomic(len)) => in_words(writer.write_atomic(&bytes(KEY, at, *len))),
+            (End::Writer(writer), Op::IsClosed) => in_words(writer.is_closed()),
+            (End::Reader(reader), Op::TryRead(len)) => read(*len, at, |buf| reader.try_read(buf)),
+            (End::Reader(reader), Op::ReadTimeout(len)) => read(*len, at, |buf| reader.read_timeout(buf, zero)),
+            (End::Reader(reader), Op::Read(len)) => read(*len, at, |buf| Ok((&*reader).read(buf)?)),
+            (End::Reader(reader), Op::Available) => in_words(reader.available()),
+            (End::Reader(reader), Op::Capacity) => in_words(reader.capacity()),
+            (End::Writer(writer), Op::Capacity) => in_words(writer.capacity()),
+            (End::Reader(reader), Op::SetCapacity(size)) => in_words(reader.set_capacity(*size)),
+            (End::Writer(writer), Op::SetCapacity(size)) => in_words(writer.set_capacity(*size)),
+            _ => panic!("{op:?} is not for this end"),
+        }
+    }
+
+    fn clone_of(&self) -> Self {
+        match self {
+            End::Reader(reader) => End::Reader(reader.try_clone().expect("there is room for an end")),
+            End::Writer(writer) => End::Writer(writer.try_clone().expect("there is room for an end")),
+        }
+    }
+}
+
+fn read(len: usize, at: u64, read: impl FnOnce(&mut [u8]) -> ipc::Result<usize>) -> Answer {
+    let mut buf = vec![0; len];
+    in_words(read(&mut buf).inspect(|got| check(KEY, at, &buf[..*got])))
+}
+
+/// How far a page is filled, and how much of that was read.
+struct Page {
+    filled: usize,
+    read: usize,
+}
+
+struct Model {
+    page: usize,
+    capacity: usize,
+    pages: VecDeque<Page>,
+    /// Where the next byte that is written or read has its place.
+    written: u64,
+    read: u64,
+    /// Each handle: whether it writes, whether it is in this process. `None`: closed.
+    handles: Vec<Option<(bool, bool)>>,
+}
+
+impl Model {
+    fn count(&self, writers: bool) -> usize {
+        self.handles.iter().flatten().filter(|(writes, _)| *writes == writers).count()
+    }
+
+    fn available(&self) -> usize {
+        self.pages.iter().map(|page| page.filled - page.read).sum()
+    }
+
+    /// How much of a write goes in.
+    fn room_for(&self, len: usize) -> usize {
+        let rest = len % self.page;
+        let joins = rest > 0 && self.pages.back().is_some_and(|last| last.filled + rest <= self.page);
+        let free = (self.capacity - self.pages.len()) * self.page;
+        if joins { rest + (len - rest).min(free) } else { len.min(free) }
+    }
+
+    fn put(&mut self, len: usize) {
+        let rest = len % self.page;
+        let mut left = len;
+        if let Some(last) = self.pages.back_mut().filter(|last| rest > 0 && last.filled + rest <= self.page) {
+            last.filled += rest;
+            left -= rest;
+        }
+        while left > 0 {
+            let filled = left.min(self.page);
+            self.pages.push_back(Page { filled, read: 0 });
+            left -= filled;
+        }
+        self.written += len as u64;
+    }
+
+    fn get(&mut self, len: usize) {
+        let mut left = len;
+        while left > 0 {
+            let first = self.pages.front_mut().expect("as much as is available");
+            let read = left.min(first.filled - first.read);
+            first.read += read;
+            left -= read;
+            if first.read == first.filled {
+                self.pages.pop_front();
+            }
+        }
+        self.read += len as u64;
+    }
+
+    /// A write that may be cut, and that does not wait.
+    fn write(&mut self, len: usize, otherwise: &str) -> Answer {
+        let room = self.room_for(len);
+        match room {
+            _ if len == 0 => "0".to_owned(),
+            _ if self.count(false) == 0 => "Closed".to_owned(),
+            0 => otherwise.to_owned(),
+            _ => {
+                self.put(room);
+                room.to_string()
+            }
+        }
+    }
+
+    fn read(&mut self, len: usize, otherwise: &str) -> Answer {
+        let got = len.min(self.available());
+        match got {
+            _ if len == 0 => "0".to_owned(),
+            0 if self.count(true) == 0 => "0".to_owned(),
+            0 => otherwise.to_owned(),
+            _ => {
+                self.get(got);
+                got.to_string()
+            }
+        }
+    }
+
+    fn set_capacity(&mut self, bytes: usize) -> Answer {
+        let pages = bytes.div_ceil(self.page).max(1).next_power_of_two();
+        if pages < self.pages.len() {
+            return format!("fcntl: {:?}", Some(libc::EBUSY));
+        }
+        self.capacity = pages;
+        (pages * self.page).to_string()
+    }
+
+    /// What is to be answered. `None`: the call would wait, and is not made.
+    fn answer(&mut self, op: &Op) -> Option<Answer> {
+        Some(match op {
+            Op::TryWrite(len) => self.write((*len).min(CUT), "WouldBlock"),
+            Op::WriteTimeout(len) => self.write((*len).min(CUT), "TimedOut"),
+            Op::Write(len) => {
+                let len = (*len).min(CUT);
+                if self.count(false) > 0 && self.room_for(len) < len {
+                    return None;
+                }
+                self.write(len, "")
+            }
+            Op::WriteAtomic(len) if *len > PIPE_BUF => format!("TooLong {{ len: {len}, max: {PIPE_BUF} }}"),
+            Op::WriteAtomic(len) => {
+                if self.count(false) > 0 && self.room_for(*len) < *len {
+                    return None;
+                }
+                let written = self.write(*len, "");
+                if written == len.to_string() { "()".to_owned() } else { written }
+            }
+            Op::IsClosed => (self.count(false) == 0).to_string(),
+            Op::TryRead(len) => self.read(*len, "WouldBlock"),
+            Op::ReadTimeout(len) => self.read(*len, "TimedOut"),
+            Op::Read(len) => {
+                if *len > 0 && self.available() == 0 && self.count(true) > 0 {
+                    return None;
+                }
+                self.read(*len, "")
+            }
+            Op::Available => self.available().to_string(),
+            Op::Capacity => (self.capacity * self.page).to_string(),
+            Op::SetCapacity(bytes) => self.set_capacity(*bytes),
+            Op::Clone | Op::Close => unreachable!("these are no calls on a handle"),
+        })
+    }
+
+    /// The handle that takes the step, if there is one that can.
+    fn choose(&self, op: &Op, which: usize) -> Option<usize> {
+        let side = match op {
+            Op::TryWrite(_) | Op::WriteTimeout(_) | Op::Write(_) | Op::WriteAtomic(_) | Op::IsClosed => Some(true),
+            Op::TryRead(_) | Op::ReadTimeout(_) | Op::Read(_) | Op::Available => Some(false),
+            Op::Capacity | Op::SetCapacity(_) | Op::Clone | Op::Close => None,
+        };
+        let fits =
+            |handle: &Option<(bool, bool)>| handle.is_some_and(|(writes, _)| side.is_none_or(|side| side == writes));
+        let able: Vec<usize> = (0..self.handles.len()).filter(|&number| fits(&self.handles[number])).collect();
+        able.get(which.checked_rem(able.len())?).copied()
+    }
+}
+
+/// Takes the steps, and compares each answer with the model's.
+pub fn follow(ops: &[(Op, usize)], reader_here: bool, writer_here: bool) -> Result<(), TestCaseError> {
+    let (reader, writer) = pipe().expect("there is room for a pipe");
+    // SAFETY: no conditions.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let mut model = Model {
+        page,
+        capacity: writer.capacity().expect("a pipe") / page,
+        pages: VecDeque::new(),
+        written: 0,
+        read: 0,
+        handles: vec![Some((false, reader_here)), Some((true, writer_here))],
+    };
+    let mut two = Two::new(ops, vec![(reader_here, End::Reader(reader)), (writer_here, End::Writer(writer))]);
+    for (number, (op, which)) in ops.iter().enumerate() {
+        let Some(handle) = model.choose(op, *which) else { continue };
+        let (writes, is_here) = model.handles[handle].expect("a handle that is open");
+        let (step, expected) = match op {
+            Op::Clone => {
+                model.handles.push(Some((writes, is_here)));
+                (Step::Clone { from: handle, to: model.handles.len() - 1 }, "cloned".to_owned())
+            }
+            Op::Close => {
+                model.handles[handle] = None;
+                (Step::Close { handle }, "closed".to_owned())
+            }
+            op => {
+                let at = if writes { model.written } else { model.read };
+                let Some(expected) = model.answer(op) else { continue };
+                (Step::Perform { op: number, handle, at }, expected)
+            }
+        };
+        let answer = two.take(is_here, step);
+        prop_assert_eq!(answer, expected, "step {}: {:?} with handle {}", number, op, handle);
+    }
+    prop_assert_eq!(two.end(), Some(0));
+    prop_assert_eq!(ipc::open_ends(), 0);
+    Ok(())
+}
