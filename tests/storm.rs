@@ -156,11 +156,7 @@ const STREAM_GETS: [Get<StreamSocket>; 7] = [
 const LENGTH: u64 = 100_000;
 
 /// Moves a stream with every call that puts against every call that gets, both in the storm.
-fn stream_through<Out: ipc::Ends, In>(
-    puts: &'static [Put<Out>],
-    gets: &'static [Get<In>],
-    make: impl Fn() -> (In, Out),
-) {
+fn stream_through<Out: ipc::Ends, In>(puts: &[Put<Out>], gets: &[Get<In>], make: impl Fn() -> (In, Out)) {
     let key = Random::fresh_seed();
     for (put_name, put) in puts {
         for (get_name, get) in gets {
@@ -210,9 +206,9 @@ fn pipes_lose_and_double_nothing() {
 
 fn pipes_that_were_spliced_lose_and_double_nothing() {
     let is_plain = |name: &&str| !name.starts_with("splice") && !name.starts_with("tee");
-    let puts = Vec::leak(PIPE_PUTS.into_iter().filter(|(name, _)| is_plain(name)).collect());
-    let gets = Vec::leak(PIPE_GETS.into_iter().filter(|(name, _)| is_plain(name)).collect());
-    stream_through(puts, gets, || {
+    let puts: Vec<_> = PIPE_PUTS.into_iter().filter(|(name, _)| is_plain(name)).collect();
+    let gets: Vec<_> = PIPE_GETS.into_iter().filter(|(name, _)| is_plain(name)).collect();
+    stream_through(&puts, &gets, || {
         let (reader, writer) = pipe().unwrap();
         writer.set_capacity(PIPE_BUF).unwrap();
         spliced_once(&reader);
