@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         a_connectionless_peer_that_is_gone_is_seen_by_senders_only,
         a_connectionless_sender_that_waits_sees_its_peer_being_killed,
         a_connectionless_empty_message_is_a_message,
+        a_connectionless_socket_that_was_shut_down_is_at_its_end,
         a_stranger_cannot_send_to_a_connectionless_socket,
         a_connectionless_sender_is_named_when_asked_for,
     ])
@@ -399,6 +400,31 @@ fn a_connectionless_empty_message_is_a_message() {
             assert_eq!(recv(&pair.parent).unwrap().as_deref(), Some(message), "{call}");
         }
         assert!(matches!(pair.parent.try_recv(&mut [0; 8]), Err(Error::WouldBlock)), "{call}");
+    }
+}
+
+fn a_connectionless_socket_that_was_shut_down_is_at_its_end() {
+    for how in [Shutdown::Read, Shutdown::Both] {
+        let pair = connectionless();
+        pair.child.send(b"").unwrap();
+        pair.child.send(b"before").unwrap();
+        pair.parent.try_clone().unwrap().shutdown(how).unwrap();
+        for message in [&b""[..], b"before"] {
+            assert_eq!(pair.parent.try_recv_vec().unwrap().as_deref(), Some(message));
+        }
+        // For every call alike, and none waits for its time to be up.
+        assert_gone(&pair.parent);
+        assert!(pair.parent.try_recv_with(&mut Vec::new()).unwrap().is_none());
+        assert_closed(&pair.child);
+        // A receiver that waits is told too.
+        let pair = connectionless();
+        let child = fork(pair.parent.try_clone().unwrap(), |socket| {
+            assert_eq!(socket.recv_timeout(&mut [0; 8], Duration::MAX).unwrap(), None);
+        })
+        .unwrap();
+        asleep_in(child.id(), &[libc::SYS_ppoll]);
+        pair.parent.shutdown(how).unwrap();
+        assert_eq!(exit_code(&child), 0);
     }
 }
 

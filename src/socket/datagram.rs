@@ -120,6 +120,8 @@ pub struct DatagramSocket {
     pub(super) end: End,
     spin: Spin,
     pub(super) loss: Loss,
+    /// Nobody is told that the peer is gone, and only whoever waits that nothing more comes.
+    connectionless: bool,
     /// Whether to name senders.
     pub(super) credentials: AtomicBool,
 }
@@ -128,18 +130,20 @@ end_traits!(DatagramSocket);
 
 impl DatagramSocket {
     fn new(end: End) -> Result<Self> {
-        sys::socket::mark_messages(end.as_fd()).map_err(|errno| Error::system("setsockopt", errno))?;
-        Ok(Self::of(end))
+        let connectionless =
+            sys::socket::mark_messages(end.as_fd()).map_err(|errno| Error::system("setsockopt", errno))?;
+        Ok(Self::of(end, connectionless))
     }
 
     fn adopt(fd: OwnedFd) -> Self {
         // What is not a socket says so at every call.
-        let _ = sys::socket::mark_messages(fd.as_fd());
-        Self::of(End::adopt(fd))
+        let connectionless = sys::socket::mark_messages(fd.as_fd()).unwrap_or(false);
+        Self::of(End::adopt(fd), connectionless)
     }
 
-    fn of(end: End) -> Self {
-        Self { end, spin: Spin::default(), loss: Loss::default(), credentials: AtomicBool::new(false) }
+    fn of(end: End, connectionless: bool) -> Self {
+        let (spin, loss, credentials) = (Spin::default(), Loss::default(), AtomicBool::new(false));
+        Self { end, spin, loss, connectionless, credentials }
     }
 
     /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
@@ -398,7 +402,14 @@ impl DatagramSocket {
         mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<T>>,
     ) -> Result<Option<T>> {
         let fd = self.end.as_fd();
-        let mut look = || patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, |wait| receive(fd, wait));
+        let mut receive = |wait| match receive(fd, wait) {
+            Err(Errno::AGAIN) if self.connectionless && !wait && sys::socket::receives_no_more(fd)? => {
+                // What came just before that is in the queue.
+                receive(fd, wait).or_else(|errno| if errno == Errno::AGAIN { Ok(None) } else { Err(errno) })
+            }
+            received => received,
+        };
+        let mut look = || patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, &mut receive);
         self.loss.receiving(Option::is_none, || match look()? {
             // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last message or
             // the loss of ours, is not in this answer. Nothing comes after the end, so a second look misses nothing.
@@ -491,6 +502,7 @@ impl DatagramSocket {
             end: self.end.try_clone()?,
             spin: self.spin.clone(),
             loss: self.loss.clone(),
+            connectionless: self.connectionless,
             credentials: AtomicBool::new(self.credentials.load(Relaxed)),
         })
     }
@@ -515,7 +527,7 @@ impl TryFrom<OwnedFd> for DatagramSocket {
         match super::check(fd.as_fd(), "a connected unix socket for messages", kinds) {
             // Without it, an empty message would look like the end.
             Ok(()) => match sys::socket::mark_messages(fd.as_fd()) {
-                Ok(()) => Ok(Self::of(End::adopt(fd))),
+                Ok(connectionless) => Ok(Self::of(End::adopt(fd), connectionless)),
                 Err(errno) => Err(FromFdError { fd, error: Error::system("setsockopt", errno) }),
             },
             Err(error) => Err(FromFdError { fd, error }),

@@ -2,13 +2,15 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::sockopt;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType,
 };
 
-use super::{Errno, Result, errno};
+use super::poll::{POLLRDHUP, poll, pollfd};
+use super::{Errno, Result, errno, retry};
 
 /// The kernel keeps this much of `SO_SNDBUF` for itself (`unix_dgram_sendmsg`).
 const OVERHEAD: usize = 32;
@@ -62,11 +64,20 @@ fn message(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], flags: libc::c_
 ///
 /// The credentials cost less, but a socket that asks for them gets a name when it sends, and a connectionless socket that
 /// has a name and no peer any more takes messages from anybody.
-pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<()> {
+///
+/// Says whether it is one of these, which do not tell the end to a call that is not to wait: see [`receives_no_more`].
+pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<bool> {
     match sockopt::socket_type(fd)? {
-        SocketType::DGRAM => set_timestamp(fd),
-        _ => sockopt::set_socket_passcred(fd, true),
+        SocketType::DGRAM => set_timestamp(fd).map(|()| true),
+        _ => sockopt::set_socket_passcred(fd, true).map(|()| false),
     }
+}
+
+/// Whether the socket was shut down for receiving, so that nothing comes after what is in its queue.
+pub(crate) fn receives_no_more(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mut fds = [pollfd { fd: fd.as_raw_fd(), events: POLLRDHUP, revents: 0 }];
+    retry(|| poll(&mut fds, Some(Duration::ZERO)))?;
+    Ok(fds[0].revents & POLLRDHUP != 0)
 }
 
 fn set_timestamp(fd: BorrowedFd<'_>) -> Result<()> {
