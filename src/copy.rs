@@ -43,8 +43,8 @@ use crate::{Error, Result, end};
 /// # Platform
 ///
 /// copy_file_range(2) and sendfile(2) from files to files, splice(2) from pipes to pipes and files, and read(2) and write(2)
-/// everywhere else, and where the kernel refuses these. After splice(2), the kernel refuses `RWF_NOWAIT` on a pipe: `try_` and `_timeout` calls
-/// go another way then, and work as before.
+/// everywhere else, and where the kernel refuses these. After splice(2), the kernel refuses `RWF_NOWAIT` on a pipe: `try_`
+/// and `_timeout` calls go another way then, and work as before.
 ///
 /// # Examples
 ///

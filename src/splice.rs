@@ -15,6 +15,9 @@ impl PipeReader {
     /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. It
     /// also blocks while that has no room. [`copy`](crate::copy()) goes on until the end, and takes whatever there is.
     ///
+    /// While it waits for a *socket* to have room, the kernel holds the pipe's lock, and every other call on the pipe waits as
+    /// well, whatever its deadline: where that matters, use [`copy`](crate::copy()).
+    ///
     /// After it, the kernel refuses `RWF_NOWAIT` on both pipes: `try_` and `_timeout` calls go another way then, and work as
     /// before.
     ///

@@ -66,9 +66,7 @@ impl Patience {
                     self.wait(end, events)?;
                 }
                 // This end cannot be looked at without waiting, and this call may wait.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
-                    if look.is_some() && matches!(self, Patience::Blocking) =>
-                {
+                Err(errno) if sys::is_refused(errno) && look.is_some() && matches!(self, Patience::Blocking) => {
                     look = None;
                 }
                 Err(errno) => return Err(end.error(call, errno)),

@@ -23,9 +23,6 @@ use crate::{Error, Result, sys};
 /// 4096 on Linux, whatever the size of a page.
 pub const PIPE_BUF: usize = 4096;
 
-/// More slices than this in one vectored call the kernel refuses (`IOV_MAX`, readv.2).
-const MOST_SLICES: usize = 1024;
-
 bitflags::bitflags! {
     /// What [`pipe_with`] can do differently.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@ use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{End, Error, FromFdError, MOST_SLICES, READING_END, Result, Spin, pipe_end, sys};
+use super::{End, Error, FromFdError, READING_END, Result, Spin, pipe_end, sys};
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
 use crate::wait::Patience;
@@ -146,10 +146,8 @@ impl Read for &PipeReader {
 
     /// More than 1024 slices are read as the first 1024.
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        // Empty ones first would leave no room for a byte, and 0 would look like the end.
-        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else { return Ok(0) };
-        let last = bufs.len().min(first + MOST_SLICES);
-        let bufs = &mut bufs[first..last];
+        let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
+        let bufs = &mut bufs[which];
         let fd = self.end.as_fd();
         let read = Patience::Blocking.persist(&self.end, &self.spin, "readv", POLLIN, |wait| match wait {
             true => rustix::io::readv(fd, bufs),

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{End, Error, FromFdError, MOST_SLICES, PIPE_BUF, Result, Spin, WRITING_END, pipe_end, sys};
+use super::{End, Error, FromFdError, PIPE_BUF, Result, Spin, WRITING_END, pipe_end, sys};
 use crate::sys::pipe::NowaitWrite;
 use crate::sys::poll::{POLLERR, POLLOUT};
 use crate::sys::signal::Sigpipe;
@@ -252,10 +252,10 @@ impl Write for &PipeWriter {
 
     /// Writes as many leading slices as fit the cut, or the beginning of the first; at most 1024 of them.
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else { return Ok(0) };
-        let bufs = &bufs[first..];
+        let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
+        let bufs = &bufs[which];
         let mut room = self.cut;
-        let whole = bufs.iter().take(MOST_SLICES).take_while(|buf| {
+        let whole = bufs.iter().take_while(|buf| {
             let fits = buf.len() <= room;
             room = room.saturating_sub(buf.len());
             fits

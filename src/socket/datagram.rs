@@ -15,9 +15,6 @@ use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin};
 use crate::{Error, Result};
 
-/// More parts than this in one call the kernel refuses (`IOV_MAX`, readv.2).
-const MOST_PARTS: usize = 1024;
-
 bitflags::bitflags! {
     /// What [`datagram_pair_with`] can do differently.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -244,7 +241,7 @@ impl DatagramSocket {
 
     fn send_parts(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<()> {
         let len = parts.iter().map(|part| part.len()).sum();
-        if parts.len() > MOST_PARTS {
+        if parts.len() > sys::MOST_SLICES {
             let whole = parts.iter().map(|part| &**part).collect::<Vec<&[u8]>>().concat();
             return self.deliver(len, patience, |fd, wait| sys::socket::send(fd, &whole, wait));
         }

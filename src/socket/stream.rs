@@ -14,9 +14,6 @@ use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::wait::{Patience, Spin};
 use crate::{Error, Result, sys};
 
-/// More slices than this in one vectored call the kernel refuses (`IOV_MAX`, readv.2).
-const MOST_SLICES: usize = 1024;
-
 /// Two connected ends for bytes, as [`stream_pair`] makes them. Both ends are alike: the names say who keeps which.
 #[derive(Debug)]
 pub struct StreamPair {
@@ -257,9 +254,8 @@ impl Read for &StreamSocket {
 
     /// More than 1024 slices are read as the first 1024.
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else { return Ok(0) };
-        let last = bufs.len().min(first + MOST_SLICES);
-        let bufs = &mut bufs[first..last];
+        let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
+        let bufs = &mut bufs[which];
         self.arrive(Patience::Blocking, |fd, wait| sys::socket::read_vectored(fd, bufs, wait)).map_err(Error::into_io)
     }
 }
@@ -287,9 +283,8 @@ impl Write for &StreamSocket {
 
     /// More than 1024 slices are written as the first 1024.
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else { return Ok(0) };
-        let last = bufs.len().min(first + MOST_SLICES);
-        let bufs = &bufs[first..last];
+        let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
+        let bufs = &bufs[which];
         self.deliver(Patience::Blocking, |fd, wait| sys::socket::write_vectored(fd, bufs, wait)).map_err(Error::into_io)
     }
 

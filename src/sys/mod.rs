@@ -14,6 +14,8 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 
+use std::ops::{Deref, Range};
+
 pub(crate) use rustix::io::Errno;
 
 /// The result of a system call.
@@ -23,6 +25,22 @@ pub(crate) type Result<T> = std::result::Result<T, Errno>;
 fn errno() -> Errno {
     // `last_os_error` reads errno, and always has a raw code.
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+/// Whether a call that moves bytes, or a flag with it, is not to be had here: an older kernel says `EOPNOTSUPP` or `ENOSYS`,
+/// and many a sandbox `EPERM`, which none of these calls says of a pipe otherwise.
+pub(crate) fn is_refused(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
+}
+
+/// More slices than this in one vectored call the kernel refuses (`IOV_MAX`, readv.2).
+pub(crate) const MOST_SLICES: usize = 1024;
+
+/// Which of the slices one vectored call takes: from the first that is not empty, as many as the kernel takes. Empty ones
+/// first would leave no room for a byte, and 0 would look like the end. `None`: all of them are empty.
+pub(crate) fn for_one_call(slices: &[impl Deref<Target = [u8]>]) -> Option<Range<usize>> {
+    let first = slices.iter().position(|slice| !slice.is_empty())?;
+    Some(first..slices.len().min(first + MOST_SLICES))
 }
 
 /// Makes a call again for as long as a signal interrupts it.

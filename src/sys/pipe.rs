@@ -9,7 +9,7 @@ use rustix::io::ReadWriteFlags;
 use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags};
 
 use super::signal::{Sigpipe, without_sigpipe};
-use super::{Errno, Result, retry};
+use super::{Errno, Result, is_refused, retry};
 
 /// "At the current position", which is all that a pipe has.
 const CURRENT: u64 = u64::MAX;
@@ -19,12 +19,6 @@ const NOSIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
 
 /// Set when the kernel has been seen to refuse [`NOSIGNAL`].
 static NO_NOSIGNAL: AtomicBool = AtomicBool::new(false);
-
-/// Whether the call, or the flag with it, is not to be had here: an older kernel says `EOPNOTSUPP` or `ENOSYS`, and many
-/// a sandbox `EPERM`, which none of these calls says of a pipe otherwise.
-fn is_refused(errno: Errno) -> bool {
-    matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
-}
 
 /// Reads what is there, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says. If every way to do so is refused, the
 /// answer is that of the first.
@@ -107,8 +101,8 @@ fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlag
     })
 }
 
-/// Writes what there is room for, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says; or `EOPNOTSUPP`, where the
-/// kernel cannot do that on this end.
+/// Writes what there is room for, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says; or [`is_refused`], where the
+/// kernel does not do that on this end.
 pub(crate) fn write_nowait(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Sigpipe) -> Result<usize> {
     match sigpipe {
         Sigpipe::Ignored => rustix::io::pwritev2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT),
