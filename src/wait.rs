@@ -36,6 +36,10 @@ impl Patience {
     /// The attempt is told whether to wait by itself. Otherwise it answers `EAGAIN`, and in between this sleeps until `end`
     /// is ready. Others may be quicker when it is: then it sleeps again, for what is left of the time. Before the first
     /// sleep, the attempt is repeated for as long as `spin` says.
+    ///
+    /// What works at once, as nearly everything does, is inlined whole, for which the attempt may be called at one place
+    /// only: each return after a system call costs the processor a wrong guess.
+    #[inline(always)]
     pub(crate) fn persist<T>(
         self,
         end: &End,
@@ -51,27 +55,42 @@ impl Patience {
                     look.iter().for_each(Look::found);
                     return Ok(done);
                 }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    if let Some(looking) = &mut look {
-                        if looking.again(self, end)? {
-                            std::hint::spin_loop();
-                            continue;
-                        }
-                        look = None;
-                        if matches!(self, Patience::Blocking) {
-                            continue; // and let the call itself wait
-                        }
-                    }
-                    self.wait(end, events)?;
-                }
-                // This end cannot be looked at without waiting, and this call may wait.
-                Err(errno) if sys::is_refused(errno) && look.is_some() && matches!(self, Patience::Blocking) => {
-                    look = None;
-                }
-                Err(errno) => return Err(end.error(call, errno)),
+                Err(errno) => self.go_on(end, call, events, &mut look, errno)?,
             }
         }
+    }
+
+    /// After an attempt that did not work: waits until another is worth it, or fails.
+    #[cold]
+    #[inline(never)]
+    fn go_on(
+        self,
+        end: &End,
+        call: &'static str,
+        events: i16,
+        look: &mut Option<Look<'_>>,
+        errno: Errno,
+    ) -> Result<()> {
+        match errno {
+            Errno::INTR => {}
+            Errno::AGAIN => {
+                if look.as_mut().map_or(Ok(false), |look| look.again(self, end))? {
+                    std::hint::spin_loop();
+                } else if look.take().is_none() || !matches!(self, Patience::Blocking) {
+                    self.wait(end, events)?;
+                } // or it was looked at in vain, and now the call itself waits
+            }
+            // This end cannot be looked at without waiting, and this call may wait.
+            _ if sys::is_refused(errno) && look.is_some() && matches!(self, Patience::Blocking) => *look = None,
+            _ => return Err(end.error(call, errno)),
+        }
+        Ok(())
+    }
+
+    /// Whether it is left to the system call from the start.
+    #[inline]
+    pub(crate) fn is_the_calls(self, spin: &Spin) -> bool {
+        matches!(self, Patience::Blocking) && spin.whole.is_zero()
     }
 
     fn is_over(self, now: Instant) -> bool {
@@ -159,8 +178,9 @@ impl Spin {
     }
 
     /// For a call: whether it is to look again.
+    #[inline]
     fn look(&self) -> Option<Look<'_>> {
-        (!self.whole.is_zero() && self.is_worth_it()).then_some(Look { spin: self, began: None })
+        (!self.whole.is_zero() && self.is_worth_it()).then_some(Look { spin: self, vain: 0, began: None })
     }
 
     fn is_worth_it(&self) -> bool {
@@ -183,35 +203,38 @@ impl Clone for Spin {
 /// A call that looks again.
 struct Look<'a> {
     spin: &'a Spin,
-    /// When it had looked in vain for the first time. What is there at once needs no clock.
+    /// Looks of this call that found nothing.
+    vain: u32,
+    /// When the clock was read for the first time.
     began: Option<Instant>,
 }
+
+/// A peer that is at work answers within so many looks: 3 µs or so, for which nothing else is asked of the kernel, and no
+/// clock is read where there is no deadline.
+const AT_ONCE: u32 = 8;
 
 impl Look<'_> {
     /// Whether to look once more, after a look that found nothing.
     fn again(&mut self, patience: Patience, end: &End) -> Result<bool> {
-        let now = Instant::now();
-        let Some(began) = self.began else {
-            self.began = Some(now);
-            // An end that never waits is not to be kept waiting here.
-            return match matches!(patience, Patience::Blocking) && is_nonblocking(end)? {
-                true => Err(Error::WouldBlock),
-                false => Ok(!patience.is_over(now)),
-            };
-        };
-        if patience.is_over(now) {
-            return Ok(false);
+        self.vain += 1;
+        let blocking = matches!(patience, Patience::Blocking);
+        if self.vain < AT_ONCE && blocking {
+            return Ok(true);
         }
-        let more = now.duration_since(began) < self.spin.whole;
+        if self.vain == AT_ONCE && blocking && is_nonblocking(end)? {
+            return Err(Error::WouldBlock); // an end that never waits is not to be kept waiting here
+        }
+        let now = Instant::now();
+        let more = now.duration_since(*self.began.get_or_insert(now)) < self.spin.whole;
         if !more {
             self.spin.vain.fetch_add(1, Relaxed);
         }
-        Ok(more)
+        Ok(more && !patience.is_over(now))
     }
 
     /// It was there. Had it been there at once, that would say nothing.
     fn found(&self) {
-        if self.began.is_some() {
+        if self.vain > 0 {
             self.spin.vain.store(0, Relaxed);
         }
     }
@@ -397,9 +420,9 @@ mod tests {
         // A copy has to learn for itself, and one look that finds something is enough.
         assert_eq!(rests(&spin.clone()), 0);
         assert_eq!(rests(&spin), 1024);
-        Look { spin: &spin, began: None }.found();
+        Look { spin: &spin, vain: 0, began: None }.found();
         assert_eq!(rests(&spin), 1024, "what was there at once says nothing");
-        Look { spin: &spin, began: Some(Instant::now()) }.found();
+        Look { spin: &spin, vain: 1, began: None }.found();
         assert_eq!((rests(&spin), rests(&spin)), (0, 0));
     }
 }

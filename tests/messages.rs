@@ -116,7 +116,7 @@ fn the_longest_message_of_all_arrives_whole() {
 
 fn a_short_buffer_loses_nothing() {
     for pair in every_pair() {
-        let lengths = [2, 100, 4097, 70_000, 200_000];
+        let lengths = [2, 100, 512, 513, 1100, 4097, 70_000, 200_000];
         let child = fork(pair.child, move |socket| {
             for (number, len) in lengths.into_iter().enumerate() {
                 for call in 0..3 {

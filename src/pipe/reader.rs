@@ -95,6 +95,7 @@ impl PipeReader {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
+    #[inline]
     pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);

@@ -120,6 +120,7 @@ impl PipeWriter {
         }
     }
 
+    #[inline]
     fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -224,6 +225,7 @@ impl PipeWriter {
         Self { end, spin: self.spin.clone(), cut: self.cut, sigpipe: self.sigpipe }
     }
 
+    #[inline]
     fn cut<'buf>(&self, buf: &'buf [u8]) -> &'buf [u8] {
         &buf[..buf.len().min(self.cut)]
     }

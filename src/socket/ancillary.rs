@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
-use super::{Credentials, DatagramSocket, StreamSocket, with_spill};
+use super::{Credentials, DatagramSocket, Lent, StreamSocket};
 use crate::end::{self, End, Ends, FromFdError};
 use crate::sys::ancillary::{Beside, MOST};
 use crate::wait::Patience;
@@ -214,14 +214,12 @@ impl DatagramSocket {
     }
 
     fn receive_with(&self, message: &mut Vec<u8>, patience: Patience) -> Result<Option<Received>> {
-        with_spill(|spill| {
-            let arrived = self.arrive(patience, |fd, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait))?;
-            let Some((len, beside)) = arrived else { return Ok(None) };
-            message.clear();
-            message.extend_from_slice(&spill.as_mut_slice()[..len]);
-            spill.trim(len);
-            Received::new(len, beside, self.credentials.load(Relaxed)).map(Some)
-        })
+        let mut spill = Lent::new()?;
+        let arrived = self.arrive(patience, |fd, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait))?;
+        let Some((len, beside)) = arrived else { return Ok(None) };
+        message.clear();
+        spill.append_to(message, len);
+        Received::new(len, beside, self.credentials.load(Relaxed)).map(Some)
     }
 
     /// Lets [`Received::sender`] name the sender of each message, or not, as at first. Never blocks.

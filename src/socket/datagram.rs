@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::net::SocketType;
 
-use super::{Credentials, Loss, with_spill};
+use super::{Credentials, Lent, Loss};
 use crate::end::{End, FromFdError, end_traits};
 use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::sys::{self, Errno};
@@ -248,6 +248,7 @@ impl DatagramSocket {
         self.deliver(len, patience, |fd, wait| sys::socket::send_vectored(fd, parts, wait))
     }
 
+    #[inline(always)]
     pub(super) fn deliver(
         &self,
         len: usize,
@@ -284,6 +285,7 @@ impl DatagramSocket {
     ///
     /// recvmsg(2). What `buf` has no room for goes to 8 MiB of address space that each receiving thread keeps, and that
     /// takes memory only when it is written to. Descriptors that a foreign program sends along are closed.
+    #[inline]
     pub fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
         self.receive(buf, Patience::Blocking)
     }
@@ -293,6 +295,7 @@ impl DatagramSocket {
     /// # Errors
     ///
     /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv`](Self::recv).
+    #[inline]
     pub fn try_recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
         self.receive(buf, Patience::None)
     }
@@ -306,35 +309,56 @@ impl DatagramSocket {
     /// # Errors
     ///
     /// [`Error::TimedOut`]: the time is up; and as [`recv`](Self::recv).
+    #[inline]
     pub fn recv_timeout(&self, buf: &mut [u8], timeout: Duration) -> Result<Option<usize>> {
         self.receive(buf, Patience::timeout(timeout))
     }
 
     fn receive(&self, buf: &mut [u8], patience: Patience) -> Result<Option<usize>> {
-        with_spill(|spill| {
-            let arrived =
-                self.arrive(patience, |fd, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait))?;
-            let Some(over) = arrived.and_then(|len| len.checked_sub(buf.len())).filter(|over| *over > 0) else {
-                return Ok(arrived);
-            };
-            let message = [&*buf, &spill.as_mut_slice()[..over]].concat();
-            spill.trim(over);
-            Err(Error::BufferTooSmall { message })
-        })
+        let mut spill = Lent::new()?;
+        let mut first = None;
+        if patience.is_the_calls(&self.spin) {
+            match sys::socket::receive(self.end.as_fd(), buf, spill.as_mut_slice(), true) {
+                Ok(Some(len)) if len <= buf.len() => return Ok(Some(len)),
+                other => first = Some(other),
+            }
+        }
+        self.receive_late(buf, &mut spill, patience, first)
+    }
+
+    /// Receives, where there is more to it than one call with one answer.
+    #[cold]
+    #[inline(never)]
+    fn receive_late(
+        &self,
+        buf: &mut [u8],
+        spill: &mut Lent,
+        patience: Patience,
+        mut first: Option<sys::Result<Option<usize>>>,
+    ) -> Result<Option<usize>> {
+        let receive = |fd: BorrowedFd<'_>, wait| match first.take() {
+            Some(first) => first,
+            None => sys::socket::receive(fd, buf, spill.as_mut_slice(), wait),
+        };
+        match self.arrive(patience, receive)? {
+            Some(len) if len > buf.len() => {
+                let mut message = buf.to_vec();
+                spill.append_to(&mut message, len - buf.len());
+                Err(Error::BufferTooSmall { message })
+            }
+            arrived => Ok(arrived),
+        }
     }
 
     /// Receives a message of whatever length into a buffer that becomes longer where it has to.
     pub(super) fn receive_growing(&self, buf: &mut Vec<u8>, patience: Patience) -> Result<Option<usize>> {
-        with_spill(|spill| {
-            let arrived =
-                self.arrive(patience, |fd, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait))?;
-            let over = arrived.map_or(0, |len| len.saturating_sub(buf.len()));
-            if over > 0 {
-                buf.extend_from_slice(&spill.as_mut_slice()[..over]);
-                spill.trim(over);
-            }
-            Ok(arrived)
-        })
+        let mut spill = Lent::new()?;
+        let arrived = self.arrive(patience, |fd, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait))?;
+        let over = arrived.map_or(0, |len| len.saturating_sub(buf.len()));
+        if over > 0 {
+            spill.append_to(buf, over);
+        }
+        Ok(arrived)
     }
 
     /// Blocks until a message arrives, of whatever length, and returns it. `None`: the peer is gone, and all that it sent
@@ -366,15 +390,8 @@ impl DatagramSocket {
     }
 
     fn receive_vec(&self, patience: Patience) -> Result<Option<Vec<u8>>> {
-        with_spill(|spill| {
-            let arrived =
-                self.arrive(patience, |fd, wait| sys::socket::receive(fd, &mut [], spill.as_mut_slice(), wait))?;
-            Ok(arrived.map(|len| {
-                let message = spill.as_mut_slice()[..len].to_vec();
-                spill.trim(len);
-                message
-            }))
-        })
+        let mut message = Vec::new();
+        Ok(self.receive_growing(&mut message, patience)?.map(|_| message))
     }
 
     /// Blocks until a message arrives, and says how long it is. The message stays. `None`: the peer is gone, and all that
@@ -399,19 +416,25 @@ impl DatagramSocket {
         mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<T>>,
     ) -> Result<Option<T>> {
         let fd = self.end.as_fd();
-        let mut receive = |wait| match receive(fd, wait) {
+        let (mut was_shut, mut was_end) = (false, false);
+        let mut attempt = |wait| match receive(fd, wait) {
+            Err(Errno::AGAIN) if was_shut => Ok(None),
             Err(Errno::AGAIN) if self.connectionless && !wait && sys::socket::receives_no_more(fd)? => {
-                // What came just before that is in the queue.
-                receive(fd, wait).or_else(|errno| if errno == Errno::AGAIN { Ok(None) } else { Err(errno) })
+                was_shut = true;
+                Err(Errno::INTR) // at once again: what came just before that is in the queue
             }
             received => received,
         };
-        let mut look = || patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, &mut receive);
-        self.loss.receiving(Option::is_none, || match look()? {
-            // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last message or
-            // the loss of ours, is not in this answer. Nothing comes after the end, so a second look misses nothing.
-            None => look(),
-            message => Ok(message),
+        self.loss.receiving(Option::is_none, || {
+            loop {
+                match patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, &mut attempt)? {
+                    // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last
+                    // message or the loss of ours, is not in this answer. Nothing comes after the end, so a second look misses
+                    // nothing.
+                    None if !was_end => was_end = true,
+                    message => return Ok(message),
+                }
+            }
         })
     }
 

@@ -39,18 +39,40 @@ thread_local! {
     static SPILL: Cell<Option<Spill>> = const { Cell::new(None) };
 }
 
-/// Lends the thread's spill to a call.
-fn with_spill<T>(call: impl FnOnce(&mut Spill) -> Result<T>) -> Result<T> {
-    // Taken out of its cell, so that a call within a call makes its own. The cell is gone when the thread is ending.
-    let kept = SPILL.try_with(Cell::take).ok().flatten();
-    let mut spill = match kept {
-        Some(spill) => spill,
-        None => Spill::new().map_err(|errno| Error::system("mmap", errno))?,
-    };
-    let result = call(&mut spill);
-    // No cell to put it back into: then it is unmapped here.
-    let _ = SPILL.try_with(|cell| cell.set(Some(spill)));
-    result
+/// The thread's spill, lent to a call. There until it is dropped.
+struct Lent(Option<Spill>);
+
+impl Lent {
+    /// It is taken out of its cell, so that a call within a call makes its own. The cell is gone when the thread is ending.
+    #[inline]
+    fn new() -> Result<Self> {
+        let spill = match SPILL.try_with(Cell::take) {
+            Ok(Some(spill)) => spill,
+            _ => Spill::new().map_err(|errno| Error::system("mmap", errno))?,
+        };
+        Ok(Self(Some(spill)))
+    }
+
+    #[inline]
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.0.as_mut().map_or(&mut [], Spill::as_mut_slice)
+    }
+
+    /// Appends the first bytes, which were received there, and gives memory back if they were many.
+    #[cold]
+    #[inline(never)]
+    fn append_to(&mut self, message: &mut Vec<u8>, len: usize) {
+        message.extend_from_slice(&self.as_mut_slice()[..len]);
+        self.0.iter_mut().for_each(|spill| spill.trim(len));
+    }
+}
+
+impl Drop for Lent {
+    #[inline]
+    fn drop(&mut self) {
+        // No cell to put it back into: then it is unmapped here.
+        let _ = SPILL.try_with(|cell| cell.set(self.0.take()));
+    }
 }
 
 /// That messages of ours were lost with the peer, which the kernel says once: to whichever call comes first, and before it
@@ -61,11 +83,13 @@ struct Loss(Arc<AtomicBool>);
 
 impl Loss {
     /// Messages of ours were lost: a receiver is to be told.
+    #[cold]
     fn note(&self) {
         self.0.store(true, Relaxed);
     }
 
     /// Sends. A sender that is told of the loss tries again, and is told that the peer is gone.
+    #[inline(always)]
     fn sending<T>(&self, mut send: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
             match send() {

@@ -20,6 +20,8 @@ pub(crate) struct Spill {
 }
 
 impl Spill {
+    #[cold]
+    #[inline(never)]
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let start = unsafe {
@@ -51,6 +53,8 @@ impl Spill {
 }
 
 impl Drop for Spill {
+    #[cold]
+    #[inline(never)]
     fn drop(&mut self) {
         // SAFETY: our own mapping, whole, and nothing borrows it any more. Unmapping it cannot fail.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), SPILL) };

@@ -22,6 +22,8 @@ pub(crate) use rustix::io::Errno;
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
 /// The errno of a libc call that just returned −1.
+#[cold]
+#[inline(never)]
 fn errno() -> Errno {
     // `last_os_error` reads errno, and always has a raw code.
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)

@@ -68,6 +68,7 @@ fn splice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usiz
 }
 
 /// Writes, waiting for room as write(2) does, and never raises `SIGPIPE`.
+#[inline]
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], sigpipe: Sigpipe) -> Result<usize> {
     match sigpipe {
         Sigpipe::Ignored => rustix::io::write(fd, buf),

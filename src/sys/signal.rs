@@ -43,6 +43,7 @@ impl Sigpipe {
     }
 
     /// What goes for an end that was made earlier.
+    #[inline]
     pub(crate) fn now(self) -> Self {
         if RESET.load(Ordering::Relaxed) { Sigpipe::Avoid } else { self }
     }

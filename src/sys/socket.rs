@@ -29,26 +29,38 @@ pub(crate) fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
 /// An empty message and the end both give 0 bytes. After [`mark_messages`], the kernel has something to say about every
 /// message, the sender's credentials or the time, and nowhere to put it, and says so with `MSG_CTRUNC`; about the end it has
 /// nothing to say.
+#[inline(always)]
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait: bool) -> Result<Option<usize>> {
-    message(fd, buf, spill, if wait { 0 } else { libc::MSG_DONTWAIT })
+    let is_short = buf.len() <= SHORT;
+    let mut parts = [IoSliceMut::new(buf), IoSliceMut::new(spill)];
+    let arrived = message(fd, &mut parts[is_short.into()..], if wait { 0 } else { libc::MSG_DONTWAIT })?;
+    if let Some(len) = arrived.filter(|_| is_short) {
+        let fitting = len.min(buf.len());
+        buf[..fitting].copy_from_slice(&spill[..fitting]);
+        if len > fitting {
+            spill.copy_within(fitting..len, 0);
+        }
+    }
+    Ok(arrived)
 }
+
+/// To copy so many bytes takes less time than the kernel needs for a second place to put them.
+const SHORT: usize = 512;
 
 /// The length of the next message, which stays. `None`: the end.
 pub(crate) fn peek_len(fd: BorrowedFd<'_>, wait: bool) -> Result<Option<usize>> {
     let wait = if wait { 0 } else { libc::MSG_DONTWAIT };
-    message(fd, &mut [], &mut [], wait | libc::MSG_PEEK | libc::MSG_TRUNC)
+    message(fd, &mut [], wait | libc::MSG_PEEK | libc::MSG_TRUNC)
 }
 
-fn message(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], flags: libc::c_int) -> Result<Option<usize>> {
-    let mut parts = [
-        libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() },
-        libc::iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() },
-    ];
+#[inline]
+fn message(fd: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>], flags: libc::c_int) -> Result<Option<usize>> {
     // SAFETY: zeroed bytes are a valid msghdr: null pointers and lengths of 0. (It has private padding on some systems.)
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iov = parts.as_mut_ptr().cast();
     message.msg_iovlen = parts.len() as _;
-    // SAFETY: the message points to two parts, and these to memory that is borrowed exclusively for the call.
+    // SAFETY: the message points to so many parts, which have the layout of an iovec (`IoSliceMut`), and these to memory
+    // that is borrowed exclusively for the call.
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) };
     let len = usize::try_from(len).map_err(|_| errno())?;
     if len == 0 && message.msg_flags & libc::MSG_CTRUNC == 0 {
@@ -74,6 +86,8 @@ pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<bool> {
 }
 
 /// Whether the socket was shut down for receiving, so that nothing comes after what is in its queue.
+#[cold]
+#[inline(never)]
 pub(crate) fn receives_no_more(fd: BorrowedFd<'_>) -> Result<bool> {
     let mut fds = [pollfd { fd: fd.as_raw_fd(), events: POLLRDHUP, revents: 0 }];
     retry(|| poll(&mut fds, Some(Duration::ZERO)))?;
@@ -92,20 +106,24 @@ fn set_timestamp(fd: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Sends one message whole, or nothing; never raises `SIGPIPE`.
+#[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8], wait: bool) -> Result<()> {
     write(fd, message, wait).map(drop)
 }
 
 /// The same from several parts, of which there may be at most `IOV_MAX`.
+#[inline]
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>], wait: bool) -> Result<()> {
     write_vectored(fd, parts, wait).map(drop)
 }
 
+#[inline]
 fn send_flags(wait: bool) -> SendFlags {
     if wait { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL | SendFlags::DONTWAIT }
 }
 
 /// Reads what is there of a stream.
+#[inline]
 pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<usize> {
     let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
     rustix::net::recv(fd, buf, flags).map(|(len, _)| len)
@@ -119,6 +137,7 @@ pub(crate) fn read_vectored(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>], wai
 }
 
 /// Writes what there is room for to a stream; never raises `SIGPIPE`.
+#[inline]
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], wait: bool) -> Result<usize> {
     rustix::net::send(fd, buf, send_flags(wait))
 }
