@@ -152,21 +152,28 @@ pub(crate) fn is_ready(end: &End, event: i16) -> Result<bool> {
 ///
 /// Going to sleep and being woken costs far more than looking a few times, as long as the other side runs on another
 /// core. Where it does not, every look takes time from it. So after some calls in a row that looked in vain, calls sleep
-/// at once, and now and then one looks again: ever more rarely, for as long as that is in vain.
+/// at once, and now and then one looks again: ever more rarely, for as long as that is in vain. And where there never is
+/// anything to wait for, as with a pipe that has room, calls are plain, and now and then one looks whether that is still so.
 #[derive(Debug, Default)]
 pub(crate) struct Spin {
     /// Zero: off.
     whole: Duration,
     /// Calls in a row that looked in vain.
     vain: AtomicU32,
-    /// Calls that slept at once since one looked.
-    slept: AtomicU32,
+    /// Calls in a row that looked, and found at once what they were for.
+    at_once: AtomicU32,
+    /// Calls that did not look, since one did.
+    rested: AtomicU32,
 }
 
 /// So many calls in a row look in vain before they sleep at once.
 const ENOUGH: u32 = 4;
 
-/// So many calls sleep at once, at first, before one looks again.
+/// So many calls in a row find at once what they are for, before they are plain. What they would go on losing in as many
+/// calls, to wake up once costs as well.
+const NEVER_WAITED: u32 = 256;
+
+/// So many calls do not look, at first, before one looks again.
 const REST: u32 = 64;
 
 /// How often that doubles.
@@ -184,10 +191,13 @@ impl Spin {
     }
 
     fn is_worth_it(&self) -> bool {
-        let Some(too_many) = self.vain.load(Relaxed).checked_sub(ENOUGH) else { return true };
-        let rested = self.slept.fetch_add(1, Relaxed) >= REST << too_many.min(DOUBLINGS);
+        let in_vain = self.vain.load(Relaxed).checked_sub(ENOUGH);
+        if in_vain.is_none() && self.at_once.load(Relaxed) < NEVER_WAITED {
+            return true;
+        }
+        let rested = self.rested.fetch_add(1, Relaxed) >= REST << in_vain.unwrap_or(0).min(DOUBLINGS);
         if rested {
-            self.slept.store(0, Relaxed);
+            self.rested.store(0, Relaxed);
         }
         rested
     }
@@ -216,6 +226,9 @@ const AT_ONCE: u32 = 8;
 impl Look<'_> {
     /// Whether to look once more, after a look that found nothing.
     fn again(&mut self, patience: Patience, end: &End) -> Result<bool> {
+        if self.vain == 0 {
+            self.spin.at_once.store(0, Relaxed);
+        }
         self.vain += 1;
         let blocking = matches!(patience, Patience::Blocking);
         if self.vain < AT_ONCE && blocking {
@@ -232,10 +245,13 @@ impl Look<'_> {
         Ok(more && !patience.is_over(now))
     }
 
-    /// It was there. Had it been there at once, that would say nothing.
+    /// It was there. Had it been there at once, that says nothing about how long it is worth while to look. (Two calls at
+    /// the same time may count as one, which does no harm.)
+    #[inline]
     fn found(&self) {
-        if self.vain > 0 {
-            self.spin.vain.store(0, Relaxed);
+        match self.vain {
+            0 => self.spin.at_once.store(self.spin.at_once.load(Relaxed).saturating_add(1), Relaxed),
+            _ => self.spin.vain.store(0, Relaxed),
         }
     }
 }
@@ -399,7 +415,7 @@ pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize>
 mod tests {
     use super::*;
 
-    /// How many calls sleep at once before one looks again.
+    /// How many calls do not look before one does.
     fn rests(spin: &Spin) -> u32 {
         (0..).take_while(|_| spin.look().is_none()).count() as u32
     }
@@ -420,9 +436,33 @@ mod tests {
         // A copy has to learn for itself, and one look that finds something is enough.
         assert_eq!(rests(&spin.clone()), 0);
         assert_eq!(rests(&spin), 1024);
-        Look { spin: &spin, vain: 0, began: None }.found();
+        found(&spin, 0);
         assert_eq!(rests(&spin), 1024, "what was there at once says nothing");
-        Look { spin: &spin, vain: 1, began: None }.found();
+        found(&spin, 1);
         assert_eq!((rests(&spin), rests(&spin)), (0, 0));
+    }
+
+    #[test]
+    fn where_nothing_is_waited_for_calls_are_plain_until_something_is() {
+        let mut spin = Spin::default();
+        spin.set(Duration::from_nanos(1));
+        for _ in 0..NEVER_WAITED {
+            assert_eq!(rests(&spin), 0);
+            found(&spin, 0);
+        }
+        for _ in 0..3 {
+            assert_eq!(rests(&spin), 64);
+            found(&spin, 0);
+        }
+        // One vain look is enough, whatever comes of it.
+        let end = End::adopt(crate::pipe().unwrap().0.into());
+        assert!(spin.look().is_none());
+        let mut look = Look { spin: &spin, vain: 0, began: None };
+        assert!(look.again(Patience::Blocking, &end).unwrap());
+        assert_eq!((rests(&spin), rests(&spin)), (0, 0));
+    }
+
+    fn found(spin: &Spin, vain: u32) {
+        Look { spin, vain, began: None }.found();
     }
 }

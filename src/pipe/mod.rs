@@ -206,7 +206,8 @@ macro_rules! pipe_end {
             /// Both sides have to look again, or the one that sleeps is waited for.
             ///
             /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
-            /// and only now and then one tries the whole time.
+            /// and only now and then one tries the whole time. And where 256 in a row had nothing to wait for, only now
+            /// and then one looks.
             ///
             /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
             /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs.
