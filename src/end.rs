@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{FileType, OFlags};
@@ -116,6 +116,11 @@ impl<T> Held<T> {
     pub(crate) fn take(&mut self) -> T {
         self.0.take().expect(HELD)
     }
+
+    /// The same in a destructor. `None`: it was taken out before.
+    pub(crate) fn take_last(&mut self) -> Option<T> {
+        self.0.take()
+    }
 }
 
 const HELD: &str = "the end is taken out last of all";
@@ -125,6 +130,12 @@ impl<T> Deref for Held<T> {
 
     fn deref(&self) -> &T {
         self.0.as_ref().expect(HELD)
+    }
+}
+
+impl<T> DerefMut for Held<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect(HELD)
     }
 }
 
