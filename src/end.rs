@@ -394,9 +394,11 @@ pub(crate) fn numbers(ends: &(impl Ends + ?Sized)) -> Result<Vec<RawFd>> {
 
 /// How many ends of this crate this process holds. Never blocks.
 ///
-/// Every open [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter) and
-/// [`DatagramSocket`](crate::DatagramSocket) counts as one; ends that were severed by a [`fork`](crate::fork()) do not,
-/// and neither does a descriptor that an end was turned into. Meant for tests and assertions: "nothing of mine is
+/// Every open [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter), [`DatagramSocket`](crate::DatagramSocket)
+/// and [`StreamSocket`](crate::StreamSocket) counts as one, also inside one that buffers or packs, in a
+/// [`Command`](crate::Command) that was not started, or in an error that gives it back; and so does every descriptor in a
+/// [`Received`](crate::Received). Ends that were severed by a [`fork`](crate::fork()) do not count, and neither does a
+/// descriptor that an end was turned into, nor a [`Child`](crate::Child). Meant for tests and assertions: "nothing of mine is
 /// still open".
 ///
 /// # Examples
