@@ -37,8 +37,8 @@ use crate::{Error, Result, end};
 /// - [`Error::NotGiven`]: this process was not given one of the two. Nothing was copied.
 /// - [`Error::WrongKind`]: one of the two is a socket for messages. Nothing was copied.
 /// - [`Error::TimedOut`]: a time limit set on a socket itself (`SO_RCVTIMEO`, `SO_SNDTIMEO`) is up.
-/// - [`Error::System`]: whatever else the kernel says; `EINVAL`, before anything was copied, where the two are one file or
-///   one pipe, as that would not end.
+/// - [`Error::System`]: whatever else the kernel says; before anything was taken, `EINVAL` where the two are one file or one
+///   pipe, as that would not end, and `EBADF` where `to` is not open for writing.
 ///
 /// # Platform
 ///
@@ -206,6 +206,10 @@ impl Copy<'_> {
             return Err(Error::NotGiven);
         }
         let ((from, source), (to, target)) = (Kind::of(self.from)?, Kind::of(self.to)?);
+        // The kernel would say so when bytes are written that the source does not have any more.
+        if !is_writable(self.to)? {
+            return Err(Error::system("write", Errno::BADF));
+        }
         let ways = Way::between(from, to);
         if source == target && matches!(from, Kind::File | Kind::Pipe) {
             return Err(Error::system(ways[0].name(), Errno::INVAL));
@@ -299,6 +303,11 @@ impl Copy<'_> {
             polled.map(drop).map_err(|errno| end::error(&[*fd], "poll", errno))
         })
     }
+}
+
+fn is_writable(fd: BorrowedFd<'_>) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(fd).map_err(|errno| end::error(&[fd], "fcntl", errno))?;
+    Ok(!flags.contains(OFlags::PATH) && [OFlags::WRONLY, OFlags::RDWR].contains(&(flags & OFlags::RWMODE)))
 }
 
 /// Whether the kernel says that it does not do this call with these two, or not any more, and has not touched a byte.

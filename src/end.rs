@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{FileType, OFlags};
@@ -116,6 +116,11 @@ impl<T> Held<T> {
     pub(crate) fn take(&mut self) -> T {
         self.0.take().expect(HELD)
     }
+
+    /// The same in a destructor. `None`: it was taken out before.
+    pub(crate) fn take_last(&mut self) -> Option<T> {
+        self.0.take()
+    }
 }
 
 const HELD: &str = "the end is taken out last of all";
@@ -125,6 +130,12 @@ impl<T> Deref for Held<T> {
 
     fn deref(&self) -> &T {
         self.0.as_ref().expect(HELD)
+    }
+}
+
+impl<T> DerefMut for Held<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect(HELD)
     }
 }
 
@@ -383,9 +394,11 @@ pub(crate) fn numbers(ends: &(impl Ends + ?Sized)) -> Result<Vec<RawFd>> {
 
 /// How many ends of this crate this process holds. Never blocks.
 ///
-/// Every open [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter) and
-/// [`DatagramSocket`](crate::DatagramSocket) counts as one; ends that were severed by a [`fork`](crate::fork()) do not,
-/// and neither does a descriptor that an end was turned into. Meant for tests and assertions: "nothing of mine is
+/// Every open [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter), [`DatagramSocket`](crate::DatagramSocket)
+/// and [`StreamSocket`](crate::StreamSocket) counts as one, also inside one that buffers or packs, in a
+/// [`Command`](crate::Command) that was not started, or in an error that gives it back; and so does every descriptor in a
+/// [`Received`](crate::Received). Ends that were severed by a [`fork`](crate::fork()) do not count, and neither does a
+/// descriptor that an end was turned into, nor a [`Child`](crate::Child). Meant for tests and assertions: "nothing of mine is
 /// still open".
 ///
 /// # Examples

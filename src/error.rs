@@ -129,7 +129,7 @@ pub enum Error {
         name: String,
     },
 
-    /// The end of that name was claimed before, by this process.
+    /// The end of that name was claimed before, by this process, under that name or another.
     #[error("the end {name:?} was claimed before")]
     AlreadyClaimed {
         /// The name that was asked for.

@@ -71,6 +71,12 @@ impl Batch {
     /// Adds a message, if there is room for all of it.
     #[inline]
     pub(crate) fn push(&mut self, message: &[u8]) -> bool {
+        self.append(message) || self.move_and_append(message)
+    }
+
+    /// Adds a message behind what waits.
+    #[inline]
+    fn append(&mut self, message: &[u8]) -> bool {
         let Some(room) = self.buf.get_mut(self.end..) else { return false };
         let Some((head, room)) = room.split_first_chunk_mut() else { return false };
         let Some(room) = room.get_mut(..message.len()) else { return false };
@@ -79,6 +85,22 @@ impl Batch {
         room.copy_from_slice(message);
         self.end += HEAD + message.len();
         true
+    }
+
+    /// Adds a message where the room for it is in front of what waits. What a long message has left waiting is not moved: that
+    /// would be all of it for every message after it.
+    #[cold]
+    fn move_and_append(&mut self, message: &[u8]) -> bool {
+        let fits = self.start > 0 && self.bytes().len() + HEAD + message.len() <= self.size;
+        if fits {
+            self.move_to_front();
+        }
+        fits && self.append(message)
+    }
+
+    fn move_to_front(&mut self) {
+        self.buf.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
     }
 
     /// Adds as many bytes as there is room for, and returns the others.
@@ -92,10 +114,7 @@ impl Batch {
 
     /// Adds these bytes, and makes the buffer longer for them until it is empty again.
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
-        if self.start > 0 {
-            self.buf.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
+        self.move_to_front();
         if self.buf.len() - self.end < bytes.len() {
             self.buf.resize(self.end + bytes.len(), 0);
         }

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         ends_arrive_in_order,
         what_is_wrong_stays_to_be_taken_as_what_it_is,
         what_is_left_is_plain_descriptors,
+        what_is_left_can_be_given_on,
         what_nobody_takes_is_closed,
         received_ends_are_close_on_exec,
         a_fork_severs_what_was_received,
@@ -299,6 +300,26 @@ fn what_is_left_is_plain_descriptors() {
     File::from(writer).write_all(b"plain").unwrap();
     assert_eq!(read_all(reader), b"plain");
     drop(left); // and closes the file
+}
+
+fn what_is_left_can_be_given_on() {
+    let pair = datagram_pair().unwrap();
+    let ((reader, writer), (_kept, other)) = (pipe().unwrap(), pipe().unwrap());
+    pair.parent.send_with(b"three", (reader, other, writer)).unwrap();
+    let (_, mut received) = receive(&pair.child);
+    let reader: PipeReader = take(&mut received);
+    // In another message, and to a child, which has them and nothing else.
+    pair.child.send_with(b"two", received).unwrap();
+    let (_, received) = receive(&pair.parent);
+    assert_eq!(received.len(), 2);
+    let child = fork(received, |mut received| {
+        assert_eq!(open_ends(), 2);
+        let _other: PipeWriter = take(&mut received);
+        take::<PipeWriter>(&mut received).write_all(b"arrived").unwrap();
+    })
+    .unwrap();
+    assert_eq!(read_all(reader), b"arrived");
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn what_nobody_takes_is_closed() {

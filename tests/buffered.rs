@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         the_writer_comes_back_flushed,
         what_could_not_be_written_comes_back,
         dropping_writes_the_rest,
+        dropping_while_a_panic_unwinds_waits_for_nobody within 20,
         a_fork_writes_nothing_twice,
         an_end_that_was_not_given_says_so,
         what_is_buffered_can_be_seen,
@@ -188,6 +189,23 @@ fn dropping_writes_the_rest() {
     .unwrap();
     assert_same(&read_all(reader), &message(0, 100));
     assert_eq!(exit_code(&child), 0);
+}
+
+fn dropping_while_a_panic_unwinds_waits_for_nobody() {
+    for full in [false, true] {
+        let (reader, writer) = pipe().unwrap();
+        let filled = if full { fill(&writer) } else { 0 };
+        let mut writer = writer.buffered();
+        writer.write_all(b"the rest").unwrap();
+        let panic = std::panic::AssertUnwindSafe(|| {
+            let _writer = writer;
+            panic!("on purpose");
+        });
+        std::panic::catch_unwind(panic).unwrap_err();
+        // What there is room for is written all the same.
+        let read = read_all(reader);
+        assert_same(&read[filled..], if full { b"" } else { b"the rest" });
+    }
 }
 
 fn a_fork_writes_nothing_twice() {

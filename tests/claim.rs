@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         sockets_and_files_are_claimed,
         what_is_wrong_can_be_claimed_as_what_it_is,
         an_end_is_claimed_once,
+        a_descriptor_with_two_names_is_claimed_once,
         threads_that_claim_at_once_get_one,
         what_was_not_given_is_not_there,
         what_is_given_is_listed_until_it_is_claimed,
@@ -57,6 +58,7 @@ const ROLES: &[Role] = &[
     ("sockets", worker_sockets),
     ("wrong", worker_wrong),
     ("once", worker_once),
+    ("two-names", worker_two_names),
     ("threads", worker_threads),
     ("unknown", worker_unknown),
     ("listing", worker_listing),
@@ -217,6 +219,29 @@ fn worker_once() {
     let _writer: PipeWriter = claim("other").unwrap();
     let child = fork((), move |()| again("other")).unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_descriptor_with_two_names_is_claimed_once() {
+    let null = std::fs::metadata("/dev/null").unwrap();
+    let (dev, ino) = (null.dev(), null.ino());
+    let value = format!("one:9:{dev}:{ino},other:9:{dev}:{ino}");
+    let script = "exec \"$0\" worker two-names 9</dev/null";
+    let status = std::process::Command::new("sh").args(["-c", script]).arg(me()).env("IPC_ENDS", value).status();
+    assert!(status.unwrap().success());
+}
+
+fn worker_two_names() {
+    assert_eq!(given().unwrap(), ["one", "other"]);
+    let owner: OwnedFd = claim("other").unwrap();
+    for inheritable in [false, true] {
+        if inheritable {
+            // SAFETY: an open descriptor and an integer.
+            assert_eq!(unsafe { libc::fcntl(owner.as_raw_fd(), libc::F_SETFD, 0) }, 0);
+        }
+        let again = claim::<OwnedFd>("one");
+        assert!(matches!(&again, Err(Error::AlreadyClaimed { name }) if name == "one"), "{again:?}");
+        assert!(given().unwrap().is_empty());
+    }
 }
 
 fn threads_that_claim_at_once_get_one() {

@@ -5,15 +5,18 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ipc::{Command, Error, SpawnError, Stdio, fork, open_ends, pipe};
 use support::{
-    Sigpipe, block_signal, closed_standard_descriptors, exit_code, limit_descriptors, read_all, signal_mask, sigpipe,
+    Sigpipe, block_signal, closed_standard_descriptors, exit_code, limit_descriptors, read_all, refuse_calls, refused,
+    signal_mask, sigpipe, tcp_pair,
 };
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         status_waits_and_says_how,
         output_reads_both_however_much_comes,
         output_leaves_alone_what_was_set,
+        a_program_whose_output_cannot_be_read_is_waited_for_all_the_same,
         a_path_stands_for_an_end,
         exec_keeps_the_process_and_gives_the_ends,
         exec_comes_right_with_closed_standard_descriptors,
@@ -345,6 +349,27 @@ fn the_standard_three_can_be_anything() {
     let null = Command::new("sh").args(["-c", "echo x; echo y >&2"]).stdout(Stdio::null()).stderr(Stdio::null());
     assert!(null.status().unwrap().success());
 
+    // What the standard library has.
+    let (from, mut to) = std::io::pipe().unwrap();
+    to.write_all(b"pipes").unwrap();
+    drop(to);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    assert!(Command::new("cat").stdin(from).stdout(writer).status().unwrap().success());
+    assert_eq!(std::io::read_to_string(&mut reader).unwrap(), "pipes");
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    ours.write_all(b"unix").unwrap();
+    ours.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(text(Command::new("cat").stdin(theirs)), "unix");
+    let (mut ours, theirs) = tcp_pair();
+    ours.write_all(b"tcp").unwrap();
+    drop(ours);
+    assert_eq!(text(Command::new("cat").stdin(theirs)), "tcp");
+
+    // What it is can be seen.
+    assert_eq!(format!("{:?} {:?}", Stdio::inherit(), Stdio::null()), "Stdio(inherit) Stdio(null)");
+    let number = reader.as_raw_fd();
+    assert_eq!(format!("{:?}", Stdio::from(reader)), format!("Stdio({number})"));
+
     // This process's own, said or not. A file stands in for its stdout.
     let shown = File::options().read(true).write(true).create_new(true).open(directory.0.join("shown")).unwrap();
     let (reader, errors) = pipe().unwrap();
@@ -407,6 +432,14 @@ fn output_leaves_alone_what_was_set() {
     let output = Command::new("sh").args(["-c", "cat; echo e >&2"]).stdin(from).stdout(writer).output().unwrap();
     assert_eq!((&*output.stdout, &*output.stderr), (&b""[..], &b"e\n"[..]));
     assert_eq!(read_all(reader), b"input");
+}
+
+fn a_program_whose_output_cannot_be_read_is_waited_for_all_the_same() {
+    // Nor can it be killed.
+    refuse_calls(&[libc::SYS_ppoll, libc::SYS_pidfd_send_signal], libc::EPERM);
+    assert_eq!(refused(Command::new("true").output()), ("poll", libc::EPERM));
+    // SAFETY: no status is asked for.
+    assert_eq!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }, -1, "no child is left");
 }
 
 fn a_path_stands_for_an_end() {

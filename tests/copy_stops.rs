@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         a_peer_that_left_something_unread_is_a_reset_after_all_that_it_sent,
         a_full_device_gives_back_what_was_taken,
         a_limit_in_the_middle_loses_nothing,
-        a_target_that_is_not_open_for_writing_loses_nothing,
+        a_target_that_is_not_open_for_writing_is_refused_first,
         a_time_limit_of_a_socket_ends_the_copy,
         the_error_turns_into_the_others,
     ])
@@ -281,13 +282,14 @@ fn limit_files(bytes: u64) {
     }
 }
 
-fn a_target_that_is_not_open_for_writing_loses_nothing() {
+fn a_target_that_is_not_open_for_writing_is_refused_first() {
     let (other_reader, _writer) = pipe().unwrap();
-    for to in [&other_reader as &dyn AsFd, &File::open("/dev/null").unwrap()] {
+    let file = File::open(std::env::current_exe().unwrap()).unwrap();
+    let path = File::options().read(true).custom_flags(libc::O_PATH).open("/dev/null").unwrap();
+    for to in [&other_reader as &dyn AsFd, &file, &File::open("/dev/null").unwrap(), &path] {
         let from = holding_five();
         let stopped = stopped(&from, to);
-        assert_eq!(stopped.copied, 0);
-        assert_rest(&stopped, from, b"hello");
+        assert_untouched("not open for writing", &stopped, &from);
         assert_eq!(refused(Err::<(), _>(stopped.error)), ("write", libc::EBADF));
     }
     let wrong = stopped(File::options().write(true).open("/dev/null").unwrap(), memory_file());

@@ -28,6 +28,9 @@ fn main() -> ExitCode {
         waiting_again_gives_the_same_status,
         waiting_has_deadlines,
         a_deadline_of_waiting_holds_under_signals,
+        threads_that_wait_at_once_get_the_same_status,
+        a_deadline_of_waiting_for_a_traced_child_is_kept_without_a_busy_loop,
+        waiting_for_a_traced_child_sleeps_until_its_tracer_lets_go,
         a_child_can_be_waited_for_with_ends,
         a_signal_reaches_the_child_and_never_a_stranger,
         dropping_reaps_one_that_has_left,
@@ -218,6 +221,98 @@ fn a_deadline_of_waiting_holds_under_signals() {
         drop(writer);
         assert!(child.wait().unwrap().success());
     });
+}
+
+fn threads_that_wait_at_once_get_the_same_status() {
+    for _ in 0..100 {
+        let (reader, writer) = pipe().unwrap();
+        let child = fork(reader, |mut reader| reader.read(&mut [0]).map(|_| 7_u8)).unwrap();
+        let barrier = std::sync::Barrier::new(5);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (child, barrier) = (&child, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let status = match number {
+                        0 => child.wait_timeout(SOON).unwrap().expect("the child leaves"),
+                        _ => child.wait().unwrap(),
+                    };
+                    assert_eq!(status.code(), Some(7));
+                });
+            }
+            barrier.wait();
+            drop(writer);
+        });
+    }
+}
+
+/// A child that has left, and its tracer, which goes on to do something and then leaves too.
+fn traced_zombie(tracer_then: impl FnOnce()) -> (Child, Child) {
+    let (ready, seized) = (Gate::new(), Gate::new());
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(reader, |mut reader| {
+        // SAFETY: numbers. It is refused where everybody of the same user may trace anyway.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
+        ready.open();
+        reader.read(&mut [0]).map(|_| 7_u8)
+    })
+    .unwrap();
+    ready.pass();
+    let tracer = fork((), |()| {
+        // SAFETY: numbers.
+        let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, child.id() as libc::pid_t, 0, 0) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        seized.open();
+        tracer_then();
+    })
+    .unwrap();
+    seized.pass();
+    drop(writer);
+    poll_until("the child has left", || process_state(child.id()) == Some('Z'));
+    (child, tracer)
+}
+
+/// How long this process has run.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for a time.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn a_deadline_of_waiting_for_a_traced_child_is_kept_without_a_busy_loop() {
+    let stay = Gate::new();
+    let (child, tracer) = traced_zombie(|| stay.pass());
+    assert_eq!(child.try_wait().unwrap(), None);
+    assert_eq!(child.wait_timeout(Duration::ZERO).unwrap(), None);
+    let timeout = Duration::from_millis(200);
+    let (started, busy) = (Instant::now(), processor_time());
+    assert_eq!(child.wait_timeout(timeout).unwrap(), None);
+    let (took, busy) = (started.elapsed(), processor_time() - busy);
+    assert!(took >= timeout && took < SOON && busy < timeout / 10, "{took:?}, of which busy {busy:?}");
+    stay.open();
+    assert_eq!(exit_code(&tracer), 0);
+    assert_eq!(exit_code(&child), 7);
+}
+
+fn waiting_for_a_traced_child_sleeps_until_its_tracer_lets_go() {
+    type Wait = fn(&Child) -> Option<std::process::ExitStatus>;
+    let ways: [(libc::c_long, Wait); 3] = [
+        (libc::SYS_waitid, |child| Some(child.wait().unwrap())),
+        (libc::SYS_waitid, |child| child.wait_timeout(Duration::MAX).unwrap()),
+        (libc::SYS_ppoll, |child| child.wait_timeout(SOON).unwrap()),
+    ];
+    for (call, wait) in ways {
+        let parent = std::process::id();
+        let waits = Gate::new();
+        let (child, tracer) = traced_zombie(|| {
+            waits.pass();
+            asleep_in(parent, &[call]);
+        });
+        waits.open();
+        assert_eq!(wait(&child).expect("the child has left").code(), Some(7));
+        assert_eq!(exit_code(&tracer), 0);
+    }
 }
 
 fn a_child_can_be_waited_for_with_ends() {

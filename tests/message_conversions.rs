@@ -164,6 +164,14 @@ fn a_connectionless_socket_is_taken_over() {
     // Its own shutdown is the end that it sees.
     one.shutdown(Shutdown::Read).unwrap();
     assert_eq!(one.recv(&mut [0; 8]).unwrap(), None);
+
+    let (one, other) = UnixDatagram::pair().unwrap();
+    let one = DatagramSocket::try_from(one).unwrap();
+    other.send(b"").unwrap();
+    assert_eq!(one.recv(&mut [0; 8]).unwrap(), Some(0));
+    // One without a peer has nobody to send to.
+    let alone = DatagramSocket::try_from(UnixDatagram::unbound().unwrap()).unwrap();
+    assert!(matches!(alone.send(b"hello"), Err(Error::Closed)));
 }
 
 fn an_end_becomes_a_descriptor_and_an_end_again() {

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         what_goes_into_the_pipe_is_lengths_and_bytes,
         whole_buffers_are_written,
         nothing_goes_before_it_is_flushed,
+        room_in_front_of_what_waits_is_used,
         a_stream_that_ends_inside_a_message_says_so,
         a_writer_that_is_killed_inside_a_message_is_told_of,
         a_length_that_is_over_the_limit_is_refused_until_the_limit_is_raised,
@@ -178,6 +179,39 @@ fn nothing_goes_before_it_is_flushed() {
             assert_same(&there(&reader), &stream(&[&message(round, 100)]));
         }
     }
+}
+
+fn room_in_front_of_what_waits_is_used() {
+    const LEN: usize = 1000;
+    let (reader, writer) = pipe().unwrap();
+    let filled = fill(&writer);
+    let mut writer = writer.messages();
+    let mut sent = 0;
+    let mut send_until_refused = |writer: &mut MessageWriter| {
+        let before = sent;
+        while writer.try_send(&message(sent, LEN)).is_ok() {
+            sent += 1;
+        }
+        sent - before
+    };
+    assert_eq!(send_until_refused(&mut writer), BUFFER / (HEAD + LEN));
+    // Room for a page, which is half of what waits.
+    read_some(&reader, 4096);
+    assert!(matches!(writer.try_flush(), Err(Error::WouldBlock)));
+    assert_eq!(send_until_refused(&mut writer), 4);
+    // And what a message that has no room makes for itself.
+    read_some(&reader, 4096);
+    assert_eq!(send_until_refused(&mut writer), 4);
+    read_some(&reader, 4096);
+    writer.send_timeout(&message(sent, LEN), Duration::ZERO).unwrap();
+
+    read_some(&reader, filled - 3 * 4096);
+    writer.close().unwrap();
+    let mut reader = reader.messages();
+    for number in 0..=sent {
+        assert_next(reader.recv(), &message(number, LEN));
+    }
+    assert_eq!(reader.recv().unwrap(), None);
 }
 
 #[track_caller]

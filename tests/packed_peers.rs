@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         closing_tells_that_the_peer_is_gone,
         a_peer_that_is_killed_ends_the_wait,
         a_side_that_was_shut_down_ends,
+        what_waits_outlives_the_end_of_what_the_peer_sends,
         a_datagram_that_is_no_pack_is_given_back_whole,
         random_datagrams_do_no_harm within 60,
         a_receiver_takes_what_arrives_while_the_queue_is_full within 60,
@@ -241,6 +242,18 @@ fn a_side_that_was_shut_down_ends() {
     socket.send(b"and this").unwrap();
     socket.flush().unwrap();
     assert_same(&peer.recv_vec().unwrap().unwrap(), &pack(b"and this"));
+}
+
+fn what_waits_outlives_the_end_of_what_the_peer_sends() {
+    let (mut socket, peer) = half_packed();
+    let filled = fill(&mut socket, 1000);
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(socket.recv().unwrap(), None);
+    assert!(matches!(socket.try_flush(), Err(Error::WouldBlock)));
+    let mut arrived = unpack(&peer.recv_vec().unwrap().unwrap());
+    socket.close().unwrap();
+    arrived.extend(drain(&peer));
+    assert!(arrived == (0..filled).map(|number| message(number, 1000)).collect::<Vec<_>>());
 }
 
 #[track_caller]

@@ -138,28 +138,28 @@ support::traced! {
     }
 
     copying_between_files_is_one_call_for_much =>
-        ["fstat", "fstat", "rt_sigaction", "copy_file_range", "copy_file_range", "read"] {
+        ["fstat", "fstat", "fcntl", "rt_sigaction", "copy_file_range", "copy_file_range", "read"] {
         let (from, to) = (disk_file(), disk_file());
         (&from).write_all(&vec![7; 1 << 20]).unwrap();
         (&from).rewind().unwrap();
         assert_eq!(measured(|| ipc::copy(&from, &to)).unwrap(), 1 << 20);
     }
 
-    copying_from_a_pipe_splices => ["fstat", "fstat", "rt_sigaction", "splice", "splice"] {
+    copying_from_a_pipe_splices => ["fstat", "fstat", "fcntl", "rt_sigaction", "splice", "splice"] {
         let ((reader, mut writer), (_drain, to)) = (pipe().unwrap(), pipe().unwrap());
         writer.write_all(&[7; 50_000]).unwrap();
         drop(writer);
         assert_eq!(measured(|| ipc::copy(&reader, &to)).unwrap(), 50_000);
     }
 
-    copying_to_a_device_sends_the_file => ["fstat", "fstat", "rt_sigaction", "sendfile", "sendfile", "read"] {
+    copying_to_a_device_sends_the_file => ["fstat", "fstat", "fcntl", "rt_sigaction", "sendfile", "sendfile", "read"] {
         let (from, to) = (disk_file(), File::create("/dev/null").unwrap());
         (&from).write_all(&[7; 50_000]).unwrap();
         (&from).rewind().unwrap();
         assert_eq!(measured(|| ipc::copy(&from, &to)).unwrap(), 50_000);
     }
 
-    copying_a_file_to_a_pipe_cuts_the_writes => ["fstat", "fstat", "rt_sigaction", "read", "write", "write", "read"] {
+    copying_a_file_to_a_pipe_cuts_the_writes => ["fstat", "fstat", "fcntl", "rt_sigaction", "read", "write", "write", "read"] {
         let (from, (_drain, to)) = (disk_file(), pipe().unwrap());
         (&from).write_all(&[7; 10_000]).unwrap();
         (&from).rewind().unwrap();

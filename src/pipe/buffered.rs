@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, BufReader, BufWriter, IoSlice, Write};
 
 use super::{PipeReader, PipeWriter};
+use crate::end::Held;
 use crate::{FlushError, Result};
 
 /// The best buffer for a pipe. Through a longer write the kernel holds the pipe's lock while the reader waits for it.
@@ -53,7 +54,7 @@ impl PipeWriter {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn buffered(self) -> BufferedWriter {
-        BufferedWriter(BufWriter::with_capacity(BUFFER, self))
+        BufferedWriter(Held::new(BufWriter::with_capacity(BUFFER, self)))
     }
 }
 
@@ -63,7 +64,7 @@ impl PipeWriter {
 /// past it, cut as [`PipeWriter`] says.
 ///
 /// End it with [`close`](Self::close). **Dropping** writes the rest too, blocking until there is room for it, and can tell
-/// nobody when that fails.
+/// nobody when that fails. While a panic unwinds, it writes what there is room for, and waits for nobody: the rest is lost.
 ///
 /// It is no [`Ends`](crate::Ends), and can not be given to another process: a fork would copy the buffer, and what is in it
 /// would be written twice. Give the bare writer, and put the buffer on where it is used. After a bare fork
@@ -74,7 +75,7 @@ impl PipeWriter {
 /// let (_reader, writer) = ipc::pipe().unwrap();
 /// ipc::fork(writer.buffered(), |writer| writer.close()); // `BufferedWriter: Ends` is not satisfied
 /// ```
-pub struct BufferedWriter(BufWriter<PipeWriter>);
+pub struct BufferedWriter(Held<BufWriter<PipeWriter>>);
 
 impl BufferedWriter {
     /// The writer. What is written through it goes ahead of what is in the buffer.
@@ -97,10 +98,10 @@ impl BufferedWriter {
     /// [`Error::WouldBlock`]: crate::Error::WouldBlock
     /// [`Error::NotGiven`]: crate::Error::NotGiven
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn into_writer(self) -> Result<PipeWriter, FlushError<Self>> {
-        self.0.into_inner().map_err(|refused| {
+    pub fn into_writer(mut self) -> Result<PipeWriter, FlushError<Self>> {
+        self.0.take().into_inner().map_err(|refused| {
             let (error, unflushed) = refused.into_parts();
-            FlushError { unflushed: Self(unflushed), error: error.into() }
+            FlushError { unflushed: Self(Held::new(unflushed)), error: error.into() }
         })
     }
 
@@ -126,9 +127,9 @@ impl BufferedWriter {
     pub fn close(self) -> Result<()> {
         match self.into_writer() {
             Ok(writer) => writer.close(),
-            Err(FlushError { unflushed, error }) => {
+            Err(FlushError { mut unflushed, error }) => {
                 // Taken apart, so that it is not written once more when it is dropped.
-                let (writer, _lost) = unflushed.0.into_parts();
+                let (writer, _lost) = unflushed.0.take().into_parts();
                 writer.close().and(Err(error))
             }
         }
@@ -156,6 +157,23 @@ impl Write for BufferedWriter {
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+impl Drop for BufferedWriter {
+    fn drop(&mut self) {
+        // Else the `BufWriter` writes the rest itself, and waits for room.
+        if !std::thread::panicking() {
+            return;
+        }
+        let Some(writer) = self.0.take_last() else { return };
+        let (writer, rest) = writer.into_parts();
+        let rest = rest.unwrap_or_default();
+        let mut rest = &rest[..];
+        while !rest.is_empty() {
+            let Ok(count) = writer.try_write(rest) else { return };
+            rest = &rest[count..];
+        }
     }
 }
 

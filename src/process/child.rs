@@ -5,13 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
 use crate::sys::{self, Errno};
 use crate::wait::{Wait, wait_any};
 use crate::{Error, Result};
+
+/// The sleeps of [`Child::wait_timeout`] between its looks at a child that has left, and whose status is not to be had yet: the
+/// first, and, each being twice as long as the one before, the longest.
+const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 /// A process that this one started, by [`fork`](crate::fork()).
 ///
@@ -58,7 +62,8 @@ impl Child {
 
     /// Blocks until the child has left, and says how. Waiting again gives the same status.
     ///
-    /// A child that waits for the end of a stream whose writer this process still holds does not leave: close it first.
+    /// A child that waits for the end of a stream whose writer this process still holds does not leave: close it first. One
+    /// that another process traces, such as a debugger, counts as running until that has let go of it.
     ///
     /// # Errors
     ///
@@ -74,8 +79,14 @@ impl Child {
     /// ```
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
-            if let Some(status) = self.wait_until_left(None)? {
+            if let Some(status) = self.try_wait()? {
                 return Ok(status);
+            }
+            // Not under the lock, and so it takes nothing. Who waits at the same time may be quicker to: the next look finds
+            // what that one has noted, or that somebody else has it, which is the error.
+            match sys::process::await_exit(self.pidfd.as_fd()) {
+                Ok(()) | Err(Errno::CHILD) => {}
+                Err(errno) => return Err(Error::system("waitid", errno)),
             }
         }
     }
@@ -115,16 +126,23 @@ impl Child {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
-        self.wait_until_left(Some(timeout))
-    }
-
-    /// Looks first, so that a status that is known, or an error, does not wait.
-    fn wait_until_left(&self, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
-        if let Some(status) = self.try_wait()? {
-            return Ok(Some(status));
+        let Some(deadline) = Instant::now().checked_add(timeout) else { return self.wait().map(Some) };
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let [mut nap, longest] = NAPS;
+        // First, so that a status that is known, or an error, does not wait.
+        let mut status = self.try_wait()?;
+        while status.is_none() && !left().is_zero() {
+            let has_left = wait_any(&mut [Wait::readable(self)], Some(left()))? > 0;
+            status = self.try_wait()?;
+            if has_left && status.is_none() {
+                // It is traced, and its tracer has to see it off first. The pidfd is ready all the time until then, and nothing
+                // that can be waited for with a deadline becomes ready when it happens. (A signal may end the nap.)
+                let _ = sys::poll::poll(&mut [], Some(nap.min(left())));
+                nap = longest.min(nap * 2);
+                status = self.try_wait()?;
+            }
         }
-        wait_any(&mut [Wait::readable(self)], timeout)?;
-        self.try_wait()
+        Ok(status)
     }
 
     /// Kills the child with `SIGKILL`, without blocking. [`wait`](Self::wait) for it afterwards.

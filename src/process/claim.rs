@@ -11,8 +11,8 @@ use crate::{Error, FromFdError, Result};
 /// The environment variable that describes the ends.
 pub(super) const VARIABLE: &str = "IPC_ENDS";
 
-/// The names that were claimed in this process.
-static CLAIMED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// What was claimed in this process.
+static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 
 /// One end, as the variable describes it.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub(crate) struct Given {
 ///
 /// - [`Error::NoSuchEnd`]: nothing was given under that name; or what was given is not there any more, as in a program that
 ///   inherited the description and not the end.
-/// - [`Error::AlreadyClaimed`]: it was claimed before.
+/// - [`Error::AlreadyClaimed`]: it was claimed before, under this name, or under another where a description that is not of
+///   this crate's making gives one descriptor two.
 /// - [`Error::WrongKind`]: it is something else. It can be claimed again, as what it is.
 /// - [`Error::System`]: `/proc/self/environ` cannot be read.
 ///
@@ -62,11 +63,16 @@ where
 {
     // Nothing panics while it is locked.
     let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
-    if claimed.iter().any(|other| other == name) {
-        return Err(Error::AlreadyClaimed { name: name.to_owned() });
+    let again = || Err(Error::AlreadyClaimed { name: name.to_owned() });
+    if claimed.iter().any(|other| other.name == name) {
+        return again();
     }
     let missing = || Error::NoSuchEnd { name: name.to_owned() };
     let given = offered()?.into_iter().find(|given| given.name == name).ok_or_else(missing)?;
+    // Whoever has it may have made it inheritable again, and would not be its only owner any more.
+    if claimed.iter().any(|other| other.number == given.number) {
+        return again();
+    }
     let fd = take_inherited(given.number, given.device, given.inode).ok_or_else(missing)?;
     // Before it is anybody's: a type that is not of this crate would not see to it.
     if let Err(errno) = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC) {
@@ -74,7 +80,7 @@ where
     }
     match T::try_from(fd) {
         Ok(end) => {
-            claimed.push(given.name);
+            claimed.push(given);
             Ok(end)
         }
         Err(refused) => {
@@ -101,8 +107,10 @@ pub fn given() -> Result<Vec<String>> {
     let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut names = Vec::new();
     for given in offered()? {
-        let open = take_inherited(given.number, given.device, given.inode).map(leave_inherited).is_some();
-        if open && !claimed.contains(&given.name) {
+        if claimed.iter().any(|other| other.name == given.name || other.number == given.number) {
+            continue;
+        }
+        if take_inherited(given.number, given.device, given.inode).map(leave_inherited).is_some() {
             names.push(given.name);
         }
     }

@@ -253,10 +253,12 @@ impl Command {
         let child = self.spawn()?;
         let read = read_both(readers);
         if read.is_err() {
-            child.kill()?;
+            // One that runs as another user by now cannot be killed. It has lost its readers, and is waited for all the same.
+            let _ = child.kill();
         }
-        let status = child.wait()?;
-        read.map(|[stdout, stderr]| Output { status, stdout, stderr })
+        let status = child.wait();
+        let [stdout, stderr] = read?;
+        Ok(Output { status: status?, stdout, stderr })
     }
 
     /// Becomes the program: this process runs it from here on. Returns only if that does not work.

@@ -35,7 +35,8 @@ use crate::{Error, Result};
 /// Rust's stdout is flushed before the fork too, so that nothing is printed twice. Signals are held back until the severing
 /// is done, so that a handler in the child never meets an end of its parent's.
 ///
-/// What is not an end of this crate stays open in the child, as always: files, std's sockets, descriptors that an end was
+/// What is not an end of this crate stays open in the child, as always: files, std's sockets, the descriptors of [`Child`]ren
+/// (which can still be waited for with [`wait_any`](crate::wait_any) and signalled there), descriptors that an end was
 /// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
 /// of another version of this crate in the same program.
 ///
@@ -85,7 +86,8 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
 /// another thread held stay locked in the child. (Rust's stdout and stderr are not among them: this call takes both before
 /// it forks, and so blocks while another thread holds one.)
 ///
-/// An end that another thread is making at this moment may be missed by the severing.
+/// The severing may miss an end that another thread is making, receiving, closing or turning into a plain descriptor at this
+/// moment: the child then has a copy of it, which nothing there closes, and a stream does not end before the child leaves.
 ///
 /// # Errors
 ///

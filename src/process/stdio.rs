@@ -1,7 +1,8 @@
 //! What a program can have as its standard input, output and error.
 
+use std::fmt;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -57,14 +58,38 @@ impl Stdio {
     }
 }
 
-impl From<OwnedFd> for Stdio {
-    fn from(fd: OwnedFd) -> Self {
-        Self::end(fd)
-    }
+/// What has one descriptor and is none of this crate's ends, which say so where they are defined.
+macro_rules! from_descriptor {
+    ($($owner:ty),* $(,)?) => {$(
+        impl From<$owner> for Stdio {
+            fn from(owner: $owner) -> Self {
+                Self::end(owner)
+            }
+        }
+    )*};
 }
 
-impl From<File> for Stdio {
-    fn from(file: File) -> Self {
-        Self::end(file)
+from_descriptor!(
+    OwnedFd,
+    File,
+    std::io::PipeReader,
+    std::io::PipeWriter,
+    std::net::TcpStream,
+    std::os::unix::net::UnixStream,
+);
+
+/// Which of the kinds it is; of an end, its number.
+impl fmt::Debug for Stdio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_tuple("Stdio");
+        match &self.0 {
+            Kind::Inherit => debug.field(&format_args!("inherit")),
+            Kind::Null => debug.field(&format_args!("null")),
+            Kind::End(end) => {
+                end.each(&mut |fd| _ = debug.field(&fd.as_raw_fd()));
+                &mut debug
+            }
+        }
+        .finish()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -109,6 +109,13 @@ impl Received {
     /// it does not know: of what was sent before anybody asked, and at the end of a stream, which nobody sends.
     pub fn sender(&self) -> Option<Credentials> {
         self.sender
+    }
+}
+
+/// The ends that are left, to be given to another process as they came.
+impl Ends for Received {
+    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+        self.ends.iter().for_each(|end| end.each(visit));
     }
 }
 

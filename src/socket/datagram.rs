@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -552,5 +553,14 @@ impl TryFrom<OwnedFd> for DatagramSocket {
             },
             Err(error) => Err(FromFdError { fd, error }),
         }
+    }
+}
+
+impl TryFrom<UnixDatagram> for DatagramSocket {
+    type Error = FromFdError;
+
+    /// As from the descriptor of the socket. Where it has no peer, sending says [`Error::Closed`].
+    fn try_from(socket: UnixDatagram) -> Result<Self, FromFdError> {
+        OwnedFd::from(socket).try_into()
     }
 }

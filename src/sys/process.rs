@@ -152,6 +152,12 @@ pub(crate) fn kill_and_reap(pid: Pid) {
     let _ = retry(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
 }
 
+/// Blocks until the child has left and its status can be had, and leaves it there.
+pub(crate) fn await_exit(pidfd: BorrowedFd<'_>) -> Result<()> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).map(drop)
+}
+
 /// The wait status (wait.2) of the child if it has left, which nobody can ask for again.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;

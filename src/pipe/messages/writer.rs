@@ -150,7 +150,9 @@ impl MessageWriter {
                 Err(Error::Closed) => return Err(Error::Closed),
                 Err(error) if !begun => {
                     self.batch.take_back(added);
-                    return Err(error);
+                    // Something of what waits may have gone, and left room enough.
+                    let room = matches!(error, Error::WouldBlock | Error::TimedOut) && self.batch.push(message);
+                    return if room { Ok(()) } else { Err(error) };
                 }
                 // What hinders the rest is told by the next call, if it still does.
                 Err(_) => {

@@ -13,6 +13,9 @@ impl PackedSocket {
     /// Takes a message that has arrived in the buffer without a system call. If there is none, what waits to be sent is
     /// sent first.
     ///
+    /// `None` also where the peer lives and has only finished sending ([`shutdown`](crate::DatagramSocket::shutdown)). Then what
+    /// had no room in its queue still waits, and goes with [`flush`](Self::flush).
+    ///
     /// # Errors
     ///
     /// - [`Error::Malformed`]: a datagram is no pack, as from a peer that does not pack. All of it is in the error, and the
@@ -46,7 +49,8 @@ impl PackedSocket {
     /// Blocks until a message arrives or the time is up; else as [`recv`](Self::recv).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// goes for the flushing too.
+    /// goes for the flushing too. What a peer can do against it is said at
+    /// [`DatagramSocket::recv_timeout`](crate::DatagramSocket::recv_timeout).
     ///
     /// # Errors
     ///
