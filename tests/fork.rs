@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         waiting_for_a_traced_child_sleeps_until_its_tracer_lets_go,
         a_child_can_be_waited_for_with_ends,
         a_signal_reaches_the_child_and_never_a_stranger,
+        an_elder_sibling_can_be_watched_and_not_waited_for,
         dropping_reaps_one_that_has_left,
         dropping_neither_kills_nor_waits,
         ignored_children_refuse_the_fork,
@@ -339,6 +340,21 @@ fn a_signal_reaches_the_child_and_never_a_stranger() {
         other => panic!("{other:?}"),
     }
     child.kill().unwrap();
+}
+
+fn an_elder_sibling_can_be_watched_and_not_waited_for() {
+    let (reader, _writer) = pipe().unwrap();
+    let elder = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
+    let younger = fork((), |()| {
+        elder.signal(libc::SIGTERM).unwrap();
+        assert_eq!(wait_any(&mut [Wait::readable(&elder)], Some(SOON)).unwrap(), 1);
+        for refused in [elder.try_wait().map(drop), elder.wait().map(drop), elder.wait_timeout(SOON).map(drop)] {
+            assert_eq!(support::refused(refused), ("waitid", libc::ECHILD));
+        }
+    })
+    .unwrap();
+    assert_eq!(exit_code(&younger), 0);
+    assert_eq!(elder.wait().unwrap().signal(), Some(libc::SIGTERM));
 }
 
 fn dropping_reaps_one_that_has_left() {
