@@ -87,13 +87,15 @@ impl Batch {
         true
     }
 
-    /// Adds a message where the room for it is in front of what waits. What a long message has left waiting is not moved: that
-    /// would be all of it for every message after it.
+    /// Adds a message where the room for it is in front of what waits. If that is the last of a long message, the buffer is as
+    /// short again as it was.
     #[cold]
     fn move_and_append(&mut self, message: &[u8]) -> bool {
         let fits = self.start > 0 && self.bytes().len() + HEAD + message.len() <= self.size;
         if fits {
             self.move_to_front();
+            self.buf.truncate(self.size);
+            self.buf.shrink_to_fit();
         }
         fits && self.append(message)
     }

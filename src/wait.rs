@@ -152,15 +152,18 @@ pub(crate) fn is_ready(end: &End, event: i16) -> Result<bool> {
 ///
 /// Going to sleep and being woken costs far more than looking a few times, as long as the other side runs on another
 /// core. Where it does not, every look takes time from it. So after some calls in a row that looked in vain, calls sleep
-/// at once, and now and then one looks again: ever more rarely, for as long as that is in vain. And where there never is
-/// anything to wait for, as with a pipe that has room, calls are plain, and now and then one looks whether that is still so.
+/// at once, and now and then one looks again: ever more rarely, for as long as that is in vain. On a pipe a call that can
+/// look is dearer than a plain one. So where there never is anything to wait for, as with a pipe that has room, most calls
+/// are plain, and every fourth looks whether that is still so.
 #[derive(Debug, Default)]
 pub(crate) struct Spin {
     /// Zero: off.
     whole: Duration,
+    /// A call that looks takes longer than a plain one, also when it finds something.
+    dear: bool,
     /// Calls in a row that looked in vain.
     vain: AtomicU32,
-    /// Calls in a row that looked, and found at once what they were for.
+    /// Calls in a row that looked, and found at once what they were for; counted where that is dear.
     at_once: AtomicU32,
     /// Calls that did not look, since one did.
     rested: AtomicU32,
@@ -169,19 +172,25 @@ pub(crate) struct Spin {
 /// So many calls in a row look in vain before they sleep at once.
 const ENOUGH: u32 = 4;
 
-/// So many calls in a row find at once what they are for, before they are plain. What they would go on losing in as many
-/// calls, to wake up once costs as well.
-const NEVER_WAITED: u32 = 256;
-
-/// So many calls do not look, at first, before one looks again.
+/// So many calls sleep at once, at first, before one looks again.
 const REST: u32 = 64;
 
 /// How often that doubles.
 const DOUBLINGS: u32 = 4;
 
+/// So many calls in a row find at once what they are for, before most are plain.
+const NEVER_WAITED: u32 = 1024;
+
+/// So many of them, before one looks. They sleep when there is something to wait for again.
+const PLAIN: u32 = 3;
+
 impl Spin {
+    pub(crate) fn of_pipe() -> Self {
+        Self { dear: true, ..Self::default() }
+    }
+
     pub(crate) fn set(&mut self, spin: Duration) {
-        *self = Self { whole: spin, ..Self::default() };
+        *self = Self { whole: spin, dear: self.dear, ..Self::default() };
     }
 
     /// For a call: whether it is to look again.
@@ -191,11 +200,12 @@ impl Spin {
     }
 
     fn is_worth_it(&self) -> bool {
-        let in_vain = self.vain.load(Relaxed).checked_sub(ENOUGH);
-        if in_vain.is_none() && self.at_once.load(Relaxed) < NEVER_WAITED {
-            return true;
-        }
-        let rested = self.rested.fetch_add(1, Relaxed) >= REST << in_vain.unwrap_or(0).min(DOUBLINGS);
+        let rest = match self.vain.load(Relaxed).checked_sub(ENOUGH) {
+            Some(too_many) => REST << too_many.min(DOUBLINGS),
+            None if self.at_once.load(Relaxed) >= NEVER_WAITED => PLAIN,
+            None => return true,
+        };
+        let rested = self.rested.fetch_add(1, Relaxed) >= rest;
         if rested {
             self.rested.store(0, Relaxed);
         }
@@ -206,7 +216,7 @@ impl Spin {
 /// A copy with the same setting and no experience.
 impl Clone for Spin {
     fn clone(&self) -> Self {
-        Self { whole: self.whole, ..Self::default() }
+        Self { whole: self.whole, dear: self.dear, ..Self::default() }
     }
 }
 
@@ -229,12 +239,11 @@ impl Look<'_> {
         if self.vain == 0 {
             self.spin.at_once.store(0, Relaxed);
         }
-        self.vain += 1;
-        let blocking = matches!(patience, Patience::Blocking);
-        if self.vain < AT_ONCE && blocking {
+        self.vain = self.vain.saturating_add(1);
+        if self.vain < AT_ONCE && !matches!(patience, Patience::Until(_)) {
             return Ok(true);
         }
-        if self.vain == AT_ONCE && blocking && is_nonblocking(end)? {
+        if self.vain == AT_ONCE && matches!(patience, Patience::Blocking) && is_nonblocking(end)? {
             return Err(Error::WouldBlock); // an end that never waits is not to be kept waiting here
         }
         let now = Instant::now();
@@ -249,9 +258,10 @@ impl Look<'_> {
     /// the same time may count as one, which does no harm.)
     #[inline]
     fn found(&self) {
-        match self.vain {
-            0 => self.spin.at_once.store(self.spin.at_once.load(Relaxed).saturating_add(1), Relaxed),
-            _ => self.spin.vain.store(0, Relaxed),
+        if self.vain > 0 {
+            self.spin.vain.store(0, Relaxed);
+        } else if self.spin.dear {
+            self.spin.at_once.store(self.spin.at_once.load(Relaxed).saturating_add(1), Relaxed);
         }
     }
 }
@@ -443,23 +453,43 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_waited_for_calls_are_plain_until_something_is() {
-        let mut spin = Spin::default();
+    fn where_nothing_is_waited_for_most_calls_are_plain_until_something_is() {
+        let mut spin = Spin::of_pipe();
         spin.set(Duration::from_nanos(1));
         for _ in 0..NEVER_WAITED {
             assert_eq!(rests(&spin), 0);
             found(&spin, 0);
         }
         for _ in 0..3 {
-            assert_eq!(rests(&spin), 64);
+            assert_eq!(rests(&spin), PLAIN);
             found(&spin, 0);
         }
         // One vain look is enough, whatever comes of it.
         let end = End::adopt(crate::pipe().unwrap().0.into());
-        assert!(spin.look().is_none());
         let mut look = Look { spin: &spin, vain: 0, began: None };
         assert!(look.again(Patience::Blocking, &end).unwrap());
         assert_eq!((rests(&spin), rests(&spin)), (0, 0));
+    }
+
+    #[test]
+    fn where_a_look_costs_nothing_every_call_looks() {
+        let mut spin = Spin::default();
+        spin.set(Duration::from_nanos(1));
+        for _ in 0..2 * NEVER_WAITED {
+            assert_eq!(rests(&spin), 0);
+            found(&spin, 0);
+        }
+    }
+
+    #[test]
+    fn looking_for_as_long_as_one_likes_does_not_overflow() {
+        let mut spin = Spin::default();
+        spin.set(Duration::MAX);
+        let end = End::adopt(crate::pipe().unwrap().0.into());
+        let mut look = Look { spin: &spin, vain: u32::MAX - 1, began: None };
+        for _ in 0..3 {
+            assert!(look.again(Patience::Endless, &end).unwrap());
+        }
     }
 
     fn found(spin: &Spin, vain: u32) {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ipc::{Child, Error, Fork, Forked, Wait, fork, fork_here, fork_unchecked, open_ends, pipe, wait_any};
-use support::{Gate, SOON, Sigpipe, asleep_in, await_orphans, exit_code, poll_until, process_state};
+use support::{Gate, Later, SOON, Sigpipe, asleep_in, await_orphans, exit_code, poll_until, process_state};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         waiting_has_deadlines,
         a_deadline_of_waiting_holds_under_signals,
         threads_that_wait_at_once_get_the_same_status,
+        waiting_waits_whatever_the_flags_of_the_pidfd,
         a_deadline_of_waiting_for_a_traced_child_is_kept_without_a_busy_loop,
         waiting_for_a_traced_child_sleeps_until_its_tracer_lets_go,
         a_child_can_be_waited_for_with_ends,
@@ -244,6 +245,22 @@ fn threads_that_wait_at_once_get_the_same_status() {
             barrier.wait();
             drop(writer);
         });
+    }
+}
+
+fn waiting_waits_whatever_the_flags_of_the_pidfd() {
+    for timeout in [None, Some(SOON), Some(Duration::MAX)] {
+        let (reader, writer) = pipe().unwrap();
+        let child = fork(reader, |mut reader| reader.read(&mut [0]).map(|_| 7_u8)).unwrap();
+        // As whoever puts it into an event loop does.
+        rustix::fs::fcntl_setfl(&child, rustix::fs::OFlags::NONBLOCK).unwrap();
+        let later = Later::new(writer, |writer| writer.write_all(b"x").unwrap());
+        let status = match timeout {
+            None => child.wait().unwrap(),
+            Some(timeout) => child.wait_timeout(timeout).unwrap().expect("the child leaves"),
+        };
+        assert_eq!(status.code(), Some(7));
+        later.done();
     }
 }
 

@@ -416,6 +416,14 @@ fn a_connectionless_socket_that_was_shut_down_is_at_its_end() {
         assert_gone(&pair.parent);
         assert!(pair.parent.try_recv_with(&mut Vec::new()).unwrap().is_none());
         assert_closed(&pair.child);
+        // Also where somebody has set O_NONBLOCK, and whether a call looks again or not.
+        rustix::fs::fcntl_setfl(&pair.parent, rustix::fs::OFlags::NONBLOCK).unwrap();
+        for spin in [Duration::ZERO, Duration::from_micros(20)] {
+            let mut socket = pair.parent.try_clone().unwrap();
+            socket.set_spin(spin);
+            assert_gone(&socket);
+            assert_eq!(socket.recv(&mut [0; 8]).unwrap(), None);
+        }
         // A receiver that waits is told too.
         let pair = connectionless();
         let child = fork(pair.parent.try_clone().unwrap(), |socket| {

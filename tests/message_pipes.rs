@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         whole_buffers_are_written,
         nothing_goes_before_it_is_flushed,
         room_in_front_of_what_waits_is_used,
+        after_a_long_message_no_more_waits_than_before,
         a_stream_that_ends_inside_a_message_says_so,
         a_writer_that_is_killed_inside_a_message_is_told_of,
         a_length_that_is_over_the_limit_is_refused_until_the_limit_is_raised,
@@ -212,6 +213,32 @@ fn room_in_front_of_what_waits_is_used() {
         assert_next(reader.recv(), &message(number, LEN));
     }
     assert_eq!(reader.recv().unwrap(), None);
+}
+
+fn after_a_long_message_no_more_waits_than_before() {
+    const LEN: usize = 1000;
+    let (reader, writer) = pipe().unwrap();
+    let room = reader.capacity().unwrap();
+    let mut writer = writer.messages();
+    // All of it but four bytes goes, and then the pipe is full.
+    let long = message(0, 8 * room);
+    writer.try_send(&long).unwrap();
+    let mut received = Vec::new();
+    while received.len() < 7 * room {
+        received.extend(read_some(&reader, room));
+        assert!(matches!(writer.try_flush(), Err(Error::WouldBlock)));
+    }
+    let sent = (1..).take_while(|number| writer.try_send(&message(*number, LEN)).is_ok()).count();
+    assert_eq!(sent, (BUFFER - HEAD) / (HEAD + LEN));
+    let child = fork(reader, |reader| {
+        received.extend(read_all(reader));
+        assert_same(&received[HEAD..][..long.len()], &long);
+        let each = received[HEAD + long.len()..].chunks_exact(HEAD + LEN);
+        assert_eq!((each.len(), each.remainder().len()), (sent, 0));
+        each.zip(1..).for_each(|(bytes, number)| assert_same(&bytes[HEAD..], &message(number, LEN)));
+    });
+    writer.close().unwrap();
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 #[track_caller]

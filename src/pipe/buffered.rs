@@ -5,6 +5,7 @@ use std::io::{self, BufReader, BufWriter, IoSlice, Write};
 
 use super::{PipeReader, PipeWriter};
 use crate::end::Held;
+use crate::wait::Patience;
 use crate::{FlushError, Result};
 
 /// The best buffer for a pipe. Through a longer write the kernel holds the pipe's lock while the reader waits for it.
@@ -171,7 +172,7 @@ impl Drop for BufferedWriter {
         let rest = rest.unwrap_or_default();
         let mut rest = &rest[..];
         while !rest.is_empty() {
-            let Ok(count) = writer.try_write(rest) else { return };
+            let Ok(count) = writer.write_some(rest, Patience::None) else { return };
             rest = &rest[count..];
         }
     }

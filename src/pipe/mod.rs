@@ -206,11 +206,12 @@ macro_rules! pipe_end {
             /// Both sides have to look again, or the one that sleeps is waited for.
             ///
             /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
-            /// and only now and then one tries the whole time. And where 256 in a row had nothing to wait for, only now
-            /// and then one looks.
+            /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
+            /// every fourth looks, as long as that is so.
             ///
             /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
-            /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs.
+            /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
+            /// any case.
             ///
             /// The setting belongs to this value; it goes along into a child and into clones.
             pub fn set_spin(&mut self, spin: std::time::Duration) {

@@ -29,7 +29,7 @@ pipe_end!(PipeReader, READING_END, io::PipeReader);
 
 impl PipeReader {
     pub(super) fn new(end: End, sigpipe: Sigpipe) -> Self {
-        Self { end, spin: Spin::default(), sigpipe }
+        Self { end, spin: Spin::of_pipe(), sigpipe }
     }
 
     pub(super) fn adopt(fd: OwnedFd) -> Self {

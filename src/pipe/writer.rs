@@ -42,7 +42,7 @@ pipe_end!(PipeWriter, WRITING_END, io::PipeWriter);
 
 impl PipeWriter {
     pub(super) fn new(end: End, sigpipe: Sigpipe) -> Self {
-        Self { end, spin: Spin::default(), cut: CUT, sigpipe }
+        Self { end, spin: Spin::of_pipe(), cut: CUT, sigpipe }
     }
 
     pub(super) fn adopt(fd: OwnedFd) -> Self {

@@ -86,6 +86,12 @@ impl Child {
             // what that one has noted, or that somebody else has it, which is the error.
             match sys::process::await_exit(self.pidfd.as_fd()) {
                 Ok(()) | Err(Errno::CHILD) => {}
+                // Whoever has the pidfd too has set its O_NONBLOCK, and that call does not wait any more.
+                Err(Errno::AGAIN) => {
+                    if let Some(status) = self.wait_until(None)? {
+                        return Ok(status);
+                    }
+                }
                 Err(errno) => return Err(Error::system("waitid", errno)),
             }
         }
@@ -107,7 +113,8 @@ impl Child {
 
     /// Blocks until the child has left or the time is up, and says how it left. `None`: it runs.
     ///
-    /// A timeout of zero looks once; [`Duration::MAX`] waits for ever.
+    /// A timeout of zero looks once; [`Duration::MAX`] waits for ever. Of a child that another process traces, the status may
+    /// come up to 50 ms late.
     ///
     /// # Errors
     ///
@@ -126,18 +133,24 @@ impl Child {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
-        let Some(deadline) = Instant::now().checked_add(timeout) else { return self.wait().map(Some) };
-        let left = || deadline.saturating_duration_since(Instant::now());
+        match Instant::now().checked_add(timeout) {
+            None => self.wait().map(Some),
+            deadline => self.wait_until(deadline),
+        }
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+        let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let [mut nap, longest] = NAPS;
         // First, so that a status that is known, or an error, does not wait.
         let mut status = self.try_wait()?;
-        while status.is_none() && !left().is_zero() {
-            let has_left = wait_any(&mut [Wait::readable(self)], Some(left()))? > 0;
+        while status.is_none() && left() != Some(Duration::ZERO) {
+            let has_left = wait_any(&mut [Wait::readable(self)], left())? > 0;
             status = self.try_wait()?;
             if has_left && status.is_none() {
                 // It is traced, and its tracer has to see it off first. The pidfd is ready all the time until then, and nothing
                 // that can be waited for with a deadline becomes ready when it happens. (A signal may end the nap.)
-                let _ = sys::poll::poll(&mut [], Some(nap.min(left())));
+                let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
                 nap = longest.min(nap * 2);
                 status = self.try_wait()?;
             }

@@ -23,6 +23,13 @@ pub(crate) struct Given {
     pub(crate) inode: u64,
 }
 
+impl Given {
+    /// Whether both describe the same descriptor.
+    fn is_that_of(&self, other: &Self) -> bool {
+        (self.number, self.device, self.inode) == (other.number, other.device, other.inode)
+    }
+}
+
 /// Takes an end that this program was started with, by the name that it was given under. Never blocks.
 ///
 /// Each end can be claimed once, and only as what it is: a pipe's writer is not handed out as its reader. A type of the
@@ -70,7 +77,7 @@ where
     let missing = || Error::NoSuchEnd { name: name.to_owned() };
     let given = offered()?.into_iter().find(|given| given.name == name).ok_or_else(missing)?;
     // Whoever has it may have made it inheritable again, and would not be its only owner any more.
-    if claimed.iter().any(|other| other.number == given.number) {
+    if claimed.iter().any(|other| other.is_that_of(&given)) {
         return again();
     }
     let fd = take_inherited(given.number, given.device, given.inode).ok_or_else(missing)?;
@@ -107,7 +114,7 @@ pub fn given() -> Result<Vec<String>> {
     let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut names = Vec::new();
     for given in offered()? {
-        if claimed.iter().any(|other| other.name == given.name || other.number == given.number) {
+        if claimed.iter().any(|other| other.name == given.name || other.is_that_of(&given)) {
             continue;
         }
         if take_inherited(given.number, given.device, given.inode).map(leave_inherited).is_some() {

@@ -53,7 +53,8 @@ impl Command {
     /// # Errors
     ///
     /// As [`spawn`](Self::spawn) and [`Child::wait`]. [`Error::System`] of `read`: what it writes cannot be read, as with no
-    /// descriptor left for what stands in for `RWF_NOWAIT`; the program was killed.
+    /// descriptor left for what stands in for `RWF_NOWAIT`. The program was killed, or, if it runs as another user by now, left
+    /// without readers and waited for.
     pub fn output(mut self) -> Result<Output> {
         self.0.stdio[0].get_or_insert_with(Stdio::null);
         let mut readers = [None, None];

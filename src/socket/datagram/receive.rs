@@ -18,13 +18,14 @@ impl DatagramSocket {
     ///
     /// - [`Error::BufferTooSmall`]: the message is longer than `buf`. It is whole inside the error.
     /// - [`Error::Reset`]: the peer went away with messages of ours unread; said once, after all that it sent.
+    /// - [`Error::WouldBlock`]: the socket was made elsewhere, with `O_NONBLOCK`, and there is no message.
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no address space for a long message (`ENOMEM`). Nothing was received.
     ///
     /// # Platform
     ///
     /// recvmsg(2). What `buf` has no room for goes to 8 MiB of address space that each receiving thread keeps, and that
-    /// takes memory only when it is written to. Descriptors that a foreign program sends along are closed.
+    /// takes memory only where it is written to. So does, up to 512 bytes of `buf`, what there is room for, on its way. Descriptors that a foreign program sends along are closed.
     #[inline]
     pub fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
         self.receive(buf, Patience::Blocking)
@@ -159,7 +160,7 @@ impl DatagramSocket {
         let (mut was_shut, mut was_end) = (false, false);
         let mut attempt = |wait| match receive(fd, wait) {
             Err(Errno::AGAIN) if was_shut => Ok(None),
-            Err(Errno::AGAIN) if self.connectionless && !wait && sys::socket::receives_no_more(fd)? => {
+            Err(Errno::AGAIN) if self.connectionless && sys::socket::receives_no_more(fd)? => {
                 was_shut = true;
                 Err(Errno::INTR) // at once again: what came just before that is in the queue
             }
