@@ -279,10 +279,26 @@ impl From<FromFdError> for io::Error {
 /// stay open there, and every other end of this crate is severed.
 ///
 /// Every end of this crate is one, and `()` for none; tuples of up to twelve, arrays, `Vec`, `Option` and `Box` of them;
-/// and what else owns a descriptor: [`OwnedFd`], [`std::fs::File`], the standard library's pipes and sockets. A
-/// [`BorrowedFd`] lends: the descriptor is open in the child and stays open here.
+/// and what else owns a descriptor: [`OwnedFd`], [`std::fs::File`], the standard library's pipes and sockets. A reference, or a
+/// [`BorrowedFd`], lends: the descriptor is open in the child and stays open here.
+///
+/// What has a buffer in front of a descriptor is none: give the bare end, and put the buffer on in the child. Data are none
+/// either, and need not be given: a child has a copy of what its closure captures.
 ///
 /// # Examples
+///
+/// Lending, to one child after the other:
+///
+/// ```
+/// let (reader, writer) = ipc::pipe()?;
+/// for number in [1, 2] {
+///     let child = ipc::fork(&writer, |writer| writer.write_atomic(&[number]))?;
+///     assert!(child.wait()?.success());
+/// }
+/// drop(writer); // else the end would not come
+/// assert_eq!(std::io::Read::bytes(reader).collect::<Result<Vec<_>, _>>()?, [1, 2]);
+/// # Ok::<(), ipc::Error>(())
+/// ```
 ///
 /// For a structure of your own, visit its parts:
 ///
@@ -301,6 +317,12 @@ impl From<FromFdError> for io::Error {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be given to another process",
+    label = "not `Ends`",
+    note = "what has a buffer is given without it, and buffered in the child; a closure captures data, which need not be given",
+    note = "for a structure of your own, implement `ipc::Ends` and visit each part"
+)]
 pub trait Ends {
     /// Calls `visit` with each descriptor.
     fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>));
@@ -330,10 +352,20 @@ one_descriptor!(
     std::os::unix::net::UnixDatagram,
     std::os::unix::net::UnixListener,
     std::os::unix::net::UnixStream,
+    std::process::ChildStdin,
+    std::process::ChildStdout,
+    std::process::ChildStderr,
 );
 
 impl Ends for () {
     fn each(&self, _: &mut dyn FnMut(BorrowedFd<'_>)) {}
+}
+
+/// Lends.
+impl<T: Ends + ?Sized> Ends for &T {
+    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+        (**self).each(visit);
+    }
 }
 
 impl<T: Ends + ?Sized> Ends for Box<T> {

@@ -58,7 +58,8 @@
 //!
 //! - Every end is close-on-exec from its first moment: no program that is started meanwhile inherits one.
 //! - Every end that a [`fork()`] does not give to the child is severed there; using it is [`Error::NotGiven`].
-//! - Writing to a side that nobody reads is [`Error::Closed`], whatever the process does about `SIGPIPE`.
+//! - Writing to a side that nobody reads is [`Error::Closed`], whatever the process does about `SIGPIPE` when
+//!   the end is made.
 //! - A signal ends no call early, makes no deadline longer, and is never an error.
 //! - A call that fails gives back what it took: the ends ([`ForkError`], [`SendError`]), the command ([`SpawnError`]), the
 //!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), the bytes that went no further ([`CopyError`]).

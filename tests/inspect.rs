@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         a_forgotten_writer_is_named,
         both_sides_of_a_pair_are_found,
         a_peer_that_is_gone_is_nobody,
+        a_side_that_is_under_way_is_out_of_sight,
         a_fifo_that_is_open_both_ways_is_both,
         what_is_no_channel_is_refused,
         a_severed_end_is_refused,
@@ -108,6 +109,28 @@ fn a_peer_that_is_gone_is_nobody() {
     assert!(found.peer_unknown);
     assert_eq!(found.list.len(), 1);
     assert!(found.to_string().contains("the other side could not be found out"));
+}
+
+fn a_side_that_is_under_way_is_out_of_sight() {
+    let carrier = datagram_pair().unwrap();
+    let ((reader, writer), (kept, sent), pair) = (pipe().unwrap(), pipe().unwrap(), datagram_pair().unwrap());
+    let out_of_sight = || {
+        let of = |end: &dyn AsFd| holders(&end.as_fd()).unwrap();
+        let all = [of(&reader), of(&sent), of(&pair.parent)];
+        for found in &all {
+            let said = found.to_string().contains("under way in a message");
+            assert_eq!(said, found.out_of_sight, "{found}");
+        }
+        all.map(|found| found.out_of_sight)
+    };
+    assert_eq!(out_of_sight(), [false; 3]);
+    carrier.parent.send_with(b"", (writer, kept, pair.child)).unwrap();
+    assert_eq!(out_of_sight(), [true; 3]);
+    let received = carrier.child.recv_with(&mut Vec::new()).unwrap().expect("a message");
+    assert_eq!(out_of_sight(), [false; 3]);
+    // What is closed is in no one's sight either.
+    drop(received);
+    assert_eq!(out_of_sight(), [false; 3]);
 }
 
 fn a_fifo_that_is_open_both_ways_is_both() {

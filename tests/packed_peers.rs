@@ -174,6 +174,11 @@ fn a_peer_that_is_gone_refuses_everything_at_once() {
     }
     assert_reset(socket.recv());
     assert_gone(&mut socket);
+    // Who asks only at the end is told as well, and the socket can be had back.
+    assert!(matches!(socket.flush(), Err(Error::Closed)));
+    let mut socket = socket.into_socket().unwrap().packed();
+    assert!(socket.send(b"lost").and_then(|()| socket.flush()).is_err());
+    assert!(matches!(socket.close(), Err(Error::Closed)));
     // A long one is refused by itself, when nothing waits.
     let (mut socket, peer) = half_packed();
     drop(peer);

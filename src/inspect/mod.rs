@@ -12,12 +12,14 @@ pub(crate) mod fuzzing {
 }
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 pub use map::{Finding, Map, What};
 use processes::{Channel, Held, Seen};
 
-use crate::sys::{Errno, ledger};
+use crate::sys::poll::{POLLERR, POLLHUP, pollfd};
+use crate::sys::{self, Errno, ledger};
 use crate::{Error, Result};
 
 /// Which side of a channel a descriptor is.
@@ -73,6 +75,9 @@ pub struct Holders {
     pub unseen: usize,
     /// Of a socket: the kernel did not say what the other side is, so nobody in the list is [`Side::Peer`].
     pub peer_unknown: bool,
+    /// The other side is open, and nobody in the list has it: it is under way in a message, or in a process that was not looked
+    /// into or is not shown.
+    pub out_of_sight: bool,
 }
 
 /// A line for each holder, and one for what was not seen.
@@ -89,6 +94,9 @@ impl fmt::Display for Holders {
         if self.peer_unknown {
             writeln!(f, "the other side could not be found out")?;
         }
+        if self.out_of_sight {
+            writeln!(f, "the other side is open, and none of these has it: it may be under way in a message")?;
+        }
         match self.unseen {
             0 => Ok(()),
             1 => writeln!(f, "1 process could not be looked into"),
@@ -102,8 +110,8 @@ impl fmt::Display for Holders {
 ///
 /// A stream that never ends has one cause: somebody still holds a writer. This says who.
 ///
-/// It is a picture of a moment. Processes that start, leave, or pass ends on meanwhile may be missed; ends that are under
-/// way in a message are held by nobody.
+/// It is a picture of a moment. Processes that start, leave, or pass ends on meanwhile may be missed. Ends that are under way in
+/// a message are held by nobody, and [`out_of_sight`](Holders::out_of_sight).
 ///
 /// # Errors
 ///
@@ -176,7 +184,24 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
             me: pid == me,
         }));
     }
+    found.out_of_sight = match channel.socket {
+        true => peer.is_some() && !found.list.iter().any(|holder| holder.side == Side::Peer),
+        false => !has_both_sides(&found.list) && has_other_side(end)?,
+    };
     Ok(found)
+}
+
+/// Whether a pipe has a reader and a writer among these.
+fn has_both_sides(list: &[Holder]) -> bool {
+    let has = |side| list.iter().any(|holder| [side, Side::Both].contains(&holder.side));
+    has(Side::Read) && has(Side::Write)
+}
+
+/// Whether the kernel has seen the other side of a pipe open, and not closed.
+fn has_other_side(end: BorrowedFd<'_>) -> Result<bool> {
+    let mut fds = [pollfd { fd: end.as_raw_fd(), events: 0, revents: 0 }];
+    sys::retry(|| sys::poll::poll(&mut fds, Some(Duration::ZERO))).map_err(|errno| Error::system("poll", errno))?;
+    Ok(fds[0].revents & (POLLHUP | POLLERR) == 0)
 }
 
 /// The socket at the other side, if there is one.

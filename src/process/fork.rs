@@ -29,6 +29,10 @@ use crate::{Error, Result};
 /// (with `panic = "abort"` it is `SIGABRT`). It flushes Rust's stdout and leaves with `_exit`: no destructors of the frames
 /// above, no `atexit` handlers.
 ///
+/// **What has a destructor is dropped in both processes**: what was given, here when `fork` returns, and whatever else `child`
+/// captured. For ends that is what closes them; a value whose destructor does more, such as a temporary directory, does it
+/// twice. Borrow such a value, or give its ends alone.
+///
 /// Severing is the first thing that the child does itself. Until it has had its turn, some µs after `fork` returned here, it
 /// still holds its copies: a stream ends, and a write to nobody fails, that much later.
 ///
@@ -322,6 +326,10 @@ fn leave(child: impl FnOnce() -> u8) -> ! {
 /// | `Ok` of one of these | as that one |
 /// | `Err` of anything that is `Debug` | 1, and `Error: …` on stderr |
 /// | nothing, as after `loop {}` (`!`) | – |
+#[diagnostic::on_unimplemented(
+    message = "a child cannot return `{Self}`",
+    note = "it returns `()`, a status as `u8`, or a `Result` of one of these; `Ok::<_, ipc::Error>(())` names the error"
+)]
 pub trait Outcome {
     /// The exit status; an error is printed.
     fn status(self) -> u8;
@@ -372,7 +380,11 @@ impl Outcome for <fn() -> ! as Returns>::Output {
 
 /// A fork that did not happen, and why. The ends are given back.
 ///
-/// `?` turns it into [`Error`], [`io::Error`] or `Box<dyn Error>`, whatever the ends are.
+/// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes them.
+///
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
+/// the error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way
+/// into these.
 ///
 /// # Examples
 ///

@@ -400,7 +400,11 @@ fn to_send(ends: &impl Ends) -> Result<Vec<RawFd>> {
 
 /// A message that was not sent, and why. The ends that were to go with it are given back.
 ///
-/// `?` turns it into [`Error`], [`io::Error`] or `Box<dyn Error>`, whatever the ends are.
+/// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes them.
+///
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
+/// the error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way
+/// into these.
 pub struct SendError<E> {
     /// What was to go with the message.
     pub ends: E,

@@ -64,7 +64,7 @@ pub struct MessageReader {
 }
 
 impl MessageReader {
-    /// Blocks until a message has arrived, and lends it. `None`: the end of the stream.
+    /// Blocks until a message has arrived, and lends it, until the next call; `to_vec` keeps it. `None`: the end of the stream.
     ///
     /// Takes a message that was read before without a system call.
     ///

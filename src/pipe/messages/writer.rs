@@ -168,9 +168,9 @@ impl MessageWriter {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send). What waits stays, but after [`Error::Closed`].
+    /// As [`send`](Self::send). What waits stays, but after [`Error::Closed`], which is then said again each time.
     pub fn flush(&mut self) -> Result<()> {
-        self.flush_with(Patience::Blocking)
+        self.flush_all(Patience::Blocking)
     }
 
     /// Writes what there is room for of what waits, without blocking.
@@ -179,7 +179,7 @@ impl MessageWriter {
     ///
     /// [`Error::WouldBlock`]: there was not room for all of it. What is left waits; and as [`flush`](Self::flush).
     pub fn try_flush(&mut self) -> Result<()> {
-        self.flush_with(Patience::None)
+        self.flush_all(Patience::None)
     }
 
     /// Writes what waits, and blocks for room until the time is up.
@@ -190,7 +190,12 @@ impl MessageWriter {
     ///
     /// [`Error::TimedOut`]: the time is up. What is left waits; and as [`flush`](Self::flush).
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<()> {
-        self.flush_with(Patience::timeout(timeout))
+        self.flush_all(Patience::timeout(timeout))
+    }
+
+    /// What was lost once stays lost, whatever was asked in between.
+    fn flush_all(&mut self, patience: Patience) -> Result<()> {
+        if self.batch.is_retired() { Err(Error::Closed) } else { self.flush_with(patience) }
     }
 
     fn flush_with(&mut self, patience: Patience) -> Result<()> {
@@ -226,10 +231,11 @@ impl MessageWriter {
     ///
     /// # Errors
     ///
-    /// As [`flush`](Self::flush). The error gives the `MessageWriter` back, and `?` turns it into [`Error`].
+    /// As [`flush`](Self::flush). The error gives the `MessageWriter` back, and `?` turns it into [`Error`]. After
+    /// [`Error::Closed`] was said once, there is nothing to flush.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_writer(mut self) -> Result<PipeWriter, FlushError<Self>> {
-        match self.flush() {
+        match self.flush_with(Patience::Blocking) {
             Ok(()) => Ok(self.writer.take()),
             Err(error) => Err(FlushError { unflushed: self, error }),
         }

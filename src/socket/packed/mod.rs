@@ -127,10 +127,10 @@ impl PackedSocket {
     ///
     /// - [`Error::Unread`]: messages have arrived in the buffer that were not received. Receive them first, for as long as
     ///   [`has_message`](Self::has_message) says that there are any.
-    /// - Else as [`flush`](Self::flush).
+    /// - Else as [`flush`](Self::flush). After [`Error::Closed`] was said once, there is nothing to flush.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_socket(mut self) -> Result<DatagramSocket, FlushError<Self>> {
-        let flushed = if self.has_message() { Err(Error::Unread) } else { self.flush() };
+        let flushed = if self.has_message() { Err(Error::Unread) } else { self.flush_with(Patience::Blocking) };
         match flushed {
             Ok(()) => Ok(self.socket.take()),
             Err(error) => Err(FlushError { unflushed: self, error }),

@@ -8,7 +8,8 @@ use crate::wait::{Patience, Wait};
 use crate::{Error, Result};
 
 impl PackedSocket {
-    /// Blocks until a message arrives, and lends it. `None`: the peer is gone, and all that it sent was received.
+    /// Blocks until a message arrives, and lends it, until the next call; `to_vec` keeps it, as for an answer that is made of
+    /// it. `None`: the peer is gone, and all that it sent was received.
     ///
     /// Takes a message that has arrived in the buffer without a system call. If there is none, what waits to be sent is
     /// sent first.

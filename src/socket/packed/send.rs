@@ -83,11 +83,11 @@ impl PackedSocket {
     ///
     /// # Errors
     ///
-    /// - [`Error::Closed`]: as for [`send`](Self::send).
+    /// - [`Error::Closed`]: as for [`send`](Self::send); from then on each time.
     /// - [`Error::TooLong`]: the limit of the socket was set below the size of the pack meanwhile. What waits stays.
     /// - [`Error::NotGiven`], [`Error::System`]: as for [`send`](Self::send). What waits stays.
     pub fn flush(&mut self) -> Result<()> {
-        self.flush_with(Patience::Blocking)
+        self.flush_all(Patience::Blocking)
     }
 
     /// Sends what waits, without blocking.
@@ -96,7 +96,7 @@ impl PackedSocket {
     ///
     /// [`Error::WouldBlock`]: the peer's queue is full. What waits stays; and as [`flush`](Self::flush).
     pub fn try_flush(&mut self) -> Result<()> {
-        self.flush_with(Patience::None)
+        self.flush_all(Patience::None)
     }
 
     /// Sends what waits, and blocks for room until the time is up.
@@ -107,7 +107,12 @@ impl PackedSocket {
     ///
     /// [`Error::TimedOut`]: the time is up. What waits stays; and as [`flush`](Self::flush).
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<()> {
-        self.flush_with(Patience::timeout(timeout))
+        self.flush_all(Patience::timeout(timeout))
+    }
+
+    /// What was lost once stays lost, whatever was asked in between.
+    fn flush_all(&mut self, patience: Patience) -> Result<()> {
+        if self.batch.is_retired() { Err(Error::Closed) } else { self.flush_with(patience) }
     }
 
     pub(super) fn flush_with(&mut self, patience: Patience) -> Result<()> {
