@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         output_leaves_alone_what_was_set,
         a_path_stands_for_an_end,
         exec_keeps_the_process_and_gives_the_ends,
+        what_was_printed_before_an_exec_is_not_lost,
         exec_comes_right_with_closed_standard_descriptors,
         an_exec_that_fails_changes_nothing,
         an_exec_with_a_full_table_changes_nothing,
@@ -447,6 +448,20 @@ fn exec_keeps_the_process_and_gives_the_ends() {
     drop((to, to_named));
     let said = String::from_utf8(read_all(reader)).unwrap();
     assert_eq!(said, format!("{}\n/\ninput\nnine\n\na\n", child.id()));
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn what_was_printed_before_an_exec_is_not_lost() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(writer, |writer| {
+        // SAFETY: two numbers. This process's stdout is the pipe from here on.
+        assert_eq!(unsafe { libc::dup2(writer.as_raw_fd(), 1) }, 1);
+        drop(writer);
+        print!("before, ");
+        Err::<(), _>(Command::new("echo").arg("after").exec())
+    })
+    .unwrap();
+    assert_eq!(read_all(reader), b"before, after\n");
     assert_eq!(exit_code(&child), 0);
 }
 

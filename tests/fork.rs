@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use ipc::{Child, Error, Fork, Forked, Wait, fork, fork_here, fork_unchecked, open_ends, pipe, wait_any};
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         nothing_is_printed_twice,
         what_a_child_prints_without_a_newline_is_printed,
         destructors_of_the_parents_frames_do_not_run_in_the_child,
+        handlers_of_the_parents_exit_do_not_run_in_the_child,
         waiting_again_gives_the_same_status,
         waiting_has_deadlines,
         a_deadline_of_waiting_holds_under_signals,
@@ -183,6 +185,22 @@ fn destructors_of_the_parents_frames_do_not_run_in_the_child() {
     assert!(!gate.is_open());
     drop(loud);
     assert!(gate.is_open());
+}
+
+fn handlers_of_the_parents_exit_do_not_run_in_the_child() {
+    static GATE: OnceLock<Gate> = OnceLock::new();
+    extern "C" fn note() {
+        GATE.get().unwrap().open();
+    }
+    let gate = GATE.get_or_init(Gate::new);
+    // SAFETY: a function that may run at any time. This process itself leaves without it.
+    assert_eq!(unsafe { libc::atexit(note) }, 0);
+    assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    assert_eq!(exit_code(&fork((), |()| Err::<(), _>("an error")).unwrap()), 1);
+    assert!(!gate.is_open());
+    let leaves = fork((), |()| -> () { std::process::exit(0) });
+    assert_eq!(exit_code(&leaves.unwrap()), 0);
+    assert!(gate.is_open(), "what leaves by itself runs them");
 }
 
 fn waiting_again_gives_the_same_status() {

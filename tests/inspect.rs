@@ -4,11 +4,12 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use ipc::{Command, Error, Fork, Map, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
-use support::{Gate, asleep_in, exit_code, poll_until};
+use support::{Gate, asleep_in, exit_code, poll_until, refuse_calls, refused};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
         what_is_no_channel_is_refused,
         a_severed_end_is_refused,
         processes_that_may_not_be_looked_into_are_counted,
+        threads_of_the_kernel_are_not_counted,
+        a_full_table_is_not_taken_for_a_side_that_is_unknown,
         processes_that_come_and_go_are_no_error,
         a_pipeline_of_programs_is_seen_as_lsof_sees_it within 60,
         a_tree_of_workers_is_seen_as_lsof_sees_it within 60,
@@ -148,6 +151,49 @@ fn processes_that_may_not_be_looked_into_are_counted() {
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+/// They hold nothing, and let nobody look.
+fn threads_of_the_kernel_are_not_counted() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork((reader, writer), |(reader, _writer)| {
+        if is_root() {
+            support::become_nobody();
+        }
+        let refused = |pid: &u32| {
+            let looked = std::fs::read_dir(format!("/proc/{pid}/fd"));
+            looked.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        };
+        // Number 2 and its children, where they are to be seen.
+        let kernels = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+            std::fs::read_to_string("/proc/2/comm").is_ok_and(|name| name == "kthreadd\n")
+                && (*pid == 2 || parent == Some("2"))
+        };
+        let count = || {
+            let names =
+                std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            names.filter_map(|name| name.parse().ok()).filter(|pid| refused(pid) && !kernels(pid)).count()
+        };
+        // Other processes come and go meanwhile.
+        poll_until("as many as there are", || holders(&reader).unwrap().unseen == count());
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_full_table_is_not_taken_for_a_side_that_is_unknown() {
+    let pair = datagram_pair().unwrap();
+    for errno in [libc::EMFILE, libc::ENFILE] {
+        let child = fork(pair.parent.as_fd(), |socket| {
+            // There is room again a moment later.
+            refuse_calls(&[libc::SYS_socket], errno);
+            assert_eq!(refused(holders(&socket)), ("socket", errno));
+            assert_eq!(refused(Map::here()), ("socket", errno));
+        });
+        assert_eq!(exit_code(&child.unwrap()), 0);
+    }
 }
 
 fn processes_that_come_and_go_are_no_error() {
