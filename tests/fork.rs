@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ipc::{Child, Error, Fork, Forked, Wait, fork, fork_here, fork_unchecked, open_ends, pipe, wait_any};
@@ -188,19 +188,21 @@ fn destructors_of_the_parents_frames_do_not_run_in_the_child() {
 }
 
 fn handlers_of_the_parents_exit_do_not_run_in_the_child() {
-    static GATE: OnceLock<Gate> = OnceLock::new();
+    static GATE: Mutex<Option<Gate>> = Mutex::new(None);
     extern "C" fn note() {
-        GATE.get().unwrap().open();
+        GATE.lock().unwrap().iter().for_each(Gate::open);
     }
-    let gate = GATE.get_or_init(Gate::new);
+    let noted = || GATE.lock().unwrap().as_ref().unwrap().is_open();
+    *GATE.lock().unwrap() = Some(Gate::new());
     // SAFETY: a function that may run at any time. This process itself leaves without it.
     assert_eq!(unsafe { libc::atexit(note) }, 0);
     assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
     assert_eq!(exit_code(&fork((), |()| Err::<(), _>("an error")).unwrap()), 1);
-    assert!(!gate.is_open());
-    let leaves = fork((), |()| -> () { std::process::exit(0) });
-    assert_eq!(exit_code(&leaves.unwrap()), 0);
-    assert!(gate.is_open(), "what leaves by itself runs them");
+    assert!(!noted());
+    let child = fork((), |()| -> () { std::process::exit(0) });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+    assert!(noted(), "what leaves by itself runs them");
+    *GATE.lock().unwrap() = None;
 }
 
 fn waiting_again_gives_the_same_status() {

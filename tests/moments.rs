@@ -16,7 +16,9 @@ use ipc::{
     Command, DatagramFlags, Fork, Map, PipeFlags, PipeReader, Stdio, datagram_pair, datagram_pair_with, fork, holders,
     open_ends, pipe, pipe_with, stream_pair,
 };
-use support::{TRACED, await_orphans, exit_code, fill, measured, refuse_calls, spliced_once, traced_calls};
+use support::{
+    TRACED, await_orphans, exit_code, fill, limit_descriptors, measured, refuse_calls, spliced_once, traced_calls,
+};
 
 fn main() -> ExitCode {
     if std::env::var_os(TRACED).is_some() {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         a_close_that_was_interrupted_is_no_error_and_is_not_repeated,
         a_child_whose_parent_left_before_it_could_ask_dies_too,
         a_child_that_cannot_be_held_is_ended_and_waited_for,
+        a_program_that_could_not_be_held_is_not_started,
         a_process_that_there_is_no_descriptor_to_look_into_is_not_gone,
     ])
 }
@@ -161,6 +164,25 @@ fn a_child_that_cannot_be_held_is_ended_and_waited_for() {
     assert_eq!(waited, -1, "and was waited for");
 }
 
+/// To end it in the middle of what it does would be too late.
+fn a_program_that_could_not_be_held_is_not_started() {
+    for free in 0.. {
+        let before = STARTED.load(SeqCst);
+        let full = limit_descriptors(free);
+        let started = Command::new("/bin/true").stdin(Stdio::null()).spawn();
+        drop(full);
+        let calls = STARTED.load(SeqCst) - before;
+        match started {
+            Ok(child) => {
+                assert_eq!((calls, exit_code(&child)), (1, 0));
+                assert!(free >= 2, "a copy of the standard input, and the child");
+                return;
+            }
+            Err(refused) => assert_eq!(calls, 0, "{free} places: {:?}", refused.error),
+        }
+    }
+}
+
 /// As where another thread takes the last descriptor in the middle of the look.
 fn a_process_that_there_is_no_descriptor_to_look_into_is_not_gone() {
     let (reader, _writer) = pipe().unwrap();
@@ -176,6 +198,8 @@ fn a_process_that_there_is_no_descriptor_to_look_into_is_not_gone() {
 static OPEN_ENDS: AtomicUsize = AtomicUsize::new(0);
 /// How often something was closed.
 static CLOSED: AtomicUsize = AtomicUsize::new(0);
+/// How often a program was started.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
 /// Whether closing is to be interrupted by a signal.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Whether a child is to be so late that its parent has left.
@@ -218,6 +242,34 @@ extern "C" fn late_fork() -> libc::pid_t {
         support::poll_until("the parent has left", || unsafe { libc::getppid() } != parent);
     }
     pid
+}
+
+type Start = unsafe extern "C" fn(
+    *mut libc::pid_t,
+    *const libc::c_char,
+    *const libc::posix_spawn_file_actions_t,
+    *const libc::posix_spawnattr_t,
+    *const *mut libc::c_char,
+    *const *mut libc::c_char,
+) -> libc::c_int;
+
+/// Counts what is started.
+#[unsafe(export_name = "posix_spawn")]
+extern "C" fn counting_posix_spawn(
+    pid: *mut libc::pid_t,
+    path: *const libc::c_char,
+    actions: *const libc::posix_spawn_file_actions_t,
+    attributes: *const libc::posix_spawnattr_t,
+    args: *const *mut libc::c_char,
+    environment: *const *mut libc::c_char,
+) -> libc::c_int {
+    STARTED.fetch_add(1, SeqCst);
+    // SAFETY: the name of the function that this one stands in for, its type, and what it was called with.
+    unsafe {
+        let next = libc::dlsym(libc::RTLD_NEXT, c"posix_spawn".as_ptr());
+        let next: Option<Start> = std::mem::transmute(next);
+        next.expect("libc has posix_spawn")(pid, path, actions, attributes, args, environment)
+    }
 }
 
 /// Finds the table full at the descriptors of a process.
