@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
 use ipc::{Command, Error, Fork, Map, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         both_sides_of_a_pair_are_found,
         a_peer_that_is_gone_is_nobody,
         a_fifo_that_is_open_both_ways_is_both,
+        what_is_open_for_nothing_holds_nothing,
         what_is_no_channel_is_refused,
         a_severed_end_is_refused,
         processes_that_may_not_be_looked_into_are_counted,
@@ -119,6 +121,16 @@ fn a_fifo_that_is_open_both_ways_is_both() {
     let found = seen(&reader);
     assert_eq!(found.len(), 3);
     assert!(found.contains(&(std::process::id(), both.as_raw_fd(), "Both".to_owned())));
+}
+
+/// A descriptor of the pipe that keeps no stream open (`O_PATH`).
+fn what_is_open_for_nothing_holds_nothing() {
+    let (reader, writer) = pipe().unwrap();
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let _nothing = File::options().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
+    drop(writer);
+    let found = holders(&reader).unwrap();
+    assert_eq!(found.list.len(), 1, "{found}");
 }
 
 fn what_is_no_channel_is_refused() {

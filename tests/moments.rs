@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     }
     support::run(support::trials![
         whatever_is_made_is_close_on_exec_from_the_first_moment,
+        whether_children_can_be_held_is_asked_once,
         a_number_is_given_up_before_it_is_free,
         a_close_that_was_interrupted_is_no_error_and_is_not_repeated,
         a_child_whose_parent_left_before_it_could_ask_dies_too,
@@ -93,6 +94,13 @@ fn whatever_is_made_is_close_on_exec_from_the_first_moment() -> Result<(), Strin
     }
     let leaks: Vec<_> = made.into_iter().filter(|line| !line.contains("CLOEXEC")).collect();
     if leaks.is_empty() { Ok(()) } else { Err(format!("a program could inherit what these made: {leaks:#?}")) }
+}
+
+/// As no process is its own child, a sandbox that allows the call says so.
+fn whether_children_can_be_held_is_asked_once() {
+    let calls = traced_calls("everything").unwrap();
+    let asked = calls.iter().filter(|line| line.starts_with("waitid(") && line.contains("ECHILD"));
+    assert_eq!(asked.count(), 1);
 }
 
 /// Otherwise another thread could get the number for an end of its own, and that would not be severed.
@@ -166,19 +174,23 @@ fn a_child_that_cannot_be_held_is_ended_and_waited_for() {
 
 /// To end it in the middle of what it does would be too late.
 fn a_program_that_could_not_be_held_is_not_started() {
-    for free in 0.. {
-        let before = STARTED.load(SeqCst);
-        let full = limit_descriptors(free);
-        let started = Command::new("/bin/true").stdin(Stdio::null()).spawn();
-        drop(full);
-        let calls = STARTED.load(SeqCst) - before;
-        match started {
-            Ok(child) => {
-                assert_eq!((calls, exit_code(&child)), (1, 0));
-                assert!(free >= 2, "a copy of the standard input, and the child");
-                return;
+    let commands: [fn() -> Command; 2] =
+        [|| Command::new("/bin/true"), || Command::new("/bin/true").stdin(Stdio::null())];
+    for (places, command) in commands.iter().enumerate() {
+        for free in 0.. {
+            let before = STARTED.load(SeqCst);
+            let full = limit_descriptors(free);
+            let started = command().spawn();
+            drop(full);
+            let calls = STARTED.load(SeqCst) - before;
+            match started {
+                Ok(child) => {
+                    assert_eq!((calls, exit_code(&child)), (1, 0));
+                    assert_eq!(free, 1 + places, "one for the child, and one for its standard input");
+                    break;
+                }
+                Err(refused) => assert_eq!(calls, 0, "{free} places: {:?}", refused.error),
             }
-            Err(refused) => assert_eq!(calls, 0, "{free} places: {:?}", refused.error),
         }
     }
 }
