@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 use ipc::{Command, Error, SpawnError, Stdio, fork, open_ends, pipe};
 use support::{
-    Sigpipe, block_signal, closed_standard_descriptors, exit_code, limit_descriptors, read_all, signal_mask, sigpipe,
+    Sigpipe, block_signal, closed_standard_descriptors, exit_code, limit_descriptors, read_all, refuse_calls, refused,
+    signal_mask, sigpipe,
 };
 
 fn main() -> ExitCode {
@@ -33,11 +34,13 @@ fn main() -> ExitCode {
         status_waits_and_says_how,
         output_reads_both_however_much_comes,
         output_leaves_alone_what_was_set,
+        a_program_whose_output_cannot_be_read_is_ended,
         a_path_stands_for_an_end,
         exec_keeps_the_process_and_gives_the_ends,
         what_was_printed_before_an_exec_is_not_lost,
         exec_comes_right_with_closed_standard_descriptors,
         an_exec_that_fails_changes_nothing,
+        an_exec_that_fails_puts_back_what_it_kept_on_a_given_number,
         an_exec_with_a_full_table_changes_nothing,
         an_exec_that_failed_can_be_tried_again,
     ])
@@ -410,6 +413,16 @@ fn output_leaves_alone_what_was_set() {
     assert_eq!(read_all(reader), b"input");
 }
 
+/// A sandbox leaves no way to read without waiting, and the program would go on for ever.
+fn a_program_whose_output_cannot_be_read_is_ended() {
+    let child = fork((), |()| {
+        refuse_calls(&[libc::SYS_preadv2, libc::SYS_vmsplice, libc::SYS_splice], libc::ENOSYS);
+        let output = Command::new("sh").args(["-c", "echo said; exec tail -f /dev/null"]).output();
+        assert_eq!(refused(output), ("read", libc::ENOSYS));
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
 fn a_path_stands_for_an_end() {
     let (one, mut to_one) = pipe().unwrap();
     let (two, mut to_two) = pipe().unwrap();
@@ -533,6 +546,19 @@ fn an_exec_that_fails_changes_nothing() {
             assert!(to.is_closed().unwrap());
         }
     }
+}
+
+/// What a number stood for is kept on the lowest one that is free, and that may be given as well.
+fn an_exec_that_fails_puts_back_what_it_kept_on_a_given_number() {
+    let file = File::open("/dev/null").unwrap();
+    let ((one, _one_writer), (two, _two_writer)) = (pipe().unwrap(), pipe().unwrap());
+    // The copies of the two ends go to the first two, and the file is kept on the third.
+    // SAFETY: numbers, which may stand for nothing.
+    let free: Vec<_> = (3..).filter(|number| unsafe { libc::fcntl(*number, libc::F_GETFD) } == -1).take(3).collect();
+    let before = state();
+    let refused = Command::new("/no/such/program").give_at(file.as_raw_fd(), one).give_at(free[2], two).exec();
+    assert!(matches!(refused.error, Error::System { call: "execve", .. }), "{refused:?}");
+    assert_eq!(state(), before);
 }
 
 fn an_exec_with_a_full_table_changes_nothing() {
