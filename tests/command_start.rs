@@ -37,10 +37,13 @@ fn main() -> ExitCode {
         output_reads_both_however_much_comes,
         output_leaves_alone_what_was_set,
         a_program_whose_output_cannot_be_read_is_waited_for_all_the_same,
+        a_program_whose_output_cannot_be_read_is_ended,
         a_path_stands_for_an_end,
         exec_keeps_the_process_and_gives_the_ends,
+        what_was_printed_before_an_exec_is_not_lost,
         exec_comes_right_with_closed_standard_descriptors,
         an_exec_that_fails_changes_nothing,
+        an_exec_that_fails_puts_back_what_it_kept_on_a_given_number,
         an_exec_with_a_full_table_changes_nothing,
         an_exec_that_failed_can_be_tried_again,
     ])
@@ -442,6 +445,17 @@ fn a_program_whose_output_cannot_be_read_is_waited_for_all_the_same() {
     assert_eq!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }, -1, "no child is left");
 }
 
+/// A sandbox leaves no way to read without waiting, and the program would go on for ever.
+fn a_program_whose_output_cannot_be_read_is_ended() {
+    let child = fork((), |()| {
+        refuse_calls(&[libc::SYS_preadv2, libc::SYS_vmsplice, libc::SYS_splice], libc::ENOSYS);
+        let (from, _to) = pipe().unwrap();
+        let output = Command::new("sh").args(["-c", "echo said; exec cat"]).stdin(from).output();
+        assert_eq!(refused(output), ("read", libc::ENOSYS));
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
 fn a_path_stands_for_an_end() {
     let (one, mut to_one) = pipe().unwrap();
     let (two, mut to_two) = pipe().unwrap();
@@ -480,6 +494,20 @@ fn exec_keeps_the_process_and_gives_the_ends() {
     drop((to, to_named));
     let said = String::from_utf8(read_all(reader)).unwrap();
     assert_eq!(said, format!("{}\n/\ninput\nnine\n\na\n", child.id()));
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn what_was_printed_before_an_exec_is_not_lost() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(writer, |writer| {
+        // SAFETY: two numbers. This process's stdout is the pipe from here on.
+        assert_eq!(unsafe { libc::dup2(writer.as_raw_fd(), 1) }, 1);
+        drop(writer);
+        print!("before, ");
+        Err::<(), _>(Command::new("echo").arg("after").exec())
+    })
+    .unwrap();
+    assert_eq!(read_all(reader), b"before, after\n");
     assert_eq!(exit_code(&child), 0);
 }
 
@@ -551,6 +579,19 @@ fn an_exec_that_fails_changes_nothing() {
             assert!(to.is_closed().unwrap());
         }
     }
+}
+
+/// What a number stood for is kept on the lowest one that is free, and that may be given as well.
+fn an_exec_that_fails_puts_back_what_it_kept_on_a_given_number() {
+    let file = File::open("/dev/null").unwrap();
+    let ((one, _one_writer), (two, _two_writer)) = (pipe().unwrap(), pipe().unwrap());
+    // The copies of the two ends go to the first two, and the file is kept on the third.
+    // SAFETY: numbers, which may stand for nothing.
+    let free: Vec<_> = (3..).filter(|number| unsafe { libc::fcntl(*number, libc::F_GETFD) } == -1).take(3).collect();
+    let before = state();
+    let refused = Command::new("/no/such/program").give_at(file.as_raw_fd(), one).give_at(free[2], two).exec();
+    assert!(matches!(refused.error, Error::System { call: "execve", .. }), "{refused:?}");
+    assert_eq!(state(), before);
 }
 
 fn an_exec_with_a_full_table_changes_nothing() {

@@ -17,6 +17,7 @@ use support::{
 fn main() -> ExitCode {
     support::run(support::trials![
         a_copy_that_waits_for_a_socket_holds_up_nobody,
+        a_copy_that_waits_for_room_in_a_socket_holds_up_nobody,
         everything_arrives_from_every_kind_at_every_kind within 60,
         everything_arrives_where_the_fast_ways_are_refused within 120,
         nothing_is_lost_under_a_storm_of_signals within 60,
@@ -320,5 +321,23 @@ fn a_copy_that_waits_for_a_socket_holds_up_nobody() {
     assert!(matches!(reader.try_read(&mut buf), Err(ipc::Error::WouldBlock)));
     drop(pair.parent);
     assert_eq!(reader.read(&mut buf).unwrap(), 0);
+    assert_eq!(support::exit_code(&child), 0);
+}
+
+/// The same the other way round: the lock would be that of the pipe which is copied from.
+fn a_copy_that_waits_for_room_in_a_socket_holds_up_nobody() {
+    let pair = ipc::stream_pair().unwrap();
+    let mut sent = 0;
+    while let Ok(count) = pair.child.try_write(&[0; 4096]) {
+        sent += count;
+    }
+    let (reader, mut writer) = ipc::pipe().unwrap();
+    let child = ipc::fork((reader, pair.child), |(from, to)| ipc::copy(from, to).map(drop)).unwrap();
+    writer.write_all(b"hello").unwrap();
+    support::asleep_in(child.id(), &[libc::SYS_write, libc::SYS_sendto, libc::SYS_ppoll, libc::SYS_splice]);
+    assert_eq!(writer.try_write(b", world").unwrap(), 7);
+    drop(writer);
+    let arrived = std::io::read_to_string(&pair.parent).unwrap();
+    assert_eq!((arrived.len(), &arrived[sent..]), (sent + 12, "hello, world"));
     assert_eq!(support::exit_code(&child), 0);
 }

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         the_end_arrives_while_later_workers_still_run,
         a_severed_end_answers_not_given_to_every_call,
         a_severed_end_is_dropped_without_hurting_a_stranger,
+        an_end_on_a_severed_number_that_was_closed_by_hand_is_a_whole_one,
         a_severed_end_is_a_way_to_nowhere,
         a_severed_end_stays_severed_in_a_grandchild,
         a_severed_end_cannot_be_given_on,
@@ -207,6 +208,25 @@ fn a_severed_end_is_dropped_without_hurting_a_stranger() {
         assert_eq!(reader.as_raw_fd(), number);
         writer.write_atomic(b"x").unwrap();
         reader.read_exact(&mut [0]).unwrap();
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// As daemons close whatever they were started with.
+fn an_end_on_a_severed_number_that_was_closed_by_hand_is_a_whole_one() {
+    let (reader, _writer) = pipe().unwrap();
+    let child = fork((), |()| {
+        let number = reader.as_raw_fd();
+        // SAFETY: the value that owns the number is forgotten.
+        unsafe { libc::close(number) };
+        std::mem::forget(reader);
+        let (reader, writer) = pipe().unwrap();
+        assert_eq!(reader.as_raw_fd(), number);
+        let clone = reader.try_clone().unwrap();
+        fork(clone, drop).unwrap().wait().unwrap();
+        drop(writer);
+        assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);
@@ -466,20 +486,25 @@ fn one_free_place_is_enough() {
 fn an_end_over_a_lowered_limit_refuses_the_fork() {
     let (reader, writer) = pipe().unwrap();
     let writer = PipeWriter::try_from(moved(writer.into(), 500)).unwrap();
-    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: room for a limit, and a valid one.
-    unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut before);
-        libc::setrlimit(libc::RLIMIT_NOFILE, &libc::rlimit { rlim_cur: 400, ..before });
+    let mut before = 0;
+    support::limit(libc::RLIMIT_NOFILE, |limit| {
+        before = limit.rlim_cur;
+        before
+    });
+    let mut given = reader;
+    for limit in [400, 500] {
+        support::limit(libc::RLIMIT_NOFILE, |_| limit);
+        let refused = fork(given, |_| ()).unwrap_err();
+        assert!(matches!(refused.error, Error::System { call: "dup3", .. }), "{limit}: {:?}", refused.error);
+        given = refused.ends;
     }
-    let refused = fork(reader, |_| ()).unwrap_err();
-    assert!(matches!(refused.error, Error::System { call: "dup3", .. }), "{:?}", refused.error);
     // Where it is given, it need not be severed.
-    let child = fork(writer, |writer| writer.write_atomic(b"x")).unwrap();
+    let child = fork(writer.as_fd(), |_| writer.write_atomic(b"x")).unwrap();
     assert_eq!(exit_code(&child), 0);
-    refused.ends.try_read(&mut [0]).unwrap();
-    // SAFETY: the limit that was there before.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &before) };
+    given.try_read(&mut [0]).unwrap();
+    support::limit(libc::RLIMIT_NOFILE, |_| 501);
+    assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    support::limit(libc::RLIMIT_NOFILE, |_| before);
 }
 
 fn clones_are_severed_like_any_end() {

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ipc::{Child, Error, Fork, Forked, Wait, fork, fork_here, fork_unchecked, open_ends, pipe, wait_any};
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         nothing_is_printed_twice,
         what_a_child_prints_without_a_newline_is_printed,
         destructors_of_the_parents_frames_do_not_run_in_the_child,
+        handlers_of_the_parents_exit_do_not_run_in_the_child,
         waiting_again_gives_the_same_status,
         waiting_has_deadlines,
         a_deadline_of_waiting_holds_under_signals,
@@ -188,6 +190,24 @@ fn destructors_of_the_parents_frames_do_not_run_in_the_child() {
     assert!(!gate.is_open());
     drop(loud);
     assert!(gate.is_open());
+}
+
+fn handlers_of_the_parents_exit_do_not_run_in_the_child() {
+    static GATE: Mutex<Option<Gate>> = Mutex::new(None);
+    extern "C" fn note() {
+        GATE.lock().unwrap().iter().for_each(Gate::open);
+    }
+    let noted = || GATE.lock().unwrap().as_ref().unwrap().is_open();
+    *GATE.lock().unwrap() = Some(Gate::new());
+    // SAFETY: a function that may run at any time. This process itself leaves without it.
+    assert_eq!(unsafe { libc::atexit(note) }, 0);
+    assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    assert_eq!(exit_code(&fork((), |()| Err::<(), _>("an error")).unwrap()), 1);
+    assert!(!noted());
+    let child = fork((), |()| -> () { std::process::exit(0) });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+    assert!(noted(), "what leaves by itself runs them");
+    *GATE.lock().unwrap() = None;
 }
 
 fn waiting_again_gives_the_same_status() {
@@ -451,12 +471,12 @@ fn the_process_limit_is_not_would_block() {
 
 fn a_child_dies_with_its_parent() {
     let (mut reader, writer) = pipe().unwrap();
-    let gate = Gate::new();
     let child = fork(writer, |writer| {
         let grandchild = Fork::new().die_with_parent().run(writer, |writer| {
             writer.write_atomic(b"here").unwrap();
             loop {
-                gate.pass();
+                // SAFETY: no conditions. Nothing else than its parent's end is to end it.
+                unsafe { libc::pause() };
             }
         });
         grandchild.unwrap().wait().map(drop)

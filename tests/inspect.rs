@@ -4,11 +4,13 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
 use ipc::{Command, Error, Fork, Map, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
-use support::{Gate, asleep_in, exit_code, poll_until};
+use support::{Gate, asleep_in, exit_code, poll_until, refuse_calls, refused};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -18,9 +20,12 @@ fn main() -> ExitCode {
         a_peer_that_is_gone_is_nobody,
         a_side_that_is_under_way_is_out_of_sight,
         a_fifo_that_is_open_both_ways_is_both,
+        what_is_open_for_nothing_holds_nothing,
         what_is_no_channel_is_refused,
         a_severed_end_is_refused,
         processes_that_may_not_be_looked_into_are_counted,
+        threads_of_the_kernel_are_not_counted,
+        a_full_table_is_not_taken_for_a_side_that_is_unknown,
         processes_that_come_and_go_are_no_error,
         a_pipeline_of_programs_is_seen_as_lsof_sees_it within 60,
         a_tree_of_workers_is_seen_as_lsof_sees_it within 60,
@@ -141,6 +146,16 @@ fn a_fifo_that_is_open_both_ways_is_both() {
     assert!(found.contains(&(std::process::id(), both.as_raw_fd(), "Both".to_owned())));
 }
 
+/// A descriptor of the pipe that keeps no stream open (`O_PATH`).
+fn what_is_open_for_nothing_holds_nothing() {
+    let (reader, writer) = pipe().unwrap();
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let _nothing = File::options().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
+    drop(writer);
+    let found = holders(&reader).unwrap();
+    assert_eq!(found.list.len(), 1, "{found}");
+}
+
 fn what_is_no_channel_is_refused() {
     let file = File::open("/dev/null").unwrap();
     assert!(matches!(holders(&file), Err(Error::WrongKind { found: "a character device", .. })));
@@ -171,6 +186,49 @@ fn processes_that_may_not_be_looked_into_are_counted() {
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+/// They hold nothing, and let nobody look.
+fn threads_of_the_kernel_are_not_counted() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork((reader, writer), |(reader, _writer)| {
+        if is_root() {
+            support::become_nobody();
+        }
+        let refused = |pid: &u32| {
+            let looked = std::fs::read_dir(format!("/proc/{pid}/fd"));
+            looked.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        };
+        // Number 2 and its children, where they are to be seen.
+        let kernels = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+            std::fs::read_to_string("/proc/2/comm").is_ok_and(|name| name == "kthreadd\n")
+                && (*pid == 2 || parent == Some("2"))
+        };
+        let count = || {
+            let names =
+                std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            names.filter_map(|name| name.parse().ok()).filter(|pid| refused(pid) && !kernels(pid)).count()
+        };
+        // Other processes come and go meanwhile.
+        poll_until("as many as there are", || holders(&reader).unwrap().unseen == count());
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_full_table_is_not_taken_for_a_side_that_is_unknown() {
+    let pair = datagram_pair().unwrap();
+    for errno in [libc::EMFILE, libc::ENFILE] {
+        let child = fork(pair.parent.as_fd(), |socket| {
+            // There is room again a moment later.
+            refuse_calls(&[libc::SYS_socket], errno);
+            assert_eq!(refused(holders(&socket)), ("socket", errno));
+            assert_eq!(refused(Map::here()), ("socket", errno));
+        });
+        assert_eq!(exit_code(&child.unwrap()), 0);
+    }
 }
 
 fn processes_that_come_and_go_are_no_error() {

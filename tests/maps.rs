@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         a_pair_that_a_process_holds_whole_stands_out,
         a_shared_end_may_be_meant,
         what_is_given_has_nothing_to_stand_out,
+        a_childs_child_is_in_the_tree,
         what_happens_elsewhere_is_counted,
         nobody_has_no_map,
         graphviz_accepts_the_pictures,
@@ -200,6 +202,25 @@ fn what_is_given_has_nothing_to_stand_out() {
     let text = map.to_string();
     assert!(text.contains(&format!("reads pipe {} ← {} fd", inode(&reader), child.pid())), "{text}");
     assert!(text.contains("talks over pair"), "{text}");
+}
+
+fn a_childs_child_is_in_the_tree() {
+    let (mut reader, writer) = pipe().unwrap();
+    let gate = Gate::new();
+    let child = fork(writer, |writer| {
+        let grandchild = fork(writer, |writer| {
+            writer.write_atomic(&me().to_ne_bytes()).unwrap();
+            gate.pass();
+        });
+        grandchild.unwrap().wait().map(drop)
+    })
+    .unwrap();
+    let mut grandchild = [0; 4];
+    reader.read_exact(&mut grandchild).unwrap();
+    let map = Map::here().unwrap().to_string();
+    assert!(map.contains(&u32::from_ne_bytes(grandchild).to_string()), "{map}");
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn what_happens_elsewhere_is_counted() {

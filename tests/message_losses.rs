@@ -5,6 +5,7 @@
 mod board;
 mod support;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         the_loss_is_told_once_after_everything_else,
         the_loss_is_told_to_receivers_also_when_a_sender_met_it_first,
         the_loss_is_told_to_the_clone_that_receives,
+        the_loss_that_a_waiting_sender_met_is_told_to_the_clone_that_receives,
         the_loss_is_told_of_a_killed_peer,
         a_blocked_receiver_is_told_of_the_loss,
         without_a_loss_there_is_no_reset,
@@ -174,6 +176,27 @@ fn the_loss_is_told_to_the_clone_that_receives() {
         assert_reset(receiver.try_read(&mut [0; 8]));
         assert_eq!(receiver.try_read(&mut [0; 8]).unwrap(), 0);
         assert_eq!(sender.try_read(&mut [0; 8]).unwrap(), 0);
+    }
+}
+
+/// A sender that waits takes the kernel's word for it away from everybody else.
+fn the_loss_that_a_waiting_sender_met_is_told_to_the_clone_that_receives() {
+    let parent = std::process::id();
+    for clone_receives in [false, true] {
+        let pair = stream_pair().unwrap();
+        let child = fork(pair.child, |mut socket| {
+            asleep_in(parent, &[libc::SYS_sendto]);
+            socket.write_all(b"the last") // and leaves, with all the rest unread
+        })
+        .unwrap();
+        let clone = pair.parent.try_clone().unwrap();
+        let (mut sender, receiver) = if clone_receives { (&pair.parent, &clone) } else { (&clone, &pair.parent) };
+        let refused = std::iter::repeat_with(|| sender.write(&[0; 64])).find_map(Result::err).unwrap();
+        assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
+        assert_eq!(receiver.try_read(&mut [0; 9]).unwrap(), 8);
+        assert_reset(receiver.try_read(&mut [0; 9]));
+        assert_eq!(receiver.try_read(&mut [0; 9]).unwrap(), 0);
+        assert_eq!(exit_code(&child), 0);
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ipc::{Error, PipeFlags, Wait, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
-use support::{Later, Sigpipe, fill, measured, sigpipe};
+use support::{Later, RWF_NOSIGNAL, Sigpipe, fill, measured, refuse_flags, sigpipe};
 
 fn main() -> ExitCode {
     support::run_traced(traced())
@@ -155,6 +155,17 @@ support::traced! {
         sigpipe(Sigpipe::Default);
         let (_reader, writer) = pipe().unwrap();
         assert_eq!(measured(|| writer.try_write(b"hello")).unwrap(), 5);
+    }
+
+    // Four more keep the signal away, and the flag that does so by itself is tried once only.
+    writing_where_the_flag_against_sigpipe_is_refused_asks_once
+        => ["rt_sigpending", "rt_sigprocmask", "writev", "rt_sigtimedwait", "rt_sigprocmask"]
+    {
+        sigpipe(Sigpipe::Default);
+        refuse_flags(RWF_NOSIGNAL);
+        let (_reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"hello").unwrap();
+        assert_eq!(measured(|| writer.write(b"hello")).unwrap(), 5);
     }
 
     reading_and_writing_without_waiting_ever_is_one_call_each => ["read", "write", "read"] {
