@@ -13,8 +13,7 @@ use std::process::ExitCode;
 
 use ipc::{Command, Error, SpawnError, Stdio, fork, open_ends, pipe};
 use support::{
-    Sigpipe, block_signal, closed_standard_descriptors, exit_code, limit_descriptors, read_all, refuse_calls, refused,
-    signal_mask, sigpipe,
+    Sigpipe, block_signal, closed_standard_descriptors, exit_code, limit_descriptors, read_all, signal_mask, sigpipe,
 };
 
 fn main() -> ExitCode {
