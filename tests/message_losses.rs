@@ -182,7 +182,8 @@ fn the_loss_is_told_to_the_clone_that_receives() {
 /// A sender that waits takes the kernel's word for it away from everybody else.
 fn the_loss_that_a_waiting_sender_met_is_told_to_the_clone_that_receives() {
     let parent = std::process::id();
-    for clone_receives in [false, true] {
+    // Also in the middle of a long write, of which it says how much went.
+    for (clone_receives, len) in [(false, 64), (true, 64), (false, 4 << 20), (true, 4 << 20)] {
         let pair = stream_pair().unwrap();
         let child = fork(pair.child, |mut socket| {
             asleep_in(parent, &[libc::SYS_sendto]);
@@ -191,7 +192,7 @@ fn the_loss_that_a_waiting_sender_met_is_told_to_the_clone_that_receives() {
         .unwrap();
         let clone = pair.parent.try_clone().unwrap();
         let (mut sender, receiver) = if clone_receives { (&pair.parent, &clone) } else { (&clone, &pair.parent) };
-        let refused = std::iter::repeat_with(|| sender.write(&[0; 64])).find_map(Result::err).unwrap();
+        let refused = std::iter::repeat_with(|| sender.write(&vec![0; len])).find_map(Result::err).unwrap();
         assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
         assert_eq!(receiver.try_read(&mut [0; 9]).unwrap(), 8);
         assert_reset(receiver.try_read(&mut [0; 9]));

@@ -315,7 +315,7 @@ impl StreamSocket {
     fn deliver_with<E: Ends>(&self, bytes: &[u8], ends: E, patience: Patience) -> Result<usize, SendError<E>> {
         let sent = to_send(&ends).and_then(|fds| match bytes {
             [] => Err(Error::system("sendmsg", sys::Errno::INVAL)),
-            _ => self.deliver(patience, |fd, wait| sys::ancillary::send(fd, bytes, &fds, wait)),
+            _ => self.deliver(bytes.len(), patience, |fd, wait| sys::ancillary::send(fd, bytes, &fds, wait)),
         });
         sent.map_err(|error| SendError { ends, error })
     }

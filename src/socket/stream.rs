@@ -10,8 +10,8 @@ use rustix::net::SocketType;
 
 use super::{Credentials, Loss};
 use crate::end::{End, FromFdError, end_traits};
-use crate::sys::poll::{POLLIN, POLLOUT};
-use crate::wait::{Patience, Spin};
+use crate::sys::poll::{POLLHUP, POLLIN, POLLOUT};
+use crate::wait::{Patience, Spin, is_ready};
 use crate::{Error, Result, sys};
 
 /// Two connected ends for bytes, as [`stream_pair`] makes them. Both ends are alike: the names say who keeps which.
@@ -168,16 +168,25 @@ impl StreamSocket {
         if buf.is_empty() {
             return Ok(0);
         }
-        self.deliver(patience, |fd, wait| sys::socket::write(fd, buf, wait))
+        self.deliver(buf.len(), patience, |fd, wait| sys::socket::write(fd, buf, wait))
     }
 
+    /// Writes some of so many bytes.
     pub(super) fn deliver(
         &self,
+        len: usize,
         patience: Patience,
         mut write: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<usize>,
     ) -> Result<usize> {
         let fd = self.end.as_fd();
-        self.loss.sending(|| patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| write(fd, wait)))
+        let sent =
+            self.loss.sending(|| patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| write(fd, wait)))?;
+        // The kernel sends a long write in pieces. If it is told between two of them that the peer is gone, and what was sent
+        // is lost, it says how much that was, and nobody hears of the loss any more.
+        if sent < len && matches!(is_ready(&self.end, POLLHUP), Ok(true)) {
+            self.loss.note();
+        }
+        Ok(sent)
     }
 
     /// The process that made the pair, with its user and group. Never blocks.
@@ -285,7 +294,9 @@ impl Write for &StreamSocket {
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
         let bufs = &bufs[which];
-        self.deliver(Patience::Blocking, |fd, wait| sys::socket::write_vectored(fd, bufs, wait)).map_err(Error::into_io)
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        self.deliver(len, Patience::Blocking, |fd, wait| sys::socket::write_vectored(fd, bufs, wait))
+            .map_err(Error::into_io)
     }
 
     fn flush(&mut self) -> io::Result<()> {
