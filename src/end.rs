@@ -321,6 +321,7 @@ impl From<FromFdError> for io::Error {
     message = "`{Self}` cannot be given to another process",
     label = "not `Ends`",
     note = "what has a buffer is given without it, and buffered in the child; a closure captures data, which need not be given",
+    note = "of a pair, give one side; to lend, give `&end`, which can be read and written like the end itself",
     note = "for a structure of your own, implement `ipc::Ends` and visit each part"
 )]
 pub trait Ends {

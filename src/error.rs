@@ -210,7 +210,8 @@ impl From<io::Error> for Error {
 
 /// What waited to be sent could not all be sent, and why. Whatever holds it is given back.
 ///
-/// `?` turns it into [`Error`], [`io::Error`] or `Box<dyn Error>`; what waited is then lost.
+/// `?` turns it into [`Error`] or [`io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
+/// `Box<dyn Error>` take it along, with its end open.
 pub struct FlushError<T> {
     /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter) or
     /// [`BufferedWriter`](crate::BufferedWriter), with what still waits in it.

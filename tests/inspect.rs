@@ -150,10 +150,11 @@ fn a_fifo_that_is_open_both_ways_is_both() {
 fn what_is_open_for_nothing_holds_nothing() {
     let (reader, writer) = pipe().unwrap();
     let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
-    let _nothing = File::options().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
+    let nothing = File::options().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
     drop(writer);
-    let found = holders(&reader).unwrap();
-    assert_eq!(found.list.len(), 1, "{found}");
+    for found in [holders(&reader).unwrap(), holders(&nothing).unwrap()] {
+        assert_eq!((found.list.len(), found.out_of_sight), (1, false), "{found}");
+    }
 }
 
 fn what_is_no_channel_is_refused() {

@@ -5,12 +5,13 @@
 mod board;
 mod support;
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{DatagramPair, DatagramSocket, Error, StreamPair, datagram_pair, fork, stream_pair};
-use support::{asleep_in, exit_code};
+use ipc::{DatagramPair, DatagramSocket, Error, StreamPair, datagram_pair, fork, pipe, stream_pair};
+use support::{asleep_in, exit_code, read_all};
 
 fn main() -> ExitCode {
     support::run(support::trials![
@@ -18,6 +19,8 @@ fn main() -> ExitCode {
         the_loss_is_told_to_receivers_also_when_a_sender_met_it_first,
         the_loss_is_told_to_the_clone_that_receives,
         the_loss_that_a_waiting_sender_met_is_told_to_the_clone_that_receives,
+        a_long_write_tells_of_a_loss_where_there_is_one,
+        a_long_write_that_a_shutdown_cuts_short_has_lost_nothing,
         the_loss_is_told_of_a_killed_peer,
         a_blocked_receiver_is_told_of_the_loss,
         without_a_loss_there_is_no_reset,
@@ -198,6 +201,55 @@ fn the_loss_that_a_waiting_sender_met_is_told_to_the_clone_that_receives() {
         assert_reset(receiver.try_read(&mut [0; 9]));
         assert_eq!(receiver.try_read(&mut [0; 9]).unwrap(), 0);
         assert_eq!(exit_code(&child), 0);
+    }
+}
+
+/// A peer that takes what is there and leaves, in the middle of a write: something is lost if it was accepted and not read.
+fn a_long_write_tells_of_a_loss_where_there_is_one() {
+    let bytes = vec![0; 1 << 20];
+    for round in 0..400 {
+        let pair = stream_pair().unwrap();
+        let (report, to_report) = pipe().unwrap();
+        let child = fork((pair.child, to_report), |(mut socket, report)| {
+            let mut buf = [0; 64 << 10];
+            let mut taken = socket.read(&mut buf).unwrap();
+            while let Ok(count) = socket.try_read(&mut buf) {
+                taken += count;
+            }
+            report.write_atomic(&taken.to_le_bytes())
+        })
+        .unwrap();
+        let mut socket = pair.parent;
+        let written = match round % 2 {
+            0 => socket.write(&bytes).unwrap(),
+            _ => std::iter::from_fn(|| socket.try_write(&bytes).ok()).sum(),
+        };
+        let taken: [u8; 8] = read_all(report).try_into().unwrap();
+        assert_eq!(exit_code(&child), 0);
+        match written - usize::from_le_bytes(taken) {
+            0 => assert_eq!(socket.try_read(&mut [0; 8]).unwrap(), 0, "round {round}: nothing was lost"),
+            _ => assert_reset(socket.try_read(&mut [0; 8])),
+        }
+    }
+}
+
+fn a_long_write_that_a_shutdown_cuts_short_has_lost_nothing() {
+    let parent = std::process::id();
+    let bytes = vec![0; 4 << 20];
+    for own in [false, true] {
+        let pair = stream_pair().unwrap();
+        let clone = pair.parent.try_clone().unwrap();
+        let child = fork((pair.child, clone), |(socket, clone)| {
+            asleep_in(parent, &[libc::SYS_sendto]);
+            if own { &clone } else { &socket }.shutdown(Shutdown::Both).unwrap();
+            drop(clone);
+            assert!((&socket).read_to_end(&mut Vec::new()).unwrap() > 0);
+        });
+        let mut socket = pair.parent;
+        let written = socket.write(&bytes).unwrap();
+        assert!(written < bytes.len());
+        assert_eq!(exit_code(&child.unwrap()), 0);
+        assert_eq!(socket.try_read(&mut [0; 8]).unwrap(), 0);
     }
 }
 

@@ -18,7 +18,9 @@ use std::time::Duration;
 pub use map::{Finding, Map, What};
 use processes::{Channel, Held, Seen};
 
-use crate::sys::poll::{POLLERR, POLLHUP, pollfd};
+use rustix::fs::OFlags;
+
+use crate::sys::poll::{POLLERR, POLLHUP, POLLNVAL, pollfd};
 use crate::sys::{self, Errno, ledger};
 use crate::{Error, Result};
 
@@ -76,7 +78,7 @@ pub struct Holders {
     /// Of a socket: the kernel did not say what the other side is, so nobody in the list is [`Side::Peer`].
     pub peer_unknown: bool,
     /// The other side is open, and nobody in the list has it: it is under way in a message, or in a process that was not looked
-    /// into or is not shown.
+    /// into or is not shown. (A FIFO that has a name counts as open, for its reader, until its first writer has come and gone.)
     pub out_of_sight: bool,
 }
 
@@ -184,24 +186,35 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
             me: pid == me,
         }));
     }
-    found.out_of_sight = match channel.socket {
-        true => peer.is_some() && !found.list.iter().any(|holder| holder.side == Side::Peer),
-        false => !has_both_sides(&found.list) && has_other_side(end)?,
+    // After that, so that a side which was closed meanwhile is not taken for one that nobody has.
+    found.out_of_sight = match other_side(end, channel)? {
+        Some(other) if found.list.iter().any(|holder| [other, Side::Both].contains(&holder.side)) => false,
+        Some(Side::Peer) => peer.is_some() && matches!(self::peer(channel), Ok(Some(_))),
+        Some(_) => is_other_side_open(end)?,
+        None => false,
     };
     Ok(found)
 }
 
-/// Whether a pipe has a reader and a writer among these.
-fn has_both_sides(list: &[Holder]) -> bool {
-    let has = |side| list.iter().any(|holder| [side, Side::Both].contains(&holder.side));
-    has(Side::Read) && has(Side::Write)
+/// What the side is that this one has to do with, if it is one.
+fn other_side(end: BorrowedFd<'_>, channel: Channel) -> Result<Option<Side>> {
+    if channel.socket {
+        return Ok(Some(Side::Peer));
+    }
+    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| Error::system("fcntl", errno))?;
+    Ok(match flags & OFlags::RWMODE {
+        _ if flags.contains(OFlags::PATH) => None,
+        OFlags::RDONLY => Some(Side::Write),
+        OFlags::WRONLY => Some(Side::Read),
+        _ => None,
+    })
 }
 
-/// Whether the kernel has seen the other side of a pipe open, and not closed.
-fn has_other_side(end: BorrowedFd<'_>) -> Result<bool> {
+/// Whether a pipe's other side was not closed.
+fn is_other_side_open(end: BorrowedFd<'_>) -> Result<bool> {
     let mut fds = [pollfd { fd: end.as_raw_fd(), events: 0, revents: 0 }];
     sys::retry(|| sys::poll::poll(&mut fds, Some(Duration::ZERO))).map_err(|errno| Error::system("poll", errno))?;
-    Ok(fds[0].revents & (POLLHUP | POLLERR) == 0)
+    Ok(fds[0].revents & (POLLHUP | POLLERR | POLLNVAL) == 0)
 }
 
 /// The socket at the other side, if there is one.

@@ -256,13 +256,7 @@ impl Write for &PipeWriter {
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
         let bufs = &bufs[which];
-        let mut room = self.cut;
-        let whole = bufs.iter().take_while(|buf| {
-            let fits = buf.len() <= room;
-            room = room.saturating_sub(buf.len());
-            fits
-        });
-        match whole.count() {
+        match sys::leading(bufs, self.cut) {
             0 | 1 => self.write(&bufs[0]),
             count => {
                 let (fd, sigpipe) = (self.end.as_fd(), self.sigpipe.now());

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
+use super::stream::PIECE;
 use super::{Credentials, DatagramSocket, Lent, StreamSocket};
 use crate::end::{self, End, Ends, FromFdError};
 use crate::sys::ancillary::{Beside, MOST};
@@ -315,9 +316,21 @@ impl StreamSocket {
     fn deliver_with<E: Ends>(&self, bytes: &[u8], ends: E, patience: Patience) -> Result<usize, SendError<E>> {
         let sent = to_send(&ends).and_then(|fds| match bytes {
             [] => Err(Error::system("sendmsg", sys::Errno::INVAL)),
-            _ => self.deliver(bytes.len(), patience, |fd, wait| sys::ancillary::send(fd, bytes, &fds, wait)),
+            _ => self.deliver_first(bytes, &fds, patience),
         });
         sent.map_err(|error| SendError { ends, error })
+    }
+
+    /// The ends go with the first piece.
+    fn deliver_first(&self, bytes: &[u8], fds: &[RawFd], patience: Patience) -> Result<usize> {
+        let (piece, rest) = bytes.split_at(bytes.len().min(PIECE));
+        let count = self.deliver(patience, |fd, wait| sys::ancillary::send(fd, piece, fds, wait))?;
+        if count < piece.len() {
+            return Ok(count);
+        }
+        let patience = if matches!(patience, Patience::Blocking) { patience } else { Patience::None };
+        // The ends are gone, so an error is for the next call.
+        Ok(count + self.write_with(rest, patience).unwrap_or(0))
     }
 
     /// Blocks until there is something to read, and reads it, with the ends that came with it. 0 bytes: the end of the
@@ -400,7 +413,7 @@ fn to_send(ends: &impl Ends) -> Result<Vec<RawFd>> {
 
 /// A message that was not sent, and why. The ends that were to go with it are given back.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes them.
+/// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes those that it owns.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
 /// the error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way

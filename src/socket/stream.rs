@@ -10,8 +10,8 @@ use rustix::net::SocketType;
 
 use super::{Credentials, Loss};
 use crate::end::{End, FromFdError, end_traits};
-use crate::sys::poll::{POLLHUP, POLLIN, POLLOUT};
-use crate::wait::{Patience, Spin, is_ready};
+use crate::sys::poll::{POLLIN, POLLOUT};
+use crate::wait::{Patience, Spin};
 use crate::{Error, Result, sys};
 
 /// Two connected ends for bytes, as [`stream_pair`] makes them. Both ends are alike: the names say who keeps which.
@@ -70,7 +70,8 @@ pub fn stream_pair() -> Result<StreamPair> {
 ///
 /// [`Read`] blocks until there is something to read or the peer is gone; [`Write`] blocks while the peer's buffer is full,
 /// and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the peer is gone; `SIGPIPE` is never raised. Both are
-/// implemented for `&StreamSocket` too, so that one thread or process can read while another writes. Writes are not cut.
+/// implemented for `&StreamSocket` too, so that one thread or process can read while another writes. A long write is
+/// several system calls, of 32 KiB each.
 ///
 /// A peer that went away without reading everything is [`Error::Reset`], said once, to a reader, after all that it sent.
 ///
@@ -82,6 +83,10 @@ pub struct StreamSocket {
 }
 
 end_traits!(StreamSocket);
+
+/// So much goes in one system call. The kernel puts a longer write into the queue in pieces, and an error between two of them,
+/// which it tells once, is lost behind the count.
+pub(super) const PIECE: usize = 32 << 10;
 
 impl StreamSocket {
     fn new(end: End) -> Self {
@@ -164,29 +169,34 @@ impl StreamSocket {
         self.write_with(buf, Patience::timeout(timeout))
     }
 
-    fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
+    /// In pieces, and stops where one does not go whole.
+    pub(super) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+        let mut written = 0;
+        for piece in buf.chunks(PIECE) {
+            // What is not to wait for all of it returns at the first progress.
+            let patience =
+                if written > 0 && !matches!(patience, Patience::Blocking) { Patience::None } else { patience };
+            match self.deliver(patience, |fd, wait| sys::socket::write(fd, piece, wait)) {
+                Ok(count) => {
+                    written += count;
+                    if count < piece.len() {
+                        break;
+                    }
+                }
+                Err(error) if written == 0 => return Err(error),
+                Err(_) => break, // the next call is told, if it still is so
+            }
         }
-        self.deliver(buf.len(), patience, |fd, wait| sys::socket::write(fd, buf, wait))
+        Ok(written)
     }
 
-    /// Writes some of so many bytes.
     pub(super) fn deliver(
         &self,
-        len: usize,
         patience: Patience,
         mut write: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<usize>,
     ) -> Result<usize> {
         let fd = self.end.as_fd();
-        let sent =
-            self.loss.sending(|| patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| write(fd, wait)))?;
-        // The kernel sends a long write in pieces. If it is told between two of them that the peer is gone, and what was sent
-        // is lost, it says how much that was, and nobody hears of the loss any more.
-        if sent < len && matches!(is_ready(&self.end, POLLHUP), Ok(true)) {
-            self.loss.note();
-        }
-        Ok(sent)
+        self.loss.sending(|| patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| write(fd, wait)))
     }
 
     /// The process that made the pair, with its user and group. Never blocks.
@@ -290,13 +300,16 @@ impl Write for &StreamSocket {
         self.write_with(buf, Patience::Blocking).map_err(Error::into_io)
     }
 
-    /// More than 1024 slices are written as the first 1024.
+    /// Writes as many leading slices as have 32 KiB together, or the first; at most 1024 of them.
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
         let bufs = &bufs[which];
-        let len = bufs.iter().map(|buf| buf.len()).sum();
-        self.deliver(len, Patience::Blocking, |fd, wait| sys::socket::write_vectored(fd, bufs, wait))
-            .map_err(Error::into_io)
+        match sys::leading(bufs, PIECE) {
+            0 | 1 => self.write(&bufs[0]),
+            count => self
+                .deliver(Patience::Blocking, |fd, wait| sys::socket::write_vectored(fd, &bufs[..count], wait))
+                .map_err(Error::into_io),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -45,6 +45,16 @@ pub(crate) fn for_one_call(slices: &[impl Deref<Target = [u8]>]) -> Option<Range
     Some(first..slices.len().min(first + MOST_SLICES))
 }
 
+/// How many of the slices, from the first on, have so many bytes together at most.
+pub(crate) fn leading(slices: &[impl Deref<Target = [u8]>], mut room: usize) -> usize {
+    let fitting = slices.iter().take_while(|slice| {
+        let fits = slice.len() <= room;
+        room = room.saturating_sub(slice.len());
+        fits
+    });
+    fitting.count()
+}
+
 /// Makes a call again for as long as a signal interrupts it.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     loop {

@@ -207,7 +207,10 @@ impl fmt::Debug for Command {
 
 /// A program that could not be started, and why. The command is given back, with its ends.
 ///
-/// `?` turns it into [`Error`], [`io::Error`] or `Box<dyn Error>`.
+/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends.
+///
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
+/// the error lives. `.map_err(ipc::Error::from)?` closes them first.
 ///
 /// # Examples
 ///
