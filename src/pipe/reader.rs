@@ -100,10 +100,24 @@ impl PipeReader {
         if buf.is_empty() {
             return Ok(0);
         }
+        let mut refused = None;
+        if patience.is_the_calls(&self.spin) {
+            match rustix::io::read(&self.end, &mut *buf) {
+                Ok(count) => return Ok(count),
+                Err(errno) => refused = Some(errno),
+            }
+        }
+        self.read_late(buf, patience, refused)
+    }
+
+    /// Reads, where there is more to it than one call that works, or after one that did not.
+    #[inline(never)]
+    fn read_late(&self, buf: &mut [u8], patience: Patience, mut refused: Option<sys::Errno>) -> Result<usize> {
         let fd = self.end.as_fd();
-        patience.persist(&self.end, &self.spin, "read", POLLIN, |wait| match wait {
-            true => rustix::io::read(fd, &mut *buf),
-            false => sys::pipe::read_nowait(fd, &mut [IoSliceMut::new(buf)]),
+        patience.persist(&self.end, &self.spin, "read", POLLIN, |wait| match (refused.take(), wait) {
+            (Some(errno), _) => Err(errno),
+            (None, true) => rustix::io::read(fd, &mut *buf),
+            (None, false) => sys::pipe::read_nowait(fd, &mut [IoSliceMut::new(buf)]),
         })
     }
 

@@ -125,14 +125,35 @@ impl PipeWriter {
         if buf.is_empty() {
             return Ok(0);
         }
-        let (fd, sigpipe) = (self.end.as_fd(), self.sigpipe.now());
+        let sigpipe = self.sigpipe.now();
+        let mut refused = None;
+        if patience.is_the_calls(&self.spin) {
+            match sys::pipe::write(self.end.as_fd(), buf, sigpipe) {
+                Ok(written) => return Ok(written),
+                Err(errno) => refused = Some(errno),
+            }
+        }
+        self.write_late(buf, patience, sigpipe, refused)
+    }
+
+    /// Writes, where there is more to it than one call that works, or after one that did not.
+    #[inline(never)]
+    fn write_late(
+        &self,
+        buf: &[u8],
+        patience: Patience,
+        sigpipe: Sigpipe,
+        mut refused: Option<sys::Errno>,
+    ) -> Result<usize> {
+        let fd = self.end.as_fd();
         let mut write = NowaitWrite::new(buf, sigpipe);
-        patience.persist(&self.end, &self.spin, "write", POLLOUT, |wait| match wait {
-            true => sys::pipe::write(fd, buf, sigpipe),
-            false if matches!(patience, Patience::Blocking) => {
+        patience.persist(&self.end, &self.spin, "write", POLLOUT, |wait| match (refused.take(), wait) {
+            (Some(errno), _) => Err(errno),
+            (None, true) => sys::pipe::write(fd, buf, sigpipe),
+            (None, false) if matches!(patience, Patience::Blocking) => {
                 sys::pipe::write_nowait(fd, &[IoSlice::new(buf)], sigpipe)
             }
-            false => write.attempt(fd),
+            (None, false) => write.attempt(fd),
         })
     }
 

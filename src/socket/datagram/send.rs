@@ -123,11 +123,30 @@ impl DatagramSocket {
         patience: Patience,
         send: impl Fn(BorrowedFd<'_>, bool) -> sys::Result<()>,
     ) -> Result<()> {
+        let mut refused = None;
+        if patience.is_the_calls(&self.spin) {
+            match send(self.end.as_fd(), true) {
+                Ok(()) => return Ok(()),
+                Err(errno) => refused = Some(errno),
+            }
+        }
+        self.deliver_late(len, patience, refused, send)
+    }
+
+    /// Sends, where there is more to it than one call that works, or after one that did not.
+    #[inline(never)]
+    fn deliver_late(
+        &self,
+        len: usize,
+        patience: Patience,
+        mut refused: Option<Errno>,
+        send: impl Fn(BorrowedFd<'_>, bool) -> sys::Result<()>,
+    ) -> Result<()> {
         let fd = self.end.as_fd();
         let mut too_long = false;
         let sent = self.loss.sending(|| {
             patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| {
-                send(fd, wait).inspect_err(|errno| {
+                refused.take().map_or_else(|| send(fd, wait), Err).inspect_err(|errno| {
                     // More than the socket may hold, or than the kernel can build.
                     too_long = *errno == Errno::MSGSIZE || (*errno == Errno::NOBUFS && len > sys::socket::LARGEST);
                 })
