@@ -140,12 +140,11 @@ fn is_nonblocking(end: &End) -> Result<bool> {
 
 /// Whether the end is in that state now.
 pub(crate) fn is_ready(end: &End, event: i16) -> Result<bool> {
-    let mut fds = [pollfd { fd: end.as_fd().as_raw_fd(), events: 0, revents: 0 }];
-    sys::retry(|| sys::poll::poll(&mut fds, Some(Duration::ZERO))).map_err(|errno| end.error("poll", errno))?;
-    if fds[0].revents & POLLNVAL != 0 {
+    let events = sys::poll::look(end.as_fd(), 0).map_err(|errno| end.error("poll", errno))?;
+    if events & POLLNVAL != 0 {
         return Err(end.error("poll", Errno::BADF));
     }
-    Ok(fds[0].revents & event != 0)
+    Ok(events & event != 0)
 }
 
 /// Looking again before sleeping: for how long, as the user set it, and whether that is worth it just now.

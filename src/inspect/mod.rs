@@ -13,14 +13,13 @@ pub(crate) mod fuzzing {
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
 
 pub use map::{Finding, Map, What};
 use processes::{Channel, Held, Seen};
 
 use rustix::fs::OFlags;
 
-use crate::sys::poll::{POLLERR, POLLHUP, POLLNVAL, pollfd};
+use crate::sys::poll::{POLLERR, POLLHUP, POLLNVAL};
 use crate::sys::{self, Errno, ledger};
 use crate::{Error, Result};
 
@@ -212,9 +211,8 @@ fn other_side(end: BorrowedFd<'_>, channel: Channel) -> Result<Option<Side>> {
 
 /// Whether a pipe's other side was not closed.
 fn is_other_side_open(end: BorrowedFd<'_>) -> Result<bool> {
-    let mut fds = [pollfd { fd: end.as_raw_fd(), events: 0, revents: 0 }];
-    sys::retry(|| sys::poll::poll(&mut fds, Some(Duration::ZERO))).map_err(|errno| Error::system("poll", errno))?;
-    Ok(fds[0].revents & (POLLHUP | POLLERR | POLLNVAL) == 0)
+    let events = sys::poll::look(end, 0).map_err(|errno| Error::system("poll", errno))?;
+    Ok(events & (POLLHUP | POLLERR | POLLNVAL) == 0)
 }
 
 /// The socket at the other side, if there is one.

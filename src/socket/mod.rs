@@ -59,7 +59,6 @@ impl Lent {
     }
 
     /// Appends the first bytes, which were received there, and gives memory back if they were many.
-    #[cold]
     #[inline(never)]
     fn append_to(&mut self, message: &mut Vec<u8>, len: usize) {
         message.extend_from_slice(&self.as_mut_slice()[..len]);

@@ -1,8 +1,9 @@
 //! `ppoll(2)` with what is left of the time.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::{Result, errno};
+use super::{Result, errno, retry};
 
 pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
 
@@ -18,4 +19,11 @@ pub(crate) fn poll(fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usiz
     // leaves the signal mask alone.
     let ready = unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout, std::ptr::null()) };
     if ready < 0 { Err(errno()) } else { Ok(ready as usize) }
+}
+
+/// What stands on one descriptor now: of `events`, and of what is always told.
+pub(crate) fn look(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
+    let mut fds = [pollfd { fd: fd.as_raw_fd(), events, revents: 0 }];
+    retry(|| poll(&mut fds, Some(Duration::ZERO)))?;
+    Ok(fds[0].revents)
 }

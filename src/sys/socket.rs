@@ -2,15 +2,14 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::net::sockopt;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType,
 };
 
-use super::poll::{POLLRDHUP, poll, pollfd};
-use super::{Errno, Result, errno, retry};
+use super::poll::{POLLRDHUP, look};
+use super::{Errno, Result, errno};
 
 /// The kernel keeps this much of `SO_SNDBUF` for itself (`unix_dgram_sendmsg`).
 const OVERHEAD: usize = 32;
@@ -89,9 +88,7 @@ pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<bool> {
 #[cold]
 #[inline(never)]
 pub(crate) fn receives_no_more(fd: BorrowedFd<'_>) -> Result<bool> {
-    let mut fds = [pollfd { fd: fd.as_raw_fd(), events: POLLRDHUP, revents: 0 }];
-    retry(|| poll(&mut fds, Some(Duration::ZERO)))?;
-    Ok(fds[0].revents & POLLRDHUP != 0)
+    Ok(look(fd, POLLRDHUP)? & POLLRDHUP != 0)
 }
 
 fn set_timestamp(fd: BorrowedFd<'_>) -> Result<()> {

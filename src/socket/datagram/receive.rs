@@ -157,13 +157,9 @@ impl DatagramSocket {
         mut receive: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<Option<T>>,
     ) -> Result<Option<T>> {
         let fd = self.end.as_fd();
-        let (mut was_shut, mut was_end) = (false, false);
+        let mut was_end = false;
         let mut attempt = |wait| match receive(fd, wait) {
-            Err(Errno::AGAIN) if was_shut => Ok(None),
-            Err(Errno::AGAIN) if self.connectionless && sys::socket::receives_no_more(fd)? => {
-                was_shut = true;
-                Err(Errno::INTR) // at once again: what came just before that is in the queue
-            }
+            Err(Errno::AGAIN) if self.connectionless && sys::socket::receives_no_more(fd)? => Ok(None),
             received => received,
         };
         self.loss.receiving(Option::is_none, || {
