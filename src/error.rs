@@ -146,7 +146,7 @@ pub enum Error {
     },
 
     /// Ends that came with a message could not all be installed, because this process has no descriptors left. The message
-    /// is in the caller's buffer, [`bytes`](Received::bytes) long, and the ends that did arrive are here; the others are lost.
+    /// is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here; the others are lost.
     #[error("only {} of the ends that came with a message could be installed", received.len())]
     EndsLost {
         /// What did arrive.

@@ -285,7 +285,7 @@ bitflags::bitflags! {
 /// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library. What has a buffer
 /// in front of its descriptor makes one itself, which knows of the buffer:
 /// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
-pub struct Wait<'a> {
+pub struct Watch<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
     /// Ready, whatever the descriptor says: what is waited for has arrived in a buffer.
@@ -293,7 +293,7 @@ pub struct Wait<'a> {
     ready: Ready,
 }
 
-impl<'a> Wait<'a> {
+impl<'a> Watch<'a> {
     /// For something to read, or the end; of a [`Child`](crate::Child), for its exit.
     pub fn readable(on: &'a impl AsFd) -> Self {
         Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, buffered: false, ready: Ready::empty() }
@@ -332,10 +332,10 @@ impl<'a> Wait<'a> {
     }
 }
 
-impl fmt::Debug for Wait<'_> {
+impl fmt::Debug for Watch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.events & POLLIN != 0 { "readable" } else { "writable" };
-        f.debug_struct("Wait").field(what, &self.fd.as_raw_fd()).field("ready", &self.ready).finish()
+        f.debug_struct("Watch").field(what, &self.fd.as_raw_fd()).field("ready", &self.ready).finish()
     }
 }
 
@@ -344,7 +344,7 @@ const FEW: usize = 32;
 
 /// Blocks until at least one of several is ready, and says how many are; 0: the time is up.
 ///
-/// Each [`Wait`] then says of itself, with [`ready`](Wait::ready), what it found. `None` waits for ever, a timeout of zero
+/// Each [`Watch`] then says of itself, with [`ready`](Watch::ready), what it found. `None` waits for ever, a timeout of zero
 /// looks once. This is what a master of many workers sits in: one call over all their ends and the children themselves.
 ///
 /// Readiness is a hint: another process that holds the same end may be quicker, so read with
@@ -366,7 +366,7 @@ const FEW: usize = 32;
 /// # Examples
 ///
 /// ```
-/// use ipc::{Ready, Wait};
+/// use ipc::{Ready, Watch};
 /// use std::io::Write;
 /// use std::time::Duration;
 ///
@@ -374,13 +374,13 @@ const FEW: usize = 32;
 /// let (busy, mut writer) = ipc::pipe()?;
 /// writer.write_all(b"news")?;
 ///
-/// let mut on = [Wait::readable(&quiet), Wait::readable(&busy)];
+/// let mut on = [Watch::readable(&quiet), Watch::readable(&busy)];
 /// assert_eq!(ipc::wait_any(&mut on, Some(Duration::from_secs(1)))?, 1);
 /// assert_eq!(on[0].ready(), Ready::empty());
 /// assert_eq!(on[1].ready(), Ready::READ);
 /// # Ok::<(), ipc::Error>(())
 /// ```
-pub fn wait_any(on: &mut [Wait<'_>], timeout: Option<Duration>) -> Result<usize> {
+pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize> {
     if on.is_empty() && timeout.is_none() {
         return Err(Error::system("poll", Errno::INVAL));
     }

@@ -123,7 +123,7 @@ fn one_file_or_one_pipe_on_both_sides_is_refused() {
 
 fn a_target_that_nobody_reads_is_closed_and_raises_nothing() {
     for refuse in [false, true] {
-        let child = Fork::new().reset_signals().run((), |()| {
+        let child = Fork::new().reset_signals().spawn((), |()| {
             if refuse {
                 refuse_calls(&[libc::SYS_splice, libc::SYS_sendfile], libc::ENOSYS);
             }

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use ipc::{Map, datagram_pair, holders, pipe};
+use ipc::{ProcessMap, datagram_pair, holders, pipe};
 use support::{TRACED, asleep_in, measured, traced_calls};
 
 fn main() -> ExitCode {
@@ -39,7 +39,7 @@ fn look(name: &str) {
         "pipe" => assert_eq!(measured(|| holders(&reader)).unwrap().list.len(), 2 + 3),
         "pair" => assert_eq!(measured(|| holders(&pair.parent)).unwrap().list.len(), 2 + 3),
         _ => {
-            let map = measured(Map::here).unwrap().to_string();
+            let map = measured(ProcessMap::current).unwrap().to_string();
             assert_eq!(map.matches("reads pipe").count(), 2 + 3, "{map}");
         }
     }

@@ -275,7 +275,7 @@ fn holding_five() -> PipeReader {
 
 fn a_target_that_nobody_reads_is_closed_and_raises_nothing() {
     assert_closed(&holding_five()); // SIGPIPE is ignored
-    let child = Fork::new().reset_signals().run((), |()| {
+    let child = Fork::new().reset_signals().spawn((), |()| {
         assert_closed(&holding_five()); // it kills
         handle_signal(libc::SIGPIPE);
         assert_closed(&holding_five()); // it is handled
@@ -286,7 +286,7 @@ fn a_target_that_nobody_reads_is_closed_and_raises_nothing() {
 
 fn a_splice_to_nobody_raises_nothing_after_a_reset() {
     let from = holding_five(); // made while SIGPIPE was ignored
-    let child = Fork::new().reset_signals().run(from, |from| {
+    let child = Fork::new().reset_signals().spawn(from, |from| {
         assert_closed(&from);
         assert_closed(&from.try_clone().unwrap());
         let from = PipeReader::try_from(std::os::fd::OwnedFd::from(from)).unwrap();

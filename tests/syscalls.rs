@@ -6,7 +6,7 @@ use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{Error, PipeFlags, Wait, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
+use ipc::{Error, PipeFlags, Watch, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
 use support::{Later, RWF_NOSIGNAL, Sigpipe, fill, measured, refuse_flags, sigpipe};
 
 fn main() -> ExitCode {
@@ -304,7 +304,7 @@ support::traced! {
         let (reader, mut writer) = pipe().unwrap();
         let pair = datagram_pair().unwrap();
         writer.write_all(b"hello").unwrap();
-        let mut on = [Wait::readable(&reader), Wait::writable(&writer), Wait::readable(&pair.parent)];
+        let mut on = [Watch::readable(&reader), Watch::writable(&writer), Watch::readable(&pair.parent)];
         assert_eq!(measured(|| wait_any(&mut on, Some(LONG))).unwrap(), 2);
     }
 

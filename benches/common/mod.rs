@@ -149,7 +149,7 @@ pub struct Busy(Child);
 
 impl Busy {
     pub fn on(core: usize) -> Self {
-        let child = ipc::Fork::new().die_with_parent().run((), |()| {
+        let child = ipc::Fork::new().die_with_parent().spawn((), |()| {
             pin(core);
             loop {
                 std::hint::spin_loop();

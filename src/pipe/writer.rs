@@ -10,7 +10,7 @@ use crate::sys::poll::{POLLERR, POLLOUT};
 use crate::sys::signal::Sigpipe;
 use crate::wait::{Patience, is_ready};
 
-/// Writes are cut to this unless [`PipeWriter::set_cut`] says otherwise.
+/// Writes are cut to this unless [`PipeWriter::set_max_write`] says otherwise.
 pub(crate) const CUT: usize = 8 << 10;
 
 /// The writing end of a [`pipe`](crate::pipe()).
@@ -25,7 +25,7 @@ pub(crate) const CUT: usize = 8 << 10;
 /// One `write` puts at most 8 KiB into the pipe and returns a short count, as `Write` allows; `write_all` goes on with the
 /// rest. Through a longer write the kernel holds the pipe's lock while the reader waits for it, so that the two take turns
 /// instead of running side by side: cut, large data passes between two cores several times as fast.
-/// [`set_cut`](Self::set_cut) sets another length.
+/// [`set_max_write`](Self::set_max_write) sets another length.
 ///
 /// # Several writers
 ///
@@ -172,11 +172,11 @@ impl PipeWriter {
     ///
     /// let (_reader, mut writer) = ipc::pipe()?;
     /// assert_eq!(writer.write(&[0; 50_000])?, 8192);
-    /// writer.set_cut(usize::MAX);
+    /// writer.set_max_write(usize::MAX);
     /// assert_eq!(writer.write(&[0; 50_000])?, 50_000);
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    pub fn set_cut(&mut self, bytes: usize) {
+    pub fn set_max_write(&mut self, bytes: usize) {
         self.cut = bytes.max(1);
     }
 

@@ -107,10 +107,10 @@ where
 /// # Examples
 ///
 /// ```
-/// assert!(ipc::given()?.is_empty()); // started by something that gives nothing
+/// assert!(ipc::claimable()?.is_empty()); // started by something that gives nothing
 /// # Ok::<(), ipc::Error>(())
 /// ```
-pub fn given() -> Result<Vec<String>> {
+pub fn claimable() -> Result<Vec<String>> {
     let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut names = Vec::new();
     for given in offered()? {

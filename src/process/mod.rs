@@ -7,9 +7,9 @@ mod fork;
 mod stdio;
 
 pub use child::Child;
-pub use claim::{claim, given};
+pub use claim::{claim, claimable};
 pub use command::{Command, SpawnError};
-pub use fork::{Fork, ForkError, Forked, Outcome, fork, fork_here, fork_unchecked};
+pub use fork::{Fork, ForkError, Forked, Outcome, fork, fork_raw, fork_unchecked};
 pub use stdio::Stdio;
 
 #[cfg(fuzzing)]

@@ -100,11 +100,11 @@ impl Received {
     /// How many bytes came with the ends: the length of the message, or of what was read of a stream.
     ///
     /// It is said again here because [`Error::EndsLost`] has no other place for it.
-    pub fn bytes(&self) -> usize {
+    pub fn message_len(&self) -> usize {
         self.bytes
     }
 
-    /// Who sent the message, if the socket was told to ask ([`set_credentials`](crate::DatagramSocket::set_credentials)).
+    /// Who sent the message, if the socket was told to ask ([`set_passcred`](crate::DatagramSocket::set_passcred)).
     ///
     /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also where
     /// it does not know: of what was sent before anybody asked, and at the end of a stream, which nobody sends.
@@ -252,7 +252,7 @@ impl DatagramSocket {
     ///
     /// ```
     /// let pair = ipc::datagram_pair()?;
-    /// pair.parent.set_credentials(true)?;
+    /// pair.parent.set_passcred(true)?;
     /// let child = ipc::fork(pair.child, |socket| socket.send(b"it is me"))?;
     ///
     /// let received = pair.parent.recv_with(&mut Vec::new())?.expect("a message");
@@ -260,7 +260,7 @@ impl DatagramSocket {
     /// child.wait()?;
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    pub fn set_credentials(&self, on: bool) -> Result<()> {
+    pub fn set_passcred(&self, on: bool) -> Result<()> {
         if on {
             // Most have asked from the start, to tell messages from the end. None stops asking: others may hold it.
             sockopt::set_socket_passcred(&self.end, true).map_err(|errno| self.end.error("setsockopt", errno))?;
@@ -342,7 +342,7 @@ impl StreamSocket {
     /// # Errors
     ///
     /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. The error has those that did
-    ///   arrive, and says how many bytes are in `buf` ([`Received::bytes`]).
+    ///   arrive, and says how many bytes are in `buf` ([`Received::message_len`]).
     /// - As [`try_read`](Self::try_read), but [`Error::WouldBlock`].
     ///
     /// # Platform
@@ -397,7 +397,7 @@ impl StreamSocket {
     /// # Platform
     ///
     /// `SO_PASSCRED` and `SCM_CREDENTIALS` (unix.7).
-    pub fn set_credentials(&self, on: bool) -> Result<()> {
+    pub fn set_passcred(&self, on: bool) -> Result<()> {
         sockopt::set_socket_passcred(&self.end, on).map_err(|errno| self.end.error("setsockopt", errno))
     }
 }

@@ -11,7 +11,7 @@ use crate::sys::poll::POLLIN;
 use crate::sys::signal::Mask;
 use crate::sys::spawn::first_that_works;
 use crate::sys::{self, signal};
-use crate::wait::{Patience, Spin, Wait, wait_any};
+use crate::wait::{Patience, Spin, Watch, wait_any};
 use crate::{Error, Result};
 
 impl Command {
@@ -137,7 +137,7 @@ fn read_both(mut readers: [Option<End>; 2]) -> Result<[Vec<u8>; 2]> {
     let mut texts = [Vec::new(), Vec::new()];
     let mut buf = vec![0; 64 << 10];
     while readers.iter().any(Option::is_some) {
-        let mut on: Vec<_> = readers.iter().flatten().map(Wait::readable).collect();
+        let mut on: Vec<_> = readers.iter().flatten().map(Watch::readable).collect();
         wait_any(&mut on, None)?;
         for (reader, text) in readers.iter_mut().zip(&mut texts) {
             let Some(end) = reader else { continue };

@@ -28,7 +28,7 @@ bitflags::bitflags! {
         /// [`Error::Closed`]. Use it where a program on the other side insists on that type.
         ///
         /// Nobody but the peer can send to such a socket, as it has no name; but see
-        /// [`set_credentials`](DatagramSocket::set_credentials).
+        /// [`set_passcred`](DatagramSocket::set_passcred).
         const CONNECTIONLESS = 1;
     }
 }

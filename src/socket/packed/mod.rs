@@ -90,7 +90,7 @@ impl DatagramSocket {
 /// ipc::fork(packed, |mut packed| packed.send(b"twice?")); // `PackedSocket: Ends` is not satisfied
 /// ```
 ///
-/// After a bare fork ([`fork_here`](crate::fork_here), or one with [`keep_all`](crate::Fork::keep_all)) both processes have
+/// After a bare fork ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have
 /// the buffers, so flush before it.
 ///
 /// # Platform
