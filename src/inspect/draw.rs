@@ -12,7 +12,7 @@ impl fmt::Display for Finding {
             who.push(format!("{} elsewhere", self.elsewhere));
         }
         let who = who.join(", ");
-        let channel = format_args!("{} {}", if self.pair { "pair" } else { "pipe" }, self.inode);
+        let channel = format!("{} {}", if self.pair { "pair" } else { "pipe" }, self.inode);
         match self.what {
             FindingKind::NoReader if self.certain => write!(f, "nobody reads {channel}: a write to it fails"),
             FindingKind::NoReader => {
