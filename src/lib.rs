@@ -86,20 +86,18 @@ mod inspect;
 mod pipe;
 mod process;
 mod socket;
-mod splice;
 mod sys;
 mod wait;
 
 pub use copy::{CopyError, copy};
-pub use end::{Ends, FromFdError, open_ends};
+pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
 pub use pipe::{
     BufferedWriter, MessageReader, MessageWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with,
 };
 pub use process::{
-    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, claimable, fork, fork_raw,
-    fork_unchecked,
+    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, claim, claimable, fork, fork_raw, fork_unchecked,
 };
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,
