@@ -298,6 +298,7 @@ impl From<FromFdError> for io::Error {
 /// assert_eq!(ipc::open_ends(), before);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[must_use]
 pub fn open_ends() -> usize {
     ledger::live().count()
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin};
+use crate::wait::{Patience, Spin, TimedRead, Until};
 
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
@@ -325,5 +325,17 @@ impl Read for &PipeReader {
             false => sys::pipe::read_nowait(fd, bufs),
         });
         read.map_err(Error::into_io)
+    }
+}
+
+impl TimedRead for PipeReader {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
+    }
+}
+
+impl TimedRead for &PipeReader {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
     }
 }

@@ -14,7 +14,7 @@ use crate::sys::pipe::NowaitWrite;
 use crate::sys::poll::{POLLERR, POLLOUT};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin, is_ready};
+use crate::wait::{Patience, Spin, TimedWrite, Until, is_ready};
 
 /// Writes are cut to this unless [`PipeWriter::set_max_write`] says otherwise.
 pub(crate) const CUT: usize = 8 << 10;
@@ -441,5 +441,17 @@ impl Write for &PipeWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl TimedWrite for PipeWriter {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(self.cut(buf), until.0)
+    }
+}
+
+impl TimedWrite for &PipeWriter {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(self.cut(buf), until.0)
     }
 }

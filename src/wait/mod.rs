@@ -1,5 +1,6 @@
 //! Waiting for several at once: [`wait_any`].
 
+mod deadline;
 mod patience;
 mod spin;
 
@@ -7,6 +8,8 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+pub(crate) use deadline::Until;
+pub use deadline::{Deadline, TimedRead, TimedWrite};
 pub(crate) use patience::{Patience, is_ready};
 pub(crate) use spin::Spin;
 
