@@ -242,10 +242,10 @@ impl PipeReader {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// A second end of the same side, in this process. Never blocks.
+    /// Makes a second reader of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
-    /// are. The settings of this value go with it.
+    /// It counts in full: a write fails when *all* readers are closed, and every byte goes to one of them. The settings of
+    /// this value go with it.
     ///
     /// # Errors
     ///

@@ -76,6 +76,7 @@ impl PipeWriter {
     /// ```
     /// let (reader, writer) = ipc::pipe()?;
     /// while writer.try_write(&[0; 1024]).is_ok() {}
+
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::WouldBlock)));
     /// drop(reader);
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::Closed)));
@@ -262,56 +263,27 @@ impl PipeWriter {
         self.cut = bytes.max(1);
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at
-    /// all.
-    ///
-    /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
-    /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
-    /// Both sides have to look again, or the one that sleeps is waited for.
-    ///
-    /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
-    /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
-    /// every fourth looks, as long as that is so.
-    ///
-    /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
-    /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
-    /// any case.
-    ///
-    /// The setting belongs to this value; it goes along into a child and into clones.
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep. Same as
+    /// [`PipeReader::set_spin`], which says what it costs and how it adapts.
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
 
-    /// How many bytes the pipe holds when it is full, at most. Never blocks.
-    ///
-    /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier.
+    /// Returns how many bytes the pipe holds when it is full, at most. Never blocks. Same as [`PipeReader::capacity`].
     ///
     /// # Errors
     ///
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: the end is no pipe (it was made from an unchecked number).
-    ///
-    /// # Platform
-    ///
-    /// fcntl(2), `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
-    /// `/proc/sys/fs/pipe-user-pages-soft`.
+    /// As [`PipeReader::capacity`].
     pub fn capacity(&self) -> Result<usize> {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks.
-    ///
-    /// The kernel rounds up to a power of two of pages; 0 becomes one page. It goes for both ends of the pipe.
+    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks. Same as
+    /// [`PipeReader::set_capacity`].
     ///
     /// # Errors
     ///
-    /// - [`Error::System`] with `EBUSY`: more than that is in the pipe; with `EPERM`: more than this user may have
-    ///   (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`); with `EINVAL`: more than 2 GiB.
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    ///
-    /// # Platform
-    ///
-    /// fcntl(2), `F_SETPIPE_SZ`.
+    /// As [`PipeReader::set_capacity`].
     ///
     /// # Examples
     ///
@@ -324,10 +296,9 @@ impl PipeWriter {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// A second end of the same side, in this process. Never blocks.
+    /// Makes a second writer of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
-    /// are. The settings of this value go with it.
+    /// It counts in full: EOF comes when *all* writers are closed. The settings of this value go with it.
     ///
     /// # Errors
     ///
