@@ -1,4 +1,4 @@
-//! What a program can have as its standard input, output and error.
+//! Standard input, output and error of a program that is started.
 
 use std::fmt;
 use std::fs::File;
@@ -57,13 +57,13 @@ impl Stdio {
 }
 
 impl Stdio {
-    /// An end of whatever kind.
+    /// An end of any kind.
     pub(crate) fn end(end: impl Ends + Send + Sync + 'static) -> Self {
         Self(Kind::End(Box::new(end)))
     }
 }
 
-/// What has one descriptor and is none of this crate's ends, which say so where they are defined.
+/// Owners of one descriptor. The crate's own ends implement it where they are defined.
 macro_rules! from_descriptor {
     ($($owner:ty),* $(,)?) => {$(
         impl From<$owner> for Stdio {

@@ -22,9 +22,11 @@ pub(crate) const CUT: usize = 8 << 10;
 /// The writing end of a [`pipe`](crate::pipe()).
 ///
 /// [`Write`] blocks while the pipe is full, and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when no reader is
-/// left, in whatever process; `SIGPIPE` is never raised, unless the program sets it from ignored back to its default, by other
-/// means than [`Fork::reset_signals`](crate::Fork::reset_signals), after the end was made. It is implemented for
-/// `&PipeWriter` too. There is nothing to flush: what `write` took is in the pipe.
+/// left, in any process. It is implemented for `&PipeWriter` too. There is nothing to flush: bytes that `write` took are in
+/// the pipe.
+///
+/// `SIGPIPE` is never raised. The one exception: the program ignores it when the end is made, and sets it back to its default
+/// later, by other means than [`Fork::reset_signals`](crate::Fork::reset_signals).
 ///
 /// # Long writes are cut
 ///
@@ -53,7 +55,7 @@ impl PipeWriter {
         Self::new(End::adopt(fd), Sigpipe::look())
     }
 
-    /// Writes what there is room for, without blocking, and says how much that was.
+    /// Writes as much as there is room for, without blocking, and returns how much that was.
     ///
     /// Up to [`PIPE_BUF`] bytes go in whole or not at all. An empty buffer is `Ok(0)` and tells nothing.
     ///
@@ -86,8 +88,8 @@ impl PipeWriter {
         self.write_with(self.cut(buf), Patience::None)
     }
 
-    /// Blocks until there is room or the time is up, and writes what there is room for then: it returns at the first
-    /// progress, with how much went in.
+    /// Blocks until there is room or the time is up, and writes as much as there is room for then. It returns at the first
+    /// progress, with how much went in. For all of a buffer within a time, see [`Deadline`](crate::Deadline).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and when another writer takes the room. Up to [`PIPE_BUF`] bytes go in whole or not at all.
@@ -178,9 +180,9 @@ impl PipeWriter {
     }
 
     /// Blocks until there is something to read from `input` and room in the pipe, and moves at most `len` bytes, without
-    /// copying them through this process. Says how many; 0: the end of `input`, or a `len` of 0.
+    /// copying them through this process. Returns how many; 0 is EOF of `input`, or a `len` of 0.
     ///
-    /// **What it moves from a file is the file's own memory**: if the file is changed before the bytes are read on the other
+    /// **From a file it moves the file's own memory**: if the file is changed before the bytes are read on the other
     /// side, the change is read. Where that may happen, [`copy`](crate::copy()) is the call to use.
     ///
     /// `input` can be a file, which is read from its current position, a socket, or a pipe. While it waits for a *socket* to
@@ -199,7 +201,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// splice(2). What it does to `RWF_NOWAIT` is said at [`splice_to`](PipeReader::splice_to).
+    /// splice(2). See [`splice_to`](PipeReader::splice_to) for its effect on later `try_` calls.
     ///
     /// # Examples
     ///
@@ -240,7 +242,7 @@ impl PipeWriter {
         moved.map_err(|errno| end::error(&[from, to], "splice", errno))
     }
 
-    /// Sets the length that longer writes are cut to, in bytes; [`usize::MAX`]: none is cut. 0 counts as 1.
+    /// Sets the length that longer writes are cut to, in bytes. With [`usize::MAX`] none is cut. 0 counts as 1.
     ///
     /// 8 KiB, as at first, is the best between two cores. Where reader and writer share one core, or only the writer has
     /// work to do, whole writes are faster. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their

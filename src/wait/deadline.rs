@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 
 /// An end whose [`Read`] and [`Write`] wait no longer than until a deadline.
 ///
-/// The `_timeout` calls of an end return at the first progress. What takes several reads or writes (a line, `read_exact`,
-/// `write_all`) needs one deadline for all of them: put the end into a `Deadline`, and use std's methods. For lines, put a
+/// The `_timeout` calls of an end return at the first progress. A line, `read_exact` or `write_all` takes several reads or
+/// writes, and needs one deadline for all of them: put the end into a `Deadline`, and use std's methods. For lines, put a
 /// [`BufReader`](std::io::BufReader) in front of it.
 ///
-/// A call that is out of time fails with [`TimedOut`](io::ErrorKind::TimedOut), and nothing is lost: what a reader had read is
+/// A call that is out of time fails with [`TimedOut`](io::ErrorKind::TimedOut), and nothing is lost: bytes that were read are
 /// in the caller's buffer or in the `BufReader`, and [`written`](Self::written) says how far a writer came. Set a new deadline
 /// and go on.
 ///
