@@ -81,7 +81,6 @@ impl PipeWriter {
     ///
     /// [pwritev2(2)]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
     /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
-
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::WouldBlock)));
     /// drop(reader);
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::Closed)));
