@@ -65,7 +65,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
 fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     match (options.pid, options.picture) {
         (Some(pid), picture) => {
-            let map = ProcessMap::of(pid).map_err(|error| format!("process {pid}: {}", reason(&error)))?;
+            let map = ProcessMap::of(pid).map_err(|error| format!("process {pid}: {error}"))?;
             write!(io::stdout(), "{}", picture.unwrap_or(ProcessMap::to_string)(&map))?;
         }
         (None, Some(picture)) => {
@@ -74,11 +74,6 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         (None, None) => hang_and_find_out(&mut io::stdout(), |map| writeln!(io::stdout(), "{map}"))?,
     }
     Ok(())
-}
-
-/// What is wrong, in the words of the system where it has some.
-fn reason(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| source.to_string())
 }
 
 fn hang_and_find_out(story: &mut impl Write, show: impl FnOnce(&ProcessMap) -> io::Result<()>) -> ipc::Result<()> {

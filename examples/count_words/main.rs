@@ -56,8 +56,7 @@ fn main() -> ExitCode {
     let counted = match count(&options) {
         Ok(counted) => counted,
         Err(error) => {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            say(&format!("{error}{}", source.unwrap_or_default()));
+            say(&error.to_string());
             return ExitCode::FAILURE;
         }
     };

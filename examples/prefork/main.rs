@@ -30,7 +30,6 @@ mod signals;
 mod site;
 mod worker;
 
-use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -73,10 +72,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = match options() {
         Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
+        Ok(None) => return help(),
         Err(wrong) => {
             eprintln!("prefork: {wrong}\n{HELP}");
             return ExitCode::from(2);
@@ -85,7 +81,17 @@ fn main() -> ExitCode {
     match master::serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            say(&chain(&*reason));
+            say(&reason.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> ExitCode {
+    match writeln!(std::io::stdout(), "{HELP}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error.to_string());
             ExitCode::FAILURE
         }
     }
@@ -138,12 +144,4 @@ fn say(text: &str) {
     let mut out = std::io::stderr();
     let clear = if out.is_terminal() { "\r\x1b[K" } else { "" };
     let _ = writeln!(out, "{clear}prefork: {text}");
-}
-
-/// An error with its reasons, in one line.
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(reason) => format!("{error}: {}", chain(reason)),
-        None => error.to_string(),
-    }
 }

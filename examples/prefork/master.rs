@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::crew::Crew;
 use crate::messages::{Order, tell, told};
 use crate::signals::Signals;
-use crate::{Options, chain, say};
+use crate::{Options, say};
 
 /// As many connections may wait to be accepted: the 128 of the standard library are soon full.
 const BACKLOG: i32 = 1024;
@@ -162,7 +162,7 @@ impl Master<'_> {
         match (signal, &self.phase) {
             (Signal::SIGHUP, Phase::Serving) if self.successor.is_none() => match self.start_successor() {
                 Ok(successor) => self.successor = Some(successor),
-                Err(error) => say(&format!("the successor cannot be started: {}; going on", chain(&error))),
+                Err(error) => say(&format!("the successor cannot be started: {error}; going on")),
             },
             (Signal::SIGHUP, _) => say("SIGHUP comes at a bad time, and is ignored"),
             _ if self.told_to_end.is_some_and(|(first, when)| signal == first && when.elapsed() < ONCE) => {}

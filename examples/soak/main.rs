@@ -7,6 +7,7 @@
 mod fire;
 mod report;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -42,10 +43,7 @@ fn main() -> ExitCode {
     }
     let options = match options() {
         Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
+        Ok(None) => return help(),
         Err(wrong) => {
             eprintln!("soak: {wrong}\n{HELP}");
             return ExitCode::from(2);
@@ -60,6 +58,16 @@ fn main() -> ExitCode {
     }
     match soak(&options) {
         Ok(code) => code,
+        Err(error) => {
+            eprintln!("soak: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> ExitCode {
+    match writeln!(std::io::stdout(), "{HELP}") {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("soak: {error}");
             ExitCode::FAILURE
