@@ -5,6 +5,7 @@ mod support;
 #[path = "examples/count_words.rs"]
 mod count_words;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use support::{Folder, example, exit_code};
 
 fn main() -> ExitCode {
     support::run(support::trials![
+        the_readme_lists_every_example,
         first_pipe_prints_what_went_in,
         sharing_pipes_prints_ten_lines,
         heavy_lifting_prints_four_answers_in_order,
@@ -53,6 +55,15 @@ fn assert_prints(output: &Output, expected: &str) {
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success(), "{}", output.status);
+}
+
+fn the_readme_lists_every_example() {
+    let readme = std::fs::read_to_string(in_repository("README.md")).unwrap();
+    let section = readme.split("\n## ").find(|section| section.starts_with("Examples\n")).expect("a section of them");
+    let listed = section.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()));
+    let entries = std::fs::read_dir(in_repository("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let examples = entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    assert_eq!(listed.collect::<BTreeSet<_>>(), examples.collect());
 }
 
 fn first_pipe_prints_what_went_in() {
