@@ -28,9 +28,9 @@ Counts words and prints what `LC_ALL=C.UTF-8 wc -w` prints. Without a FILE, or w
   --kill-one    one of them kills itself half-way through a file, to show that nothing is lost
   --help        this text
 
-Bytes that are not UTF-8 neither make a word nor end one, as for `wc` of GNU coreutils up to 9.4; later ones take them for
-parts of words. Characters that Unicode has not assigned make words here, and none for `wc`. Only regular files can be read
-once more: where a worker dies of something else, such as the standard input, that is given up.
+Bytes that are not UTF-8 neither make a word nor end one, as for `wc` of GNU coreutils 9.1; other versions may count them.
+Characters that Unicode has not assigned make words here, and none for `wc`. Only regular files are read once more when a
+worker dies: anything else, such as the standard input, is given up then.
 ";
 
 struct Options {

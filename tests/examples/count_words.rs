@@ -125,7 +125,7 @@ pub fn count_words_quotes_names_as_wc_does() {
     assert_like_wc_at_a_shell(&folder.0, "COUNT *");
 }
 
-/// Up to 9.4 the bytes that are not UTF-8 are passed over, and later they are parts of words.
+/// The `wc` of coreutils 9.1 does. Another may take them for parts of words.
 fn wc_passes_over_what_is_not_utf8() -> bool {
     let output = Command::new("sh").args(["-c", r"printf '\377' | wc -w"]).env("LC_ALL", "C.UTF-8").output().unwrap();
     output.stdout == b"0\n"
