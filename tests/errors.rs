@@ -63,6 +63,7 @@ fn one_of_each() -> Vec<(Error, ErrorKind)> {
         ),
         (Error::NotGiven, ErrorKind::PermissionDenied),
         (Error::MultiThreaded { threads: 3 }, ErrorKind::Unsupported),
+        (Error::InsideRuntime, ErrorKind::Unsupported),
         (Error::SigchldIgnored, ErrorKind::Unsupported),
         (Error::NoSuchEnd { name: name() }, ErrorKind::NotFound),
         (Error::AlreadyClaimed { name: name() }, ErrorKind::AlreadyExists),

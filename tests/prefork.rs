@@ -4,8 +4,12 @@ mod support;
 
 #[path = "prefork/client.rs"]
 mod client;
+#[path = "prefork/ending.rs"]
+mod ending;
 #[path = "prefork/hand_over.rs"]
 mod hand_over;
+#[path = "prefork/listing.rs"]
+mod listing;
 #[path = "prefork/requests.rs"]
 mod requests;
 #[path = "prefork/server.rs"]
@@ -15,7 +19,9 @@ mod workers;
 
 use std::process::ExitCode;
 
+use ending::*;
 use hand_over::*;
+use listing::*;
 use requests::*;
 use workers::*;
 
@@ -25,6 +31,9 @@ fn main() -> ExitCode {
         a_connection_is_kept_and_requests_may_be_sent_ahead,
         what_is_no_request_is_refused_and_the_worker_lives,
         no_way_leads_out_of_the_folder,
+        a_folder_without_a_page_is_listed,
+        a_list_is_made_of_links_to_what_is_there,
+        a_huge_folder_is_listed_in_part,
         slow_clients_are_sent_away_and_hold_nobody_up,
         a_client_that_reads_nothing_is_sent_away,
         half_closed_clients_get_their_answers,
@@ -38,6 +47,8 @@ fn main() -> ExitCode {
         workers_leave_when_the_master_is_killed,
         a_stop_finishes_the_requests_under_way,
         a_second_signal_ends_at_once,
+        a_signal_that_comes_twice_at_once_is_one,
+        a_stop_by_timeout_finishes_the_requests_under_way,
         what_takes_longer_than_the_grace_is_cut,
         ctrl_c_is_counted_once_though_the_workers_get_it_too,
         a_terminal_gets_a_line_that_is_redrawn,
