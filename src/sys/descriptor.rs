@@ -162,3 +162,11 @@ pub(crate) fn leave_inherited(fd: OwnedFd) {
     let _ = rustix::io::fcntl_setfd(&fd, FdFlags::empty());
     let _ = fd.into_raw_fd();
 }
+
+/// Whether two threads, by their numbers, have one table of descriptors between them. `false` where the kernel does not say
+/// (kcmp.2).
+pub(crate) fn is_table_shared(one: u32, other: u32) -> bool {
+    const KCMP_FILES: libc::c_int = 2;
+    // SAFETY: integers; kcmp touches no memory.
+    unsafe { libc::syscall(libc::SYS_kcmp, one as libc::pid_t, other as libc::pid_t, KCMP_FILES, 0, 0) == 0 }
+}
