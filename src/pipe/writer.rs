@@ -78,14 +78,14 @@ impl PipeWriter {
     /// ```
     /// let (reader, writer) = ipc::pipe()?;
     /// while writer.try_write(&[0; 1024]).is_ok() {}
-    ///
-    /// [pwritev2(2)]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
-    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::WouldBlock)));
     /// drop(reader);
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::Closed)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [pwritev2(2)]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     pub fn try_write(&self, buf: &[u8]) -> Result<usize> {
         self.write_with(self.cut(buf), Patience::None)
     }
