@@ -13,7 +13,7 @@ use workers::*;
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
-        served_bytes_equal_the_files,
+        served_bytes_equal_the_files needs [CURL],
         a_connection_is_kept_and_requests_may_be_sent_ahead,
         what_is_no_request_is_refused_and_the_worker_lives,
         no_way_leads_out_of_the_folder,
@@ -22,7 +22,7 @@ pub fn trials() -> Vec<Trial> {
         half_closed_clients_get_their_answers,
         a_worker_without_descriptors_goes_on_when_it_has_some,
         the_status_page_shows_what_each_worker_did,
-        killed_workers_lose_their_own_requests_and_no_other within 60,
+        killed_workers_lose_their_own_requests_and_no_other needs [WRK, Alone] within 60,
         a_worker_that_hangs_is_replaced,
         a_worker_that_cannot_start_ends_the_server_with_the_reason,
         workers_that_leave_at_once_are_given_up,
@@ -33,7 +33,7 @@ pub fn trials() -> Vec<Trial> {
         what_takes_longer_than_the_grace_is_cut,
         ctrl_c_is_counted_once_though_the_workers_get_it_too,
         a_terminal_gets_a_line_that_is_redrawn,
-        hand_overs_under_load_fail_no_request within 60,
+        hand_overs_under_load_fail_no_request needs [WRK, Alone] within 60,
         a_successor_that_cannot_start_leaves_the_old_one_serving,
         a_stop_while_handing_over_stops_both,
         it_says_how_it_is_used,

@@ -14,7 +14,7 @@ use ipc::{datagram_pair, datagram_pair_with, fork, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
-        on_pipes_of_one_page_every_promise_is_kept within 60,
+        on_pipes_of_one_page_every_promise_is_kept needs [Alone] within 60,
         with_a_full_queue_nothing_is_sent_and_ends_come_back,
         without_address_space_nothing_is_received,
         without_address_space_no_program_is_started,

@@ -25,7 +25,7 @@ pub fn trials() -> Vec<Trial> {
         a_splice_while_we_wait_to_write_makes_no_difference,
         a_full_table_refuses_the_other_way_to_write_and_loses_nothing,
         what_is_open_both_ways_is_read_and_lends_no_memory,
-        small_pipes_are_enough_for_the_other_way_to_write,
+        small_pipes_are_enough_for_the_other_way_to_write needs [Alone],
         the_other_way_to_write_holds_nothing_that_a_program_would_inherit,
     ]
 }

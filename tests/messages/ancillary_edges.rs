@@ -17,7 +17,7 @@ pub fn trials() -> Vec<Trial> {
         ends_without_a_place_are_lost_and_said,
         ends_without_a_place_are_lost_and_said_on_streams,
         received_ends_leave_the_standard_numbers_free,
-        too_many_ends_under_way_come_back,
+        too_many_ends_under_way_come_back needs [Alone],
         the_sender_is_named_when_asked_for,
         the_sender_of_bytes_is_named_when_asked_for,
         the_sender_and_ends_come_together,

@@ -22,7 +22,7 @@ fn python(number: usize) -> Command {
     let block = page.split("```python\n").nth(number + 1).expect("a program").split("```").next().unwrap().to_owned();
     let script = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("packed-{number}.py"));
     std::fs::write(&script, block).unwrap();
-    Command::new("python3").arg(script)
+    Command::new(support::python()).arg(script)
 }
 
 /// Letters, and not only small ones.

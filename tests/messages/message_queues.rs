@@ -100,7 +100,7 @@ fn deadlines_hold_under_signals() {
                 let result = call();
                 let took = started.elapsed();
                 assert!(matches!(result, Err(Error::TimedOut)), "{what}: {result:?}");
-                assert!(took >= timeout && took < Duration::from_secs(2), "{what}: {took:?}");
+                assert!(took >= timeout && took < support::FAR, "{what}: {took:?}");
             };
             timed("recv_timeout", &|| pair.parent.recv_timeout(&mut [0; 8], timeout).map(drop));
             timed("recv_vec_timeout", &|| pair.parent.recv_vec_timeout(timeout).map(drop));

@@ -194,7 +194,7 @@ fn reading_has_deadlines() {
         let start = Instant::now();
         assert!(matches!(pair.parent.read_timeout(&mut buf, timeout), Err(Error::TimedOut)));
         assert!(start.elapsed() >= timeout);
-        assert!(start.elapsed() < timeout + Duration::from_secs(2));
+        assert!(start.elapsed() < timeout + support::FAR);
     }
     pair.child.try_write(b"here").unwrap();
     assert_eq!(pair.parent.read_timeout(&mut buf, NOW).unwrap(), 4, "what is there is read, however late it is");
@@ -207,7 +207,7 @@ fn writing_has_deadlines() {
         let start = Instant::now();
         assert!(matches!(pair.parent.write_timeout(b"x", timeout), Err(Error::TimedOut)));
         assert!(start.elapsed() >= timeout);
-        assert!(start.elapsed() < timeout + Duration::from_secs(2));
+        assert!(start.elapsed() < timeout + support::FAR);
     }
     while pair.child.try_read(&mut [0; 4096]).is_ok() {}
     assert_eq!(pair.parent.write_timeout(b"room", NOW).unwrap(), 4);
@@ -229,7 +229,7 @@ fn deadlines_hold_under_signals() {
             };
             assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
             assert!(start.elapsed() >= limit, "not early");
-            assert!(start.elapsed() < limit + Duration::from_secs(2), "nor late: {:?}", start.elapsed());
+            assert!(start.elapsed() < limit + support::FAR, "nor late: {:?}", start.elapsed());
             assert!(handled() > signals + 5);
         }
     });

@@ -28,7 +28,7 @@ pub fn trials() -> Vec<Trial> {
         a_capacity_past_32_bits_is_refused,
         a_capacity_below_what_is_queued_is_refused,
         a_capacity_past_the_limit_is_refused,
-        a_pipe_of_a_user_with_many_is_small_and_works,
+        a_pipe_of_a_user_with_many_is_small_and_works needs [Alone],
     ]
 }
 

@@ -50,7 +50,7 @@ pub fn trials() -> Vec<Trial> {
         hostile_descriptions_name_nothing within 60,
         a_descriptor_of_the_programs_own_is_never_taken,
         standard_descriptors_are_never_taken,
-        the_readers_of_the_documentation_work needs [PYTHON, CC] within 60,
+        the_readers_of_the_documentation_work needs [PYTHON, CC] within 120,
     ]
 }
 
@@ -582,13 +582,9 @@ fn the_readers_of_the_documentation_work() {
         let (_, rest) = page.split_once(&format!("```{language}\n")).unwrap();
         rest.split_once("```").unwrap().0.to_owned()
     };
-    for needed in ["python3", "cc"] {
-        let there = Command::new(needed).arg("--version").output().is_ok_and(|output| output.status.success());
-        assert!(there, "this test needs {needed}; install it, with `apt-get install python3 gcc` or the like");
-    }
     let script = in_tmp("reader.py");
     std::fs::write(&script, block("python")).unwrap();
-    assert_reads("hello from Python\n", &["python3".as_ref(), script.as_os_str()]);
+    assert_reads("hello from Python\n", &[support::python().as_os_str(), script.as_os_str()]);
     std::fs::remove_file(script).unwrap();
 
     let (source, program) = (in_tmp("reader.c"), in_tmp("reader"));

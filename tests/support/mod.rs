@@ -58,8 +58,8 @@ pub use places::{
     ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,
     tcp_pair,
 };
-pub use processes::{Gate, asleep_in, exit_code, limit, poll_until, process_state};
-pub use programs::{Folder, example};
+pub use processes::{Gate, asleep_in, exit_code, limit, panics, poll_until, process_state};
+pub use programs::{Folder, example, python};
 pub use runner::{Trial, run};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,

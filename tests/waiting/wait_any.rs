@@ -223,8 +223,9 @@ fn deadlines_hold_under_signals() {
             let mut on = [Wait::readable(&reader)];
             assert_eq!(wait_any(&mut on, Some(timeout)).unwrap(), 0);
             let took = started.elapsed();
-            assert!(took >= timeout && took < Duration::from_secs(2), "{took:?} instead of {timeout:?}");
-            assert!(handled() - before >= timeout.as_millis() as usize / 4, "signals came");
+            assert!(took >= timeout && took < support::FAR, "{took:?} instead of {timeout:?}");
+            // As many as find the process running: on a busy machine several become one.
+            assert!(handled() > before || timeout < Duration::from_millis(20), "signals came");
         }
     });
 }
