@@ -63,11 +63,18 @@ fn asked(name: &str) -> BTreeMap<(String, String), usize> {
     asked
 }
 
+fn is_root() -> bool {
+    // SAFETY: no conditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
 #[track_caller]
 fn assert_one_pass(name: &str) -> BTreeMap<(String, String), usize> {
     let asked = asked(name);
     for ((call, path), times) in &asked {
-        assert_eq!(*times, 1, "{call} {path}");
+        // The name is looked at once more of what lets nobody look, for it may be a thread of the kernel.
+        let may_be = if path.ends_with("/stat") && !is_root() { 2 } else { 1 };
+        assert!(*times <= may_be, "{call} {path}: {times} times");
     }
     let tables = asked.keys().filter(|(call, path)| call == "openat" && path.ends_with("/fd")).count();
     assert!(tables >= 5, "this test, the program, and its children: {asked:?}");
@@ -78,8 +85,7 @@ fn the_holders_of_a_pipe_are_found_in_one_pass() {
     let asked = assert_one_pass("pipe");
     // Names are looked up of those that hold it, and of threads of the kernel where they let nobody look.
     let stats = asked.keys().filter(|(_, path)| path.ends_with("/stat")).count();
-    // SAFETY: no conditions.
-    assert!(stats == 4 || unsafe { libc::geteuid() } != 0, "{asked:?}");
+    assert!(stats == 4 || !is_root(), "{asked:?}");
 }
 
 fn the_holders_of_a_pair_are_found_in_one_pass() {

@@ -20,9 +20,7 @@ pub fn trials() -> Vec<Trial> {
 fn python(number: usize) -> Command {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/packed.md")).unwrap();
     let block = page.split("```python\n").nth(number + 1).expect("a program").split("```").next().unwrap().to_owned();
-    let script = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("packed-{number}.py"));
-    std::fs::write(&script, block).unwrap();
-    Command::new(support::python()).arg(script)
+    Command::new(support::python()).args(["-c", &block])
 }
 
 /// Letters, and not only small ones.
