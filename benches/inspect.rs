@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use ipc::{DatagramSocket, Map, PipeReader, holders};
+use ipc::{DatagramSocket, PipeReader, ProcessMap, holders};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Processes that hold a writer of one pipe, one side of one pair, and some pipes of their own, and wait to be killed.
@@ -59,7 +59,7 @@ fn looking(criterion: &mut Criterion) {
             bencher.iter(|| assert!(holders(&crowd.orders).expect("/proc").list.len() > count));
         });
         group.bench_with_input(BenchmarkId::new("map", count), &crowd, |bencher, _| {
-            bencher.iter(|| Map::here().expect("/proc"));
+            bencher.iter(|| ProcessMap::current().expect("/proc"));
         });
         // Every descriptor of every process, without names of hosts and ports.
         let mut lsof = Command::new("lsof");

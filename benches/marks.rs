@@ -83,7 +83,7 @@ fn cuts(rounds: usize) {
                 .iter()
                 .map(|cut| {
                     let (reader, mut writer) = ipc_pipe();
-                    writer.set_cut(*cut);
+                    writer.set_max_write(*cut);
                     Stream::new((reader, writer), size, there)
                 })
                 .collect();

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{Map, Side};
+use ipc::{ProcessMap, Side};
 
 const HELP: &str = "usage: who_holds [--dot | --mermaid] [PID]";
 
@@ -24,12 +24,12 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let mut picture: Option<fn(&Map) -> String> = None;
+    let mut picture: Option<fn(&ProcessMap) -> String> = None;
     let mut pid = None;
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
-            "--dot" => picture = Some(Map::to_dot),
-            "--mermaid" => picture = Some(Map::to_mermaid),
+            "--dot" => picture = Some(ProcessMap::to_dot),
+            "--mermaid" => picture = Some(ProcessMap::to_mermaid),
             "--help" => {
                 println!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
@@ -45,8 +45,8 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
     match (pid, picture) {
         (Some(pid), picture) => {
-            let map = Map::of(pid).map_err(|error| with_source(&error))?;
-            print!("{}", picture.unwrap_or(Map::to_string)(&map));
+            let map = ProcessMap::of(pid).map_err(|error| with_source(&error))?;
+            print!("{}", picture.unwrap_or(ProcessMap::to_string)(&map));
         }
         (None, Some(picture)) => hang_and_find_out(&mut io::stderr(), |map| print!("{}", picture(map)))?,
         (None, None) => hang_and_find_out(&mut io::stdout(), |map| println!("{map}"))?,
@@ -59,13 +59,13 @@ fn with_source(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-fn hang_and_find_out(story: &mut impl Write, show: impl FnOnce(&Map)) -> ipc::Result<()> {
+fn hang_and_find_out(story: &mut impl Write, show: impl FnOnce(&ProcessMap)) -> ipc::Result<()> {
     let (mut results, writer) = ipc::pipe()?;
 
     // The second worker has nothing to do with that pipe. But a plain fork copies every descriptor, also the writer that
-    // is still open here: `keep_all` does what fork(2) does.
+    // is still open here: `keep_all_ends` does what fork(2) does.
     be_called("second worker")?; // a child has its parent's name at first
-    let second = ipc::Fork::new().keep_all().run((), |()| {
+    let second = ipc::Fork::new().keep_all_ends().spawn((), |()| {
         loop {
             std::thread::park();
         }
@@ -84,7 +84,7 @@ fn hang_and_find_out(story: &mut impl Write, show: impl FnOnce(&Map)) -> ipc::Re
         other => writeln!(story, "…{other:?}: this was to hang.\n")?,
     }
 
-    show(&Map::here()?);
+    show(&ProcessMap::current()?);
 
     let found = ipc::holders(&results)?;
     let culprits: Vec<_> = found.list.iter().filter(|holder| holder.side == Side::Write).collect();

@@ -47,12 +47,12 @@
 //! | copy all of one end or file to another | [`copy()`] |
 //! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
 //! | have an answer sooner than a process wakes up | `set_spin` of every end |
-//! | know who sent a message | [`DatagramSocket::set_credentials`], [`Received::sender`] |
+//! | know who sent a message | [`DatagramSocket::set_passcred`], [`Received::sender`] |
 //! | wait no longer than that | the `_timeout` calls; the `try_` calls wait not at all |
 //! | wait for many ends and children at once | [`wait_any()`] |
 //! | wait for a child, or end it | [`Child`] |
 //! | make sure that nothing is left open | [`open_ends()`] |
-//! | find out why the end does not come | [`holders()`], or a [`Map`] of the whole process tree |
+//! | find out why the end does not come | [`holders()`], or a [`ProcessMap`] of the whole process tree |
 //!
 //! # What holds everywhere
 //!
@@ -86,25 +86,24 @@ mod inspect;
 mod pipe;
 mod process;
 mod socket;
-mod splice;
 mod sys;
 mod wait;
 
-pub use copy::{CopyError, copy};
-pub use end::{Ends, FromFdError, open_ends};
+pub use copy::{CopyError, copy, copy_up_to};
+pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
-pub use inspect::{Finding, Holder, Holders, Map, Side, What, holders};
+pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
 pub use pipe::{
     BufferedWriter, MessageReader, MessageWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with,
 };
 pub use process::{
-    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, fork, fork_here, fork_unchecked, given,
+    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, claim, claimable, fork, fork_raw, fork_unchecked,
 };
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,
     StreamSocket, datagram_pair, datagram_pair_with, stream_pair,
 };
-pub use wait::{Ready, Wait, wait_any};
+pub use wait::{Ready, Watch, wait_any, wait_ready};
 
 /// The examples of the guide and the README, compiled and run.
 #[cfg(doctest)]

@@ -36,7 +36,7 @@ impl Write for Bare {
 }
 
 impl Ends for Bare {
-    fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
         self.0.each(visit);
     }
 }
@@ -149,7 +149,7 @@ pub struct Busy(Child);
 
 impl Busy {
     pub fn on(core: usize) -> Self {
-        let child = ipc::Fork::new().die_with_parent().run((), |()| {
+        let child = ipc::Fork::new().die_with_parent().spawn((), |()| {
             pin(core);
             loop {
                 std::hint::spin_loop();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use ipc::{Child, DatagramSocket, Error, PipeReader, PipeWriter, Wait, wait_any};
+use ipc::{Child, DatagramSocket, Error, PipeReader, PipeWriter, Watch, wait_any};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::count::Counter;
@@ -78,8 +78,8 @@ impl<'a> Crew<'a> {
 
     /// Waits until something happens, and sees to it.
     pub fn work_on(&mut self) -> ipc::Result<()> {
-        let mut on = vec![Wait::readable(&self.results)];
-        on.extend(self.workers.iter().map(|worker| Wait::readable(&worker.child)));
+        let mut on = vec![Watch::readable(&self.results)];
+        on.extend(self.workers.iter().map(|worker| Watch::readable(&worker.child)));
         wait_any(&mut on, None)?;
         let left: Vec<usize> = (0..self.workers.len()).rev().filter(|i| !on[i + 1].ready().is_empty()).collect();
         // First what they wrote, and then who left: a worker may die after its last word.

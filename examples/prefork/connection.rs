@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use ipc::Wait;
+use ipc::Watch;
 use rustix::net::SendFlags;
 
 use crate::http::{self, LONGEST_HEAD, Request, TEXT};
@@ -69,10 +69,10 @@ impl Connection {
         Ok(Self { stream, input: Vec::new(), state: State::Waiting, deadline: Instant::now() + timeout })
     }
 
-    pub fn wait(&self) -> Wait<'_> {
+    pub fn wait(&self) -> Watch<'_> {
         match self.state {
-            State::Answering(_) => Wait::writable(&self.stream),
-            State::Waiting | State::Leaving => Wait::readable(&self.stream),
+            State::Answering(_) => Watch::writable(&self.stream),
+            State::Waiting | State::Leaving => Watch::readable(&self.stream),
         }
     }
 

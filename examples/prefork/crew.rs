@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use ipc::{Child, DatagramSocket, PipeFlags, PipeReader, PipeWriter, Wait};
+use ipc::{Child, DatagramSocket, PipeFlags, PipeReader, PipeWriter, Watch};
 
 use crate::messages::{Given, Order, Report, told};
 use crate::{Options, chain, say, worker};
@@ -117,11 +117,11 @@ impl<'a> Crew<'a> {
     }
 
     /// What there is to wait for.
-    pub fn waits(&self) -> Vec<Wait<'_>> {
-        let mut on = vec![Wait::readable(&self.reports)];
+    pub fn waits(&self) -> Vec<Watch<'_>> {
+        let mut on = vec![Watch::readable(&self.reports)];
         for worker in self.workers() {
-            on.push(Wait::readable(&worker.child));
-            on.extend(worker.ready.as_ref().map(Wait::readable));
+            on.push(Watch::readable(&worker.child));
+            on.extend(worker.ready.as_ref().map(Watch::readable));
         }
         on
     }

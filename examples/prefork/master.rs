@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use ipc::{Child, Command, PipeReader, PipeWriter, Wait, wait_any};
+use ipc::{Child, Command, PipeReader, PipeWriter, Watch, wait_any};
 use nix::sys::signal::Signal;
 
 use crate::crew::Crew;
@@ -103,10 +103,10 @@ impl Master<'_> {
     /// Waits until something happens, and looks at everything that can have happened.
     fn turn(&mut self) -> Result<(), Box<dyn Error>> {
         let mut on = self.crew.waits();
-        on.push(Wait::readable(&self.signals));
+        on.push(Watch::readable(&self.signals));
         if let Some(successor) = &self.successor {
-            on.push(Wait::readable(&successor.child));
-            on.extend(successor.ready.as_ref().map(Wait::readable));
+            on.push(Watch::readable(&successor.child));
+            on.extend(successor.ready.as_ref().map(Watch::readable));
         }
         wait_any(&mut on, Some(self.crew.next().saturating_duration_since(Instant::now())))?;
         drop(on);

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use ipc::{DatagramSocket, PipeReader, PipeWriter, Wait, wait_any};
+use ipc::{DatagramSocket, PipeReader, PipeWriter, Watch, wait_any};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
@@ -68,13 +68,13 @@ impl Worker<'_> {
         let mut next: Option<Instant> = self.connections.iter().map(|connection| connection.deadline).min();
         // The connections first, so that each has the same place in both lists.
         let count = self.connections.len();
-        let mut on: Vec<Wait> = self.connections.iter().map(Connection::wait).collect();
+        let mut on: Vec<Watch> = self.connections.iter().map(Connection::wait).collect();
         if let Some(lifeline) = &self.lifeline {
-            on.extend([Wait::readable(lifeline), Wait::readable(&self.control)]);
+            on.extend([Watch::readable(lifeline), Watch::readable(&self.control)]);
         }
         if let Some(listener) = self.listener.as_ref().filter(|_| count < self.options.connections) {
             match self.rests_until <= now {
-                true => on.push(Wait::readable(listener)),
+                true => on.push(Watch::readable(listener)),
                 false => next = Some(next.map_or(self.rests_until, |next| next.min(self.rests_until))),
             }
         }

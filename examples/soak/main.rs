@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use fire::board::Board;
 use fire::random::{Random, mix};
 use fire::{KINDS, Kind, LIMIT, OTHERS};
-use ipc::{Child, Fork, Wait, wait_any};
+use ipc::{Child, Fork, Watch, wait_any};
 use report::Report;
 
 const HELP: &str = "\
@@ -153,7 +153,7 @@ fn soak(options: &Options) -> ipc::Result<ExitCode> {
 impl Worker {
     fn start(mut seed: u64, over: Option<Instant>) -> ipc::Result<Self> {
         let board = Board::shared();
-        let child = Fork::new().die_with_parent().reset_signals().run((), move |()| {
+        let child = Fork::new().die_with_parent().reset_signals().spawn((), move |()| {
             // A group of its own: what somebody types at the terminal is for the parent, which ends the group.
             // SAFETY: two numbers.
             unsafe { libc::setpgid(0, 0) };
@@ -180,7 +180,7 @@ impl Worker {
         if self.seen.0 != rounds {
             self.seen = (rounds, Instant::now());
         } else if self.seen.1.elapsed() > 3 * LIMIT {
-            let map = ipc::Map::of(self.child.id())?;
+            let map = ipc::ProcessMap::of(self.child.id())?;
             return Ok(Some(format!("a worker hangs {of_round}\n{map}")));
         }
         Ok(None)
@@ -203,7 +203,7 @@ fn watch(workers: &mut [Worker], over: Option<Instant>, report: &mut Report) -> 
         let mut running: Vec<_> = Vec::new();
         for worker in &*workers {
             if worker.child.try_wait()?.is_none() {
-                running.push(Wait::readable(&worker.child));
+                running.push(Watch::readable(&worker.child));
             }
         }
         if running.is_empty() && over.is_some_and(|over| Instant::now() >= over) {

@@ -1,8 +1,8 @@
-//! A [`Map`] as text, and as the source of pictures.
+//! A [`ProcessMap`] as text, and as the source of pictures.
 
 use std::fmt::{self, Write};
 
-use super::map::{Finding, Link, Map, Port, What};
+use super::map::{Finding, FindingKind, Link, Port, ProcessMap};
 use super::processes::printable;
 
 impl fmt::Display for Finding {
@@ -14,21 +14,21 @@ impl fmt::Display for Finding {
         let who = who.join(", ");
         let channel = format_args!("{} {}", if self.pair { "pair" } else { "pipe" }, self.inode);
         match self.what {
-            What::NoReader if self.sure => write!(f, "nobody reads {channel}: a write to it fails"),
-            What::NoReader => {
+            FindingKind::NoReader if self.certain => write!(f, "nobody reads {channel}: a write to it fails"),
+            FindingKind::NoReader => {
                 write!(f, "nobody that could be seen reads {channel}: if nobody does, a write to it fails")
             }
-            What::OnlyItself => write!(f, "both ends of {channel} are held by {who} alone: its end never comes"),
-            What::BothEnds => {
+            FindingKind::OnlyItself => write!(f, "both ends of {channel} are held by {who} alone: its end never comes"),
+            FindingKind::BothEnds => {
                 write!(f, "both ends of {channel} are held by {who}: until one is closed, its end never comes")
             }
-            What::ManyWriters => {
+            FindingKind::ManyWriters => {
                 write!(f, "a writer of {channel} is held by {who}: its end comes when all have let go")
             }
-            What::ManyReaders => {
+            FindingKind::ManyReaders => {
                 write!(f, "a reader of {channel} is held by {who}: a write fails when all have let go")
             }
-            What::ManyOnOneSide => {
+            FindingKind::ManyOnOneSide => {
                 write!(f, "one side of {channel} is held by {who}: the end comes to the other when all have let go")
             }
         }
@@ -36,11 +36,11 @@ impl fmt::Display for Finding {
 }
 
 /// The tree of processes, with what each holds; and below it what was found.
-impl fmt::Display for Map {
+impl fmt::Display for ProcessMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.draw(f, self.root, &mut String::new(), "")?;
         for finding in &self.findings {
-            writeln!(f, "{} {finding}", if finding.sure { "!" } else { "?" })?;
+            writeln!(f, "{} {finding}", if finding.certain { "!" } else { "?" })?;
         }
         if self.peers_unknown {
             writeln!(f, "? sockets are left out: the kernel did not say which are connected")?;
@@ -53,7 +53,7 @@ impl fmt::Display for Map {
     }
 }
 
-impl Map {
+impl ProcessMap {
     fn draw(&self, f: &mut fmt::Formatter<'_>, pid: u32, indent: &mut String, branch: &str) -> fmt::Result {
         let Some(process) = self.processes.get(&pid) else { return Ok(()) };
         let unseen = if self.unseen.contains(&pid) { "  (could not be looked into)" } else { "" };
@@ -180,13 +180,13 @@ impl Map {
 
     /// Whether a process holds something that it can hardly be meant to.
     fn is_suspect(&self, pid: u32) -> bool {
-        self.findings.iter().any(|found| found.sure && found.pids.contains(&pid))
+        self.findings.iter().any(|found| found.certain && found.pids.contains(&pid))
     }
 
     /// Whether something can hardly be meant about a channel, or about one descriptor of it.
     fn is_marked(&self, link: &Link, port: Option<&Port>) -> bool {
         let mut of_link =
-            self.findings.iter().filter(|found| found.sure && found.inode == link.inode && found.pair != link.pipe);
+            self.findings.iter().filter(|found| found.certain && found.inode == link.inode && found.pair != link.pipe);
         of_link.any(|found| found.pids.is_empty() || port.is_none_or(|port| found.pids.contains(&port.pid)))
     }
 }

@@ -5,8 +5,8 @@ use std::os::fd::RawFd;
 
 use super::diag;
 use super::processes::{self, Channel, Held, Seen};
+use crate::error::{Error, Result};
 use crate::sys::Errno;
-use crate::{Error, Result};
 
 /// A process tree, with the pipes and socket pairs that its processes hold: a picture of a moment.
 ///
@@ -18,14 +18,14 @@ use crate::{Error, Result};
 ///
 /// ```
 /// let (_reader, _writer) = ipc::pipe()?;
-/// let map = ipc::Map::here()?;
+/// let map = ipc::ProcessMap::current()?;
 /// let said: Vec<_> = map.findings().iter().map(|finding| finding.to_string()).collect();
 /// assert!(said.iter().any(|words| words.contains("its end never comes")), "{said:?}");
 /// println!("{map}");
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Map {
+pub struct ProcessMap {
     pub(super) root: u32,
     /// By their numbers.
     pub(super) processes: BTreeMap<u32, Process>,
@@ -63,7 +63,7 @@ pub(super) struct Link {
     pub(super) to_outside: usize,
 }
 
-/// Something in a [`Map`] that keeps a stream from ending, or may.
+/// Something in a [`ProcessMap`] that keeps a stream from ending, or may.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
@@ -76,15 +76,15 @@ pub struct Finding {
     /// How many descriptors outside of the tree are of the same side.
     pub elsewhere: usize,
     /// What it is.
-    pub what: What,
+    pub what: FindingKind,
     /// Whether it can hardly be meant, nor be otherwise than it looks: a `!` in the text, red in the pictures.
-    pub sure: bool,
+    pub certain: bool,
 }
 
 /// What a [`Finding`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum What {
+pub enum FindingKind {
     /// Nobody holds a reader of the pipe: a write fails. Not sure where some processes could not be looked into.
     NoReader,
     /// One process alone holds both ends: it waits for itself. That may be meant of a pair.
@@ -100,22 +100,22 @@ pub enum What {
     ManyOnOneSide,
 }
 
-impl Map {
+impl ProcessMap {
     /// The tree of this process and all that descend from it. Never blocks, but looks through the descriptors of every
     /// process that this user may look into, once.
     ///
     /// # Errors
     ///
     /// [`Error::System`]: `/proc` is not mounted; no descriptor is left to look with (`EMFILE`).
-    pub fn here() -> Result<Self> {
+    pub fn current() -> Result<Self> {
         Self::rooted_at(None)
     }
 
-    /// The tree of that process and all that descend from it; else as [`here`](Self::here).
+    /// The tree of that process and all that descend from it; else as [`current`](Self::current).
     ///
     /// # Errors
     ///
-    /// As [`here`](Self::here); with `ESRCH`: there is no such process.
+    /// As [`current`](Self::current); with `ESRCH`: there is no such process.
     pub fn of(root: u32) -> Result<Self> {
         Self::rooted_at(Some(root))
     }
@@ -156,7 +156,7 @@ impl Map {
             link.to.sort_unstable();
         });
         let mut findings: Vec<_> = links.iter().flat_map(|link| link.findings(unseen.is_empty())).collect();
-        findings.sort_by_key(|finding| !finding.sure);
+        findings.sort_by_key(|finding| !finding.certain);
         let peers_unknown = peers.is_err();
         let processes =
             all.iter().filter(|(pid, _)| inside(**pid)).map(|(pid, process)| (*pid, process.clone())).collect();
@@ -239,28 +239,28 @@ impl Link {
     fn findings(&self, all_seen: bool) -> Vec<Finding> {
         let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
         let (writers, readers) = (pids(&self.from), pids(&self.to));
-        let finding = |what, pids: &BTreeSet<u32>, elsewhere, sure| {
+        let finding = |what, pids: &BTreeSet<u32>, elsewhere, certain| {
             let pids = pids.iter().copied().collect();
-            Finding { inode: self.inode, pair: !self.pipe, pids, elsewhere, what, sure }
+            Finding { inode: self.inode, pair: !self.pipe, pids, elsewhere, what, certain }
         };
         if self.pipe && readers.is_empty() && self.to_outside == 0 {
-            return vec![finding(What::NoReader, &readers, 0, all_seen)];
+            return vec![finding(FindingKind::NoReader, &readers, 0, all_seen)];
         }
         let both: BTreeSet<u32> = writers.intersection(&readers).copied().collect();
         if both.len() == 1 && writers == readers && self.from_outside + self.to_outside == 0 {
             // A pair of its own is what many an event loop is woken through.
-            return vec![finding(What::OnlyItself, &both, 0, self.pipe)];
+            return vec![finding(FindingKind::OnlyItself, &both, 0, self.pipe)];
         }
         if !both.is_empty() {
-            return vec![finding(What::BothEnds, &both, 0, true)];
+            return vec![finding(FindingKind::BothEnds, &both, 0, true)];
         }
         // Where nobody of the tree is at the other side, as with an inherited standard output, it is nobody's trouble here.
         if writers.is_empty() || readers.is_empty() {
             return Vec::new();
         }
         let (many_from, many_to) = match self.pipe {
-            true => (What::ManyWriters, What::ManyReaders),
-            false => (What::ManyOnOneSide, What::ManyOnOneSide),
+            true => (FindingKind::ManyWriters, FindingKind::ManyReaders),
+            false => (FindingKind::ManyOnOneSide, FindingKind::ManyOnOneSide),
         };
         let sides = [(many_from, &writers, self.from_outside), (many_to, &readers, self.to_outside)];
         let shared = sides.into_iter().filter(|(_, pids, elsewhere)| pids.len() + elsewhere > 1);

@@ -14,14 +14,14 @@ pub(crate) mod fuzzing {
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-pub use map::{Finding, Map, What};
+pub use map::{Finding, FindingKind, ProcessMap};
 use processes::{Channel, Held, Seen};
 
 use rustix::fs::OFlags;
 
+use crate::error::{Error, Result};
 use crate::sys::poll::{POLLERR, POLLHUP, POLLNVAL};
 use crate::sys::{self, Errno, ledger};
-use crate::{Error, Result};
 
 /// Which side of a channel a descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +63,7 @@ pub struct Holder {
     /// What it is open for.
     pub side: Side,
     /// Whether it is this process.
-    pub me: bool,
+    pub is_self: bool,
 }
 
 /// Who has a channel open: what [`holders`] found.
@@ -85,7 +85,7 @@ pub struct Holders {
 impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for holder in &self.list {
-            let me = if holder.me { " (this process)" } else { "" };
+            let me = if holder.is_self { " (this process)" } else { "" };
             let command = processes::printable(&holder.command);
             writeln!(f, "{:>7} {command:<15} fd {:<5} {}{me}", holder.pid, holder.fd, holder.side)?;
         }
@@ -135,7 +135,7 @@ impl fmt::Display for Holders {
 /// let found = ipc::holders(&reader)?;
 /// let writers: Vec<_> = found.list.iter().filter(|holder| holder.side == Side::Write).collect();
 /// assert_eq!(writers.len(), 1);
-/// assert!(writers[0].me); // so this process would wait for itself
+/// assert!(writers[0].is_self); // so this process would wait for itself
 /// # drop(writer);
 /// # Ok::<(), ipc::Error>(())
 /// ```
@@ -182,7 +182,7 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
             command: command.clone(),
             fd: held.number,
             side,
-            me: pid == me,
+            is_self: pid == me,
         }));
     }
     // After that, so that a side which was closed meanwhile is not taken for one that nobody has.

@@ -5,8 +5,8 @@ use std::io::{self, BufReader, BufWriter, IoSlice, Write};
 
 use super::{PipeReader, PipeWriter};
 use crate::end::Held;
+use crate::error::{FlushError, Result};
 use crate::wait::Patience;
-use crate::{FlushError, Result};
 
 /// The best buffer for a pipe. Through a longer write the kernel holds the pipe's lock while the reader waits for it.
 pub(super) const BUFFER: usize = 8 << 10;
@@ -69,7 +69,7 @@ impl PipeWriter {
 ///
 /// It is no [`Ends`](crate::Ends), and can not be given to another process: a fork would copy the buffer, and what is in it
 /// would be written twice. Give the bare writer, and put the buffer on where it is used. After a bare fork
-/// ([`fork_here`](crate::fork_here), or one with [`keep_all`](crate::Fork::keep_all)) both processes have the buffer, so
+/// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the buffer, so
 /// flush before it.
 ///
 /// ```compile_fail,E0277

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use crate::error::{Error, Result};
 use crate::sys::{self, Errno};
-use crate::wait::{Wait, wait_any};
-use crate::{Error, Result};
+use crate::wait::{Watch, wait_any};
 
 /// The sleeps of [`Child::wait_timeout`] between its looks at a child that has left, and whose status is not to be had yet: the
 /// first, and, each being twice as long as the one before, the longest.
@@ -20,7 +20,7 @@ const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)
 /// A process that this one started, by [`fork`](crate::fork()).
 ///
 /// It is held by a pidfd, so that a signal or a wait never hits a stranger who got the number later. As a descriptor it
-/// can be waited for together with ends: [`Wait::readable(&child)`](crate::Wait::readable) is ready when it has left.
+/// can be waited for together with ends: [`Watch::readable(&child)`](crate::Watch::readable) is ready when it has left.
 ///
 /// **Dropping it neither kills nor waits**, but takes away the status of a child that has already left. One that leaves
 /// later stays a zombie until this process ends: wait for it.
@@ -145,7 +145,7 @@ impl Child {
         // First, so that a status that is known, or an error, does not wait.
         let mut status = self.try_wait()?;
         while status.is_none() && left() != Some(Duration::ZERO) {
-            let has_left = wait_any(&mut [Wait::readable(self)], left())? > 0;
+            let has_left = wait_any(&mut [Watch::readable(self)], left())? > 0;
             status = self.try_wait()?;
             if has_left && status.is_none() {
                 // It is traced, and its tracer has to see it off first. The pidfd is ready all the time until then, and nothing

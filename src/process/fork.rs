@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Child;
 use crate::end::{self, Ends};
+use crate::error::{Error, Result};
 use crate::sys::descriptor::{Inert, table_limit};
 use crate::sys::process::{Permit, Side};
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, ledger};
-use crate::{Error, Result};
 
 /// Runs `child` in a new process, with the ends that it was given and with no other end of this crate. Does not wait for
 /// it.
@@ -78,7 +78,7 @@ use crate::{Error, Result};
 /// # Ok::<(), ipc::Error>(())
 /// ```
 pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
-    Fork::new().run(ends, child)
+    Fork::new().spawn(ends, child)
 }
 
 /// As [`fork`], in a process that may have more than one thread.
@@ -115,7 +115,7 @@ pub unsafe fn fork_unchecked<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E)
     Fork::new().run_with(Ok(permit), ends, child)
 }
 
-/// Which process this is after [`fork_here`].
+/// Which process this is after [`fork_raw`].
 #[derive(Debug)]
 pub enum Forked {
     /// The one that forked, with its new child.
@@ -147,7 +147,7 @@ pub enum Forked {
 ///
 /// let (mut reader, mut writer) = ipc::pipe()?;
 /// // SAFETY: the child leaves with exit, and nothing here has a guard.
-/// match unsafe { ipc::fork_here() }? {
+/// match unsafe { ipc::fork_raw() }? {
 ///     Forked::Child => {
 ///         reader.close()?;
 ///         writer.write_all(b"by hand")?;
@@ -164,8 +164,8 @@ pub enum Forked {
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[allow(unsafe_code)] // unsafe by its nature
-pub unsafe fn fork_here() -> Result<Forked> {
-    Fork::new().keep_all().split(alone(), &())
+pub unsafe fn fork_raw() -> Result<Forked> {
+    Fork::new().keep_all_ends().split(alone(), &())
 }
 
 /// A fork with options.
@@ -174,7 +174,7 @@ pub unsafe fn fork_here() -> Result<Forked> {
 ///
 /// ```
 /// let (reader, writer) = ipc::pipe()?;
-/// let child = ipc::Fork::new().die_with_parent().run(reader, |mut reader| {
+/// let child = ipc::Fork::new().die_with_parent().spawn(reader, |mut reader| {
 ///     std::io::copy(&mut reader, &mut std::io::sink()).map(drop)
 /// })?;
 /// drop(writer);
@@ -182,11 +182,11 @@ pub unsafe fn fork_here() -> Result<Forked> {
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-#[must_use = "nothing is started before `run`"]
+#[must_use = "nothing is started before `spawn`"]
 pub struct Fork {
     die_with_parent: bool,
     reset_signals: bool,
-    keep_all: bool,
+    keep_all_ends: bool,
 }
 
 impl Fork {
@@ -213,8 +213,8 @@ impl Fork {
     }
 
     /// No end is severed: the child holds what this process holds, besides what it is given.
-    pub fn keep_all(mut self) -> Self {
-        self.keep_all = true;
+    pub fn keep_all_ends(mut self) -> Self {
+        self.keep_all_ends = true;
         self
     }
 
@@ -223,7 +223,7 @@ impl Fork {
     /// # Errors
     ///
     /// As [`fork`].
-    pub fn run<E: Ends, R: Outcome>(self, ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
+    pub fn spawn<E: Ends, R: Outcome>(self, ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
         self.run_with(alone(), ends, child)
     }
 
@@ -250,9 +250,10 @@ impl Fork {
         if self.die_with_parent {
             sys::process::check_die_with().map_err(|errno| Error::system("prctl", errno))?;
         }
-        let mut given = end::numbers(given)?;
+        let given = end::descriptors(given)?;
+        let mut given: Vec<_> = given.iter().map(AsRawFd::as_raw_fd).collect();
         given.sort_unstable();
-        if !self.keep_all && ledger::others(&given).any(|number| number as u64 >= table_limit()) {
+        if !self.keep_all_ends && ledger::others(&given).any(|number| number as u64 >= table_limit()) {
             return Err(Error::system("dup3", Errno::MFILE));
         }
         // Also in the parent's table until it is replaced there by the child's pidfd.
@@ -266,7 +267,7 @@ impl Fork {
         let mask = Mask::block_all();
         match permit.fork() {
             Ok(Side::Child) => {
-                if !self.keep_all && ledger::sever_others(&given, inert.fd.as_fd()).is_err() {
+                if !self.keep_all_ends && ledger::sever_others(&given, inert.fd.as_fd()).is_err() {
                     sys::process::give_up("fork: an end could not be severed\n");
                 }
                 if self.die_with_parent && sys::process::die_with(parent).is_err() {
@@ -401,6 +402,8 @@ impl Outcome for <fn() -> ! as Returns>::Output {
 /// # thread.join().unwrap().unwrap_err();
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[derive(thiserror::Error)]
+#[error("the process could not be forked: {error}")]
 pub struct ForkError<E> {
     /// What was to be given to the child.
     pub ends: E,
@@ -411,18 +414,6 @@ pub struct ForkError<E> {
 impl<E> fmt::Debug for ForkError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForkError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-impl<E> fmt::Display for ForkError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the process could not be forked")
-    }
-}
-
-impl<E> std::error::Error for ForkError<E> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::support::{self, Sigpipe, Trial, fill, refuse_flags, sigpipe, spliced_once};
-use ipc::{Error, Wait, datagram_pair, pipe, stream_pair, wait_any};
+use ipc::{Error, Watch, datagram_pair, pipe, stream_pair, wait_any};
 
 struct Counting;
 
@@ -254,11 +254,11 @@ fn waiting_allocates_nothing() {
     let pair = datagram_pair().unwrap();
     writer.write_all(b"hello").unwrap();
     free("wait_any", || {
-        let mut on = [Wait::readable(&reader), Wait::writable(&writer), Wait::readable(&pair.parent)];
+        let mut on = [Watch::readable(&reader), Watch::writable(&writer), Watch::readable(&pair.parent)];
         assert_eq!(wait_any(&mut on, Some(SECOND)).unwrap(), 2);
     });
     free("wait_any over 32", || {
-        let mut on = [(); 32].map(|()| Wait::readable(&pair.parent));
+        let mut on = [(); 32].map(|()| Watch::readable(&pair.parent));
         assert_eq!(wait_any(&mut on, Some(Duration::from_micros(100))).unwrap(), 0);
     });
 }

@@ -15,8 +15,8 @@ use crate::support::{
     traced_calls,
 };
 use ipc::{
-    Command, DatagramFlags, Fork, Map, PipeFlags, PipeReader, Stdio, datagram_pair, datagram_pair_with, fork, holders,
-    open_ends, pipe, pipe_with, stream_pair,
+    Command, DatagramFlags, Fork, PipeFlags, PipeReader, ProcessMap, Stdio, datagram_pair, datagram_pair_with, fork,
+    holders, open_ends, pipe, pipe_with, stream_pair,
 };
 
 /// What the traced program is to do.
@@ -64,7 +64,7 @@ fn make_everything() {
     assert_eq!(Command::new("echo").output().unwrap().stdout, b"\n");
 
     holders(&pair.child).unwrap();
-    Map::here().unwrap();
+    ProcessMap::current().unwrap();
 
     // The private pipes of the ways round what the kernel refuses.
     fill(&writer);
@@ -143,7 +143,7 @@ fn a_child_whose_parent_left_before_it_could_ask_dies_too() {
     let (mut reader, writer) = pipe().unwrap();
     let child = fork(writer, |writer| {
         LATE.store(true, SeqCst);
-        let grandchild = Fork::new().die_with_parent().run(writer, |mut writer| writer.write_all(b"alive"));
+        let grandchild = Fork::new().die_with_parent().spawn(writer, |mut writer| writer.write_all(b"alive"));
         grandchild.unwrap(); // and leaves
     });
     assert_eq!(exit_code(&child.unwrap()), 0);
@@ -206,7 +206,7 @@ fn a_program_that_could_not_be_held_is_not_started() {
 fn a_process_that_there_is_no_descriptor_to_look_into_is_not_gone() {
     let (reader, _writer) = pipe().unwrap();
     NO_DIRECTORIES.store(true, SeqCst);
-    let looks = [holders(&reader).map(drop), Map::here().map(drop)];
+    let looks = [holders(&reader).map(drop), ProcessMap::current().map(drop)];
     NO_DIRECTORIES.store(false, SeqCst);
     for look in looks {
         assert_eq!(support::refused(look), ("open", libc::EMFILE));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::support::{self, Later, RWF_NOSIGNAL, Sigpipe, Trial, fill, measured, refuse_flags, sigpipe};
-use ipc::{Error, PipeFlags, Wait, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
+use ipc::{Error, PipeFlags, Watch, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
 
 /// What this program does where a test of this module has started it.
 pub fn started() -> Option<ExitCode> {
@@ -307,7 +307,7 @@ support::traced! {
         let (reader, mut writer) = pipe().unwrap();
         let pair = datagram_pair().unwrap();
         writer.write_all(b"hello").unwrap();
-        let mut on = [Wait::readable(&reader), Wait::writable(&writer), Wait::readable(&pair.parent)];
+        let mut on = [Watch::readable(&reader), Watch::writable(&writer), Watch::readable(&pair.parent)];
         assert_eq!(measured(|| wait_any(&mut on, Some(LONG))).unwrap(), 2);
     }
 

@@ -16,8 +16,8 @@ use crate::support::{
     spliced_once,
 };
 use ipc::{
-    Command, DatagramSocket, Error, Map, PIPE_BUF, PipeReader, PipeWriter, StreamSocket, Wait, claim, datagram_pair,
-    fork, given, holders, open_ends, pipe, stream_pair, wait_any,
+    Command, DatagramSocket, Error, PIPE_BUF, PipeReader, PipeWriter, ProcessMap, StreamSocket, Watch, claim,
+    claimable, datagram_pair, fork, holders, open_ends, pipe, stream_pair, wait_any,
 };
 
 /// The argument that makes this program the worker.
@@ -74,7 +74,8 @@ fn without_descriptors_each_call_says_so_and_gives_everything_back() {
 fn a_limit_of_no_more_than_the_standard_three_is_a_full_table() {
     for soft in [0, 3] {
         // Those that look around make no copies.
-        let calls = CALLS.iter().filter(|call| !call.name.starts_with("holders") && !call.name.starts_with("Map"));
+        let calls =
+            CALLS.iter().filter(|call| !call.name.starts_with("holders") && !call.name.starts_with("ProcessMap"));
         for Call { name, prepare, .. } in calls {
             let mut call = prepare();
             let mut before = 0;
@@ -121,8 +122,8 @@ fn what_needs_no_descriptor_works_without_any() {
     assert_eq!(bytes.parent.send_with(b"b", with_bytes).unwrap(), 1);
     assert_eq!(bytes.child.recv_with(&mut [0; 9]).unwrap().1.len(), 1);
 
-    assert_eq!(wait_any(&mut [Wait::readable(&child)], None).unwrap(), 1);
-    assert_eq!(wait_any(&mut [Wait::writable(&writer), Wait::readable(&child)], None).unwrap(), 2);
+    assert_eq!(wait_any(&mut [Watch::readable(&child)], None).unwrap(), 1);
+    assert_eq!(wait_any(&mut [Watch::writable(&writer), Watch::readable(&child)], None).unwrap(), 2);
     child.kill().unwrap();
     assert_eq!(exit_code(&child), 0);
     for (reader, writer) in owned {
@@ -140,11 +141,11 @@ fn what_needs_no_descriptor_works_without_any() {
 fn worker() {
     let full = limit_descriptors(0);
     for _ in 0..2 {
-        assert_no_place("given", given());
+        assert_no_place("given", claimable());
         assert_no_place("claim", claim::<PipeWriter>("end"));
     }
     drop(full);
-    assert_eq!(given().unwrap(), ["end"]);
+    assert_eq!(claimable().unwrap(), ["end"]);
     let full = limit_descriptors(1);
     let writer: PipeWriter = claim("end").unwrap();
     drop(full);
@@ -200,7 +201,7 @@ fn for_want_of_a_descriptor_no_holder_is_left_out() {
     let pair = datagram_pair().unwrap();
     let looks: [fn(&DatagramSocket) -> ipc::Result<usize>; 2] = [
         |socket| Ok(holders(socket)?.list.len()),
-        |_| Ok(Map::here()?.to_string().matches(&format!("{} fd", std::process::id())).count()),
+        |_| Ok(ProcessMap::current()?.to_string().matches(&format!("{} fd", std::process::id())).count()),
     ];
     let full = limit_descriptors(3);
     for (number, look) in looks.iter().enumerate() {

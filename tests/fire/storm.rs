@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::rounds::content::{bytes, check, check_message, message};
 use crate::rounds::random::Random;
 use crate::support::{self, Trial, exit_code, handled, read_all, spliced_once, with_interval_timer};
-use ipc::{DatagramFlags, DatagramSocket, Error, PIPE_BUF, PipeReader, PipeWriter, StreamSocket, Wait};
+use ipc::{DatagramFlags, DatagramSocket, Error, PIPE_BUF, PipeReader, PipeWriter, StreamSocket, Watch};
 use ipc::{datagram_pair_with, fork, pipe, stream_pair, wait_any};
 
 pub fn trials() -> Vec<Trial> {
@@ -41,7 +41,7 @@ type Put<End> = (&'static str, fn(&End, &[u8]) -> ipc::Result<usize>);
 type Get<End> = (&'static str, fn(&End, &mut [u8]) -> ipc::Result<Option<usize>>);
 
 /// What a call that is not to wait, or not for long, found.
-fn patiently<T>(result: ipc::Result<T>, wait: Wait<'_>) -> ipc::Result<Option<T>> {
+fn patiently<T>(result: ipc::Result<T>, wait: Watch<'_>) -> ipc::Result<Option<T>> {
     match result {
         Err(Error::WouldBlock) => wait_any(&mut [wait], None).map(|_| None),
         Err(Error::TimedOut) => Ok(None),
@@ -65,9 +65,9 @@ const PIPE_PUTS: [Put<PipeWriter>; 9] = [
     ("write", |mut writer, data| Ok(writer.write(data)?)),
     ("write_all", |mut writer, data| Ok(writer.write_all(data).map(|()| data.len())?)),
     ("write_vectored", |mut writer, data| Ok(writer.write_vectored(&halves(data))?)),
-    ("try_write", |writer, data| Ok(patiently(writer.try_write(data), Wait::writable(writer))?.unwrap_or(0))),
+    ("try_write", |writer, data| Ok(patiently(writer.try_write(data), Watch::writable(writer))?.unwrap_or(0))),
     ("write_timeout, short", |writer, data| {
-        Ok(patiently(writer.write_timeout(data, SHORT), Wait::writable(writer))?.unwrap_or(0))
+        Ok(patiently(writer.write_timeout(data, SHORT), Watch::writable(writer))?.unwrap_or(0))
     }),
     ("write_timeout, endless", |writer, data| writer.write_timeout(data, Duration::MAX)),
     ("write_atomic", |writer, data| {
@@ -95,8 +95,8 @@ const PIPE_PUTS: [Put<PipeWriter>; 9] = [
 const PIPE_GETS: [Get<PipeReader>; 7] = [
     ("read", |mut reader, buf| Ok(Some(reader.read(buf)?))),
     ("read_vectored", |mut reader, buf| Ok(Some(reader.read_vectored(&mut halves_mut(buf))?))),
-    ("try_read", |reader, buf| patiently(reader.try_read(buf), Wait::readable(reader))),
-    ("read_timeout, short", |reader, buf| patiently(reader.read_timeout(buf, SHORT), Wait::readable(reader))),
+    ("try_read", |reader, buf| patiently(reader.try_read(buf), Watch::readable(reader))),
+    ("read_timeout, short", |reader, buf| patiently(reader.read_timeout(buf, SHORT), Watch::readable(reader))),
     ("read_timeout, endless", |reader, buf| reader.read_timeout(buf, Duration::MAX).map(Some)),
     ("splice_to", |reader, buf| {
         let (mut from, to) = pipe()?;
@@ -119,27 +119,27 @@ const PIPE_GETS: [Get<PipeReader>; 7] = [
 const STREAM_PUTS: [Put<StreamSocket>; 7] = [
     ("write", |mut socket, data| Ok(socket.write(data)?)),
     ("write_vectored", |mut socket, data| Ok(socket.write_vectored(&halves(data))?)),
-    ("try_write", |socket, data| Ok(patiently(socket.try_write(data), Wait::writable(socket))?.unwrap_or(0))),
+    ("try_write", |socket, data| Ok(patiently(socket.try_write(data), Watch::writable(socket))?.unwrap_or(0))),
     ("write_timeout, short", |socket, data| {
-        Ok(patiently(socket.write_timeout(data, SHORT), Wait::writable(socket))?.unwrap_or(0))
+        Ok(patiently(socket.write_timeout(data, SHORT), Watch::writable(socket))?.unwrap_or(0))
     }),
     ("write_timeout, endless", |socket, data| socket.write_timeout(data, Duration::MAX)),
     ("send_with", |socket, data| Ok(socket.send_with(data, ())?)),
     ("send_with_timeout", |socket, data| {
         let sent = socket.send_with_timeout(data, (), SHORT).map_err(Error::from);
-        Ok(patiently(sent, Wait::writable(socket))?.unwrap_or(0))
+        Ok(patiently(sent, Watch::writable(socket))?.unwrap_or(0))
     }),
 ];
 
 const STREAM_GETS: [Get<StreamSocket>; 7] = [
     ("read", |mut socket, buf| Ok(Some(socket.read(buf)?))),
     ("read_vectored", |mut socket, buf| Ok(Some(socket.read_vectored(&mut halves_mut(buf))?))),
-    ("try_read", |socket, buf| patiently(socket.try_read(buf), Wait::readable(socket))),
-    ("read_timeout, short", |socket, buf| patiently(socket.read_timeout(buf, SHORT), Wait::readable(socket))),
+    ("try_read", |socket, buf| patiently(socket.try_read(buf), Watch::readable(socket))),
+    ("read_timeout, short", |socket, buf| patiently(socket.read_timeout(buf, SHORT), Watch::readable(socket))),
     ("recv_with", |socket, buf| socket.recv_with(buf).map(|(len, _)| Some(len))),
-    ("try_recv_with", |socket, buf| patiently(socket.try_recv_with(buf).map(|(len, _)| len), Wait::readable(socket))),
+    ("try_recv_with", |socket, buf| patiently(socket.try_recv_with(buf).map(|(len, _)| len), Watch::readable(socket))),
     ("recv_with_timeout", |socket, buf| {
-        patiently(socket.recv_with_timeout(buf, SHORT).map(|(len, _)| len), Wait::readable(socket))
+        patiently(socket.recv_with_timeout(buf, SHORT).map(|(len, _)| len), Watch::readable(socket))
     }),
 ];
 
@@ -225,30 +225,30 @@ const SENDS: [Send; 10] = [
     ("send", |socket, message| socket.send(message).map(Some)),
     ("send_vectored", |socket, message| socket.send_vectored(&halves(message)).map(Some)),
     ("try_send_vectored", |socket, message| {
-        patiently(socket.try_send_vectored(&halves(message)), Wait::writable(socket))
+        patiently(socket.try_send_vectored(&halves(message)), Watch::writable(socket))
     }),
     ("send_vectored_timeout", |socket, message| {
-        patiently(socket.send_vectored_timeout(&halves(message), SHORT), Wait::writable(socket))
+        patiently(socket.send_vectored_timeout(&halves(message), SHORT), Watch::writable(socket))
     }),
-    ("try_send", |socket, message| patiently(socket.try_send(message), Wait::writable(socket))),
-    ("send_timeout, short", |socket, message| patiently(socket.send_timeout(message, SHORT), Wait::writable(socket))),
+    ("try_send", |socket, message| patiently(socket.try_send(message), Watch::writable(socket))),
+    ("send_timeout, short", |socket, message| patiently(socket.send_timeout(message, SHORT), Watch::writable(socket))),
     ("send_timeout, endless", |socket, message| socket.send_timeout(message, Duration::MAX).map(Some)),
     ("send_with", |socket, message| Ok(Some(socket.send_with(message, ())?))),
     ("try_send_with", |socket, message| {
-        patiently(socket.try_send_with(message, ()).map_err(Error::from), Wait::writable(socket))
+        patiently(socket.try_send_with(message, ()).map_err(Error::from), Watch::writable(socket))
     }),
     ("send_with_timeout", |socket, message| {
-        patiently(socket.send_with_timeout(message, (), SHORT).map_err(Error::from), Wait::writable(socket))
+        patiently(socket.send_with_timeout(message, (), SHORT).map_err(Error::from), Watch::writable(socket))
     }),
 ];
 
 const RECEIVES: [Receive; 10] = [
     ("recv", |socket| whole(|buf| socket.recv(buf)).map(Some)),
-    ("try_recv", |socket| patiently(whole(|buf| socket.try_recv(buf)), Wait::readable(socket))),
-    ("recv_timeout", |socket| patiently(whole(|buf| socket.recv_timeout(buf, SHORT)), Wait::readable(socket))),
+    ("try_recv", |socket| patiently(whole(|buf| socket.try_recv(buf)), Watch::readable(socket))),
+    ("recv_timeout", |socket| patiently(whole(|buf| socket.recv_timeout(buf, SHORT)), Watch::readable(socket))),
     ("recv_vec", |socket| socket.recv_vec().map(Some)),
-    ("try_recv_vec", |socket| patiently(socket.try_recv_vec(), Wait::readable(socket))),
-    ("recv_vec_timeout", |socket| patiently(socket.recv_vec_timeout(SHORT), Wait::readable(socket))),
+    ("try_recv_vec", |socket| patiently(socket.try_recv_vec(), Watch::readable(socket))),
+    ("recv_vec_timeout", |socket| patiently(socket.recv_vec_timeout(SHORT), Watch::readable(socket))),
     ("peek_len", |socket| {
         let Some(len) = socket.peek_len()? else { return Ok(Some(None)) };
         let message = socket.recv_vec()?.expect("what was looked at");
@@ -256,9 +256,9 @@ const RECEIVES: [Receive; 10] = [
         Ok(Some(Some(message)))
     }),
     ("recv_with", |socket| with_ends(|message| socket.recv_with(message)).map(Some)),
-    ("try_recv_with", |socket| patiently(with_ends(|message| socket.try_recv_with(message)), Wait::readable(socket))),
+    ("try_recv_with", |socket| patiently(with_ends(|message| socket.try_recv_with(message)), Watch::readable(socket))),
     ("recv_with_timeout", |socket| {
-        patiently(with_ends(|message| socket.recv_with_timeout(message, SHORT)), Wait::readable(socket))
+        patiently(with_ends(|message| socket.recv_with_timeout(message, SHORT)), Watch::readable(socket))
     }),
 ];
 

@@ -15,9 +15,9 @@ use crate::support::{
     self, FAR, Gate, Trial, exit_code, fill, handled, kinds, poll_until, read_all, with_interval_timer,
 };
 use ipc::{
-    Child, Command, DatagramFlags, DatagramSocket, Error, Fork, Forked, Holders, Map, PipeReader, PipeWriter, Side,
-    StreamSocket, Wait, claim, datagram_pair, datagram_pair_with, fork, fork_here, fork_unchecked, given, holders,
-    open_ends, pipe, stream_pair, wait_any,
+    Child, Command, DatagramFlags, DatagramSocket, Error, Fork, Forked, Holders, PipeReader, PipeWriter, ProcessMap,
+    Side, StreamSocket, Watch, claim, claimable, datagram_pair, datagram_pair_with, fork, fork_raw, fork_unchecked,
+    holders, open_ends, pipe, stream_pair, wait_any,
 };
 
 /// The argument that makes this program the worker.
@@ -156,7 +156,7 @@ fn deadlines_are_kept_to_within_ten_milliseconds() {
         let (reader, _writer) = pipe().unwrap();
         let nothing = |result: &ipc::Result<usize>| matches!(result, Ok(0));
         assert_in_time("wait_any", nothing, |timeout| {
-            wait_any(&mut [Wait::readable(&reader), Wait::writable(socket)], Some(timeout))
+            wait_any(&mut [Watch::readable(&reader), Watch::writable(socket)], Some(timeout))
         });
         assert_in_time("wait_any on nothing", nothing, |timeout| wait_any(&mut [], Some(timeout)));
         let child = fork((), |()| sleep_for_ever()).unwrap();
@@ -194,7 +194,7 @@ fn waiting_for_a_child_goes_on_until_it_has_left() {
             }
         },
         |child| {
-            assert_eq!(wait_any(&mut [Wait::readable(child)], None).unwrap(), 1);
+            assert_eq!(wait_any(&mut [Watch::readable(child)], None).unwrap(), 1);
             child.try_wait().unwrap()?.code()
         },
         |child| {
@@ -228,11 +228,13 @@ fn forks_of_every_kind_happen_once() {
     type Start = fn(PipeWriter) -> Child;
     let starts: [Start; 4] = [
         |writer| fork(writer, |writer| writer.write_atomic(b"!")).unwrap(),
-        |writer| Fork::new().die_with_parent().reset_signals().run(writer, |writer| writer.write_atomic(b"!")).unwrap(),
+        |writer| {
+            Fork::new().die_with_parent().reset_signals().spawn(writer, |writer| writer.write_atomic(b"!")).unwrap()
+        },
         // SAFETY: this process has one thread.
         |writer| unsafe { fork_unchecked(writer, |writer| writer.write_atomic(b"!")) }.unwrap(),
         // SAFETY: this process has one thread, and the child leaves at once.
-        |writer| match unsafe { fork_here() }.unwrap() {
+        |writer| match unsafe { fork_raw() }.unwrap() {
             Forked::Parent(child) => child,
             Forked::Child => std::process::exit(i32::from(writer.write_atomic(b"!").is_err())),
         },
@@ -295,12 +297,12 @@ fn a_program_becomes_another() {
 
 fn worker() {
     for _ in 0..20 {
-        assert_eq!(given().unwrap(), ["in", "out"]);
+        assert_eq!(claimable().unwrap(), ["in", "out"]);
         assert!(matches!(claim::<PipeReader>("nothing"), Err(Error::NoSuchEnd { .. })));
     }
     let from: PipeReader = claim("in").unwrap();
     let mut to: PipeWriter = claim("out").unwrap();
-    assert!(given().unwrap().is_empty());
+    assert!(claimable().unwrap().is_empty());
     to.write_all(&read_all(from)).unwrap();
 }
 
@@ -342,7 +344,7 @@ fn whoever_holds_an_end_is_found() {
             let found = holders(&pair.parent).unwrap();
             let of = |side| pids(&found, side);
             assert!(of(Side::Peer) == [child.id()] && of(Side::Own) == [std::process::id()], "{found}");
-            let map = Map::here().unwrap().to_string();
+            let map = ProcessMap::current().unwrap().to_string();
             assert!(map.contains(&child.id().to_string()), "{map}");
         }
     });
@@ -364,7 +366,7 @@ fn ends_are_made_changed_and_closed() {
             let pair = datagram_pair().unwrap();
             let socket = DatagramSocket::try_from(OwnedFd::from(pair.parent)).unwrap();
             assert_eq!(socket.set_max_message(10_000).unwrap(), socket.max_message().unwrap());
-            socket.set_credentials(true).unwrap();
+            socket.set_passcred(true).unwrap();
             socket.try_clone().unwrap().shutdown(std::net::Shutdown::Both).unwrap();
             assert_eq!(pair.child.recv_vec().unwrap(), None);
             assert_eq!(socket.peer_credentials().unwrap().pid, std::process::id());
@@ -372,7 +374,7 @@ fn ends_are_made_changed_and_closed() {
 
             let pair = stream_pair().unwrap();
             let socket = StreamSocket::try_from(OwnedFd::from(pair.parent)).unwrap();
-            socket.set_credentials(true).unwrap();
+            socket.set_passcred(true).unwrap();
             socket.try_clone().unwrap().shutdown(std::net::Shutdown::Write).unwrap();
             assert_eq!(pair.child.try_read(&mut [0; 8]).unwrap(), 0);
             socket.close().unwrap();
@@ -412,7 +414,7 @@ fn a_handler_that_waits_for_every_child_takes_no_program_away() {
         let (reader, writer) = pipe().unwrap();
         let child = Command::new("echo").arg("hello").stdout(writer).spawn().unwrap();
         assert_eq!(read_all(reader), b"hello\n");
-        poll_until("it has left", || matches!(wait_any(&mut [Wait::readable(&child)], Some(Duration::ZERO)), Ok(1)));
+        poll_until("it has left", || matches!(wait_any(&mut [Watch::readable(&child)], Some(Duration::ZERO)), Ok(1)));
         // Somebody else has waited for it, which is what the handler is for.
         let status = child.wait().map_err(|error| std::io::Error::from(error).raw_os_error());
         assert_eq!(status, Err(Some(libc::ECHILD)));

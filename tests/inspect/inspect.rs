@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use crate::support::{self, Gate, Trial, asleep_in, exit_code, poll_until, refuse_calls, refused};
-use ipc::{Command, Error, Fork, Map, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
+use ipc::{Command, Error, Fork, ProcessMap, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -57,7 +57,7 @@ fn both_ends_of_a_pipe_are_found_in_each_process() {
     let expected = [(me, reader.as_raw_fd(), "Read".to_owned()), (child.id(), number, "Write".to_owned())];
     assert_eq!(seen(&reader), BTreeSet::from(expected));
     let found = holders(&reader).unwrap();
-    assert!(found.list.iter().all(|holder| holder.me == (holder.pid == me)));
+    assert!(found.list.iter().all(|holder| holder.is_self == (holder.pid == me)));
     assert!(found.list.iter().all(|holder| holder.command.starts_with("inspect")), "{found}");
     assert!(found.to_string().contains("(this process)"));
     gate.open();
@@ -67,7 +67,7 @@ fn both_ends_of_a_pipe_are_found_in_each_process() {
 fn a_forgotten_writer_is_named() {
     let (reader, writer) = pipe().unwrap();
     let gate = Gate::new();
-    let culprit = Fork::new().keep_all().run((), |()| gate.pass()).unwrap();
+    let culprit = Fork::new().keep_all_ends().spawn((), |()| gate.pass()).unwrap();
     drop(writer);
     let found = holders(&reader).unwrap();
     let writers: Vec<_> = found.list.iter().filter(|holder| holder.side == Side::Write).collect();
@@ -223,7 +223,7 @@ fn a_full_table_is_not_taken_for_a_side_that_is_unknown() {
             // There is room again a moment later.
             refuse_calls(&[libc::SYS_socket], errno);
             assert_eq!(refused(holders(&socket)), ("socket", errno));
-            assert_eq!(refused(Map::here()), ("socket", errno));
+            assert_eq!(refused(ProcessMap::current()), ("socket", errno));
         });
         assert_eq!(exit_code(&child.unwrap()), 0);
     }
@@ -237,19 +237,19 @@ fn processes_that_come_and_go_are_no_error() {
         while !gate.is_open() {
             // With ends of their own, and gone at any moment.
             let (ours, theirs) = pipe()?;
-            let child = Fork::new().keep_all().run(theirs, drop)?;
+            let child = Fork::new().keep_all_ends().spawn(theirs, drop)?;
             drop(ours);
             child.wait()?;
         }
         Ok(())
     })
     .unwrap();
-    poll_until("it starts processes", || Map::of(busy.id()).unwrap().to_string().contains("└─"));
+    poll_until("it starts processes", || ProcessMap::of(busy.id()).unwrap().to_string().contains("└─"));
     for _ in 0..40 {
         assert!(
             holders(&reader).unwrap().list.iter().filter(|holder| holder.pid == me).map(|holder| holder.fd).eq(numbers)
         );
-        Map::of(busy.id()).unwrap();
+        ProcessMap::of(busy.id()).unwrap();
     }
     gate.open();
     assert_eq!(exit_code(&busy), 0);
@@ -352,7 +352,7 @@ fn a_name_commands_no_terminal() {
     let found = holders(&reader).unwrap();
     let holder = found.list.iter().find(|holder| holder.pid == child.id()).unwrap();
     assert!(holder.command.starts_with("\x1b[2J) S 1 "), "as it is: {:?}", holder.command);
-    for text in [found.to_string(), Map::here().unwrap().to_string()] {
+    for text in [found.to_string(), ProcessMap::current().unwrap().to_string()] {
         assert!(text.contains("?[2J) S 1 "), "{text}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
     }

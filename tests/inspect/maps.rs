@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use crate::support::{self, Gate, Trial, asleep_in, become_nobody, exit_code};
-use ipc::{Command, Error, Map, Stdio, What, datagram_pair, fork, pipe, stream_pair};
+use ipc::{Command, Error, FindingKind, ProcessMap, Stdio, datagram_pair, fork, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -36,13 +36,13 @@ fn inode(end: &impl AsFd) -> u64 {
 }
 
 /// What was found about one channel, with the processes, and whether it is sure.
-fn found(map: &Map, inode: u64) -> Vec<(What, Vec<u32>, bool)> {
+fn found(map: &ProcessMap, inode: u64) -> Vec<(FindingKind, Vec<u32>, bool)> {
     let of_channel = map.findings().iter().filter(|finding| finding.inode == inode);
-    of_channel.map(|finding| (finding.what, finding.pids.clone(), finding.sure)).collect()
+    of_channel.map(|finding| (finding.what, finding.pids.clone(), finding.certain)).collect()
 }
 
 /// Whether a pipe is red in the pictures.
-fn is_red(map: &Map, inode: u64) -> bool {
+fn is_red(map: &ProcessMap, inode: u64) -> bool {
     let (dot, mermaid, label) = (map.to_dot(), map.to_mermaid(), format!("pipe {inode}\""));
     let in_dot = dot.lines().find(|line| line.contains(&label)).unwrap().contains("color=red");
     let mut in_mermaid = mermaid.lines().skip_while(|line| !line.contains(&label));
@@ -82,9 +82,9 @@ impl Drop for Holder {
 fn a_reader_that_holds_its_own_writer_stands_out() {
     let (reader, writer) = pipe().unwrap();
     let holder = Holder::of(writer.as_fd());
-    let map = Map::here().unwrap();
+    let map = ProcessMap::current().unwrap();
     let pipe = inode(&reader);
-    assert_eq!(found(&map, pipe), [(What::BothEnds, vec![me()], true)]);
+    assert_eq!(found(&map, pipe), [(FindingKind::BothEnds, vec![me()], true)]);
     let text = map.to_string();
     let words = format!("! both ends of pipe {pipe} are held by {}: until one is closed, its end never comes\n", me());
     assert!(text.contains(&words), "{text}");
@@ -94,15 +94,15 @@ fn a_reader_that_holds_its_own_writer_stands_out() {
     assert!(childs.take_while(|line| !line.starts_with('!')).all(|line| !line.ends_with('!')), "{text}");
     // It is gone with the writer here: the child's is as given.
     drop(writer);
-    assert_eq!(found(&Map::here().unwrap(), pipe), []);
+    assert_eq!(found(&ProcessMap::current().unwrap(), pipe), []);
     drop(holder);
 }
 
 fn a_pipe_without_a_reader_stands_out() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
-    let map = Map::here().unwrap();
-    assert_eq!(found(&map, inode(&writer)), [(What::NoReader, vec![], map.unseen() == 0)]);
+    let map = ProcessMap::current().unwrap();
+    assert_eq!(found(&map, inode(&writer)), [(FindingKind::NoReader, vec![], map.unseen() == 0)]);
     let text = map.to_string();
     assert!(text.contains(&format!("reads pipe {}", inode(&writer))), "{text}");
     assert_eq!(is_red(&map, inode(&writer)), map.unseen() == 0);
@@ -116,9 +116,9 @@ fn who_saw_little_misses_nobody_for_sure() {
         become_nobody();
         // SAFETY: integers. A process that changed its user may not be looked into by itself either, unless it says so.
         unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
-        let map = Map::here().unwrap();
+        let map = ProcessMap::current().unwrap();
         assert!(map.unseen() > 0);
-        assert_eq!(found(&map, inode(&writer)), [(What::NoReader, vec![], false)]);
+        assert_eq!(found(&map, inode(&writer)), [(FindingKind::NoReader, vec![], false)]);
         let text = map.to_string();
         assert!(text.contains("? nobody that could be seen reads pipe"), "{text}");
         assert!(text.contains("could not be looked into"), "{text}");
@@ -131,11 +131,11 @@ fn who_saw_little_misses_nobody_for_sure() {
 fn a_process_that_waits_for_itself_stands_out() {
     let (reader, _writer) = pipe().unwrap();
     let pair = datagram_pair().unwrap();
-    let map = Map::here().unwrap();
-    assert_eq!(found(&map, inode(&reader)), [(What::OnlyItself, vec![me()], true)]);
+    let map = ProcessMap::current().unwrap();
+    assert_eq!(found(&map, inode(&reader)), [(FindingKind::OnlyItself, vec![me()], true)]);
     // Event loops are woken through such pairs.
     let lower = inode(&pair.parent).min(inode(&pair.child));
-    assert_eq!(found(&map, lower), [(What::OnlyItself, vec![me()], false)]);
+    assert_eq!(found(&map, lower), [(FindingKind::OnlyItself, vec![me()], false)]);
     let pairs = map.findings().iter().filter(|finding| [inode(&reader), lower].contains(&finding.inode));
     assert!(pairs.map(|finding| finding.pair).eq([false, true]));
 }
@@ -144,18 +144,18 @@ fn a_pair_that_a_process_holds_whole_stands_out() {
     let (messages, bytes) = (datagram_pair().unwrap(), stream_pair().unwrap());
     // The master keeps the workers' sides by mistake.
     let worker = Holder::of((messages.child.as_fd(), bytes.child.as_fd()));
-    let map = Map::here().unwrap();
+    let map = ProcessMap::current().unwrap();
     for (one, other) in [(messages.parent.as_fd(), messages.child.as_fd()), (bytes.parent.as_fd(), bytes.child.as_fd())]
     {
         let lower = inode(&one).min(inode(&other));
-        assert_eq!(found(&map, lower), [(What::BothEnds, vec![me()], true)]);
+        assert_eq!(found(&map, lower), [(FindingKind::BothEnds, vec![me()], true)]);
         let text = map.to_string();
         assert!(text.contains(&format!("! both ends of pair {lower} are held by {}", me())), "{text}");
         assert_eq!(text.matches(&format!("talks over pair {lower} ↔")).count(), 3, "{text}");
     }
     let lower = inode(&messages.parent).min(inode(&messages.child));
     drop((messages.child, bytes.child));
-    assert_eq!(found(&Map::here().unwrap(), lower), [], "and now there is nothing");
+    assert_eq!(found(&ProcessMap::current().unwrap(), lower), [], "and now there is nothing");
     drop(worker);
 }
 
@@ -168,12 +168,12 @@ fn a_shared_end_may_be_meant() {
     let workers = [Holder::of(ends()), Holder::of(ends())];
     let numbers = [inode(&results), inode(&jobs), inode(&pair.parent).min(inode(&pair.child))];
     drop((results_writer, jobs_reader, pair.child));
-    let map = Map::here().unwrap();
+    let map = ProcessMap::current().unwrap();
     let mut pids = workers.iter().map(Holder::pid).collect::<Vec<_>>();
     pids.sort_unstable();
-    assert_eq!(found(&map, numbers[0]), [(What::ManyWriters, pids.clone(), false)]);
-    assert_eq!(found(&map, numbers[1]), [(What::ManyReaders, pids.clone(), false)]);
-    assert_eq!(found(&map, numbers[2]), [(What::ManyOnOneSide, pids.clone(), false)]);
+    assert_eq!(found(&map, numbers[0]), [(FindingKind::ManyWriters, pids.clone(), false)]);
+    assert_eq!(found(&map, numbers[1]), [(FindingKind::ManyReaders, pids.clone(), false)]);
+    assert_eq!(found(&map, numbers[2]), [(FindingKind::ManyOnOneSide, pids.clone(), false)]);
     let (text, who) = (map.to_string(), format!("{}, {}", pids[0], pids[1]));
     for words in [
         format!("? a writer of pipe {} is held by {who}: its end comes when all have let go\n", numbers[0]),
@@ -183,7 +183,7 @@ fn a_shared_end_may_be_meant() {
         assert!(text.contains(&words), "{text}");
     }
     // From inside one of them, the others are elsewhere, and so is who would wait.
-    let inner = Map::of(workers[0].pid()).unwrap();
+    let inner = ProcessMap::of(workers[0].pid()).unwrap();
     assert!(numbers.iter().all(|number| found(&inner, *number).is_empty()), "{inner}");
     drop((workers, pair.parent, jobs));
 }
@@ -192,7 +192,7 @@ fn what_is_given_has_nothing_to_stand_out() {
     let (reader, writer) = pipe().unwrap();
     let pair = datagram_pair().unwrap();
     let child = Holder::of((writer, pair.child));
-    let map = Map::of(me()).unwrap();
+    let map = ProcessMap::of(me()).unwrap();
     for channel in [inode(&reader), inode(&pair.parent), inode(&pair.parent) + 1] {
         assert_eq!(found(&map, channel), []);
     }
@@ -214,7 +214,7 @@ fn a_childs_child_is_in_the_tree() {
     .unwrap();
     let mut grandchild = [0; 4];
     reader.read_exact(&mut grandchild).unwrap();
-    let map = Map::here().unwrap().to_string();
+    let map = ProcessMap::current().unwrap().to_string();
     assert!(map.contains(&u32::from_ne_bytes(grandchild).to_string()), "{map}");
     gate.open();
     assert_eq!(exit_code(&child), 0);
@@ -226,16 +226,16 @@ fn what_happens_elsewhere_is_counted() {
     // In the tree of the first: a writer of its own pipe, of which this process holds two more.
     let first = Holder::of((writer.as_fd(), own_reader.as_fd()));
     let copy = writer.try_clone().unwrap();
-    let text = Map::of(first.pid()).unwrap().to_string();
+    let text = ProcessMap::of(first.pid()).unwrap().to_string();
     assert!(text.contains(&format!("writes pipe {} → 1 elsewhere\n", inode(&reader))), "{text}");
     assert!(text.contains(&format!("reads pipe {} ← 1 elsewhere\n", inode(&own_writer))), "{text}");
-    let dot = Map::of(first.pid()).unwrap().to_dot();
+    let dot = ProcessMap::of(first.pid()).unwrap().to_dot();
     assert!(dot.contains("label=\"2 elsewhere\""), "{dot}");
     drop((first, copy));
 }
 
 fn nobody_has_no_map() {
-    let refused = Map::of(u32::MAX - 1).unwrap_err();
+    let refused = ProcessMap::of(u32::MAX - 1).unwrap_err();
     assert!(
         matches!(&refused, Error::System { source, .. } if source.raw_os_error() == Some(libc::ESRCH)),
         "{refused:?}"
@@ -257,8 +257,8 @@ fn graphviz_accepts_the_pictures() {
     let (reader, _writer) = pipe().unwrap();
     let (pair, bytes) = (datagram_pair().unwrap(), stream_pair().unwrap());
     let holder = Holder::of((reader.as_fd(), pair.child, bytes.child));
-    assert_drawn(&Map::here().unwrap().to_dot());
-    assert_drawn(&Map::of(holder.pid()).unwrap().to_dot());
+    assert_drawn(&ProcessMap::current().unwrap().to_dot());
+    assert_drawn(&ProcessMap::of(holder.pid()).unwrap().to_dot());
     drop((pair.parent, bytes.parent));
 }
 
@@ -267,7 +267,7 @@ fn a_mermaid_picture_colours_the_right_lines() {
     let (reader, writer) = pipe().unwrap();
     let (_elsewhere, other) = pipe().unwrap();
     let holder = Holder::of((writer.as_fd(), other));
-    let picture = Map::here().unwrap().to_mermaid();
+    let picture = ProcessMap::current().unwrap().to_mermaid();
     let links: Vec<_> = picture.lines().filter(|line| line.contains("--") || line.contains("-.-")).collect();
     let red = picture.lines().find_map(|line| line.strip_prefix("  linkStyle ")).expect("something is red");
     let red = red.split(' ').next().unwrap().split(',').map(|number| links[number.parse::<usize>().unwrap()]);
@@ -293,7 +293,7 @@ fn a_name_breaks_nothing() {
         })
         .unwrap();
         arrived.pass();
-        let map = Map::here().unwrap();
+        let map = ProcessMap::current().unwrap();
         for picture in [map.to_dot(), map.to_mermaid()] {
             let line = picture.lines().find(|line| line.contains(&format!("  p{}", child.id()))).unwrap();
             assert_eq!(line.matches('"').count(), 2, "{line}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use crate::support::{self, TRACED, Trial, asleep_in, measured, traced_calls};
-use ipc::{Map, datagram_pair, holders, pipe};
+use ipc::{ProcessMap, datagram_pair, holders, pipe};
 
 /// What this program does where a test of this module has started it.
 pub fn started() -> Option<ExitCode> {
@@ -40,7 +40,7 @@ fn look(name: &str) {
         "pipe" => assert_eq!(measured(|| holders(&reader)).unwrap().list.len(), 2 + 3),
         "pair" => assert_eq!(measured(|| holders(&pair.parent)).unwrap().list.len(), 2 + 3),
         _ => {
-            let map = measured(Map::here).unwrap().to_string();
+            let map = measured(ProcessMap::current).unwrap().to_string();
             assert_eq!(map.matches("reads pipe").count(), 2 + 3, "{map}");
         }
     }

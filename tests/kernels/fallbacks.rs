@@ -110,7 +110,7 @@ fn a_short_write_needs_no_more_than_a_page_on_every_kind() {
 
 fn a_long_write_goes_in_as_far_as_there_is_room_on_every_kind() {
     for (kind, reader, mut writer) in kinds() {
-        writer.set_cut(usize::MAX);
+        writer.set_max_write(usize::MAX);
         let capacity = writer.capacity().unwrap();
         let data: Vec<u8> = (0..2 * capacity).map(byte_at).collect();
         let mut written = 0;
@@ -203,7 +203,7 @@ fn write_stream(mut writer: PipeWriter) {
     let mut random = Random(1);
     let mut place = 0;
     while place < STREAM {
-        writer.set_cut(if random.below(2) == 0 { usize::MAX } else { 8192 });
+        writer.set_max_write(if random.below(2) == 0 { usize::MAX } else { 8192 });
         let len = 1 + random.below((STREAM - place).min(20_000));
         let data: Vec<u8> = (place..place + len).map(byte_at).collect();
         let written = match random.below(3) {

@@ -14,7 +14,7 @@ use crate::support::{
     handle_signal, handled, judge, read_some, refused, sigpipe, spliced_once,
 };
 use ipc::{
-    Command, DatagramFlags, DatagramPair, DatagramSocket, Error, Fork, Map, Side, What, datagram_pair,
+    Command, DatagramFlags, DatagramPair, DatagramSocket, Error, FindingKind, Fork, ProcessMap, Side, datagram_pair,
     datagram_pair_with, fork, holders, pipe, stream_pair,
 };
 use libc::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
@@ -392,7 +392,7 @@ fn the_output_of_a_program() -> ipc::Result<()> {
 fn naming_holders() -> ipc::Result<()> {
     let (reader, _writer) = pipe()?;
     let found = holders(&reader)?;
-    let sides: Vec<_> = found.list.iter().map(|holder| (holder.me, holder.side)).collect();
+    let sides: Vec<_> = found.list.iter().map(|holder| (holder.is_self, holder.side)).collect();
     assert_eq!(sides, [(true, Side::Read), (true, Side::Write)]);
     Ok(())
 }
@@ -401,19 +401,19 @@ fn drawing_a_map() -> ipc::Result<()> {
     use std::os::linux::fs::MetadataExt;
     let (reader, _writer) = pipe()?;
     let pipe = std::fs::File::from(OwnedFd::from(reader.try_clone()?)).metadata()?.st_ino();
-    let map = Map::here()?;
+    let map = ProcessMap::current()?;
     let found: Vec<_> = map
         .findings()
         .iter()
         .filter(|finding| !finding.pair && finding.inode == pipe)
         .map(|finding| finding.what)
         .collect();
-    assert_eq!(found, [What::OnlyItself]);
+    assert_eq!(found, [FindingKind::OnlyItself]);
     Ok(())
 }
 
 fn asking_what_was_given() -> ipc::Result<()> {
-    assert!(ipc::given()?.is_empty());
+    assert!(ipc::claimable()?.is_empty());
     assert!(matches!(ipc::claim::<OwnedFd>("results"), Err(Error::NoSuchEnd { .. })));
     Ok(())
 }
@@ -594,7 +594,7 @@ fn without_a_death_signal_nothing_is_forked() {
     let verdict = judge(LIMIT, || {
         Kernel::new().with(libc::SYS_prctl, 0, Is::Equal(libc::PR_SET_PDEATHSIG as u32), EPERM).play();
         let (reader, writer) = pipe().unwrap();
-        let given_back = Fork::new().die_with_parent().run(writer, |_| ()).unwrap_err();
+        let given_back = Fork::new().die_with_parent().spawn(writer, |_| ()).unwrap_err();
         assert_eq!(refused(Err::<(), _>(given_back.error)), ("prctl", EPERM));
         given_back.ends.write_atomic(b"abc").unwrap();
         assert_eq!(read_some(&reader, 3), b"abc");
@@ -642,7 +642,7 @@ fn without_netlink_the_other_side_is_unknown_and_the_rest_is_known() {
             let found = holders(&pair.parent).unwrap();
             assert!(found.peer_unknown && found.to_string().contains("could not be found out"), "{found}");
             assert_eq!(found.list.iter().map(|holder| holder.side).collect::<Vec<_>>(), [Side::Own]);
-            assert!(Map::here().unwrap().to_string().contains("sockets are left out"));
+            assert!(ProcessMap::current().unwrap().to_string().contains("sockets are left out"));
             Ok(())
         });
         assert_eq!(verdict, Ok(()));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use crate::support::{self, Gate, Trial, exit_code, own_mounts, read_all, refuse_calls, refused};
-use ipc::{Command, Error, Map, PipeReader, Side, claim, fork, given, holders, pipe, stream_pair};
+use ipc::{Command, Error, PipeReader, ProcessMap, Side, claim, claimable, fork, holders, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -107,7 +107,7 @@ fn without_sock_diag_the_other_side_is_unknown() {
         assert!(found.peer_unknown);
         assert_eq!(found.list.iter().map(|holder| holder.side).collect::<Vec<_>>(), [Side::Own]);
         assert!(found.to_string().contains("the other side could not be found out"));
-        let text = Map::here().unwrap().to_string();
+        let text = ProcessMap::current().unwrap().to_string();
         assert!(text.contains("? sockets are left out: the kernel did not say which are connected"), "{text}");
         assert!(!text.contains("pair"), "{text}");
         let (reader, _writer) = pipe().unwrap();
@@ -147,10 +147,10 @@ fn without_proc_it_is_an_error_and_no_lie() {
     in_a_child_without_proc(|| {
         let (reader, writer) = pipe().unwrap();
         assert_eq!(refused(holders(&reader)), ("readlink", libc::ENOENT));
-        assert_eq!(refused(Map::here()), ("readlink", libc::ENOENT));
-        assert_eq!(refused(Map::of(1)), ("readlink", libc::ENOENT));
+        assert_eq!(refused(ProcessMap::current()), ("readlink", libc::ENOENT));
+        assert_eq!(refused(ProcessMap::of(1)), ("readlink", libc::ENOENT));
         assert_eq!(refused(claim::<PipeReader>("results")), ("open", libc::ENOENT));
-        assert_eq!(refused(given()), ("open", libc::ENOENT));
+        assert_eq!(refused(claimable()), ("open", libc::ENOENT));
         // The rest needs it not.
         a_thread_is_seen();
         fork_works();
@@ -200,7 +200,7 @@ fn a_file_system_that_does_not_answer_holds_nobody_up() {
         let (_server, inside) = dead_mount(&folder);
         let (reader, _writer) = pipe().unwrap();
         assert_eq!(holders(&reader).unwrap().list.len(), 2);
-        let text = Map::here().unwrap().to_string();
+        let text = ProcessMap::current().unwrap().to_string();
         assert!(text.contains("reads pipe"), "{text}");
         drop(inside);
     })

@@ -400,7 +400,7 @@ fn a_severed_end_is_not_sent() {
         let refused = severed.parent.send_with(b"no", file).unwrap_err();
         assert!(matches!(refused.error, Error::NotGiven), "{refused:?}");
         assert!(matches!(severed.parent.recv_with(&mut Vec::new()), Err(Error::NotGiven)));
-        assert!(matches!(severed.parent.set_credentials(true), Err(Error::NotGiven)));
+        assert!(matches!(severed.parent.set_passcred(true), Err(Error::NotGiven)));
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);

@@ -74,7 +74,7 @@ fn ends_without_a_place_are_lost_and_said() {
     for free in 0..4 {
         for credentials in [false, true] {
             let pair = datagram_pair().unwrap();
-            pair.child.set_credentials(credentials).unwrap();
+            pair.child.set_passcred(credentials).unwrap();
             let (reader, writer) = pipe().unwrap();
             let three = (writer.try_clone().unwrap(), writer.try_clone().unwrap(), writer);
             pair.parent.send_with(b"the message", three).unwrap();
@@ -89,7 +89,7 @@ fn ends_without_a_place_are_lost_and_said() {
                 Err(Error::EndsLost { received }) if free < 3 => received,
                 other => panic!("with {free} free places: {other:?}"),
             };
-            assert_eq!((received.len(), received.bytes()), (free, message.len()));
+            assert_eq!((received.len(), received.message_len()), (free, message.len()));
             assert_eq!(received.sender().is_some(), credentials);
             if free > 0 {
                 received.take::<PipeWriter>().unwrap().write_atomic(b"arrived").unwrap();
@@ -118,7 +118,7 @@ fn ends_without_a_place_are_lost_and_said_on_streams() {
             Err(Error::EndsLost { received }) if free < 3 => received,
             other => panic!("with {free} free places: {other:?}"),
         };
-        assert_eq!(&buf[..received.bytes()], b"the bytes", "how many there are is known all the same");
+        assert_eq!(&buf[..received.message_len()], b"the bytes", "how many there are is known all the same");
         assert_eq!(received.len(), free);
         if free > 0 {
             received.take::<PipeWriter>().unwrap().write_atomic(b"arrived").unwrap();
@@ -126,7 +126,7 @@ fn ends_without_a_place_are_lost_and_said_on_streams() {
         drop(received);
         assert_eq!(read_all(reader), if free > 0 { &b"arrived"[..] } else { b"" });
         let (len, received) = pair.child.recv_with(&mut buf).unwrap();
-        assert_eq!((&buf[..len], received.bytes(), received.len()), (&b"next"[..], 4, 1), "nothing was skipped");
+        assert_eq!((&buf[..len], received.message_len(), received.len()), (&b"next"[..], 4, 1), "nothing was skipped");
     }
 }
 
@@ -201,12 +201,12 @@ fn the_sender_is_named_when_asked_for() {
     // Also when it is asked for only after the message was sent.
     for asked in [false, true, false] {
         assert!(pair.parent.peek_len().unwrap().is_some());
-        pair.parent.set_credentials(asked).unwrap();
+        pair.parent.set_passcred(asked).unwrap();
         let (_, received) = receive(&pair.parent);
         assert_eq!(received.sender(), asked.then(|| credentials_of(child.id())));
         gate.open();
     }
-    pair.parent.set_credentials(true).unwrap();
+    pair.parent.set_passcred(true).unwrap();
     let (grandchild, received) = receive(&pair.parent);
     let grandchild = u32::from_ne_bytes(grandchild.try_into().unwrap());
     assert_eq!(received.sender(), Some(credentials_of(grandchild)), "who sent it, not who made the pair");
@@ -221,7 +221,7 @@ fn the_sender_of_bytes_is_named_when_asked_for() {
     let (len, received) = pair.parent.recv_with(&mut [0]).unwrap();
     assert_eq!((len, received.sender()), (1, None), "not asked for");
     (&pair.child).write_all(b"b").unwrap();
-    pair.parent.set_credentials(true).unwrap();
+    pair.parent.set_passcred(true).unwrap();
     let (len, received) = pair.parent.recv_with(&mut [0; 9]).unwrap();
     assert_eq!((len, received.sender()), (1, None), "not asked for in time");
     let child = fork(pair.child, |socket| (&socket).write_all(b"b").unwrap()).unwrap();
@@ -232,16 +232,16 @@ fn the_sender_of_bytes_is_named_when_asked_for() {
         assert_eq!((len, received.len(), received.sender()), (0, 0, None), "the end is nobody's");
     }
     let pair = stream_pair().unwrap();
-    pair.parent.set_credentials(true).unwrap();
-    pair.parent.set_credentials(false).unwrap();
+    pair.parent.set_passcred(true).unwrap();
+    pair.parent.set_passcred(false).unwrap();
     (&pair.child).write_all(b"c").unwrap();
     assert_eq!(pair.parent.recv_with(&mut [0]).unwrap().1.sender(), None, "not any more");
 }
 
 fn the_sender_and_ends_come_together() {
     let (messages, bytes) = (datagram_pair().unwrap(), stream_pair().unwrap());
-    messages.parent.set_credentials(true).unwrap();
-    bytes.parent.set_credentials(true).unwrap();
+    messages.parent.set_passcred(true).unwrap();
+    bytes.parent.set_passcred(true).unwrap();
     let child = fork((messages.child, bytes.child), |(messages, bytes)| {
         messages.send_with(b"", nulls(253)).unwrap();
         bytes.send_with(b"b", nulls(253)).unwrap();
@@ -336,7 +336,7 @@ fn a_foreign_sender_names_itself() {
     let file = File::open("/dev/null").unwrap();
     let me = std::process::id();
     for asked in [false, true] {
-        pair.child.set_credentials(asked).unwrap();
+        pair.child.set_passcred(asked).unwrap();
         let expected = asked.then(|| credentials_of(me));
         for control in [vec![names(me)], vec![names(me), rights(&[file.as_raw_fd()])]] {
             send_raw(&pair.parent, b"me", &control).unwrap();
@@ -351,7 +351,7 @@ fn a_foreign_sender_names_itself() {
 
 fn a_lying_sender_is_refused_by_the_kernel() {
     let pair = datagram_pair().unwrap();
-    pair.parent.set_credentials(true).unwrap();
+    pair.parent.set_passcred(true).unwrap();
     let child = fork(pair.child, |socket| {
         // SAFETY: integers. Root may name anybody who exists.
         unsafe {

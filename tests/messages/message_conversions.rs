@@ -277,8 +277,8 @@ fn an_end_that_was_not_given_says_so_at_every_call() {
             ours.max_message().err(),
             ours.set_max_message(1).err(),
             ours.peer_credentials().err(),
-            ours.set_credentials(true).err(),
-            ours.set_credentials(false).err(),
+            ours.set_passcred(true).err(),
+            ours.set_passcred(false).err(),
             ours.shutdown(Shutdown::Both).err(),
             ours.try_clone().err(),
         ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::{self, Gate, Sigpipe, Trial, asleep_in, exit_code, sigpipe};
 use ipc::{
-    Child, DatagramFlags, DatagramPair, DatagramSocket, Error, Ready, Wait, datagram_pair, datagram_pair_with, fork,
+    Child, DatagramFlags, DatagramPair, DatagramSocket, Error, Ready, Watch, datagram_pair, datagram_pair_with, fork,
     wait_any,
 };
 
@@ -337,7 +337,7 @@ fn shutting_down_both_ends_everything() {
 fn a_dead_peer_is_ready() {
     let pair = datagram_pair().unwrap();
     let holder = holder(pair.child);
-    let mut on = [Wait::readable(&pair.parent), Wait::readable(&holder)];
+    let mut on = [Watch::readable(&pair.parent), Watch::readable(&holder)];
     assert_eq!(wait_any(&mut on, Some(Duration::ZERO)).unwrap(), 0);
     holder.kill().unwrap();
     assert!(wait_any(&mut on[..1], Some(LONG)).unwrap() == 1);
@@ -360,7 +360,7 @@ fn a_connectionless_peer_that_is_gone_is_seen_by_senders_only() {
     let waited = pair.parent.recv_timeout(&mut [0; 8], Duration::from_millis(20));
     assert!(matches!(waited, Err(Error::TimedOut)), "{waited:?}");
     assert!(matches!(pair.parent.try_recv_vec(), Err(Error::WouldBlock)));
-    assert_eq!(wait_any(&mut [Wait::readable(&pair.parent)], Some(Duration::ZERO)).unwrap(), 0);
+    assert_eq!(wait_any(&mut [Watch::readable(&pair.parent)], Some(Duration::ZERO)).unwrap(), 0);
     assert_closed(&pair.parent);
     assert!(matches!(pair.parent.try_recv_vec(), Err(Error::WouldBlock)));
 }
@@ -457,7 +457,7 @@ fn a_stranger_cannot_send_to_a_connectionless_socket() {
 
     // One that names its senders has a name itself, and then says who it was.
     let pair = connectionless();
-    pair.parent.set_credentials(true).unwrap();
+    pair.parent.set_passcred(true).unwrap();
     pair.parent.send(b"of the family").unwrap();
     let (address, len) = name(&pair.parent);
     assert!(len > 2, "an abstract name");
@@ -483,7 +483,7 @@ fn a_connectionless_sender_is_named_when_asked_for() {
     let pair = connectionless();
     let mut message = Vec::new();
     pair.child.send(b"too early").unwrap();
-    pair.parent.set_credentials(true).unwrap();
+    pair.parent.set_passcred(true).unwrap();
     assert_eq!(pair.parent.recv_with(&mut message).unwrap().expect("a message").sender(), None);
     for text in [&b"in time"[..], b""] {
         pair.child.send(text).unwrap();
@@ -491,7 +491,7 @@ fn a_connectionless_sender_is_named_when_asked_for() {
         assert_eq!(message, text);
         assert_eq!(received.sender().map(|sender| sender.pid), Some(std::process::id()));
     }
-    pair.parent.set_credentials(false).unwrap();
+    pair.parent.set_passcred(false).unwrap();
     pair.child.send(b"").unwrap();
     assert_eq!(pair.parent.recv_with(&mut message).unwrap().expect("a message").sender(), None);
     assert!(message.is_empty());

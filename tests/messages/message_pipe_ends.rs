@@ -8,7 +8,7 @@ use crate::support::{
     exit_code,
 };
 use crate::support::{fill, handled, kinds, message, read_all, read_some, refuse_flags, sigpipe, with_interval_timer};
-use ipc::{Error, MessageReader, MessageWriter, PipeReader, PipeWriter, Ready, Wait, fork, pipe, wait_any};
+use ipc::{Error, MessageReader, MessageWriter, PipeReader, PipeWriter, Ready, Watch, fork, pipe, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -119,7 +119,7 @@ fn a_message_of_which_half_a_length_went_goes_on() {
     for (there, left) in [(3, 1), (3, 2), (2, 1)] {
         let (reader, mut writer) = pipe().unwrap();
         assert_eq!(writer.set_capacity(BUFFER).unwrap(), BUFFER);
-        writer.set_cut(1); // so that it can be full to the byte
+        writer.set_max_write(1); // so that it can be full to the byte
         writer.write_atomic(&[0; 4096][..left]).unwrap();
         let mut writer = writer.messages();
         writer.send(&message(0, 5000)).unwrap();
@@ -534,9 +534,9 @@ fn a_buffered_message_is_ready() {
     assert_next(reader.try_recv(), b"three");
     // Room, through the writer itself.
     fill(writer.get_ref());
-    assert_eq!(wait_any(&mut [Wait::writable(writer.get_ref())], Some(Duration::ZERO)).unwrap(), 0);
+    assert_eq!(wait_any(&mut [Watch::writable(writer.get_ref())], Some(Duration::ZERO)).unwrap(), 0);
     drop(reader);
-    assert_eq!(wait_any(&mut [Wait::writable(writer.get_ref())], None).unwrap(), 1);
+    assert_eq!(wait_any(&mut [Watch::writable(writer.get_ref())], None).unwrap(), 1);
 }
 
 fn a_master_waits_for_several_writers() {
@@ -559,7 +559,7 @@ fn a_master_waits_for_several_writers() {
     while !readers.is_empty() {
         let mut on: Vec<_> = readers.iter().map(|(_, _, reader)| reader.wait()).collect();
         assert!(wait_any(&mut on, Some(LONG)).unwrap() > 0);
-        let ready: Vec<_> = on.iter().map(Wait::ready).collect();
+        let ready: Vec<_> = on.iter().map(Watch::ready).collect();
         for index in (0..readers.len()).rev().filter(|index| ready[*index].contains(Ready::READ)) {
             let (worker, number, reader) = &mut readers[index];
             // One at a time, so that others are buffered in the meantime.

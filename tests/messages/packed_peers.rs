@@ -4,9 +4,11 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::support::{self, Trial, with_interval_timer};
-use crate::support::{FAR, asleep_in, assert_next, assert_same, assert_times_out, exit_code, handled, message};
-use ipc::{DatagramSocket, Error, Fork, PackedSocket, Ready, Wait, datagram_pair, fork, wait_any};
+use crate::support::with_interval_timer;
+use crate::support::{
+    self, FAR, Trial, asleep_in, assert_next, assert_same, assert_times_out, exit_code, handled, message,
+};
+use ipc::{DatagramSocket, Error, Fork, PackedSocket, Ready, Watch, datagram_pair, fork, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -550,7 +552,7 @@ fn a_fork_sends_nothing_twice() {
     socket.send(b"flushed before").unwrap();
     socket.flush().unwrap();
     let mut held = Some(socket);
-    let child = Fork::new().keep_all().run((), |()| drop(held.take())).unwrap();
+    let child = Fork::new().keep_all_ends().spawn((), |()| drop(held.take())).unwrap();
     assert_eq!(exit_code(&child), 0);
     drop(held);
     assert_eq!(drain(&peer), [b"flushed before"]);
@@ -581,7 +583,7 @@ fn a_buffered_message_is_ready() {
     assert_next(socket.recv(), b"one");
     // The descriptor has nothing to read, and there is no end of time.
     let (quiet, _other) = ipc::pipe().unwrap();
-    let mut on = [Wait::readable(&quiet), socket.wait().unwrap(), Wait::readable(&quiet)];
+    let mut on = [Watch::readable(&quiet), socket.wait().unwrap(), Watch::readable(&quiet)];
     assert_eq!(wait_any(&mut on, None).unwrap(), 1);
     assert_eq!(on.map(|wait| wait.ready()), [Ready::empty(), Ready::READ, Ready::empty()]);
     assert_next(socket.try_recv(), b"two");
@@ -592,7 +594,7 @@ fn a_buffered_message_is_ready() {
     peer.send(&[pack(b"one"), pack(b"two")].concat()).unwrap();
     assert_next(socket.recv(), b"one");
     peer.send(&pack(b"three")).unwrap();
-    let mut on = [Wait::writable(&peer), socket.wait().unwrap()];
+    let mut on = [Watch::writable(&peer), socket.wait().unwrap()];
     assert_eq!(wait_any(&mut on, None).unwrap(), 2);
     assert_eq!(on.map(|wait| wait.ready()), [Ready::WRITE, Ready::READ]);
 }

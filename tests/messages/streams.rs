@@ -11,7 +11,7 @@ use crate::support::{
     self, Gate, Sigpipe, Trial, asleep_in, closed_standard_descriptors, descriptor_flags, exit_code, handle_signal,
     handled, limit_descriptors, sigpipe, status_flags, with_interval_timer,
 };
-use ipc::{Error, StreamPair, StreamSocket, Wait, datagram_pair, fork, open_ends, pipe, stream_pair, wait_any};
+use ipc::{Error, StreamPair, StreamSocket, Watch, datagram_pair, fork, open_ends, pipe, stream_pair, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -429,7 +429,7 @@ fn an_end_that_was_not_given_answers_so_to_every_call() {
         not_given(socket.shutdown(Shutdown::Both));
         not_given(socket.try_clone());
         not_given(socket.peer_credentials());
-        not_given(socket.set_credentials(true));
+        not_given(socket.set_passcred(true));
         not_given(socket.send_with(b"x", ()).map_err(Error::from));
         not_given(socket.recv_with(&mut [0]));
         let refused = fork(socket.as_fd(), |_| ()).unwrap_err();
@@ -562,7 +562,7 @@ fn readiness_says_what_a_call_would_do() {
     use ipc::Ready;
     let pair = stream_pair().unwrap();
     let look = |socket: &StreamSocket| {
-        let mut on = [Wait::readable(socket), Wait::writable(socket)];
+        let mut on = [Watch::readable(socket), Watch::writable(socket)];
         wait_any(&mut on, Some(NOW)).unwrap();
         (on[0].ready().contains(Ready::READ), on[1].ready().contains(Ready::WRITE))
     };

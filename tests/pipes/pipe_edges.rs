@@ -36,13 +36,13 @@ fn a_long_write_is_cut() {
     let (reader, mut writer) = pipe().unwrap();
     assert_eq!(writer.write(&[1; 50_000]).unwrap(), 8192);
     assert_eq!(reader.available().unwrap(), 8192);
-    writer.set_cut(usize::MAX);
+    writer.set_max_write(usize::MAX);
     assert_eq!(writer.write(&[1; 50_000]).unwrap(), 50_000);
 }
 
 fn the_cut_goes_for_every_write_but_the_atomic_one() {
     let (reader, mut writer) = pipe().unwrap();
-    writer.set_cut(10);
+    writer.set_max_write(10);
     assert_eq!(writer.write(&[1; 100]).unwrap(), 10);
     assert_eq!(writer.try_write(&[1; 100]).unwrap(), 10);
     assert_eq!(writer.write_timeout(&[1; 100], Duration::ZERO).unwrap(), 10);
@@ -53,7 +53,7 @@ fn the_cut_goes_for_every_write_but_the_atomic_one() {
 
 fn a_cut_of_zero_is_one_byte() {
     let (_reader, mut writer) = pipe().unwrap();
-    writer.set_cut(0);
+    writer.set_max_write(0);
     assert_eq!(writer.write(&[1; 100]).unwrap(), 1);
     assert_eq!(writer.write_vectored(&[IoSlice::new(&[1; 100]), IoSlice::new(&[1; 100])]).unwrap(), 1);
     writer.write_all(&[1; 100]).unwrap();
@@ -61,7 +61,7 @@ fn a_cut_of_zero_is_one_byte() {
 
 fn the_cut_goes_along_into_clones_and_children() {
     let (_reader, mut writer) = pipe().unwrap();
-    writer.set_cut(10);
+    writer.set_max_write(10);
     let clone = writer.try_clone().unwrap();
     assert_eq!((&clone).write(&[1; 100]).unwrap(), 10);
     let child = fork(clone, |mut clone| clone.write(&[1; 100]).unwrap() as u8).unwrap();
@@ -71,7 +71,7 @@ fn the_cut_goes_along_into_clones_and_children() {
 fn a_small_cut_loses_nothing() {
     let data: Vec<u8> = (0..20_000_u32).map(|number| (number % 251) as u8).collect();
     let (reader, mut writer) = pipe().unwrap();
-    writer.set_cut(3);
+    writer.set_max_write(3);
     writer.write_all(&data).unwrap();
     drop(writer);
     assert!(read_all(reader) == data);

@@ -176,7 +176,7 @@ fn everything_passes_in_order_between_two_processes() {
     let data: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     for cut in [1000, 8192, usize::MAX] {
         let (reader, mut writer) = pipe().unwrap();
-        writer.set_cut(cut);
+        writer.set_max_write(cut);
         let child = fork(writer, |mut writer| writer.write_all(&data)).unwrap();
         assert!(read_all(reader) == data, "with a cut of {cut}");
         assert_eq!(exit_code(&child), 0);
@@ -212,7 +212,7 @@ fn a_try_write_up_to_pipe_buf_goes_in_whole_or_not_at_all() {
 
 fn a_longer_try_write_goes_in_as_far_as_there_is_room() {
     let (reader, mut writer) = pipe().unwrap();
-    writer.set_cut(usize::MAX);
+    writer.set_max_write(usize::MAX);
     let capacity = writer.capacity().unwrap();
     assert_eq!(writer.try_write(&vec![1; capacity + 1]).unwrap(), capacity);
     assert!(matches!(writer.try_write(&vec![1; capacity + 1]), Err(Error::WouldBlock)));
@@ -259,7 +259,7 @@ fn records_of_several_writers_never_mix() {
     let children: Vec<_> = (0..WRITERS)
         .map(|id| {
             let mut writer = writer.try_clone().unwrap();
-            writer.set_cut(7); // which does not go for atomic ones
+            writer.set_max_write(7); // which does not go for atomic ones
             fork(writer, move |writer| {
                 for number in 0..RECORDS {
                     // Its length, whose it is, and that again for all of it.

@@ -15,8 +15,8 @@ use std::process::ExitCode;
 
 use crate::support::{self, Trial, descriptor_flags, exit_code, read_all};
 use ipc::{
-    Command, DatagramSocket, Error, PipeReader, PipeWriter, StreamSocket, claim, datagram_pair, fork, given, open_ends,
-    pipe, stream_pair,
+    Command, DatagramSocket, Error, PipeReader, PipeWriter, StreamSocket, claim, claimable, datagram_pair, fork,
+    open_ends, pipe, stream_pair,
 };
 
 /// What this program does where a test of this module has started it.
@@ -190,7 +190,7 @@ fn worker_wrong() {
         assert_wrong(claim::<PipeWriter>("messages"));
         assert_wrong(claim::<DatagramSocket>("bytes"));
         assert_wrong(claim::<PipeReader>("file"));
-        assert_eq!(given().unwrap(), names);
+        assert_eq!(claimable().unwrap(), names);
         assert_eq!(open_ends(), 0);
     }
     let writer: PipeWriter = claim("writer").unwrap();
@@ -234,7 +234,7 @@ fn a_descriptor_with_two_names_is_claimed_once() {
 }
 
 fn worker_two_names() {
-    assert_eq!(given().unwrap(), ["one", "other"]);
+    assert_eq!(claimable().unwrap(), ["one", "other"]);
     let owner: OwnedFd = claim("other").unwrap();
     for inheritable in [false, true] {
         if inheritable {
@@ -243,7 +243,7 @@ fn worker_two_names() {
         }
         let again = claim::<OwnedFd>("one");
         assert!(matches!(&again, Err(Error::AlreadyClaimed { name }) if name == "one"), "{again:?}");
-        assert!(given().unwrap().is_empty());
+        assert!(claimable().unwrap().is_empty());
     }
 }
 
@@ -274,7 +274,7 @@ fn worker_threads() {
 fn what_was_not_given_is_not_there() {
     let (reader, _writer) = pipe().unwrap();
     assert_succeeds(worker("unknown").give("reader", reader));
-    assert!(given().unwrap().is_empty(), "the test itself");
+    assert!(claimable().unwrap().is_empty(), "the test itself");
     assert_missing(claim::<OwnedFd>("reader"), "reader");
 }
 
@@ -292,12 +292,12 @@ fn what_is_given_is_listed_until_it_is_claimed() {
 }
 
 fn worker_listing() {
-    assert_eq!(given().unwrap(), ["z", "a", "m"]);
+    assert_eq!(claimable().unwrap(), ["z", "a", "m"]);
     let _writer: PipeWriter = claim("a").unwrap();
-    assert_eq!(given().unwrap(), ["z", "m"]);
+    assert_eq!(claimable().unwrap(), ["z", "m"]);
     let _socket: OwnedFd = claim("m").unwrap();
     let _reader: PipeReader = claim("z").unwrap();
-    assert!(given().unwrap().is_empty());
+    assert!(claimable().unwrap().is_empty());
 }
 
 fn a_claimed_end_goes_into_no_other_program() {
@@ -330,7 +330,7 @@ fn a_program_that_is_given_nothing_has_no_description() {
 }
 
 fn worker_nothing() {
-    assert!(given().unwrap().is_empty());
+    assert!(claimable().unwrap().is_empty());
     assert_missing(claim::<OwnedFd>("9"), "9");
     assert!(std::env::var_os("IPC_ENDS").is_none());
 }
@@ -354,7 +354,7 @@ fn odd_names_come_right() {
 }
 
 fn worker_odd() {
-    assert_eq!(given().unwrap(), odd_names());
+    assert_eq!(claimable().unwrap(), odd_names());
     for name in odd_names() {
         claim::<PipeWriter>(&name).unwrap().write_all(name.as_bytes()).unwrap();
     }
@@ -395,7 +395,7 @@ fn worker_stale() {
     assert!(std::env::var("IPC_ENDS").unwrap().starts_with("reader:"), "it has the variable");
     let there = || std::fs::read_link(format!("/proc/self/fd/{number}")).ok();
     let before = there();
-    assert!(given().unwrap().is_empty());
+    assert!(claimable().unwrap().is_empty());
     assert_missing(claim::<OwnedFd>("reader"), "reader");
     assert_missing(claim::<PipeReader>("reader"), "reader");
     assert_eq!(there(), before, "it is untouched");
@@ -415,7 +415,7 @@ fn worker_closed() {
     // SAFETY: nothing in Rust owns it yet.
     assert_eq!(unsafe { libc::close(reader) }, 0);
     assert_missing(claim::<PipeReader>("reader"), "reader");
-    assert_eq!(given().unwrap(), ["writer"]);
+    assert_eq!(claimable().unwrap(), ["writer"]);
     // Taken by hand, as a program may that knows the form.
     // SAFETY: it is open, and nobody claims it.
     let by_hand = unsafe { OwnedFd::from_raw_fd(writer) };
@@ -439,7 +439,7 @@ fn worker_forging() {
     // SAFETY: there is no other thread.
     unsafe { std::env::set_var("IPC_ENDS", &forged) };
     assert_missing(claim::<OwnedFd>("forged"), "forged");
-    assert_eq!(given().unwrap(), ["reader"]);
+    assert_eq!(claimable().unwrap(), ["reader"]);
     // SAFETY: there is no other thread.
     unsafe { std::env::remove_var("IPC_ENDS") };
     claim::<PipeReader>("reader").unwrap();
@@ -516,7 +516,7 @@ fn hostile_descriptions_name_nothing() {
 fn worker_hostile() {
     let names = ["", "x", "X", "9", "A", "bad", "\u{fffd}", "other"];
     let claimed = names.map(claim::<OwnedFd>);
-    let listed = given().unwrap();
+    let listed = claimable().unwrap();
     for (name, claimed) in names.iter().zip(claimed) {
         match claimed {
             Ok(_) => std::process::exit(3),
@@ -551,7 +551,7 @@ fn worker_own() {
         assert!((3..100).contains(&file.as_raw_fd()));
         assert_missing(claim::<OwnedFd>(&name), &name);
     }
-    assert!(given().unwrap().is_empty());
+    assert!(claimable().unwrap().is_empty());
     assert!(files.iter().all(|file| descriptor_flags(file) == libc::FD_CLOEXEC));
 }
 
@@ -562,7 +562,7 @@ fn standard_descriptors_are_never_taken() {
 }
 
 fn worker_standard() {
-    assert!(given().unwrap().is_empty());
+    assert!(claimable().unwrap().is_empty());
     for number in 0..3 {
         let name = format!("at{number}");
         assert_missing(claim::<OwnedFd>(&name), &name);

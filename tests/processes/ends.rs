@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::support::{self, Gate, Trial, exit_code, limit_descriptors};
 use ipc::{
-    Ends, Error, Fork, PipeReader, PipeWriter, Wait, datagram_pair, fork, open_ends, pipe, stream_pair, wait_any,
+    Ends, Error, Fork, PipeReader, PipeWriter, Watch, datagram_pair, fork, open_ends, pipe, stream_pair, wait_any,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -159,7 +159,7 @@ fn a_severed_end_answers_not_given_to_every_call() {
         assert_not_given(socket.max_message());
         assert_not_given(socket.set_max_message(1000));
         assert_not_given(socket.peer_credentials());
-        assert_not_given(socket.set_credentials(true));
+        assert_not_given(socket.set_passcred(true));
         assert_not_given(socket.shutdown(std::net::Shutdown::Both));
         assert_not_given(socket.try_clone());
         assert_not_given(socket.recv_with(&mut Vec::new()));
@@ -171,10 +171,10 @@ fn a_severed_end_answers_not_given_to_every_call() {
         assert_not_given(stream.child.recv_with(buf));
         assert_not_given(stream.child.send_with(b"x", ()));
         assert_not_given(stream.child.shutdown(std::net::Shutdown::Both));
-        assert_not_given(stream.child.set_credentials(true));
+        assert_not_given(stream.child.set_passcred(true));
         assert_not_given(stream.child.try_clone());
-        assert_not_given(wait_any(&mut [Wait::readable(&reader)], None));
-        assert_not_given(wait_any(&mut [Wait::writable(&writer)], Some(soon)));
+        assert_not_given(wait_any(&mut [Watch::readable(&reader)], None));
+        assert_not_given(wait_any(&mut [Watch::writable(&writer)], Some(soon)));
         // An end of this process's own carries no severed one.
         let own = datagram_pair().unwrap();
         let refused = own.parent.send_with(b"x", reader).unwrap_err();
@@ -259,7 +259,7 @@ fn a_severed_end_stays_severed_in_a_grandchild() {
     let child = fork((), |()| {
         let grandchild = fork((), |()| assert_not_given(reader.try_read(&mut [0]))).unwrap();
         assert_eq!(exit_code(&grandchild), 0);
-        let grandchild = Fork::new().keep_all().run((), |()| assert_not_given(writer.try_write(b"x"))).unwrap();
+        let grandchild = Fork::new().keep_all_ends().spawn((), |()| assert_not_given(writer.try_write(b"x"))).unwrap();
         assert_eq!(exit_code(&grandchild), 0);
     })
     .unwrap();
@@ -297,7 +297,7 @@ struct Worker {
 }
 
 impl Ends for Worker {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         self.jobs.each(visit);
         self.results.each(visit);
     }
@@ -353,7 +353,7 @@ fn a_borrowed_end_is_lent() {
 
 fn keep_all_severs_nothing() {
     let (mut reader, writer) = pipe().unwrap();
-    let child = Fork::new().keep_all().run((), |()| {
+    let child = Fork::new().keep_all_ends().spawn((), |()| {
         assert_eq!(open_ends(), 2);
         writer.write_atomic(b"kept")
     });

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::{
     self, Gate, Later, SOON, Sigpipe, Trial, asleep_in, await_orphans, exit_code, poll_until, process_state,
 };
-use ipc::{Child, Error, Fork, Forked, Wait, fork, fork_here, fork_unchecked, open_ends, pipe, wait_any};
+use ipc::{Child, Error, Fork, Forked, Watch, fork, fork_raw, fork_unchecked, open_ends, pipe, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -62,7 +62,7 @@ fn a_second_thread_refuses_the_fork_and_gives_the_ends_back() {
         scope.spawn(move || wait.recv().unwrap_err());
         let refused = fork(writer, |_| ()).unwrap_err();
         assert_multi_threaded(&refused.error);
-        let refused = Fork::new().die_with_parent().run(refused.ends, |_| ()).unwrap_err();
+        let refused = Fork::new().die_with_parent().spawn(refused.ends, |_| ()).unwrap_err();
         assert_multi_threaded(&refused.error);
         refused.ends.write_atomic(b"still mine").unwrap();
         drop(stop);
@@ -355,9 +355,9 @@ fn waiting_for_a_traced_child_sleeps_until_its_tracer_lets_go() {
 fn a_child_can_be_waited_for_with_ends() {
     let (reader, writer) = pipe().unwrap();
     let child = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
-    assert_eq!(wait_any(&mut [Wait::readable(&child)], Some(Duration::ZERO)).unwrap(), 0);
+    assert_eq!(wait_any(&mut [Watch::readable(&child)], Some(Duration::ZERO)).unwrap(), 0);
     drop(writer);
-    let mut on = [Wait::readable(&child)];
+    let mut on = [Watch::readable(&child)];
     assert_eq!(wait_any(&mut on, Some(SOON)).unwrap(), 1);
     assert!(on[0].ready().contains(ipc::Ready::READ));
     assert!(child.try_wait().unwrap().is_some());
@@ -383,7 +383,7 @@ fn an_elder_sibling_can_be_watched_and_not_waited_for() {
     let elder = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
     let younger = fork((), |()| {
         elder.signal(libc::SIGTERM).unwrap();
-        assert_eq!(wait_any(&mut [Wait::readable(&elder)], Some(SOON)).unwrap(), 1);
+        assert_eq!(wait_any(&mut [Watch::readable(&elder)], Some(SOON)).unwrap(), 1);
         for refused in [elder.try_wait().map(drop), elder.wait().map(drop), elder.wait_timeout(SOON).map(drop)] {
             assert_eq!(support::refused(refused), ("waitid", libc::ECHILD));
         }
@@ -396,7 +396,7 @@ fn an_elder_sibling_can_be_watched_and_not_waited_for() {
 fn dropping_reaps_one_that_has_left() {
     let child = fork((), |()| ()).unwrap();
     let pid = child.id();
-    assert_eq!(wait_any(&mut [Wait::readable(&child)], Some(SOON)).unwrap(), 1);
+    assert_eq!(wait_any(&mut [Watch::readable(&child)], Some(SOON)).unwrap(), 1);
     assert_eq!(process_state(pid), Some('Z'));
     drop(child);
     assert_eq!(process_state(pid), None);
@@ -471,7 +471,7 @@ fn the_process_limit_is_not_would_block() {
 fn a_child_dies_with_its_parent() {
     let (mut reader, writer) = pipe().unwrap();
     let child = fork(writer, |writer| {
-        let grandchild = Fork::new().die_with_parent().run(writer, |writer| {
+        let grandchild = Fork::new().die_with_parent().spawn(writer, |writer| {
             writer.write_atomic(b"here").unwrap();
             loop {
                 // SAFETY: no conditions. Nothing else than its parent's end is to end it.
@@ -501,14 +501,14 @@ fn a_childs_signals_can_be_reset() {
     support::block_signal(libc::SIGUSR2);
     let (reader, mut writer) = pipe().unwrap();
     drop(reader);
-    let child = Fork::new().reset_signals().run(writer.as_fd(), |_| {
+    let child = Fork::new().reset_signals().spawn(writer.as_fd(), |_| {
         for field in ["SigIgn", "SigCgt", "SigBlk"] {
             assert_eq!(status_field(field), 0, "{field}");
         }
     });
     assert_eq!(exit_code(&child.unwrap()), 0);
     // A writer that was made when SIGPIPE was ignored does not die of it.
-    let child = Fork::new().keep_all().reset_signals().run((), |()| {
+    let child = Fork::new().keep_all_ends().reset_signals().spawn((), |()| {
         assert_eq!(writer.write(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
         assert!(matches!(writer.try_write(b"x"), Err(Error::Closed)));
     });
@@ -530,7 +530,7 @@ fn a_childs_signals_are_its_parents_otherwise() {
 fn the_bare_fork_leaves_everything_open() {
     let (mut reader, mut writer) = pipe().unwrap();
     // SAFETY: the child leaves with _exit, and no guard of this frame matters to it.
-    match unsafe { fork_here() }.unwrap() {
+    match unsafe { fork_raw() }.unwrap() {
         Forked::Child => {
             let fine = open_ends() == 2 && reader.close().is_ok() && writer.write_all(b"by hand").is_ok();
             // SAFETY: no conditions.
@@ -552,7 +552,7 @@ fn the_bare_fork_is_refused_like_any() {
     let (stop, wait) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || wait.recv().unwrap_err());
     // SAFETY: it is refused.
-    let refused = unsafe { fork_here() }.unwrap_err();
+    let refused = unsafe { fork_raw() }.unwrap_err();
     assert_multi_threaded(&refused);
     drop(stop);
     thread.join().unwrap();

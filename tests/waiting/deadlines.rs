@@ -9,7 +9,7 @@ use crate::support::{
     self, FAR, Trial, asleep_in, assert_times_out, exit_code, fill, handled, kinds, poll_until, read_all, read_some,
     status_flags, with_interval_timer,
 };
-use ipc::{Error, PIPE_BUF, Wait, fork, pipe, wait_any};
+use ipc::{Error, PIPE_BUF, Watch, fork, pipe, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -74,7 +74,7 @@ fn deadlines_are_kept_under_a_storm_of_signals() {
         let (reader, _writer) = pipe().unwrap();
         let timeout = Duration::from_millis(30);
         let started = Instant::now();
-        assert_eq!(wait_any(&mut [Wait::readable(&reader)], Some(timeout)).unwrap(), 0);
+        assert_eq!(wait_any(&mut [Watch::readable(&reader)], Some(timeout)).unwrap(), 0);
         assert!(started.elapsed() >= timeout && started.elapsed() < FAR);
         let pair = ipc::datagram_pair().unwrap();
         assert_times_out("a message", timeout, |timeout| pair.parent.recv_timeout(&mut [0; 8], timeout));
@@ -231,7 +231,7 @@ fn a_killed_reader_ends_the_wait() {
 #[track_caller]
 fn assert_one_wins(race: impl Fn() -> ipc::Result<usize> + Copy, give: impl FnOnce()) {
     let rivals = [(); 2].map(|()| {
-        let child = ipc::Fork::new().keep_all().run((), |()| {
+        let child = ipc::Fork::new().keep_all_ends().spawn((), |()| {
             let started = Instant::now();
             match race() {
                 Ok(1) => 1_u8,
@@ -300,8 +300,8 @@ fn nonblock_is_the_same_before_during_and_after() {
         let _ = reader.try_read(&mut [0; 8]);
         // The open file is the same in the child.
         let child = ipc::Fork::new()
-            .keep_all()
-            .run((), |()| reader.read_timeout(&mut [0; 8], Duration::MAX).unwrap() as u8)
+            .keep_all_ends()
+            .spawn((), |()| reader.read_timeout(&mut [0; 8], Duration::MAX).unwrap() as u8)
             .unwrap();
         asleep_in(child.id(), &[libc::SYS_ppoll]);
         assert_eq!((status_flags(&reader), status_flags(&writer)), before, "{kind}, during a read");
@@ -309,8 +309,10 @@ fn nonblock_is_the_same_before_during_and_after() {
         assert_eq!(child.wait().unwrap().code(), Some(1)); // the number of bytes
 
         fill(&writer);
-        let child =
-            ipc::Fork::new().keep_all().run((), |()| writer.write_timeout(&[1], Duration::MAX).unwrap() as u8).unwrap();
+        let child = ipc::Fork::new()
+            .keep_all_ends()
+            .spawn((), |()| writer.write_timeout(&[1], Duration::MAX).unwrap() as u8)
+            .unwrap();
         asleep_in(child.id(), &[libc::SYS_ppoll]);
         assert_eq!((status_flags(&reader), status_flags(&writer)), before, "{kind}, during a write");
         read_some(&reader, PIPE_BUF);

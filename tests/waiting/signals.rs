@@ -85,7 +85,7 @@ fn writers_to_nobody() -> Vec<(&'static str, PipeWriter)> {
     let mut spinning = pipe().unwrap().1;
     spinning.set_spin(Duration::from_micros(20));
     let mut whole = pipe().unwrap().1;
-    whole.set_cut(usize::MAX);
+    whole.set_max_write(usize::MAX);
     vec![
         ("a pipe", pipe().unwrap().1),
         ("a clone", pipe().unwrap().1.try_clone().unwrap()),
@@ -177,11 +177,11 @@ fn a_writer_made_where_sigpipe_is_ignored_is_safe_after_a_reset() {
         let (names, writers): (Vec<_>, Vec<_>) = writers.into_iter().unzip();
         let child = Fork::new()
             .reset_signals()
-            .run(writers, move |writers| {
+            .spawn(writers, move |writers| {
                 let writers: Vec<_> = names.into_iter().zip(writers).collect();
                 assert_every_write_closed(&writers);
                 // In a child of that one it is the same.
-                let child = Fork::new().keep_all().run((), |()| assert_every_write_closed(&writers)).unwrap();
+                let child = Fork::new().keep_all_ends().spawn((), |()| assert_every_write_closed(&writers)).unwrap();
                 assert_eq!(exit_code(&child), 0);
             })
             .unwrap();
@@ -191,7 +191,8 @@ fn a_writer_made_where_sigpipe_is_ignored_is_safe_after_a_reset() {
 
 fn a_writer_made_after_a_reset_is_safe() {
     on_every_kernel(|| {
-        let child = Fork::new().reset_signals().run((), |()| assert_every_write_closed(&writers_to_nobody())).unwrap();
+        let child =
+            Fork::new().reset_signals().spawn((), |()| assert_every_write_closed(&writers_to_nobody())).unwrap();
         assert_eq!(exit_code(&child), 0);
     });
 }
@@ -251,7 +252,7 @@ fn a_write_that_the_last_reader_leaves_half_way_raises_nothing() {
         let halves = [IoSlice::new(&data[..1 << 19]), IoSlice::new(&data[1 << 19..])];
         for vectored in [false, true] {
             let (reader, mut writer) = pipe().unwrap();
-            writer.set_cut(usize::MAX);
+            writer.set_max_write(usize::MAX);
             let parent = std::process::id();
             let child = fork(reader, |reader| {
                 asleep_in(parent, &[libc::SYS_write, libc::SYS_writev, libc::SYS_pwritev2]);

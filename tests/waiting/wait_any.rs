@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::{
     self, Gate, Trial, asleep_in, exit_code, fill, handle_signal, handled, refused, with_interval_timer,
 };
-use ipc::{Child, Error, PipeReader, Ready, Wait, datagram_pair, fork, pipe, stream_pair, wait_any};
+use ipc::{Child, Error, PipeReader, Ready, Watch, datagram_pair, fork, pipe, stream_pair, wait_any, wait_ready};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         the_same_end_can_be_waited_for_twice,
         sockets_of_the_standard_library_can_be_waited_for,
         a_master_waits_for_reports_and_exits_of_its_workers,
+        what_is_ready_comes_back_with_its_key,
     ]
 }
 
@@ -44,7 +45,7 @@ const HANGUP: Ready = Ready::HANGUP;
 const ERROR: Ready = Ready::ERROR;
 const NOTHING: Ready = Ready::empty();
 
-fn look(mut wait: Wait<'_>) -> Ready {
+fn look(mut wait: Watch<'_>) -> Ready {
     let count = wait_any(std::slice::from_mut(&mut wait), Some(Duration::ZERO)).unwrap();
     assert_eq!(count, usize::from(!wait.ready().is_empty()));
     wait.ready()
@@ -52,73 +53,73 @@ fn look(mut wait: Wait<'_>) -> Ready {
 
 fn a_reader_is_ready_with_something_to_read_and_at_the_end() {
     let (mut reader, mut writer) = pipe().unwrap();
-    assert_eq!(look(Wait::readable(&reader)), NOTHING);
+    assert_eq!(look(Watch::readable(&reader)), NOTHING);
     writer.write_all(b"x").unwrap();
-    assert_eq!(look(Wait::readable(&reader)), READ);
+    assert_eq!(look(Watch::readable(&reader)), READ);
     drop(writer);
-    assert_eq!(look(Wait::readable(&reader)), READ | HANGUP);
+    assert_eq!(look(Watch::readable(&reader)), READ | HANGUP);
     assert_eq!(reader.read(&mut [0; 8]).unwrap(), 1);
-    assert_eq!(look(Wait::readable(&reader)), READ | HANGUP, "the end can be read without blocking, too");
+    assert_eq!(look(Watch::readable(&reader)), READ | HANGUP, "the end can be read without blocking, too");
     assert_eq!(reader.read(&mut [0; 8]).unwrap(), 0);
-    assert_eq!(look(Wait::readable(&reader)), READ | HANGUP, "and stays");
+    assert_eq!(look(Watch::readable(&reader)), READ | HANGUP, "and stays");
 }
 
 fn a_writer_is_ready_with_room_and_when_nobody_reads() {
     let (reader, writer) = pipe().unwrap();
-    assert_eq!(look(Wait::writable(&writer)), WRITE);
+    assert_eq!(look(Watch::writable(&writer)), WRITE);
     fill(&writer);
-    assert_eq!(look(Wait::writable(&writer)), NOTHING);
+    assert_eq!(look(Watch::writable(&writer)), NOTHING);
     assert_eq!(reader.try_read(&mut [0; 8192]).unwrap(), 8192);
-    assert_eq!(look(Wait::writable(&writer)), WRITE);
+    assert_eq!(look(Watch::writable(&writer)), WRITE);
     fill(&writer);
     drop(reader);
-    assert_eq!(look(Wait::writable(&writer)), WRITE | ERROR, "no write would block");
+    assert_eq!(look(Watch::writable(&writer)), WRITE | ERROR, "no write would block");
     assert!(matches!(writer.try_write(b"x"), Err(Error::Closed)));
 
     let (reader, writer) = pipe().unwrap();
     drop(reader);
-    assert_eq!(look(Wait::writable(&writer)), WRITE | ERROR);
-    assert_eq!(look(Wait::readable(&writer)), READ | ERROR, "nobody reads: seen without asking for room");
+    assert_eq!(look(Watch::writable(&writer)), WRITE | ERROR);
+    assert_eq!(look(Watch::readable(&writer)), READ | ERROR, "nobody reads: seen without asking for room");
 }
 
 fn a_message_socket_is_ready_with_a_message_and_at_the_end() {
     let pair = datagram_pair().unwrap();
-    assert_eq!(look(Wait::readable(&pair.parent)), NOTHING);
-    assert_eq!(look(Wait::writable(&pair.parent)), WRITE);
+    assert_eq!(look(Watch::readable(&pair.parent)), NOTHING);
+    assert_eq!(look(Watch::writable(&pair.parent)), WRITE);
     pair.child.send(b"").unwrap();
-    assert_eq!(look(Wait::readable(&pair.parent)), READ, "an empty message is one");
+    assert_eq!(look(Watch::readable(&pair.parent)), READ, "an empty message is one");
     while pair.parent.try_send(&[0; 1000]).is_ok() {}
-    assert_eq!(look(Wait::writable(&pair.parent)), NOTHING);
-    assert_eq!(look(Wait::readable(&pair.parent)), READ);
+    assert_eq!(look(Watch::writable(&pair.parent)), NOTHING);
+    assert_eq!(look(Watch::readable(&pair.parent)), READ);
     drop(pair.child);
-    assert_eq!(look(Wait::readable(&pair.parent)) & (READ | HANGUP), READ | HANGUP);
-    assert_eq!(look(Wait::writable(&pair.parent)) & (WRITE | HANGUP), WRITE | HANGUP);
+    assert_eq!(look(Watch::readable(&pair.parent)) & (READ | HANGUP), READ | HANGUP);
+    assert_eq!(look(Watch::writable(&pair.parent)) & (WRITE | HANGUP), WRITE | HANGUP);
     assert_eq!(pair.parent.recv(&mut [0; 8]).unwrap(), Some(0));
     assert!(matches!(pair.parent.recv(&mut [0; 8]), Err(Error::Reset)));
-    assert_eq!(look(Wait::readable(&pair.parent)), READ | HANGUP);
+    assert_eq!(look(Watch::readable(&pair.parent)), READ | HANGUP);
 }
 
 fn a_stream_socket_is_ready_with_bytes_and_at_the_end() {
     let mut pair = stream_pair().unwrap();
-    assert_eq!(look(Wait::readable(&pair.parent)), NOTHING);
-    assert_eq!(look(Wait::writable(&pair.parent)), WRITE);
+    assert_eq!(look(Watch::readable(&pair.parent)), NOTHING);
+    assert_eq!(look(Watch::writable(&pair.parent)), WRITE);
     pair.child.write_all(b"x").unwrap();
-    assert_eq!(look(Wait::readable(&pair.parent)), READ);
+    assert_eq!(look(Watch::readable(&pair.parent)), READ);
     drop(pair.child);
-    assert_eq!(look(Wait::readable(&pair.parent)), READ | HANGUP);
-    assert_eq!(look(Wait::writable(&pair.parent)) & WRITE, WRITE);
+    assert_eq!(look(Watch::readable(&pair.parent)), READ | HANGUP);
+    assert_eq!(look(Watch::writable(&pair.parent)) & WRITE, WRITE);
     assert_eq!(pair.parent.read(&mut [0; 8]).unwrap(), 1);
-    assert_eq!(look(Wait::readable(&pair.parent)), READ | HANGUP);
+    assert_eq!(look(Watch::readable(&pair.parent)), READ | HANGUP);
 }
 
 fn a_half_that_was_shut_down_is_a_hangup() {
     let pair = datagram_pair().unwrap();
     pair.child.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(look(Wait::readable(&pair.parent)), READ | HANGUP);
-    assert_eq!(look(Wait::writable(&pair.parent)), WRITE, "the other direction goes on");
+    assert_eq!(look(Watch::readable(&pair.parent)), READ | HANGUP);
+    assert_eq!(look(Watch::writable(&pair.parent)), WRITE, "the other direction goes on");
     let pair = stream_pair().unwrap();
     pair.child.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(look(Wait::readable(&pair.parent)), READ | HANGUP);
+    assert_eq!(look(Watch::readable(&pair.parent)), READ | HANGUP);
 }
 
 /// Stays until the gate opens.
@@ -129,9 +130,9 @@ fn waiting_child(gate: &Gate) -> Child {
 fn a_child_is_ready_when_it_has_left() {
     let gate = Gate::new();
     let child = waiting_child(&gate);
-    assert_eq!(look(Wait::readable(&child)), NOTHING);
+    assert_eq!(look(Watch::readable(&child)), NOTHING);
     gate.open();
-    let mut on = [Wait::readable(&child)];
+    let mut on = [Watch::readable(&child)];
     assert_eq!(wait_any(&mut on, Some(LONG)).unwrap(), 1);
     assert_eq!(on[0].ready() & READ, READ);
     assert!(child.try_wait().unwrap().expect("it has left").success());
@@ -140,7 +141,7 @@ fn a_child_is_ready_when_it_has_left() {
 fn a_child_that_is_killed_is_ready() {
     let child = waiting_child(&Gate::new());
     child.kill().unwrap();
-    let mut on = [Wait::readable(&child)];
+    let mut on = [Watch::readable(&child)];
     assert_eq!(wait_any(&mut on, None).unwrap(), 1);
     assert_eq!(on[0].ready() & READ, READ);
     assert!(child.try_wait().unwrap().is_some());
@@ -160,18 +161,18 @@ fn only_those_that_are_ready_say_so() {
     leaves.wait().unwrap();
     writer.write_all(b"x").unwrap();
     let mut on = [
-        Wait::readable(&quiet),
-        Wait::readable(&busy),
-        Wait::readable(&ended),
-        Wait::writable(&full),
-        Wait::writable(&writer),
-        Wait::readable(&pair.parent),
-        Wait::readable(&pair.child),
-        Wait::readable(&stays),
-        Wait::readable(&leaves),
+        Watch::readable(&quiet),
+        Watch::readable(&busy),
+        Watch::readable(&ended),
+        Watch::writable(&full),
+        Watch::writable(&writer),
+        Watch::readable(&pair.parent),
+        Watch::readable(&pair.child),
+        Watch::readable(&stays),
+        Watch::readable(&leaves),
     ];
     assert_eq!(wait_any(&mut on, None).unwrap(), 5);
-    let found: Vec<_> = on.iter().map(Wait::ready).collect();
+    let found: Vec<_> = on.iter().map(Watch::ready).collect();
     assert_eq!(found[..8], [NOTHING, READ, READ | HANGUP, NOTHING, WRITE, READ, NOTHING, NOTHING]);
     assert_eq!(found[8] & READ, READ);
     still.open();
@@ -181,7 +182,7 @@ fn only_those_that_are_ready_say_so() {
 fn what_was_found_before_is_forgotten() {
     let (reader, mut writer) = pipe().unwrap();
     writer.write_all(b"x").unwrap();
-    let mut on = [Wait::readable(&reader)];
+    let mut on = [Watch::readable(&reader)];
     assert_eq!(on[0].ready(), NOTHING, "before anything was looked at");
     assert_eq!(wait_any(&mut on, None).unwrap(), 1);
     assert_eq!(on[0].ready(), READ);
@@ -194,7 +195,7 @@ fn a_zero_timeout_looks_once() {
     let (reader, _writer) = pipe().unwrap();
     let started = Instant::now();
     for _ in 0..1000 {
-        assert_eq!(wait_any(&mut [Wait::readable(&reader)], Some(Duration::ZERO)).unwrap(), 0);
+        assert_eq!(wait_any(&mut [Watch::readable(&reader)], Some(Duration::ZERO)).unwrap(), 0);
     }
     assert!(started.elapsed() < Duration::from_secs(5));
 }
@@ -203,7 +204,7 @@ fn no_timeout_waits_until_there_is_something() {
     for timeout in [None, Some(Duration::MAX), Some(LONG)] {
         let (reader, mut writer) = pipe().unwrap();
         let child = fork(reader, move |reader| {
-            let mut on = [Wait::readable(&reader)];
+            let mut on = [Watch::readable(&reader)];
             assert_eq!(wait_any(&mut on, timeout).unwrap(), 1);
             assert_eq!(on[0].ready(), READ);
         })
@@ -220,7 +221,7 @@ fn deadlines_hold_under_signals() {
         for timeout in [1, 20, 80].map(Duration::from_millis) {
             let before = handled();
             let started = Instant::now();
-            let mut on = [Wait::readable(&reader)];
+            let mut on = [Watch::readable(&reader)];
             assert_eq!(wait_any(&mut on, Some(timeout)).unwrap(), 0);
             let took = started.elapsed();
             assert!(took >= timeout && took < support::FAR, "{took:?} instead of {timeout:?}");
@@ -234,7 +235,7 @@ fn a_signal_does_not_end_the_wait() {
     let (reader, mut writer) = pipe().unwrap();
     handle_signal(libc::SIGUSR1);
     let child = fork(reader, |reader| {
-        let mut on = [Wait::readable(&reader)];
+        let mut on = [Watch::readable(&reader)];
         assert_eq!(wait_any(&mut on, None).unwrap(), 1);
         assert!(handled() > 0);
     })
@@ -249,11 +250,28 @@ fn a_signal_does_not_end_the_wait() {
 }
 
 fn nothing_to_wait_for_is_an_error_without_a_timeout() {
-    assert_eq!(refused(wait_any(&mut [], None)), ("poll", libc::EINVAL));
+    assert!(matches!(wait_any(&mut [], None), Err(Error::InvalidInput { .. })));
     let timeout = Duration::from_millis(20);
     let started = Instant::now();
     assert_eq!(wait_any(&mut [], Some(timeout)).unwrap(), 0);
     assert!(started.elapsed() >= timeout);
+}
+
+fn what_is_ready_comes_back_with_its_key() {
+    let ends: Vec<_> = (0..40).map(|_| pipe().unwrap()).collect();
+    let watches = || ends.iter().enumerate().map(|(number, (reader, _))| (number, Watch::readable(reader)));
+    assert_eq!(wait_ready(watches(), Some(Duration::ZERO)).unwrap(), [], "the time is up");
+    for number in [3, 39] {
+        ends[number].1.write_atomic(b"x").unwrap();
+    }
+    assert_eq!(wait_ready(watches(), None).unwrap(), [(3, READ), (39, READ)]);
+    // Any key will do, and one may come twice.
+    let twice = [("read", Watch::readable(&ends[3].0)), ("write", Watch::writable(&ends[3].1))];
+    let found = wait_ready(twice, None).unwrap();
+    assert!(found[0].1.is_readable() && !found[0].1.is_writable() && !found[0].1.is_hangup() && !found[0].1.is_error());
+    assert!(found[1] == ("write", Ready::WRITE) && found[1].1.is_writable());
+    let nothing: [((), Watch); 0] = [];
+    assert!(matches!(wait_ready(nothing, None), Err(Error::InvalidInput { .. })));
 }
 
 fn an_end_that_was_not_given_says_so() {
@@ -264,8 +282,8 @@ fn an_end_that_was_not_given_says_so() {
         for severed in [reader.as_fd(), writer.as_fd(), pair.parent.as_fd(), pair.child.as_fd()] {
             // Alone and among others, and whether or not these are ready.
             for timeout in [None, Some(Duration::ZERO), Some(LONG)] {
-                for wait in [Wait::readable, Wait::writable] {
-                    let mut on = [Wait::readable(&given), wait(&severed)];
+                for wait in [Watch::readable, Watch::writable] {
+                    let mut on = [Watch::readable(&given), wait(&severed)];
                     let result = wait_any(&mut on, timeout);
                     assert!(matches!(result, Err(Error::NotGiven)), "{on:?}: {result:?}");
                     let result = wait_any(&mut on[1..], timeout);
@@ -274,7 +292,7 @@ fn an_end_that_was_not_given_says_so() {
             }
         }
         // The one that was given works.
-        assert_eq!(wait_any(&mut [Wait::readable(&given)], None).unwrap(), 1);
+        assert_eq!(wait_any(&mut [Watch::readable(&given)], None).unwrap(), 1);
     })
     .unwrap();
     keep.write_all(b"x").unwrap();
@@ -290,8 +308,8 @@ fn a_number_that_is_not_open_is_an_error() {
         BorrowedFd::borrow_raw(number)
     };
     for timeout in [None, Some(Duration::ZERO), Some(LONG)] {
-        assert_eq!(refused(wait_any(&mut [Wait::readable(&fd)], timeout)), ("poll", libc::EBADF));
-        assert_eq!(refused(wait_any(&mut [Wait::readable(&reader), Wait::writable(&fd)], timeout)).1, libc::EBADF);
+        assert_eq!(refused(wait_any(&mut [Watch::readable(&fd)], timeout)), ("poll", libc::EBADF));
+        assert_eq!(refused(wait_any(&mut [Watch::readable(&reader), Watch::writable(&fd)], timeout)).1, libc::EBADF);
     }
 }
 
@@ -304,7 +322,7 @@ fn more_than_the_table_holds_is_an_error() {
         let limit = libc::rlimit { rlim_cur: 16, ..before };
         assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
     }
-    let mut on: Vec<_> = (0..17).map(|_| Wait::readable(&reader)).collect();
+    let mut on: Vec<_> = (0..17).map(|_| Watch::readable(&reader)).collect();
     let result = wait_any(&mut on, Some(Duration::ZERO));
     // SAFETY: the limit that was there before.
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &before) };
@@ -316,7 +334,7 @@ fn many_can_be_waited_for() {
         let mut pipes: Vec<_> = (0..count).map(|_| pipe().unwrap()).collect();
         for ready in [0, count / 2, count - 1] {
             pipes[ready].1.write_all(b"x").unwrap();
-            let mut on: Vec<_> = pipes.iter().map(|(reader, _)| Wait::readable(reader)).collect();
+            let mut on: Vec<_> = pipes.iter().map(|(reader, _)| Watch::readable(reader)).collect();
             assert_eq!(wait_any(&mut on, None).unwrap(), 1);
             for (number, wait) in on.iter().enumerate() {
                 assert_eq!(wait.ready(), if number == ready { READ } else { NOTHING }, "{number} of {count}");
@@ -326,7 +344,7 @@ fn many_can_be_waited_for() {
         for (_, writer) in &mut pipes {
             writer.write_all(b"x").unwrap();
         }
-        let mut on: Vec<_> = pipes.iter().map(|(reader, _)| Wait::readable(reader)).collect();
+        let mut on: Vec<_> = pipes.iter().map(|(reader, _)| Watch::readable(reader)).collect();
         assert_eq!(wait_any(&mut on, None).unwrap(), count);
         assert!(on.iter().all(|wait| wait.ready() == READ));
     }
@@ -335,7 +353,7 @@ fn many_can_be_waited_for() {
 fn the_same_end_can_be_waited_for_twice() {
     let mut pair = stream_pair().unwrap();
     pair.child.write_all(b"x").unwrap();
-    let mut on = [Wait::readable(&pair.parent), Wait::writable(&pair.parent)];
+    let mut on = [Watch::readable(&pair.parent), Watch::writable(&pair.parent)];
     assert_eq!(wait_any(&mut on, None).unwrap(), 2);
     assert_eq!((on[0].ready(), on[1].ready()), (READ, WRITE));
 }
@@ -343,15 +361,15 @@ fn the_same_end_can_be_waited_for_twice() {
 fn sockets_of_the_standard_library_can_be_waited_for() {
     let (one, mut other) = UnixStream::pair().unwrap();
     let (reader, mut writer) = std::io::pipe().unwrap();
-    assert_eq!((look(Wait::readable(&one)), look(Wait::writable(&one))), (NOTHING, WRITE));
+    assert_eq!((look(Watch::readable(&one)), look(Watch::writable(&one))), (NOTHING, WRITE));
     other.write_all(b"x").unwrap();
     writer.write_all(b"x").unwrap();
     let (one, borrowed) = (&one, reader.as_fd());
-    let mut on = [Wait::readable(one), Wait::readable(&borrowed)];
+    let mut on = [Watch::readable(one), Watch::readable(&borrowed)];
     assert_eq!(wait_any(&mut on, None).unwrap(), 2);
     drop((other, writer));
-    assert_eq!(look(Wait::readable(one)), READ | HANGUP);
-    assert_eq!(look(Wait::readable(&borrowed)), READ | HANGUP);
+    assert_eq!(look(Watch::readable(one)), READ | HANGUP);
+    assert_eq!(look(Watch::readable(&borrowed)), READ | HANGUP);
 }
 
 struct Worker {
@@ -384,11 +402,11 @@ fn a_master_waits_for_reports_and_exits_of_its_workers() {
         let (mut on, mut whose) = (Vec::new(), Vec::new());
         for (number, worker) in workers.iter().enumerate() {
             if let Some(report) = &worker.report {
-                on.push(Wait::readable(report));
+                on.push(Watch::readable(report));
                 whose.push((number, false));
             }
             if !worker.left {
-                on.push(Wait::readable(&worker.child));
+                on.push(Watch::readable(&worker.child));
                 whose.push((number, true));
             }
         }

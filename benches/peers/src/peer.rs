@@ -29,7 +29,7 @@ impl Peer {
     /// the peer from here on; what else there is stays open in both.
     pub fn start(core: Core, work: impl FnMut(u64) -> io::Result<u64>) -> io::Result<Self> {
         // The ends of other crates are open on both sides, so those of this one are too.
-        Self::start_with(Fork::new().keep_all(), core, work)
+        Self::start_with(Fork::new().keep_all_ends(), core, work)
     }
 
     /// A peer that holds two ends, those that its orders come through.
@@ -40,7 +40,7 @@ impl Peer {
     fn start_with(fork: Fork, core: Core, mut work: impl FnMut(u64) -> io::Result<u64>) -> io::Result<Self> {
         let (their_orders, orders) = ipc::pipe()?;
         let (answers, their_answers) = ipc::pipe()?;
-        let child = fork.die_with_parent().run(
+        let child = fork.die_with_parent().spawn(
             (their_orders, their_answers),
             move |(mut orders, answers)| -> io::Result<()> {
                 pin(core)?;

@@ -3,7 +3,7 @@
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::time::Duration;
 
-use ipc::{Error, PIPE_BUF, PipeReader, PipeWriter, StreamSocket, Wait, pipe, stream_pair, wait_any};
+use ipc::{Error, PIPE_BUF, PipeReader, PipeWriter, StreamSocket, Watch, pipe, stream_pair, wait_any};
 
 use super::content::{bytes, check, check_message, message, message_len};
 use super::random::Random;
@@ -53,7 +53,7 @@ pub fn some_pipe(random: &mut Random) -> (PipeReader, PipeWriter) {
     let capacity = *random.pick(&[PIPE_BUF, 2 * PIPE_BUF, 64 << 10, 256 << 10]);
     // A user with many pipes may get no more pages; then it stays as it is.
     let _ = writer.set_capacity(capacity);
-    writer.set_cut(*random.pick(&[1000, PIPE_BUF, 8 << 10, usize::MAX]));
+    writer.set_max_write(*random.pick(&[1000, PIPE_BUF, 8 << 10, usize::MAX]));
     if random.once_in(2) {
         reader.set_spin(Duration::from_micros(30));
         writer.set_spin(Duration::from_micros(30));
@@ -70,7 +70,7 @@ pub fn some_pipe(random: &mut Random) -> (PipeReader, PipeWriter) {
 }
 
 /// What was written or read: nothing yet, where the call was not to wait, or not for long.
-pub fn patiently<T>(result: ipc::Result<T>, wait: Wait<'_>) -> ipc::Result<Option<T>> {
+pub fn patiently<T>(result: ipc::Result<T>, wait: Watch<'_>) -> ipc::Result<Option<T>> {
     match result {
         Err(Error::WouldBlock) => wait_any(&mut [wait], Some(LIMIT)).map(|ready| {
             assert!(ready > 0, "nothing happened for {LIMIT:?}");
@@ -107,8 +107,8 @@ fn write_some(random: &mut Random, mut writer: &PipeWriter, data: &[u8]) -> ipc:
             let (first, second) = data.split_at(data.len() / 2);
             Ok(writer.write_vectored(&[IoSlice::new(first), IoSlice::new(second)])?)
         }
-        3 => Ok(patiently(writer.try_write(data), Wait::writable(writer))?.unwrap_or(0)),
-        4 => Ok(patiently(writer.write_timeout(data, SHORT), Wait::writable(writer))?.unwrap_or(0)),
+        3 => Ok(patiently(writer.try_write(data), Watch::writable(writer))?.unwrap_or(0)),
+        4 => Ok(patiently(writer.write_timeout(data, SHORT), Watch::writable(writer))?.unwrap_or(0)),
         5 => {
             let data = &data[..data.len().min(PIPE_BUF)];
             writer.write_atomic(data).map(|()| data.len())
@@ -160,8 +160,8 @@ fn read_some(random: &mut Random, mut reader: &PipeReader, buf: &mut [u8]) -> ip
             let (first, second) = buf.split_at_mut(buf.len() / 2);
             Ok(Some(reader.read_vectored(&mut [IoSliceMut::new(first), IoSliceMut::new(second)])?))
         }
-        2 => patiently(reader.try_read(buf), Wait::readable(reader)),
-        3 => patiently(reader.read_timeout(buf, SHORT), Wait::readable(reader)),
+        2 => patiently(reader.try_read(buf), Watch::readable(reader)),
+        3 => patiently(reader.read_timeout(buf, SHORT), Watch::readable(reader)),
         4 => reader.read_timeout(buf, Duration::MAX).map(Some),
         _ => {
             let (mut from, to) = pipe()?;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ipc::{
-    Child, Command, DatagramFlags, Error, Fork, Forked, Map, PipeReader, PipeWriter, datagram_pair, datagram_pair_with,
-    fork, fork_here, fork_unchecked, holders, pipe, stream_pair,
+    Child, Command, DatagramFlags, Error, Fork, Forked, PipeReader, PipeWriter, ProcessMap, datagram_pair,
+    datagram_pair_with, fork, fork_raw, fork_unchecked, holders, pipe, stream_pair,
 };
 
 /// Makes the call, the first time or again.
@@ -141,7 +141,7 @@ pub const CALLS: &[Call] = &[
         name: "Fork::run",
         places: 1,
         prepare: || {
-            let start = |end| Fork::new().keep_all().die_with_parent().run(end, drop);
+            let start = |end| Fork::new().keep_all_ends().die_with_parent().spawn(end, drop);
             giving(pipe().unwrap().1, move |end| start(end).map_err(|refused| (refused.ends, refused.error)), leaves)
         },
     },
@@ -155,13 +155,13 @@ pub const CALLS: &[Call] = &[
         },
     },
     Call {
-        name: "fork_here",
+        name: "fork_raw",
         places: 1,
         prepare: || {
             // SAFETY: this process has one thread, and the child leaves at once.
             giving(
                 (),
-                |()| unsafe { fork_here() }.map_err(|error| ((), error)),
+                |()| unsafe { fork_raw() }.map_err(|error| ((), error)),
                 |forked| match forked {
                     Forked::Parent(child) => leaves(child),
                     // SAFETY: no conditions.
@@ -219,5 +219,5 @@ pub const CALLS: &[Call] = &[
             })
         },
     },
-    Call { name: "Map::here", places: 1, prepare: || simple(Map::here) },
+    Call { name: "ProcessMap::current", places: 1, prepare: || simple(ProcessMap::current) },
 ];

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ipc::{Error, Wait, datagram_pair, stream_pair, wait_any};
+use ipc::{Error, Watch, datagram_pair, stream_pair, wait_any};
 
 use super::bytes::some_pipe;
 use super::{Fate, LIMIT, Round};
@@ -31,7 +31,7 @@ pub fn kept(round: &mut Round) {
             4 => timed_out(messages.child.recv_timeout(&mut [0; 8], timeout)),
             5 => timed_out(bytes.child.write_timeout(b"x", timeout)),
             6 => timed_out(bytes.child.read_timeout(&mut [0; 8], timeout)),
-            7 => matches!(wait_any(&mut [Wait::readable(&reader), Wait::writable(&full)], Some(timeout)), Ok(0)),
+            7 => matches!(wait_any(&mut [Watch::readable(&reader), Watch::writable(&full)], Some(timeout)), Ok(0)),
             _ => matches!(child.wait_timeout(timeout), Ok(None)),
         };
         let took = started.elapsed();

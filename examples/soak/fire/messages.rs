@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
-use ipc::{DatagramFlags, DatagramSocket, Error, Wait, datagram_pair, datagram_pair_with, wait_any};
+use ipc::{DatagramFlags, DatagramSocket, Error, Watch, datagram_pair, datagram_pair_with, wait_any};
 
 use super::content::{check_message, message};
 use super::random::Random;
@@ -157,7 +157,7 @@ pub fn killed_connectionless_peer(round: &mut Round) {
     let mut got = 0;
     loop {
         let left =
-            wait_any(&mut [Wait::readable(&child)], Some(Duration::ZERO)).expect("a child can be waited for") > 0;
+            wait_any(&mut [Watch::readable(&child)], Some(Duration::ZERO)).expect("a child can be waited for") > 0;
         match receive_one(&mut round.random, &pair.parent, false).expect("no end and no reset") {
             Some(text) => {
                 check_message(key, got, LONGEST, &text.expect("no end"));

@@ -117,7 +117,7 @@ impl Round {
         // Half of them live with SIGPIPE at its default.
         let how = if self.random.once_in(2) { how.reset_signals() } else { how };
         let mut round = Round { random: Random::new(mix(self.random.next())), board: self.board };
-        let forked = how.run(ends, |ends| {
+        let forked = how.spawn(ends, |ends| {
             let storm = round.storm();
             let fate = body(&mut round, ends);
             round.board.signals.add(storm.map_or(0, |storm| storm.came()));
@@ -136,7 +136,7 @@ impl Round {
         self.board.forks.add(1);
         let board = self.board;
         let started = Instant::now();
-        let killer = Fork::new().die_with_parent().run((), move |()| -> ipc::Result<()> {
+        let killer = Fork::new().die_with_parent().spawn((), move |()| -> ipc::Result<()> {
             if moment > 0 {
                 while board.progress() < progress && !victims.iter().all(|victim| has_left(victim)) {
                     assert!(started.elapsed() < LIMIT, "no more than {} is received of {progress}", board.progress());
@@ -197,7 +197,7 @@ pub fn assert_cut_by_a_kill(fates: &[Fate]) {
 }
 
 fn has_left(child: &Child) -> bool {
-    let ready = ipc::wait_any(&mut [ipc::Wait::readable(child)], Some(Duration::ZERO));
+    let ready = ipc::wait_any(&mut [ipc::Watch::readable(child)], Some(Duration::ZERO));
     ready.expect("a child can be waited for") > 0
 }
 

@@ -10,7 +10,7 @@ use super::{Fate, Round, descriptors};
 pub fn of_descriptors(round: &mut Round) {
     for _ in 0..5 {
         let Call { name, places, prepare } = round.random.pick(CALLS);
-        if (name.starts_with("holders") || name.starts_with("Map")) && !round.random.once_in(10) {
+        if (name.starts_with("holders") || name.starts_with("ProcessMap")) && !round.random.once_in(10) {
             continue; // they look at every process of the machine, which may be many
         }
         let free = round.random.below(*places as u64 + 1) as usize;
@@ -84,7 +84,7 @@ pub fn of_processes_and_memory(round: &mut Round) {
         round.board.refusals.add(3);
         round.board.programs.add(1);
         assert!(refused.command.status().expect("it can be started now").success());
-        let child = Fork::new().die_with_parent().run(writer, |writer| writer.write_atomic(b"still mine"));
+        let child = Fork::new().die_with_parent().spawn(writer, |writer| writer.write_atomic(b"still mine"));
         let child = child.expect("it can be forked now");
         assert!(child.wait().expect("a child can be waited for").success());
         Fate::Done

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::PipeReader;
+use crate::error::{Error, Result};
 use crate::frame::{self, LONGEST_HEAD};
 use crate::sys::Errno;
-use crate::wait::{Patience, Wait};
-use crate::{Error, Result};
+use crate::wait::{Patience, Watch};
 
 /// As many bytes are read at once, and a buffer is never shorter.
 const READ: usize = 64 << 10;
@@ -191,8 +191,8 @@ impl MessageReader {
     /// Where a message has arrived in the buffer, `wait_any` returns at once. Where a part of one arrives, it returns as well,
     /// and [`try_recv`](Self::try_recv) then keeps the part and says [`WouldBlock`](Error::WouldBlock). The loop is that of
     /// [`PackedSocket::wait`](crate::PackedSocket::wait).
-    pub fn wait(&self) -> Wait<'_> {
-        Wait::readable(&self.reader).buffered(self.has_message())
+    pub fn wait(&self) -> Watch<'_> {
+        Watch::readable(&self.reader).buffered(self.has_message())
     }
 
     /// The longest message that is received, in bytes; 64 MiB at first.

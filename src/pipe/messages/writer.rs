@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{BUFFER, PipeWriter};
 use crate::end::Held;
+use crate::error::{Error, FlushError, Result};
 use crate::frame::{self, Batch};
 use crate::wait::Patience;
-use crate::{Error, FlushError, Result};
 
 impl PipeWriter {
     /// Sends messages through the pipe from here on, many of them in one write; the other side is to receive them with
@@ -67,7 +67,7 @@ impl PipeWriter {
 ///
 /// A `MessageWriter` is no [`Ends`](crate::Ends), on purpose: a fork would copy its buffer, and what is in it would be sent
 /// twice. Give the bare writer away, and turn it into this where it is used. After a bare fork
-/// ([`fork_here`](crate::fork_here), or one with [`keep_all`](crate::Fork::keep_all)) both processes have the buffer, so
+/// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the buffer, so
 /// flush before it.
 ///
 /// ```compile_fail,E0277
@@ -222,7 +222,7 @@ impl MessageWriter {
     }
 
     /// The writer. What is written through it lands between messages, or inside one: the stream is torn then. It is here
-    /// for its settings, and for [`Wait::writable`](crate::Wait::writable).
+    /// for its settings, and for [`Watch::writable`](crate::Watch::writable).
     pub fn get_ref(&self) -> &PipeWriter {
         &self.writer
     }

@@ -5,14 +5,14 @@ use std::os::fd::AsFd;
 use std::process::{ExitStatus, Output};
 
 use super::{Command, Parts, SpawnError};
-use crate::end::End;
-use crate::process::{Child, Stdio};
+use crate::end::{End, Stdio};
+use crate::error::{Error, Result};
+use crate::process::child::Child;
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Mask;
 use crate::sys::spawn::first_that_works;
 use crate::sys::{self, signal};
-use crate::wait::{Patience, Spin, Wait, wait_any};
-use crate::{Error, Result};
+use crate::wait::{Patience, Spin, Watch, wait_any};
 
 impl Command {
     /// Starts the program, and does not wait for it. What it was given is closed in this process.
@@ -137,13 +137,13 @@ fn read_both(mut readers: [Option<End>; 2]) -> Result<[Vec<u8>; 2]> {
     let mut texts = [Vec::new(), Vec::new()];
     let mut buf = vec![0; 64 << 10];
     while readers.iter().any(Option::is_some) {
-        let mut on: Vec<_> = readers.iter().flatten().map(Wait::readable).collect();
+        let mut on: Vec<_> = readers.iter().flatten().map(Watch::readable).collect();
         wait_any(&mut on, None)?;
         for (reader, text) in readers.iter_mut().zip(&mut texts) {
             let Some(end) = reader else { continue };
             let bufs = &mut [io::IoSliceMut::new(&mut buf)];
             let read = |_| sys::pipe::read_nowait(end.as_fd(), bufs);
-            match Patience::None.persist(end, &Spin::default(), "read", POLLIN, read) {
+            match Patience::None.persist(end, &Spin::default(), "read", POLLIN, None, read) {
                 Ok(0) => *reader = None,
                 Ok(len) => text.extend_from_slice(&buf[..len]),
                 Err(Error::WouldBlock) => {}

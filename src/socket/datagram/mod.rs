@@ -13,9 +13,9 @@ use rustix::net::SocketType;
 
 use super::{Credentials, Loss};
 use crate::end::{End, FromFdError, end_traits};
+use crate::error::{Error, Result};
 use crate::sys;
 use crate::wait::Spin;
-use crate::{Error, Result};
 
 bitflags::bitflags! {
     /// What [`datagram_pair_with`] can do differently.
@@ -28,7 +28,7 @@ bitflags::bitflags! {
         /// [`Error::Closed`]. Use it where a program on the other side insists on that type.
         ///
         /// Nobody but the peer can send to such a socket, as it has no name; but see
-        /// [`set_credentials`](DatagramSocket::set_credentials).
+        /// [`set_passcred`](DatagramSocket::set_passcred).
         const CONNECTIONLESS = 1;
     }
 }

@@ -7,9 +7,9 @@ use std::fmt;
 
 use super::DatagramSocket;
 use crate::end::Held;
+use crate::error::{Error, FlushError, Result};
 use crate::frame::{Batch, HEAD, Pack};
 use crate::wait::Patience;
-use crate::{Error, FlushError, Result};
 
 /// So many bytes go in one datagram, where the socket sends as long ones.
 const PACK: usize = 32 << 10;
@@ -90,7 +90,7 @@ impl DatagramSocket {
 /// ipc::fork(packed, |mut packed| packed.send(b"twice?")); // `PackedSocket: Ends` is not satisfied
 /// ```
 ///
-/// After a bare fork ([`fork_here`](crate::fork_here), or one with [`keep_all`](crate::Fork::keep_all)) both processes have
+/// After a bare fork ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have
 /// the buffers, so flush before it.
 ///
 /// # Platform

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::PackedSocket;
+use crate::error::{Error, Result};
 use crate::sys::poll::{POLLIN, POLLOUT};
-use crate::wait::{Patience, Wait};
-use crate::{Error, Result};
+use crate::wait::{Patience, Watch};
 
 impl PackedSocket {
     /// Blocks until a message arrives, and lends it, until the next call; `to_vec` keeps it, as for an answer that is made of
@@ -115,7 +115,7 @@ impl PackedSocket {
     /// A master over several workers:
     ///
     /// ```
-    /// use ipc::{Error, Wait};
+    /// use ipc::{Error, Watch};
     ///
     /// let (mut workers, mut children) = (Vec::new(), Vec::new());
     /// for _ in 0..3 {
@@ -130,7 +130,7 @@ impl PackedSocket {
     ///
     /// let mut received = 0;
     /// while !workers.is_empty() {
-    ///     let mut on = workers.iter_mut().map(|worker| worker.wait()).collect::<Result<Vec<Wait>, _>>()?;
+    ///     let mut on = workers.iter_mut().map(|worker| worker.wait()).collect::<Result<Vec<Watch>, _>>()?;
     ///     ipc::wait_any(&mut on, None)?;
     ///     let ready: Vec<bool> = on.iter().map(|wait| !wait.ready().is_empty()).collect();
     ///     for index in (0..workers.len()).rev().filter(|index| ready[*index]) {
@@ -148,13 +148,13 @@ impl PackedSocket {
     /// # for child in children { assert!(child.wait()?.success()); }
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    pub fn wait(&mut self) -> Result<Wait<'_>> {
+    pub fn wait(&mut self) -> Result<Watch<'_>> {
         let waits = match self.flush_with(Patience::None) {
             Ok(()) | Err(Error::Closed) => false, // receiving tells of the loss
             Err(Error::WouldBlock) => true,
             Err(error) => return Err(error),
         };
-        let wait = Wait::readable(self.get_ref()).buffered(self.has_message());
+        let wait = Watch::readable(self.get_ref()).buffered(self.has_message());
         Ok(if waits { wait.or_writable() } else { wait })
     }
 }
