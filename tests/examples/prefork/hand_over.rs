@@ -51,7 +51,7 @@ pub fn a_successor_that_cannot_start_leaves_the_old_one_serving() {
     assert_eq!(client.get("/").unwrap().status, 200);
     std::fs::remove_file(&copy).unwrap();
     send_signal(server.child.id(), libc::SIGHUP);
-    server.await_log("the successor cannot be started: posix_spawn failed: No such file or directory");
+    server.await_log("could not be started: posix_spawn: No such file or directory");
     // A program that is something else.
     std::fs::copy("/bin/true", &copy).unwrap();
     send_signal(server.child.id(), libc::SIGHUP);
