@@ -9,8 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use count_words::*;
 use crate::support::{self, Folder, Trial, example, exit_code};
+use count_words::*;
 use ipc::Command;
 
 pub fn trials() -> Vec<Trial> {
