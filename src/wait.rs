@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
-use crate::end::End;
+use crate::end::{self, End};
 use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
 use crate::sys::{self, Errno, ledger};
 use crate::{Error, Result};
 
 /// What a call does when there is nothing to do.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Patience {
+pub enum Patience {
     /// Says so: `WouldBlock`.
     None,
     /// Leaves it to the system call, which waits unless the descriptor has `O_NONBLOCK`.
@@ -42,7 +42,7 @@ impl Patience {
     #[inline(always)]
     pub(crate) fn persist<T>(
         self,
-        end: &End,
+        end: &impl AsFd,
         spin: &Spin,
         call: &'static str,
         events: i16,
@@ -55,7 +55,7 @@ impl Patience {
                     look.iter().for_each(Look::found);
                     return Ok(done);
                 }
-                Err(errno) => self.go_on(end, call, events, &mut look, errno)?,
+                Err(errno) => self.go_on(end.as_fd(), call, events, &mut look, errno)?,
             }
         }
     }
@@ -65,7 +65,7 @@ impl Patience {
     #[inline(never)]
     fn go_on(
         self,
-        end: &End,
+        end: BorrowedFd<'_>,
         call: &'static str,
         events: i16,
         look: &mut Option<Look<'_>>,
@@ -82,7 +82,7 @@ impl Patience {
             }
             // This end cannot be looked at without waiting, and this call may wait.
             _ if sys::is_refused(errno) && look.is_some() && matches!(self, Patience::Blocking) => *look = None,
-            _ => return Err(end.error(call, errno)),
+            _ => return Err(end::error(&[end], call, errno)),
         }
         Ok(())
     }
@@ -104,15 +104,15 @@ impl Patience {
     }
 
     /// Sleeps until the end is ready for one of several events, where no single system call would: as that would.
-    pub(crate) fn sleep(self, end: &End, events: i16) -> Result<()> {
+    pub(crate) fn sleep(self, end: &impl AsFd, events: i16) -> Result<()> {
         match self {
-            Patience::Blocking if !is_nonblocking(end)? => Patience::Endless.wait(end, events),
-            patience => patience.wait(end, events),
+            Patience::Blocking if !is_nonblocking(end.as_fd())? => Patience::Endless.wait(end.as_fd(), events),
+            patience => patience.wait(end.as_fd(), events),
         }
     }
 
     /// Sleeps until the end is ready, or a signal came.
-    fn wait(self, end: &End, events: i16) -> Result<()> {
+    fn wait(self, end: BorrowedFd<'_>, events: i16) -> Result<()> {
         let left = match self {
             Patience::None | Patience::Blocking => return Err(Error::WouldBlock),
             Patience::Until(deadline) => match deadline.saturating_duration_since(Instant::now()) {
@@ -121,20 +121,20 @@ impl Patience {
             },
             Patience::Endless => None,
         };
-        let mut fds = [pollfd { fd: end.as_fd().as_raw_fd(), events, revents: 0 }];
+        let mut fds = [pollfd { fd: end.as_raw_fd(), events, revents: 0 }];
         match sys::poll::poll(&mut fds, left) {
             // A number that is not open at all would never be ready.
-            Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end.error("poll", Errno::BADF)),
+            Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end::error(&[end], "poll", Errno::BADF)),
             // Also when the time is up: then there is one last attempt. A socket has room long before poll says so, which
             // is when three quarters of its buffer are free.
             Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(end.error("poll", errno)),
+            Err(errno) => Err(end::error(&[end], "poll", errno)),
         }
     }
 }
 
-fn is_nonblocking(end: &End) -> Result<bool> {
-    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end.error("fcntl", errno))?;
+fn is_nonblocking(end: BorrowedFd<'_>) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end::error(&[end], "fcntl", errno))?;
     Ok(flags.contains(OFlags::NONBLOCK))
 }
 
@@ -234,7 +234,7 @@ const AT_ONCE: u32 = 8;
 
 impl Look<'_> {
     /// Whether to look once more, after a look that found nothing.
-    fn again(&mut self, patience: Patience, end: &End) -> Result<bool> {
+    fn again(&mut self, patience: Patience, end: BorrowedFd<'_>) -> Result<bool> {
         if self.vain == 0 {
             self.spin.at_once.store(0, Relaxed);
         }
@@ -284,7 +284,7 @@ bitflags::bitflags! {
 ///
 /// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library. What has a buffer
 /// in front of its descriptor makes one itself, which knows of the buffer:
-/// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
+/// [`PackedSocket::watch`](crate::PackedSocket::watch), [`MessageReader::watch`](crate::MessageReader::watch).
 pub struct Watch<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
@@ -466,7 +466,7 @@ mod tests {
         // One vain look is enough, whatever comes of it.
         let end = End::adopt(crate::pipe().unwrap().0.into());
         let mut look = Look { spin: &spin, vain: 0, began: None };
-        assert!(look.again(Patience::Blocking, &end).unwrap());
+        assert!(look.again(Patience::Blocking, end.as_fd()).unwrap());
         assert_eq!((rests(&spin), rests(&spin)), (0, 0));
     }
 
@@ -487,7 +487,7 @@ mod tests {
         let end = End::adopt(crate::pipe().unwrap().0.into());
         let mut look = Look { spin: &spin, vain: u32::MAX - 1, began: None };
         for _ in 0..3 {
-            assert!(look.again(Patience::Endless, &end).unwrap());
+            assert!(look.again(Patience::Endless, end.as_fd()).unwrap());
         }
     }
 

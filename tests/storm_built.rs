@@ -14,7 +14,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use content::{bytes, check, check_message, message};
-use ipc::{Error, MessageReader, MessageWriter, PIPE_BUF, PackedSocket, copy, datagram_pair, fork, pipe, stream_pair};
+use ipc::{
+    BufferedWriter, Error, MessageReader, MessageWriter, PIPE_BUF, PackedSocket, copy, datagram_pair, fork, pipe,
+    stream_pair,
+};
 use random::Random;
 use support::{exit_code, handled, read_all, with_interval_timer};
 
@@ -78,7 +81,7 @@ fn packed_messages_arrive_once_and_whole() {
         for receive in RECEIVE_PACKED {
             let pair = datagram_pair().unwrap();
             let child = fork(pair.child, |socket| {
-                let mut socket = socket.packed();
+                let mut socket = PackedSocket::new(socket);
                 in_the_storm(|| {
                     for number in 0..MESSAGES {
                         while !done(send(&mut socket, &message(key, number, LONGEST))) {}
@@ -88,7 +91,7 @@ fn packed_messages_arrive_once_and_whole() {
                 socket.close().unwrap();
             })
             .unwrap();
-            let mut socket = pair.parent.packed();
+            let mut socket = PackedSocket::new(pair.parent);
             in_the_storm(|| {
                 let mut number = 0;
                 loop {
@@ -134,7 +137,7 @@ fn messages_through_pipes_arrive_once_and_whole() {
             let (reader, writer) = pipe().unwrap();
             writer.set_capacity(2 * PIPE_BUF).unwrap();
             let child = fork(writer, |writer| {
-                let mut writer = writer.messages();
+                let mut writer = MessageWriter::new(writer);
                 in_the_storm(|| {
                     for number in 0..MESSAGES {
                         while !done(send(&mut writer, &message(key, number, LONGEST))) {}
@@ -144,7 +147,7 @@ fn messages_through_pipes_arrive_once_and_whole() {
                 writer.close().unwrap();
             })
             .unwrap();
-            let mut reader = reader.messages();
+            let mut reader = MessageReader::new(reader);
             in_the_storm(|| {
                 let mut number = 0;
                 loop {
@@ -169,7 +172,7 @@ fn buffered_writers_lose_and_double_nothing() {
     let (reader, writer) = pipe().unwrap();
     writer.set_capacity(PIPE_BUF).unwrap();
     let child = fork(writer, |writer| {
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         in_the_storm(|| {
             let mut random = Random::new(key);
             let mut sent = 0;

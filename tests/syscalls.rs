@@ -6,7 +6,10 @@ use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{Error, PipeFlags, Watch, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
+use ipc::{
+    BufferedWriter, Error, MessageReader, MessageWriter, PackedSocket, PipeFlags, Watch, datagram_pair, pipe,
+    pipe_with, stream_pair, wait_any,
+};
 use support::{Later, RWF_NOSIGNAL, Sigpipe, fill, measured, refuse_flags, sigpipe};
 
 fn main() -> ExitCode {
@@ -310,7 +313,7 @@ support::traced! {
 
     packed_messages_are_one_call_for_many => ["sendto", "recvmsg"] {
         let pair = datagram_pair().unwrap();
-        let (mut from, mut to) = (pair.child.packed(), pair.parent.packed());
+        let (mut from, mut to) = (PackedSocket::new(pair.child), PackedSocket::new(pair.parent));
         // The first one maps memory.
         from.send(b"first").unwrap();
         from.flush().unwrap();
@@ -324,7 +327,7 @@ support::traced! {
 
     a_packed_request_is_one_call_and_its_answer_another => ["sendto", "recvmsg"] {
         let pair = datagram_pair().unwrap();
-        let mut socket = pair.parent.packed();
+        let mut socket = PackedSocket::new(pair.parent);
         assert!(socket.try_recv().is_err());
         pair.child.send(b"\x06\0\0\0answer").unwrap();
         measured(|| {
@@ -335,7 +338,7 @@ support::traced! {
 
     a_packed_message_that_is_waited_for_is_one_call => ["recvmsg"] {
         let pair = datagram_pair().unwrap();
-        let mut socket = pair.parent.packed();
+        let mut socket = PackedSocket::new(pair.parent);
         assert!(socket.try_recv().is_err());
         let later = Later::new(pair.child, |socket| socket.send(b"\x05\0\0\0hello").unwrap());
         assert_eq!(measured(|| socket.recv().map(|message| message.map(<[u8]>::len))).unwrap(), Some(5));
@@ -344,7 +347,7 @@ support::traced! {
 
     messages_through_a_pipe_are_one_call_for_many => ["write", "write", "read"] {
         let (reader, writer) = pipe().unwrap();
-        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
         measured(|| {
             (0..1000).for_each(|_| writer.send(b"hello").unwrap()); // of 9 bytes each
             writer.flush().unwrap();
@@ -354,7 +357,7 @@ support::traced! {
 
     a_long_message_through_a_pipe_is_cut_writes => ["write", "write", "write", "write", "read"] {
         let (reader, writer) = pipe().unwrap();
-        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
         let long = [7; 30_000];
         measured(|| {
             writer.send(&long).unwrap();
@@ -365,7 +368,7 @@ support::traced! {
 
     buffered_writes_are_one_call_for_many => ["write"] {
         let (_reader, writer) = pipe().unwrap();
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         measured(|| {
             (0..100).for_each(|_| writer.write_all(b"hello").unwrap());
             writer.flush().unwrap();
@@ -374,7 +377,7 @@ support::traced! {
 
     closing_a_buffered_writer_in_vain_is_two_calls => ["write", "close"] {
         let (_, writer) = pipe().unwrap();
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         writer.write_all(b"hello").unwrap();
         assert!(matches!(measured(|| writer.close()), Err(Error::Closed)));
     }
@@ -385,7 +388,7 @@ support::traced! {
         // What is not to wait says that there is no room; and dropping, which would wait, has nothing left.
         let socket = std::os::fd::OwnedFd::from(pair.parent);
         rustix::io::ioctl_fionbio(&socket, true).unwrap();
-        let mut socket = ipc::DatagramSocket::try_from(socket).unwrap().packed();
+        let mut socket = PackedSocket::new(ipc::DatagramSocket::try_from(socket).unwrap());
         socket.send(b"hello").unwrap();
         assert!(matches!(measured(|| socket.close()), Err(Error::WouldBlock)));
     }
@@ -393,7 +396,7 @@ support::traced! {
     closing_a_message_writer_in_vain_is_two_calls => ["write", "close"] {
         let (_reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
         fill(&writer);
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         writer.send(b"hello").unwrap();
         assert!(matches!(measured(|| writer.close()), Err(Error::WouldBlock)));
     }

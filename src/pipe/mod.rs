@@ -1,14 +1,13 @@
 //! Pipes: a stream of bytes, one way, from all that hold a writer to all that hold a reader.
 
 mod buffered;
-mod messages;
 mod reader;
 mod writer;
 
 use std::os::fd::{AsFd, OwnedFd};
 
+pub(crate) use buffered::BUFFER;
 pub use buffered::BufferedWriter;
-pub use messages::{MessageReader, MessageWriter};
 pub use reader::PipeReader;
 pub(crate) use writer::CUT;
 pub use writer::PipeWriter;

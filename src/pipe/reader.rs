@@ -12,8 +12,8 @@ use crate::wait::Patience;
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
 /// [`Read`] blocks until there is something to read, and is `Ok(0)` at the end of the stream: when the last writer,
-/// in whatever process, is closed. It is implemented for `&PipeReader` too. For lines, put a buffer in front of it with
-/// [`buffered`](Self::buffered).
+/// in whatever process, is closed. It is implemented for `&PipeReader` too. For lines, put a
+/// [`BufReader`](std::io::BufReader) in front of it.
 ///
 /// Several may hold a reader of one pipe; every byte goes to one of them.
 ///
@@ -96,7 +96,7 @@ impl PipeReader {
     }
 
     #[inline]
-    pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+    pub(crate) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
