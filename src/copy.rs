@@ -7,11 +7,12 @@ use rustix::fs::{FileType, OFlags};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
+use crate::end;
+use crate::error::{Error, Result};
 use crate::pipe::CUT;
 use crate::sys::poll::{POLLIN, POLLOUT, pollfd};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno, ledger};
-use crate::{Error, Result, end};
 
 /// Blocks until `from` has ended, and copies all of it to `to`. Says how many bytes that were.
 ///
@@ -90,7 +91,7 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<u64, CopyError> {
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("the copy stopped after {copied} bytes")]
+#[error("the copy stopped after {copied} bytes: {error}")]
 pub struct CopyError {
     /// The bytes that were copied.
     pub copied: u64,
@@ -98,7 +99,6 @@ pub struct CopyError {
     /// and most often empty.
     pub unwritten: Vec<u8>,
     /// What went wrong.
-    #[source]
     pub error: Error,
 }
 

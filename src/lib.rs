@@ -86,19 +86,17 @@ mod inspect;
 mod pipe;
 mod process;
 mod socket;
-mod splice;
 mod sys;
 mod wait;
 
 pub use copy::{CopyError, copy};
-pub use end::{Ends, FromFdError, open_ends};
+pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
 pub use framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, Messages, PackedSocket};
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
 pub use pipe::{BufferedWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{
-    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, claimable, fork, fork_raw,
-    fork_unchecked,
+    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, claim, claimable, fork, fork_raw, fork_unchecked,
 };
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,

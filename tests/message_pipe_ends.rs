@@ -511,28 +511,28 @@ fn an_end_that_was_not_given_says_so() {
 fn a_buffered_message_is_ready() {
     let (reader, writer) = pipe().unwrap();
     let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
-    let look = |reader: &MessageReader| {
+    let look = |reader: &mut MessageReader| {
         let mut on = [reader.watch().unwrap()];
         let count = wait_any(&mut on, Some(Duration::ZERO)).unwrap();
         assert_eq!(count, usize::from(!on[0].ready().is_empty()));
         on[0].ready()
     };
-    assert_eq!(look(&reader), Ready::empty());
+    assert_eq!(look(&mut reader), Ready::empty());
     writer.send(b"one").unwrap();
     writer.send(b"two").unwrap();
     writer.flush().unwrap();
-    assert_eq!(look(&reader), Ready::READ);
+    assert_eq!(look(&mut reader), Ready::READ);
     assert_next(reader.try_recv(), b"one");
-    assert_eq!(look(&reader), Ready::READ);
+    assert_eq!(look(&mut reader), Ready::READ);
     assert_eq!(wait_any(&mut [reader.watch().unwrap()], None).unwrap(), 1);
     assert_next(reader.try_recv(), b"two");
-    assert_eq!(look(&reader), Ready::empty());
+    assert_eq!(look(&mut reader), Ready::empty());
     // A message that is over the limit is an answer too.
     writer.send(b"three").unwrap();
     writer.flush().unwrap();
     reader.set_max_message(4);
     assert!(matches!(reader.try_recv(), Err(Error::TooLong { len: 5, max: 4 })));
-    assert_eq!(look(&reader), Ready::READ);
+    assert_eq!(look(&mut reader), Ready::READ);
     reader.set_max_message(5);
     assert_next(reader.try_recv(), b"three");
     // Room, through the writer itself.

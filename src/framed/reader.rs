@@ -401,7 +401,7 @@ macro_rules! std_source {
         impl Source for $stream {
             fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
                 let read = |wait| sys::socket::read(self.as_fd(), buf, wait);
-                patience.persist(self, &Spin::default(), "recv", POLLIN, read)
+                patience.persist(self, &Spin::default(), "recv", POLLIN, None, read)
             }
 
             fn watch(&mut self) -> Result<Watch<'_>> {

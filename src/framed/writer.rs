@@ -272,7 +272,7 @@ macro_rules! std_outlet {
             fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
                 let piece = &bytes[..bytes.len().min(PIECE)];
                 let write = |wait| sys::socket::write(self.as_fd(), piece, wait);
-                match patience.persist(self, &Spin::default(), "send", POLLOUT, write) {
+                match patience.persist(self, &Spin::default(), "send", POLLOUT, None, write) {
                     Err(Error::Reset) => Err(Error::Closed),
                     written => written,
                 }

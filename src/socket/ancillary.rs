@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use rustix::net::sockopt;
 use super::stream::PIECE;
 use super::{Credentials, DatagramSocket, Lent, StreamSocket};
 use crate::end::{self, End, Ends, FromFdError};
+use crate::error::{Error, Result};
+use crate::sys;
 use crate::sys::ancillary::{Beside, MOST};
 use crate::wait::Patience;
-use crate::{Error, Result, sys};
 
 /// What came with a message besides its bytes: ends, in the order in which they were sent, and who sent it.
 ///
@@ -115,7 +116,7 @@ impl Received {
 
 /// The ends that are left, to be given to another process as they came.
 impl Ends for Received {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         self.ends.iter().for_each(|end| end.each(visit));
     }
 }
@@ -404,7 +405,7 @@ impl StreamSocket {
 
 /// The numbers of ends that are to be sent, in their order.
 fn to_send(ends: &impl Ends) -> Result<Vec<RawFd>> {
-    let numbers = end::numbers(ends)?;
+    let numbers: Vec<_> = end::descriptors(ends)?.iter().map(AsRawFd::as_raw_fd).collect();
     if numbers.len() > MOST {
         return Err(Error::TooLong { len: numbers.len(), max: MOST });
     }
@@ -418,6 +419,8 @@ fn to_send(ends: &impl Ends) -> Result<Vec<RawFd>> {
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
 /// the error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way
 /// into these.
+#[derive(thiserror::Error)]
+#[error("the message could not be sent: {error}")]
 pub struct SendError<E> {
     /// What was to go with the message.
     pub ends: E,
@@ -428,18 +431,6 @@ pub struct SendError<E> {
 impl<E> fmt::Debug for SendError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-impl<E> fmt::Display for SendError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the message was not sent")
-    }
-}
-
-impl<E> std::error::Error for SendError<E> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
     }
 }
 

@@ -18,9 +18,9 @@ pub use stream::{StreamPair, StreamSocket, stream_pair};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::end::{self, End};
+use crate::error::{Error, Result};
 use crate::sys;
 use crate::sys::memory::Spill;
-use crate::{Error, Result};
 
 /// A process, and the user and group that it runs as, as the kernel vouches for them (`SO_PEERCRED`, unix.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

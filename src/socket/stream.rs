@@ -10,9 +10,10 @@ use rustix::net::SocketType;
 
 use super::{Credentials, Loss};
 use crate::end::{End, FromFdError, end_traits};
+use crate::error::{Error, Result};
+use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::wait::{Patience, Spin};
-use crate::{Error, Result, sys};
 
 /// Two connected ends for bytes, as [`stream_pair`] makes them. Both ends are alike: the names say who keeps which.
 #[derive(Debug)]
@@ -138,7 +139,7 @@ impl StreamSocket {
         let fd = self.end.as_fd();
         self.loss.receiving(
             |len| *len == 0,
-            || patience.persist(&self.end, &self.spin, "recv", POLLIN, |wait| read(fd, wait)),
+            || patience.persist(&self.end, &self.spin, "recv", POLLIN, None, |wait| read(fd, wait)),
         )
     }
 
@@ -196,7 +197,7 @@ impl StreamSocket {
         mut write: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<usize>,
     ) -> Result<usize> {
         let fd = self.end.as_fd();
-        self.loss.sending(|| patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| write(fd, wait)))
+        self.loss.sending(|| patience.persist(&self.end, &self.spin, "send", POLLOUT, None, |wait| write(fd, wait)))
     }
 
     /// The process that made the pair, with its user and group. Never blocks.

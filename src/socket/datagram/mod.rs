@@ -13,9 +13,9 @@ use rustix::net::SocketType;
 
 use super::{Credentials, Loss};
 use crate::end::{End, FromFdError, end_traits};
+use crate::error::{Error, Result};
 use crate::sys;
 use crate::wait::Spin;
-use crate::{Error, Result};
 
 bitflags::bitflags! {
     /// What [`datagram_pair_with`] can do differently.

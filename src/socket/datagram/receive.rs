@@ -4,11 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::DatagramSocket;
+use crate::error::{Error, Result};
 use crate::socket::Lent;
 use crate::sys::poll::POLLIN;
 use crate::sys::{self, Errno};
 use crate::wait::Patience;
-use crate::{Error, Result};
 
 impl DatagramSocket {
     /// Blocks until a message arrives, and says how long it is. `None`: the peer is gone, and all that it sent was
@@ -164,7 +164,7 @@ impl DatagramSocket {
         };
         self.loss.receiving(Option::is_none, || {
             loop {
-                match patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, &mut attempt)? {
+                match patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, None, &mut attempt)? {
                     // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last
                     // message or the loss of ours, is not in this answer. Nothing comes after the end, so a second look misses
                     // nothing.

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::DatagramSocket;
+use crate::error::{Error, Result};
 use crate::sys::poll::POLLOUT;
 use crate::sys::{self, Errno};
 use crate::wait::Patience;
-use crate::{Error, Result};
 
 impl DatagramSocket {
     /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
@@ -150,7 +150,7 @@ impl DatagramSocket {
         let fd = self.end.as_fd();
         let mut too_long = false;
         let sent = self.loss.sending(|| {
-            patience.persist(&self.end, &self.spin, "send", POLLOUT, |wait| {
+            patience.persist(&self.end, &self.spin, "send", POLLOUT, None, |wait| {
                 refused.take().map_or_else(|| send(fd, wait), Err).inspect_err(|errno| {
                     // More than the socket may hold, or than the kernel can build.
                     too_long = *errno == Errno::MSGSIZE || (*errno == Errno::NOBUFS && len > sys::socket::LARGEST);
