@@ -3,6 +3,8 @@
 use super::frame::HEAD;
 use crate::end::Held;
 use crate::error::{Error, Result};
+use crate::socket::DatagramSocket;
+use crate::sys;
 use crate::wait::Patience;
 
 /// Where a batch goes.
@@ -181,5 +183,20 @@ impl<W: Outlet> Batch<W> {
 impl<W: Outlet> Drop for Batch<W> {
     fn drop(&mut self) {
         let _ = self.flush_rest(Patience::linger()); // to see the error, close
+    }
+}
+
+/// A batch of messages is a pack: it goes whole.
+impl Outlet for DatagramSocket {
+    fn put(&mut self, pack: &[u8], patience: Patience) -> Result<usize> {
+        let sent = self.deliver(pack.len(), patience, |fd, wait| sys::socket::send(fd, pack, wait));
+        if matches!(sent, Err(Error::Closed)) {
+            self.note_loss(); // nobody will ever have the pack
+        }
+        sent.map(|()| pack.len())
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
     }
 }

@@ -1,14 +1,18 @@
 //! Many messages in one call: packed into datagrams, and over whatever carries bytes.
 
 mod batch;
+mod bytes;
 mod frame;
 mod packed;
 mod reader;
 mod writer;
 
+use std::iter::FusedIterator;
+
+pub use bytes::{ByteReader, ByteWriter};
 pub use packed::PackedSocket;
-pub use reader::{ByteReader, MessageReader};
-pub use writer::{ByteWriter, MessageWriter};
+pub use reader::MessageReader;
+pub use writer::MessageWriter;
 
 use crate::error::{Error, Result};
 
@@ -58,8 +62,8 @@ impl<R: ByteReader> Iterator for Messages<'_, MessageReader<R>> {
     }
 }
 
-impl std::iter::FusedIterator for Messages<'_, PackedSocket> {}
-impl<R: ByteReader> std::iter::FusedIterator for Messages<'_, MessageReader<R>> {}
+impl FusedIterator for Messages<'_, PackedSocket> {}
+impl<R: ByteReader> FusedIterator for Messages<'_, MessageReader<R>> {}
 
 impl<'a> IntoIterator for &'a mut PackedSocket {
     type Item = Result<Vec<u8>>;

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::Messages;
-use super::batch::{Batch, Outlet};
+use super::batch::Batch;
 use super::frame::{HEAD, Pack};
 use crate::error::{Error, FlushError, Result};
 use crate::socket::DatagramSocket;
@@ -282,19 +282,7 @@ impl PackedSocket {
     ///
     /// # Examples
     ///
-    /// ```
-    /// let pair = ipc::datagram_pair()?;
-    /// let mut socket = ipc::PackedSocket::new(pair.child);
-    /// for word in ["one", "two"] {
-    ///     socket.send(word.as_bytes())?;
-    /// }
-    /// socket.close()?;
-    ///
-    /// let mut socket = ipc::PackedSocket::new(pair.parent);
-    /// let words = socket.iter().collect::<Result<Vec<_>, _>>()?;
-    /// assert_eq!(words, [b"one", b"two"]);
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
+    /// See [`MessageReader::iter`](crate::MessageReader::iter).
     pub fn iter(&mut self) -> Messages<'_, Self> {
         Messages::new(self)
     }
@@ -350,42 +338,7 @@ impl PackedSocket {
     ///
     /// # Examples
     ///
-    /// A master over several workers:
-    ///
-    /// ```
-    /// use ipc::{Error, PackedSocket, Watch};
-    ///
-    /// let (mut workers, mut children) = (Vec::new(), Vec::new());
-    /// for _ in 0..3 {
-    ///     let pair = ipc::datagram_pair()?;
-    ///     children.push(ipc::fork(pair.child, |socket| -> ipc::Result<()> {
-    ///         let mut socket = PackedSocket::new(socket);
-    ///         (0..1000_u32).try_for_each(|number| socket.send(&number.to_le_bytes()))?;
-    ///         socket.close()
-    ///     })?);
-    ///     workers.push(PackedSocket::new(pair.parent));
-    /// }
-    ///
-    /// let mut received = 0;
-    /// while !workers.is_empty() {
-    ///     let mut on = workers.iter_mut().map(|worker| worker.watch()).collect::<Result<Vec<Watch>, _>>()?;
-    ///     ipc::wait_any(&mut on, None)?;
-    ///     let ready: Vec<bool> = on.iter().map(|wait| !wait.ready().is_empty()).collect();
-    ///     for index in (0..workers.len()).rev().filter(|index| ready[*index]) {
-    ///         loop {
-    ///             match workers[index].try_recv() {
-    ///                 Ok(Some(_number)) => received += 1,
-    ///                 Ok(None) => break drop(workers.swap_remove(index)), // wait for it no more
-    ///                 Err(Error::WouldBlock) => break,
-    ///                 Err(error) => return Err(error),
-    ///             }
-    ///         }
-    ///     }
-    /// }
-    /// assert_eq!(received, 3000);
-    /// # for child in children { assert!(child.wait()?.success()); }
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
+    /// The guide has a master over several workers.
     pub fn watch(&mut self) -> Result<Watch<'_>> {
         let waits = match self.batch.flush_rest(Patience::None) {
             Ok(()) | Err(Error::Closed) => false, // receiving tells of the loss
@@ -441,21 +394,6 @@ impl PackedSocket {
     /// somebody else closed the number.
     pub fn close(self) -> Result<()> {
         self.batch.close()
-    }
-}
-
-/// A batch of messages is a pack: it goes whole.
-impl Outlet for DatagramSocket {
-    fn put(&mut self, pack: &[u8], patience: Patience) -> Result<usize> {
-        let sent = self.deliver(pack.len(), patience, |fd, wait| sys::socket::send(fd, pack, wait));
-        if matches!(sent, Err(Error::Closed)) {
-            self.note_loss(); // nobody will ever have the pack
-        }
-        sent.map(|()| pack.len())
-    }
-
-    fn close(self) -> Result<()> {
-        self.close()
     }
 }
 

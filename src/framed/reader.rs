@@ -1,20 +1,16 @@
 //! Messages of any length out of a stream of bytes.
 
 use std::fmt;
-use std::net::TcpStream;
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::Messages;
+use super::bytes::ByteReader;
 use super::frame::{self, LONGEST_HEAD};
 use crate::error::{Error, FlushError, Result};
 use crate::pipe::{PIPE_BUF, PipeReader};
-use crate::socket::StreamSocket;
-use crate::sys::poll::POLLIN;
-use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin, Watch};
+use crate::sys::Errno;
+use crate::wait::{Patience, Watch};
 
 /// As many bytes are read at once, and a buffer is never shorter.
 const READ: usize = 64 << 10;
@@ -22,8 +18,8 @@ const READ: usize = 64 << 10;
 /// The longest message that is received, unless [`MessageReader::set_max_message`] says otherwise.
 const MAX: usize = 64 << 20;
 
-/// Receives the messages that a [`MessageWriter`](crate::MessageWriter) sends through a pipe, or over a [`StreamSocket`], a
-/// [`UnixStream`] or a [`TcpStream`].
+/// Receives the messages that a [`MessageWriter`](crate::MessageWriter) sends through a pipe, or over a [`StreamSocket`](crate::StreamSocket), a
+/// [`UnixStream`](std::os::unix::net::UnixStream) or a [`TcpStream`](std::net::TcpStream).
 ///
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message, and `None` is EOF. A
 /// stream that ends inside a message is an error that says so.
@@ -344,74 +340,3 @@ impl<R: ByteReader> fmt::Debug for MessageReader<R> {
         f.debug_struct("MessageReader").field("reader", &self.reader).field("arrived", &arrived).finish()
     }
 }
-
-/// What a [`MessageReader`] reads from: a [`PipeReader`], a [`StreamSocket`], a [`UnixStream`] or a [`TcpStream`].
-///
-/// This trait is sealed: other crates cannot implement it.
-pub trait ByteReader: Source {}
-
-/// The part of [`ByteReader`] that cannot be named outside.
-pub trait Source: fmt::Debug + Sized {
-    /// Reads at least one byte into `buf`, which is not empty. 0 is EOF.
-    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize>;
-
-    /// Ready when reading is worth a try.
-    fn watch(&mut self) -> Result<Watch<'_>>;
-
-    /// Closes it, and says what the kernel said.
-    fn close(self) -> Result<()>;
-}
-
-impl ByteReader for PipeReader {}
-impl ByteReader for StreamSocket {}
-impl ByteReader for UnixStream {}
-impl ByteReader for TcpStream {}
-
-impl Source for PipeReader {
-    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
-        self.read_with(buf, patience)
-    }
-
-    fn watch(&mut self) -> Result<Watch<'_>> {
-        Ok(Watch::readable(self))
-    }
-
-    fn close(self) -> Result<()> {
-        self.close()
-    }
-}
-
-impl Source for StreamSocket {
-    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
-        self.read_with(buf, patience)
-    }
-
-    fn watch(&mut self) -> Result<Watch<'_>> {
-        Ok(Watch::readable(self))
-    }
-
-    fn close(self) -> Result<()> {
-        self.close()
-    }
-}
-
-/// The standard library's streams are sockets too.
-macro_rules! std_source {
-    ($($stream:ty),*) => {$(
-        impl Source for $stream {
-            fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
-                let read = |wait| sys::socket::read(self.as_fd(), buf, wait);
-                patience.persist(self, &Spin::default(), "recv", POLLIN, None, read)
-            }
-
-            fn watch(&mut self) -> Result<Watch<'_>> {
-                Ok(Watch::readable(self))
-            }
-
-            fn close(self) -> Result<()> {
-                sys::descriptor::close(self.into()).map_err(|errno| Error::system("close", errno))
-            }
-        }
-    )*};
-}
-std_source!(UnixStream, TcpStream);

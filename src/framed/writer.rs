@@ -1,25 +1,21 @@
 //! Messages of any length into a stream of bytes.
 
 use std::fmt;
-use std::net::TcpStream;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::batch::{Batch, Outlet};
+use super::batch::Batch;
+use super::bytes::ByteWriter;
 use super::frame;
 use crate::error::{Error, FlushError, Result};
 use crate::pipe::PipeWriter;
-use crate::socket::{PIECE, StreamSocket};
-use crate::sys;
-use crate::sys::poll::POLLOUT;
-use crate::wait::{Patience, Spin};
+use crate::wait::Patience;
 
 /// How much waits before it is written, in bytes.
 const BUFFER: usize = crate::pipe::BUFFER;
 
 /// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write: through a pipe, or
-/// over a [`StreamSocket`], a [`UnixStream`] or a [`TcpStream`].
+/// over a [`StreamSocket`](crate::StreamSocket), a [`UnixStream`](std::os::unix::net::UnixStream) or a
+/// [`TcpStream`](std::net::TcpStream).
 ///
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message. One process writes and one
 /// reads: of several writers, the messages would be torn.
@@ -234,54 +230,3 @@ impl<W: ByteWriter> fmt::Debug for MessageWriter<W> {
         f.debug_struct("MessageWriter").field("writer", self.get_ref()).field("unflushed", &unflushed).finish()
     }
 }
-
-/// What a [`MessageWriter`] writes to: a [`PipeWriter`], a [`StreamSocket`], a [`UnixStream`] or a [`TcpStream`].
-///
-/// This trait is sealed: other crates cannot implement it.
-pub trait ByteWriter: Outlet + fmt::Debug {}
-
-impl ByteWriter for PipeWriter {}
-impl ByteWriter for StreamSocket {}
-impl ByteWriter for UnixStream {}
-impl ByteWriter for TcpStream {}
-
-impl Outlet for PipeWriter {
-    fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
-        self.write_some(bytes, patience)
-    }
-
-    fn close(self) -> Result<()> {
-        self.close()
-    }
-}
-
-impl Outlet for StreamSocket {
-    fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
-        self.write_with(bytes, patience)
-    }
-
-    fn close(self) -> Result<()> {
-        self.close()
-    }
-}
-
-/// The standard library's streams are sockets too.
-macro_rules! std_outlet {
-    ($($stream:ty),*) => {$(
-        impl Outlet for $stream {
-            fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
-                let piece = &bytes[..bytes.len().min(PIECE)];
-                let write = |wait| sys::socket::write(self.as_fd(), piece, wait);
-                match patience.persist(self, &Spin::default(), "send", POLLOUT, None, write) {
-                    Err(Error::Reset) => Err(Error::Closed),
-                    written => written,
-                }
-            }
-
-            fn close(self) -> Result<()> {
-                sys::descriptor::close(self.into()).map_err(|errno| Error::system("close", errno))
-            }
-        }
-    )*};
-}
-std_outlet!(UnixStream, TcpStream);

@@ -1,0 +1,131 @@
+//! What carries messages as a stream of bytes. A stream of another kind joins here: it reads, writes and closes within a
+//! [`Patience`], and says when reading is worth a try.
+
+use std::fmt;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use super::batch::Outlet;
+use crate::error::{Error, Result};
+use crate::pipe::{PipeReader, PipeWriter};
+use crate::socket::{PIECE, StreamSocket};
+use crate::sys;
+use crate::sys::poll::{POLLIN, POLLOUT};
+use crate::wait::{Patience, Spin, Watch};
+
+/// What a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`StreamSocket`], a [`UnixStream`] or a [`TcpStream`].
+///
+/// This trait is sealed: other crates cannot implement it.
+pub trait ByteReader: Source {}
+
+impl ByteReader for PipeReader {}
+impl ByteReader for StreamSocket {}
+impl ByteReader for UnixStream {}
+impl ByteReader for TcpStream {}
+
+/// What a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`StreamSocket`], a [`UnixStream`] or a [`TcpStream`].
+///
+/// This trait is sealed: other crates cannot implement it.
+pub trait ByteWriter: Outlet + fmt::Debug {}
+
+impl ByteWriter for PipeWriter {}
+impl ByteWriter for StreamSocket {}
+impl ByteWriter for UnixStream {}
+impl ByteWriter for TcpStream {}
+
+/// The part of [`ByteReader`] that cannot be named outside. That of [`ByteWriter`] is [`Outlet`].
+pub trait Source: fmt::Debug + Sized {
+    /// Reads at least one byte into `buf`, which is not empty. 0 is EOF.
+    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize>;
+
+    /// Ready when reading is worth a try.
+    fn watch(&mut self) -> Result<Watch<'_>>;
+
+    /// Closes it, and says what the kernel said.
+    fn close(self) -> Result<()>;
+}
+
+impl Source for PipeReader {
+    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+        self.read_with(buf, patience)
+    }
+
+    fn watch(&mut self) -> Result<Watch<'_>> {
+        Ok(Watch::readable(self))
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Source for StreamSocket {
+    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+        self.read_with(buf, patience)
+    }
+
+    fn watch(&mut self) -> Result<Watch<'_>> {
+        Ok(Watch::readable(self))
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Outlet for PipeWriter {
+    fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
+        self.write_some(bytes, patience)
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Outlet for StreamSocket {
+    fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
+        self.write_with(bytes, patience)
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+/// The standard library's streams, whose settings are left alone.
+macro_rules! std_streams {
+    ($($stream:ty),*) => {$(
+        impl Source for $stream {
+            fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+                let read = |wait| sys::socket::read(self.as_fd(), buf, wait);
+                patience.persist(self, &Spin::default(), "recv", POLLIN, None, read)
+            }
+
+            fn watch(&mut self) -> Result<Watch<'_>> {
+                Ok(Watch::readable(self))
+            }
+
+            fn close(self) -> Result<()> {
+                sys::descriptor::close(self.into()).map_err(|errno| Error::system("close", errno))
+            }
+        }
+
+        impl Outlet for $stream {
+            fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
+                let piece = &bytes[..bytes.len().min(PIECE)];
+                let write = |wait| sys::socket::write(self.as_fd(), piece, wait);
+                match patience.persist(self, &Spin::default(), "send", POLLOUT, None, write) {
+                    Err(Error::Reset) => Err(Error::Closed),
+                    written => written,
+                }
+            }
+
+            fn close(self) -> Result<()> {
+                sys::descriptor::close(self.into()).map_err(|errno| Error::system("close", errno))
+            }
+        }
+    )*};
+}
+std_streams!(UnixStream, TcpStream);
