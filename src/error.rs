@@ -106,8 +106,9 @@ pub enum Error {
         what: &'static str,
     },
 
-    /// A program could not be started. `?` makes this of a [`SpawnError`](crate::SpawnError), so that the program's name is
-    /// not lost.
+    /// A program could not be started, and the reason lies with it: there is no such program or directory, or it may not be
+    /// run. `?` makes this of a [`SpawnError`](crate::SpawnError), so that the program's name is not lost. What this process
+    /// lacks for a start, such as a descriptor, stays [`System`](Error::System).
     NotStarted {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,

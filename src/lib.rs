@@ -89,7 +89,7 @@ mod socket;
 mod sys;
 mod wait;
 
-pub use copy::{CopyError, copy};
+pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
 pub use framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, Messages, PackedSocket};
@@ -102,7 +102,7 @@ pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
     datagram_pair, datagram_pair_with, stream_pair,
 };
-pub use wait::{Ready, Watch, wait_any};
+pub use wait::{Ready, Watch, wait_any, wait_ready};
 
 /// The examples of the guide and the README, compiled and run.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ use super::PIPE_BUF;
 #[cfg(doc)]
 use super::PipeReader;
 use super::splice;
-use crate::end::End;
+use crate::end::{self, End};
 use crate::error::{Error, Result};
 use crate::sys::pipe::NowaitWrite;
 use crate::sys::poll::{POLLERR, POLLOUT};
@@ -212,6 +212,31 @@ impl PipeWriter {
     /// ```
     pub fn splice_from(&self, input: impl AsFd, len: usize) -> Result<usize> {
         splice(input.as_fd(), self.as_fd(), len, self.sigpipe)
+    }
+
+    /// Same as [`splice_from`](Self::splice_from), but moves bytes from `offset` of a file, whose own position stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`splice_from`](Self::splice_from). [`Error::System`] with `ESPIPE`: `input` has no positions; with `EINVAL`: the
+    /// offset is over `i64::MAX`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Read;
+    ///
+    /// let (mut reader, writer) = ipc::pipe()?;
+    /// writer.splice_from_at(std::fs::File::open("/proc/self/exe")?, 1, 3)?;
+    /// let mut three = [0; 3];
+    /// reader.read_exact(&mut three)?;
+    /// assert_eq!(&three, b"ELF");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn splice_from_at(&self, input: impl AsFd, offset: u64, len: usize) -> Result<usize> {
+        let (from, to) = (input.as_fd(), self.as_fd());
+        let moved = sys::pipe::splice_at(from, offset, to, len, self.sigpipe.now());
+        moved.map_err(|errno| end::error(&[from, to], "splice", errno))
     }
 
     /// Sets the length that longer writes are cut to, in bytes; [`usize::MAX`]: none is cut. 0 counts as 1.

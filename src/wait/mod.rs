@@ -29,6 +29,32 @@ bitflags::bitflags! {
     }
 }
 
+impl Ready {
+    /// Whether [`READ`](Self::READ) is set.
+    #[must_use]
+    pub fn is_readable(self) -> bool {
+        self.contains(Self::READ)
+    }
+
+    /// Whether [`WRITE`](Self::WRITE) is set.
+    #[must_use]
+    pub fn is_writable(self) -> bool {
+        self.contains(Self::WRITE)
+    }
+
+    /// Whether [`HANGUP`](Self::HANGUP) is set.
+    #[must_use]
+    pub fn is_hangup(self) -> bool {
+        self.contains(Self::HANGUP)
+    }
+
+    /// Whether [`ERROR`](Self::ERROR) is set.
+    #[must_use]
+    pub fn is_error(self) -> bool {
+        self.contains(Self::ERROR)
+    }
+}
+
 /// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
 ///
 /// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library. What has a buffer
@@ -66,6 +92,7 @@ impl<'a> Watch<'a> {
     }
 
     /// What the last [`wait_any`] found: nothing, if the time was up.
+    #[must_use]
     pub fn ready(&self) -> Ready {
         self.ready
     }
@@ -88,7 +115,7 @@ impl fmt::Debug for Watch<'_> {
     }
 }
 
-/// So many fit without asking for memory.
+/// How many fit without an allocation.
 const FEW: usize = 32;
 
 /// Blocks until at least one of several is ready, and says how many are; 0: the time is up.
@@ -105,8 +132,8 @@ const FEW: usize = 32;
 /// # Errors
 ///
 /// - [`Error::NotGiven`]: one of them is an end that this process was not given.
-/// - [`Error::System`]: `poll` refused, which means more of them than `RLIMIT_NOFILE`; or nothing to wait for and no
-///   timeout, so that nothing could ever end the call (`EINVAL`).
+/// - [`Error::InvalidInput`]: `on` is empty and there is no timeout, so that nothing could ever end the call.
+/// - [`Error::System`] of `poll`: there are more of them than `RLIMIT_NOFILE`.
 ///
 /// # Platform
 ///
@@ -129,9 +156,12 @@ const FEW: usize = 32;
 /// assert_eq!(on[1].ready(), Ready::READ);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "poll")]
+#[doc(alias = "select")]
+#[doc(alias = "epoll")]
 pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize> {
     if on.is_empty() && timeout.is_none() {
-        return Err(Error::system("poll", Errno::INVAL));
+        return Err(Error::InvalidInput { what: "nothing to wait for, and no timeout" });
     }
     // What is in a buffer is there already.
     let timeout = if on.iter().any(|wait| wait.buffered) { Some(Duration::ZERO) } else { timeout };
@@ -167,4 +197,53 @@ pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize
     }
     let buffered = on.iter().zip(&*fds).filter(|(wait, fd)| wait.buffered && fd.revents == 0).count();
     Ok(count + buffered)
+}
+
+/// Blocks until at least one of several is ready, and returns those that are, each by the key it came with.
+///
+/// Same as [`wait_any`], but for a loop over many: the key (an index, a number, a reference) says whose it is, and what is
+/// not ready is left out. An empty list: the time is up.
+///
+/// # Errors
+///
+/// As [`wait_any`].
+///
+/// # Examples
+///
+/// A master reads from whichever worker has something, until each has closed its end:
+///
+/// ```
+/// use ipc::Watch;
+///
+/// let mut workers = Vec::new();
+/// for number in 0..3_u8 {
+///     let (reader, writer) = ipc::pipe()?;
+///     workers.push((reader, ipc::fork(writer, |writer| writer.write_atomic(&[number]))?));
+/// }
+///
+/// let mut results = Vec::new();
+/// let mut open = vec![true; workers.len()];
+/// while open.contains(&true) {
+///     let on = (0..).zip(&workers).filter(|(key, _)| open[*key]);
+///     let on: Vec<_> = on.map(|(key, (reader, _))| (key, Watch::readable(reader))).collect();
+///     for (key, _) in ipc::wait_ready(on, None)? {
+///         let mut byte = [0];
+///         match workers[key].0.try_read(&mut byte)? {
+///             0 => open[key] = false, // EOF
+///             _ => results.push(byte[0]),
+///         }
+///     }
+/// }
+/// results.sort();
+/// assert_eq!(results, [0, 1, 2]);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn wait_ready<'a, K>(
+    on: impl IntoIterator<Item = (K, Watch<'a>)>,
+    timeout: Option<Duration>,
+) -> Result<Vec<(K, Ready)>> {
+    let (keys, mut on): (Vec<K>, Vec<Watch<'a>>) = on.into_iter().unzip();
+    wait_any(&mut on, timeout)?;
+    let found = keys.into_iter().zip(on).map(|(key, watch)| (key, watch.ready));
+    Ok(found.filter(|(_, ready)| !ready.is_empty()).collect())
 }

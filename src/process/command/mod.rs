@@ -204,8 +204,8 @@ impl fmt::Debug for Command {
 
 /// A program that could not be started, and why. The command is given back, with its ends.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends. An error of the kernel becomes [`Error::NotStarted`]
-/// then, which keeps the program's name.
+/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends. An error that is about the program itself becomes
+/// [`Error::NotStarted`] then, which keeps its name.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
 /// the error lives. `.map_err(ipc::Error::from)?` closes them first.
@@ -236,11 +236,12 @@ pub struct SpawnError {
 impl From<SpawnError> for Error {
     fn from(refused: SpawnError) -> Self {
         match refused.error {
-            error @ Error::System { .. } => {
+            // The fault is the program's, so its name belongs to it.
+            error @ Error::System { call: "posix_spawn" | "execve" | "chdir", .. } => {
                 let program = refused.command.0.program.clone();
                 Error::NotStarted { program, error: Box::new(error) }
             }
-            // These say enough by themselves, and are matched on.
+            // The fault is this process's: a limit, or a sandbox.
             error => error,
         }
     }
@@ -248,6 +249,7 @@ impl From<SpawnError> for Error {
 
 impl From<SpawnError> for io::Error {
     fn from(refused: SpawnError) -> Self {
-        Error::from(refused).into()
+        // As std's own: with the errno, which a boxed error would hide.
+        refused.error.into()
     }
 }
