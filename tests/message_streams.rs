@@ -17,8 +17,8 @@ use ipc::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use support::{
-    Gate, Sigpipe, assert_next, assert_same, assert_times_out, exit_code, message, sigpipe, status_flags, tcp_pair,
-    with_interval_timer,
+    Gate, Sigpipe, assert_next, assert_same, assert_times_out, become_nobody, exhaust_pipe_pages, exit_code, message,
+    sigpipe, status_flags, tcp_pair, with_interval_timer,
 };
 
 fn main() -> ExitCode {
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         packets_of_a_pipe_arrive_whole within 60,
         packets_of_a_pipe_are_read_to_the_end,
         reading_to_the_end_is_that_of_the_standard_library within 60,
+        a_pipe_is_made_larger_for_a_message_that_does_not_fit,
         messages_can_be_iterated_over,
         an_error_that_would_come_again_ends_an_iteration,
         what_waits_to_be_received_is_not_lost_with_the_wrapper,
@@ -509,6 +510,47 @@ fn reading_to_the_end_is_that_of_the_standard_library() {
     let mut string = "and ".to_string();
     assert_eq!((&reader).read_to_string(&mut string).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     assert_eq!(string, "and more");
+}
+
+fn a_pipe_is_made_larger_for_a_message_that_does_not_fit() {
+    const USUAL: usize = 64 << 10;
+    // The length of the message, what the pipe holds before, and what it holds afterwards.
+    for (len, before, after) in [
+        (9000, USUAL, USUAL),
+        (USUAL - 4, USUAL, USUAL),
+        (USUAL - 3, USUAL, 2 * USUAL),
+        (2 * USUAL - 4, USUAL, 2 * USUAL),
+        (2 * USUAL - 3, USUAL, USUAL),
+        (1 << 20, USUAL, USUAL),
+        (USUAL, 4096, 4096),
+        (USUAL, USUAL / 2, USUAL / 2),
+        (5 * USUAL, 4 * USUAL, 4 * USUAL),
+    ] {
+        let (_reader, writer) = pipe().unwrap();
+        writer.set_capacity(before).unwrap();
+        let mut writer = MessageWriter::new(writer);
+        writer.try_send(&message(1, len)).unwrap();
+        assert_eq!(writer.get_ref().capacity().unwrap(), after, "{len} bytes into a pipe of {before}");
+    }
+    // A reader who is late gets no more room to be late in.
+    let (_reader, writer) = pipe().unwrap();
+    writer.write_atomic(b"\0\0\0\0").unwrap();
+    let mut writer = MessageWriter::new(writer);
+    writer.try_send(&message(1, USUAL)).unwrap();
+    assert_eq!(writer.get_ref().capacity().unwrap(), USUAL);
+    // Whoever may not have more gets along with what there is.
+    become_nobody();
+    let (reader, writer) = pipe().unwrap();
+    let _many = exhaust_pipe_pages();
+    let child = fork(writer, |writer| {
+        let mut writer = MessageWriter::new(writer);
+        writer.send(&message(1, USUAL)).unwrap();
+        assert_eq!(writer.get_ref().capacity().unwrap(), USUAL);
+        writer.close().unwrap();
+    })
+    .unwrap();
+    assert_next(MessageReader::new(reader).recv(), &message(1, USUAL));
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn messages_can_be_iterated_over() {

@@ -14,6 +14,12 @@ pub trait Outlet: Sized {
     /// `Closed` is final: nobody will ever have what did not go.
     fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize>;
 
+    /// So many bytes belong together: they may be worth more room. Says whether that is settled, for all that follow. Never
+    /// blocks.
+    fn make_room(&mut self, _len: usize) -> bool {
+        true
+    }
+
     /// Closes it, and says what the kernel said.
     fn close(self) -> Result<()>;
 }
@@ -29,11 +35,13 @@ pub(super) struct Batch<W: Outlet> {
     end: usize,
     /// How long the buffer is, unless it had to take more. 0: nothing is taken any more.
     size: usize,
+    /// Whether the outlet has as much room as it is going to have.
+    is_settled: bool,
 }
 
 impl<W: Outlet> Batch<W> {
     pub(super) fn new(outlet: W, size: usize) -> Self {
-        Self { outlet: Held::new(outlet), buf: vec![0; size], start: 0, end: 0, size }
+        Self { outlet: Held::new(outlet), buf: vec![0; size], start: 0, end: 0, size, is_settled: false }
     }
 
     /// Adds a message, if there is room for all of it.
@@ -126,6 +134,14 @@ impl<W: Outlet> Batch<W> {
     pub(super) fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
         let put = self.outlet.put(bytes, patience);
         self.heed(put)
+    }
+
+    /// A message that is longer than the buffer goes next.
+    pub(super) fn make_room(&mut self, message: &[u8]) {
+        if !self.is_settled {
+            let len = self.waiting().len() + HEAD + message.len();
+            self.is_settled = self.outlet.make_room(len);
+        }
     }
 
     /// Passes on how it went. Where nobody is left, what waits is gone, and without a buffer the next message is refused.

@@ -14,6 +14,9 @@ use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::wait::{Patience, Spin, Watch};
 
+/// What a pipe holds unless somebody has set it, or its user has too many.
+const USUAL_CAPACITY: usize = 64 << 10;
+
 /// What a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`StreamSocket`], a [`UnixStream`] or a [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
@@ -77,6 +80,22 @@ impl Source for StreamSocket {
 impl Outlet for PipeWriter {
     fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
         self.write_some(bytes, patience)
+    }
+
+    /// The last bytes of a message that just does not fit would wait for the reader to wake, and the reader for them. Where
+    /// something is in the pipe already, it is the reader who is late.
+    fn make_room(&mut self, len: usize) -> bool {
+        if len <= USUAL_CAPACITY || len > 2 * USUAL_CAPACITY {
+            return false;
+        }
+        // Both questions take the pipe's lock, which a reader may hold: they are not asked with every message.
+        let is_usual = matches!(self.capacity(), Ok(USUAL_CAPACITY));
+        if is_usual && !matches!(sys::pipe::available(&*self), Ok(0)) {
+            return false;
+        }
+        // Refused where the user has too many pages in pipes. Then it takes longer, and that is all.
+        let _ = is_usual.then(|| self.set_capacity(2 * USUAL_CAPACITY));
+        true
     }
 
     fn close(self) -> Result<()> {

