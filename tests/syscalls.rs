@@ -366,6 +366,40 @@ support::traced! {
         });
     }
 
+    messages_over_a_stream_pair_are_one_call_for_many => ["sendto", "recvfrom"] {
+        let pair = ipc::stream_pair().unwrap();
+        let (mut reader, mut writer) = (MessageReader::new(pair.parent), MessageWriter::new(pair.child));
+        measured(|| {
+            (0..1000).for_each(|_| writer.send(b"hello").unwrap());
+            writer.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(reader.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    messages_over_a_stream_of_the_standard_library_are_one_call_for_many => ["sendto", "recvfrom"] {
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (mut reader, mut writer) = (MessageReader::new(one), MessageWriter::new(other));
+        measured(|| {
+            (0..1000).for_each(|_| writer.send(b"hello").unwrap());
+            writer.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(reader.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    a_message_that_just_does_not_fit_asks_for_room_once => ["fcntl", "ioctl", "fcntl", "write", "write", "write", "write", "write", "write", "write", "write", "write", "read", "read", "write", "write", "write", "write", "write", "write", "write", "write", "write", "read"] {
+        let (reader, writer) = pipe().unwrap();
+        let mut reader = MessageReader::new(reader);
+        let mut writer = MessageWriter::new(writer);
+        let long = vec![7; 64 << 10];
+        measured(|| {
+            for _ in 0..2 {
+                writer.send(&long).unwrap();
+                writer.flush().unwrap();
+                assert_eq!(reader.recv().unwrap(), Some(&long[..]));
+            }
+        });
+    }
+
     buffered_writes_are_one_call_for_many => ["write"] {
         let (_reader, writer) = pipe().unwrap();
         let mut writer = BufferedWriter::new(writer);

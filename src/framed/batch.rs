@@ -1,6 +1,6 @@
 //! Messages that wait to be sent together: one buffer, and one set of rules for what becomes of what is in it.
 
-use super::frame::HEAD;
+use super::frame::{HEAD, PACK};
 use crate::end::Held;
 use crate::error::{Error, Result};
 use crate::socket::DatagramSocket;
@@ -9,6 +9,9 @@ use crate::wait::Patience;
 
 /// Where a batch goes.
 pub trait Outlet: Sized {
+    /// How much waits before it goes, in bytes.
+    fn batch_size(&self) -> usize;
+
     /// Sends `bytes`, which are not empty, from the first one on, and returns how many went: at least one.
     ///
     /// `Closed` is final: nobody will ever have what did not go.
@@ -40,7 +43,8 @@ pub(super) struct Batch<W: Outlet> {
 }
 
 impl<W: Outlet> Batch<W> {
-    pub(super) fn new(outlet: W, size: usize) -> Self {
+    pub(super) fn new(outlet: W) -> Self {
+        let size = outlet.batch_size();
         Self { outlet: Held::new(outlet), buf: vec![0; size], start: 0, end: 0, size, is_settled: false }
     }
 
@@ -102,6 +106,11 @@ impl<W: Outlet> Batch<W> {
     /// What waits.
     pub(super) fn waiting(&self) -> &[u8] {
         &self.buf[self.start..self.end]
+    }
+
+    /// How much waits before it goes.
+    pub(super) fn size(&self) -> usize {
+        self.size
     }
 
     /// Whether there would be room for the message if nothing were waiting.
@@ -204,6 +213,11 @@ impl<W: Outlet> Drop for Batch<W> {
 
 /// A batch of messages is a pack: it goes whole.
 impl Outlet for DatagramSocket {
+    /// What is no socket, or severed, says so when it is used.
+    fn batch_size(&self) -> usize {
+        PACK.min(self.max_message().unwrap_or(PACK))
+    }
+
     fn put(&mut self, pack: &[u8], patience: Patience) -> Result<usize> {
         let sent = self.deliver(pack.len(), patience, |fd, wait| sys::socket::send(fd, pack, wait));
         if matches!(sent, Err(Error::Closed)) {

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use super::batch::Outlet;
 use crate::error::{Error, Result};
-use crate::pipe::{PipeReader, PipeWriter};
+use crate::pipe::{BUFFER, PipeReader, PipeWriter};
 use crate::socket::{PIECE, StreamSocket};
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
@@ -78,6 +78,10 @@ impl Source for StreamSocket {
 }
 
 impl Outlet for PipeWriter {
+    fn batch_size(&self) -> usize {
+        BUFFER
+    }
+
     fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
         self.write_some(bytes, patience)
     }
@@ -104,6 +108,11 @@ impl Outlet for PipeWriter {
 }
 
 impl Outlet for StreamSocket {
+    /// What one system call takes.
+    fn batch_size(&self) -> usize {
+        PIECE
+    }
+
     fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
         self.write_with(bytes, patience)
     }
@@ -132,6 +141,10 @@ macro_rules! std_streams {
         }
 
         impl Outlet for $stream {
+            fn batch_size(&self) -> usize {
+                PIECE
+            }
+
             fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
                 let piece = &bytes[..bytes.len().min(PIECE)];
                 let write = |wait| sys::socket::write(self.as_fd(), piece, wait);

@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 /// In front of each message: its length, little-endian.
 pub(crate) const HEAD: usize = size_of::<u32>();
 
+/// So many bytes go in one datagram, where the socket sends as long ones.
+pub(super) const PACK: usize = 32 << 10;
+
 /// In a stream, stands for a length that follows in eight bytes more.
 const LONG: u32 = u32::MAX;
 

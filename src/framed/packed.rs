@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use super::Messages;
 use super::batch::Batch;
-use super::frame::{HEAD, Pack};
+use super::frame::{HEAD, PACK, Pack};
 use crate::error::{Error, FlushError, Result};
 use crate::socket::DatagramSocket;
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::wait::{Patience, Watch};
-
-/// So many bytes go in one datagram, where the socket sends as long ones.
-const PACK: usize = 32 << 10;
 
 /// A [`DatagramSocket`] that packs many messages into each datagram, which makes small ones many times as fast.
 ///
@@ -100,9 +97,7 @@ impl PackedSocket {
     /// Packs are of at most 32 KiB, or of [`max_message`](DatagramSocket::max_message) if that is less. Settings, such as
     /// [`set_spin`](DatagramSocket::set_spin), are made before.
     pub fn new(socket: DatagramSocket) -> Self {
-        // What is no socket, or severed, says so when it is used.
-        let size = PACK.min(socket.max_message().unwrap_or(PACK));
-        Self { batch: Batch::new(socket, size), arrived: Pack::new(PACK) }
+        Self { batch: Batch::new(socket), arrived: Pack::new(PACK) }
     }
 
     /// Adds a message to the pack. Blocks only if the pack is full and so is the peer's queue.

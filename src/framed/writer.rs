@@ -10,9 +10,6 @@ use crate::error::{Error, FlushError, Result};
 use crate::pipe::PipeWriter;
 use crate::wait::Patience;
 
-/// How much waits before it is written, in bytes.
-const BUFFER: usize = crate::pipe::BUFFER;
-
 /// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write: through a pipe, or
 /// over a [`StreamSocket`](crate::StreamSocket), a [`UnixStream`](std::os::unix::net::UnixStream) or a
 /// [`TcpStream`](std::net::TcpStream).
@@ -22,7 +19,7 @@ const BUFFER: usize = crate::pipe::BUFFER;
 ///
 /// # When messages go
 ///
-/// What was sent waits in a buffer of 8 KiB in this process. It goes when that is full, or with [`flush`](Self::flush),
+/// What was sent waits in a buffer of this process, of 8 KiB for a pipe and 32 KiB for a socket. It goes when that is full, or with [`flush`](Self::flush),
 /// [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout). Whoever waits for the effect of a message has to
 /// flush first.
 ///
@@ -88,7 +85,7 @@ impl<W: ByteWriter> MessageWriter<W> {
     ///
     /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before.
     pub fn new(writer: W) -> Self {
-        Self { batch: Batch::new(writer, BUFFER) }
+        Self { batch: Batch::new(writer) }
     }
 
     /// Adds a message to the buffer. Blocks only if the buffer is full and there is no room for it to go.
@@ -149,7 +146,7 @@ impl<W: ByteWriter> MessageWriter<W> {
             let added = self.batch.waiting().len() - before;
             let mut written = self.batch.flush(patience);
             begun |= self.batch.waiting().len() < added;
-            while written.is_ok() && head.is_empty() && rest.len() >= BUFFER {
+            while written.is_ok() && head.is_empty() && rest.len() >= self.batch.size() {
                 written = self.batch.put(rest, patience).map(|count| rest = &rest[count..]);
             }
             match written {
