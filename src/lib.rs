@@ -87,6 +87,8 @@ mod pipe;
 mod process;
 mod socket;
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod wait;
 
 pub use copy::{CopyError, copy, copy_up_to};
@@ -102,7 +104,7 @@ pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
     datagram_pair, datagram_pair_with, stream_pair,
 };
-pub use wait::{Ready, Watch, wait_any, wait_ready};
+pub use wait::{Deadline, Ready, TimedRead, TimedWrite, Watch, wait_any, wait_ready};
 
 /// The examples of the guide and the README, compiled and run.
 #[cfg(doctest)]

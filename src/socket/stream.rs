@@ -13,7 +13,7 @@ use crate::end::{End, FromFdError, end_traits};
 use crate::error::{Error, Result};
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
-use crate::wait::{Patience, Spin};
+use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until};
 
 /// Two connected ends for bytes, as [`stream_pair`] makes them. Both ends are alike: the names say who keeps which.
 #[derive(Debug)]
@@ -340,5 +340,29 @@ impl From<UnixStream> for StreamSocket {
 impl From<StreamSocket> for UnixStream {
     fn from(socket: StreamSocket) -> Self {
         OwnedFd::from(socket).into()
+    }
+}
+
+impl TimedRead for StreamSocket {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
+    }
+}
+
+impl TimedRead for &StreamSocket {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
+    }
+}
+
+impl TimedWrite for StreamSocket {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(buf, until.0)
+    }
+}
+
+impl TimedWrite for &StreamSocket {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(buf, until.0)
     }
 }
