@@ -5,7 +5,7 @@ use crate::end::Held;
 use crate::error::{Error, Result};
 use crate::socket::DatagramSocket;
 use crate::sys;
-use crate::wait::Patience;
+use crate::wait::{Patience, Until};
 
 /// Where a batch goes.
 pub trait Outlet: Sized {
@@ -15,7 +15,7 @@ pub trait Outlet: Sized {
     /// Sends `bytes`, which are not empty, from the first one on, and returns how many went: at least one.
     ///
     /// `Closed` is final: nobody will ever have what did not go.
-    fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize>;
+    fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize>;
 
     /// So many bytes belong together: they may be worth more room. Says whether that is settled, for all that follow. Never
     /// blocks.
@@ -132,7 +132,7 @@ impl<W: Outlet> Batch<W> {
     /// Sends what waits. After a loss, nothing does.
     pub(super) fn flush_rest(&mut self, patience: Patience) -> Result<()> {
         while self.start < self.end {
-            let put = self.outlet.put(&self.buf[self.start..self.end], patience);
+            let put = self.outlet.put(&self.buf[self.start..self.end], Until(patience));
             let count = self.heed(put)?;
             self.consume(count);
         }
@@ -141,7 +141,7 @@ impl<W: Outlet> Batch<W> {
 
     /// Sends some of these bytes, ahead of what waits.
     pub(super) fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
-        let put = self.outlet.put(bytes, patience);
+        let put = self.outlet.put(bytes, Until(patience));
         self.heed(put)
     }
 
@@ -218,8 +218,8 @@ impl Outlet for DatagramSocket {
         PACK.min(self.max_message().unwrap_or(PACK))
     }
 
-    fn put(&mut self, pack: &[u8], patience: Patience) -> Result<usize> {
-        let sent = self.deliver(pack.len(), patience, |fd, wait| sys::socket::send(fd, pack, wait));
+    fn put(&mut self, pack: &[u8], until: Until) -> Result<usize> {
+        let sent = self.deliver(pack.len(), until.0, |fd, wait| sys::socket::send(fd, pack, wait));
         if matches!(sent, Err(Error::Closed)) {
             self.note_loss(); // nobody will ever have the pack
         }

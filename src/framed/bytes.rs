@@ -1,5 +1,5 @@
-//! What carries messages as a stream of bytes. A stream of another kind joins here: it reads, writes and closes within a
-//! [`Patience`], and says when reading is worth a try.
+//! What carries messages as a stream of bytes. A stream of another kind joins here: it reads and writes [`Until`] a time, closes,
+//! and says when reading is worth a try.
 
 use std::fmt;
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::pipe::{BUFFER, PipeReader, PipeWriter};
 use crate::socket::{PIECE, StreamSocket};
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
-use crate::wait::{Patience, Spin, Watch};
+use crate::wait::{Spin, TimedRead, TimedWrite, Until, Watch};
 
 /// What a pipe holds unless somebody has set it, or its user has too many.
 const USUAL_CAPACITY: usize = 64 << 10;
@@ -38,10 +38,7 @@ impl ByteWriter for UnixStream {}
 impl ByteWriter for TcpStream {}
 
 /// The part of [`ByteReader`] that cannot be named outside. That of [`ByteWriter`] is [`Outlet`].
-pub trait Source: fmt::Debug + Sized {
-    /// Reads at least one byte into `buf`, which is not empty. 0 is EOF.
-    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize>;
-
+pub trait Source: TimedRead + fmt::Debug + Sized {
     /// Ready when reading is worth a try.
     fn watch(&mut self) -> Result<Watch<'_>>;
 
@@ -50,24 +47,6 @@ pub trait Source: fmt::Debug + Sized {
 }
 
 impl Source for PipeReader {
-    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
-        self.read_with(buf, patience)
-    }
-
-    fn watch(&mut self) -> Result<Watch<'_>> {
-        Ok(Watch::readable(self))
-    }
-
-    fn close(self) -> Result<()> {
-        self.close()
-    }
-}
-
-impl Source for StreamSocket {
-    fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
-        self.read_with(buf, patience)
-    }
-
     fn watch(&mut self) -> Result<Watch<'_>> {
         Ok(Watch::readable(self))
     }
@@ -82,8 +61,8 @@ impl Outlet for PipeWriter {
         BUFFER
     }
 
-    fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
-        self.write_some(bytes, patience)
+    fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
+        self.write_some(bytes, until.0)
     }
 
     /// The last bytes of a message that just does not fit would wait for the reader to wake, and the reader for them. Where
@@ -107,14 +86,9 @@ impl Outlet for PipeWriter {
     }
 }
 
-impl Outlet for StreamSocket {
-    /// What one system call takes.
-    fn batch_size(&self) -> usize {
-        PIECE
-    }
-
-    fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
-        self.write_with(bytes, patience)
+impl Source for StreamSocket {
+    fn watch(&mut self) -> Result<Watch<'_>> {
+        Ok(Watch::readable(self))
     }
 
     fn close(self) -> Result<()> {
@@ -122,15 +96,40 @@ impl Outlet for StreamSocket {
     }
 }
 
-/// The standard library's streams, whose settings are left alone.
+impl Outlet for StreamSocket {
+    /// What one system call takes.
+    fn batch_size(&self) -> usize {
+        PIECE
+    }
+
+    fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
+        self.write_with(bytes, until.0)
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+/// The standard library's streams, whose settings are left alone. Here and for a [`Deadline`](crate::Deadline).
 macro_rules! std_streams {
     ($($stream:ty),*) => {$(
-        impl Source for $stream {
-            fn read_within(&mut self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+        impl TimedRead for $stream {
+            fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
                 let read = |wait| sys::socket::read(self.as_fd(), buf, wait);
-                patience.persist(self, &Spin::default(), "recv", POLLIN, None, read)
+                until.0.persist(self, &Spin::default(), "recv", POLLIN, None, read)
             }
+        }
 
+        impl TimedWrite for $stream {
+            fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+                let piece = &buf[..buf.len().min(PIECE)];
+                let write = |wait| sys::socket::write(self.as_fd(), piece, wait);
+                until.0.persist(self, &Spin::default(), "send", POLLOUT, None, write)
+            }
+        }
+
+        impl Source for $stream {
             fn watch(&mut self) -> Result<Watch<'_>> {
                 Ok(Watch::readable(self))
             }
@@ -145,10 +144,8 @@ macro_rules! std_streams {
                 PIECE
             }
 
-            fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
-                let piece = &bytes[..bytes.len().min(PIECE)];
-                let write = |wait| sys::socket::write(self.as_fd(), piece, wait);
-                match patience.persist(self, &Spin::default(), "send", POLLOUT, None, write) {
+            fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
+                match self.write_until(bytes, until) {
                     Err(Error::Reset) => Err(Error::Closed),
                     written => written,
                 }

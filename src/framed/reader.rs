@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::Messages;
 use super::bytes::ByteReader;
 use super::frame::{self, LONGEST_HEAD};
+use crate::end::packets::PACKET;
 use crate::error::{Error, FlushError, Result};
-use crate::pipe::{PIPE_BUF, PipeReader};
+use crate::pipe::PipeReader;
 use crate::sys::Errno;
-use crate::wait::{Patience, Watch};
+use crate::wait::{Patience, Until, Watch};
 
 /// As many bytes are read at once, and a buffer is never shorter.
 const READ: usize = 64 << 10;
@@ -226,10 +227,10 @@ impl<R: ByteReader> MessageReader<R> {
                 (self.start, self.end) = (0, self.end - self.start);
             }
             // A pipe whose writer has set O_DIRECT is made of packets, and throws away what of one there is no room for.
-            if self.buf.len() - self.end < PIPE_BUF {
+            if self.buf.len() - self.end < PACKET {
                 self.grow(measure)?;
             }
-            match self.reader.read_within(&mut self.buf[self.end..], patience)? {
+            match self.reader.read_until(&mut self.buf[self.end..], Until(patience))? {
                 0 if self.end == 0 => return Ok(None),
                 0 => return Err(self.truncated(measure)),
                 count => self.end += count,
@@ -240,8 +241,8 @@ impl<R: ByteReader> MessageReader<R> {
     /// Makes room for a message that is longer than the buffer, and for a packet: at most about as much again as has arrived.
     fn grow(&mut self, measure: Option<(usize, u64)>) -> Result<()> {
         let (head, len) = measure.unwrap_or((LONGEST_HEAD, 0));
-        let whole = usize::try_from(len).unwrap_or(usize::MAX).saturating_add(head + PIPE_BUF);
-        let size = whole.min(2 * self.buf.len()).max(self.end + PIPE_BUF);
+        let whole = usize::try_from(len).unwrap_or(usize::MAX).saturating_add(head + PACKET);
+        let size = whole.min(2 * self.buf.len()).max(self.end + PACKET);
         self.buf.try_reserve_exact(size - self.buf.len()).map_err(|_| Error::system("malloc", Errno::NOMEM))?;
         self.buf.resize(size, 0);
         Ok(())

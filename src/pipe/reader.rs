@@ -4,17 +4,14 @@ use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use super::PipeWriter;
 use super::splice;
-use super::{PIPE_BUF, PipeWriter};
-use crate::end::{self, End};
+use crate::end::{self, End, packets};
 use crate::error::{Error, Result};
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin, TimedRead, Until};
-
-/// `read_to_end` makes so much room at once, where the vector has it.
-const AT_ONCE: usize = 64 << 10;
 
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
@@ -290,7 +287,7 @@ impl PipeReader {
     }
 
     #[inline]
-    pub(crate) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
@@ -357,47 +354,14 @@ impl Read for &PipeReader {
         read.map_err(Error::into_io)
     }
 
-    /// Reads until EOF, always with room for a packet: a pipe whose writer has set `O_DIRECT` throws away what of one there is
-    /// no room for.
+    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
     fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
-        let start = buf.len();
-        let mut end = start; // of what was read; from there on are zeroes
-        let mut packet = [0; PIPE_BUF];
-        let read = loop {
-            if buf.len() - end < PIPE_BUF {
-                buf.resize(buf.capacity().min(end + AT_ONCE), 0);
-            }
-            let has_room = buf.len() - end >= PIPE_BUF;
-            let room = if has_room { &mut buf[end..] } else { &mut packet[..] };
-            match self.read_with(room, Patience::Blocking) {
-                Ok(0) => break Ok(end - start),
-                Ok(count) => {
-                    if !has_room {
-                        // The vector grows for what there is, and not where nothing comes any more.
-                        buf.truncate(end);
-                        buf.extend_from_slice(&packet[..count]);
-                    }
-                    end += count;
-                }
-                Err(error) => break Err(error.into_io()),
-            }
-        };
-        buf.truncate(end);
-        read
+        packets::read_to_end(buf, |buf| self.read(buf))
     }
 
-    /// The same into a string, which stays as it is where what was read is not UTF-8.
+    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
     fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
-        let mut bytes = Vec::new();
-        let read = self.read_to_end(&mut bytes);
-        let text = String::from_utf8(bytes)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"));
-        match text {
-            Ok(text) if buf.capacity() == 0 => *buf = text,
-            Ok(text) => buf.push_str(&text),
-            Err(error) => return read.and(Err(error)),
-        }
-        read
+        packets::read_to_string(buf, |buf| self.read(buf))
     }
 }
 

@@ -124,7 +124,7 @@ impl StreamSocket {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
-    pub(crate) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }

@@ -13,7 +13,7 @@ use crate::sys::{self, Errno};
 
 /// How long a call waits when there is nothing to do.
 #[derive(Clone, Copy, Debug)]
-pub enum Patience {
+pub(crate) enum Patience {
     /// Says so: `WouldBlock`.
     None,
     /// Leaves it to the system call, which waits unless the descriptor has `O_NONBLOCK`.

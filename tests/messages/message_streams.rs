@@ -2,7 +2,7 @@
 //! deadlines hold, a peer that has gone is seen, and `O_NONBLOCK` is nobody's business.
 
 use std::fmt::Debug;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -13,8 +13,8 @@ use crate::support::{
     exit_code, message, sigpipe, status_flags, tcp_pair, with_interval_timer,
 };
 use ipc::{
-    ByteReader, ByteWriter, Ends, Error, MessageReader, MessageWriter, PackedSocket, PipeReader, PipeWriter, Ready,
-    StreamSocket, Watch, datagram_pair, fork, pipe, stream_pair, wait_any,
+    ByteReader, ByteWriter, Deadline, Ends, Error, MessageReader, MessageWriter, PackedSocket, PipeReader, PipeWriter,
+    Ready, StreamSocket, TimedRead, TimedWrite, Watch, datagram_pair, fork, pipe, stream_pair, wait_any,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         a_message_that_is_begun_is_taken_and_never_torn within 60,
         every_stream_can_be_watched,
         dropping_waits_for_a_second_at_most within 60,
+        a_stream_of_the_standard_library_can_be_put_under_a_deadline,
         packets_of_a_pipe_arrive_whole within 60,
         packets_of_a_pipe_are_read_to_the_end,
         reading_to_the_end_is_that_of_the_standard_library within 60,
@@ -418,6 +419,29 @@ fn dropping_waits_for_a_second_at_most() {
     over_every_stream!(check);
 }
 
+fn a_stream_of_the_standard_library_can_be_put_under_a_deadline() {
+    fn check(one: impl TimedRead, other: impl TimedWrite) {
+        let (mut one, mut other) = (Deadline::after(one, SHORT), Deadline::after(other, LONG));
+        assert_eq!(one.read(&mut [0; 5]).unwrap_err().kind(), ErrorKind::TimedOut);
+        other.write_all(b"hello").unwrap();
+        let mut hello = [0; 5];
+        one.set_after(LONG);
+        one.read_exact(&mut hello).unwrap();
+        assert_eq!(&hello, b"hello");
+        other.set_after(SHORT);
+        assert_eq!(other.write_all(&vec![1; 64 << 20]).unwrap_err().kind(), ErrorKind::TimedOut);
+        drop(one);
+        sigpipe(Sigpipe::Default);
+        other.set_after(LONG);
+        let lost = other.write_all(&vec![1; 64 << 20]).unwrap_err().kind();
+        assert!(matches!(lost, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{lost:?}");
+    }
+    let (one, other) = UnixStream::pair().unwrap();
+    check(one, other);
+    let (one, other) = tcp_pair();
+    check(one, other);
+}
+
 /// A pipe of packets, as `dd oflag=direct` makes one of its standard output.
 fn packets() -> (PipeReader, PipeWriter) {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).unwrap();
@@ -462,6 +486,9 @@ fn packets_of_a_pipe_are_read_to_the_end() {
         assert_same(&all, &[b"was", &expected[..]].concat());
         assert_eq!(exit_code(&child), 0);
     }
+    let (reader, child) = start();
+    assert_same(std::io::read_to_string(Deadline::after(reader, LONG)).unwrap().as_bytes(), &expected);
+    assert_eq!(exit_code(&child), 0);
     let (reader, child) = start();
     assert_same(std::io::read_to_string(reader).unwrap().as_bytes(), &expected);
     assert_eq!(exit_code(&child), 0);
