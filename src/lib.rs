@@ -38,8 +38,8 @@
 //! | pass a stream of bytes one way | [`pipe()`]: [`PipeReader`] is `Read`, [`PipeWriter`] is `Write` |
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
-//! | pass very many small messages | [`DatagramSocket::packed`], both ways; [`PipeWriter::messages`], one way, of any length |
-//! | write and read in small pieces, or lines | [`PipeWriter::buffered`], [`PipeReader::buffered`] |
+//! | pass very many small messages | [`PackedSocket`], both ways; [`MessageWriter`] and [`MessageReader`], one way, of any length |
+//! | write and read in small pieces, or lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
@@ -78,7 +78,7 @@ compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see d
 mod copy;
 mod end;
 mod error;
-mod frame;
+mod framed;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -94,16 +94,15 @@ mod wait;
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
+pub use framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, Messages, PackedSocket};
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
-pub use pipe::{
-    BufferedWriter, MessageReader, MessageWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with,
-};
+pub use pipe::{BufferedWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{
     Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, claim, claimable, fork, fork_raw, fork_unchecked,
 };
 pub use socket::{
-    Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,
-    StreamSocket, datagram_pair, datagram_pair_with, stream_pair,
+    Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
+    datagram_pair, datagram_pair_with, stream_pair,
 };
 pub use wait::{Deadline, Ready, TimedRead, TimedWrite, Watch, wait_any, wait_ready};
 

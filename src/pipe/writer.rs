@@ -78,14 +78,14 @@ impl PipeWriter {
     /// ```
     /// let (reader, writer) = ipc::pipe()?;
     /// while writer.try_write(&[0; 1024]).is_ok() {}
-    ///
-    /// [pwritev2(2)]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
-    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::WouldBlock)));
     /// drop(reader);
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::Closed)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [pwritev2(2)]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     pub fn try_write(&self, buf: &[u8]) -> Result<usize> {
         self.write_with(self.cut(buf), Patience::None)
     }
@@ -336,7 +336,7 @@ impl PipeWriter {
     }
 
     /// Writes some of `buf`, which is not empty: at least one byte.
-    pub(super) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+    pub(crate) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         match self.write_with(self.cut(buf), patience)? {
             // Not from a pipe, and from nothing that passes for one.
             0 => Err(Error::System { call: "write", source: io::ErrorKind::WriteZero.into() }),

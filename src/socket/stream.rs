@@ -87,7 +87,7 @@ end_traits!(StreamSocket);
 
 /// So much goes in one system call. The kernel puts a longer write into the queue in pieces, and an error between two of them,
 /// which it tells once, is lost behind the count.
-pub(super) const PIECE: usize = 32 << 10;
+pub(crate) const PIECE: usize = 32 << 10;
 
 impl StreamSocket {
     fn new(end: End) -> Self {
@@ -171,7 +171,7 @@ impl StreamSocket {
     }
 
     /// In pieces, and stops where one does not go whole.
-    pub(super) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+    pub(crate) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         let mut written = 0;
         for piece in buf.chunks(PIECE) {
             // What is not to wait for all of it returns at the first progress.
