@@ -41,7 +41,8 @@ use crate::wait::Patience;
 /// A `MessageWriter` is no [`Ends`](crate::Ends), on purpose: a fork would copy its buffer, and what is in it would be sent
 /// twice. Give the bare end away, and make this of it where it is used. After a bare fork
 /// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the buffer,
-/// so flush before it.
+/// so flush before it. The standard library's streams are severed by no fork: of a `MessageWriter` over one that a closure
+/// captures, what is in the buffer would be sent by both.
 ///
 /// ```compile_fail,E0277
 /// let (_reader, writer) = ipc::pipe().unwrap();
