@@ -116,10 +116,7 @@ fn a_pipeline_goes_on_without_a_program_as_sh_does() {
         assert_eq!(ours.stdout, theirs.stdout, "without {missing}");
         assert_eq!(ours.status.code(), theirs.status.code(), "without {missing}");
         let said = String::from_utf8(ours.stderr).unwrap();
-        assert!(
-            said.contains(&format!("\"{missing}\" could not be started: posix_spawn: No such file or directory")),
-            "{said}"
-        );
+        assert!(said.contains(&format!("{missing}: No such file or directory")), "{said}");
     }
 }
 
