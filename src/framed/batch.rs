@@ -17,8 +17,8 @@ pub trait Outlet: Sized {
     /// `Closed` is final: nobody will ever have what did not go.
     fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize>;
 
-    /// So many bytes belong together: they may be worth more room. Says whether that is settled, for all that follow. Never
-    /// blocks.
+    /// So many bytes belong together: they may be worth more room. Says whether that is settled, for all that follow.
+    /// Never blocks.
     fn make_room(&mut self, _len: usize) -> bool {
         true
     }
@@ -67,8 +67,8 @@ impl<W: Outlet> Batch<W> {
         true
     }
 
-    /// Adds a message where the room for it is in front of what waits. If that is the last of a long message, the buffer is as
-    /// short again as it was.
+    /// Adds a message where the room for it is in front of what waits. If that is the last of a long message, the buffer
+    /// is as short again as it was.
     #[cold]
     fn move_and_append(&mut self, message: &[u8]) -> bool {
         let fits = self.start > 0 && self.waiting().len() + HEAD + message.len() <= self.size;

@@ -1,5 +1,5 @@
-//! What carries messages as a stream of bytes. A stream of another kind joins here: it reads and writes [`Until`] a time, closes,
-//! and says when reading is worth a try.
+//! What carries messages as a stream of bytes. A stream of another kind joins here: it reads and writes [`Until`] a time,
+//! closes, and says when reading is worth a try.
 
 use std::fmt;
 use std::net::TcpStream;
@@ -17,7 +17,8 @@ use crate::wait::{Spin, TimedRead, TimedWrite, Until, Watch};
 /// What a pipe holds unless somebody has set it, or its user has too many.
 const USUAL_CAPACITY: usize = 64 << 10;
 
-/// What a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`StreamSocket`], a [`UnixStream`] or a [`TcpStream`].
+/// What a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`StreamSocket`], a [`UnixStream`] or a
+/// [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
 pub trait ByteReader: Source {}
@@ -27,7 +28,8 @@ impl ByteReader for StreamSocket {}
 impl ByteReader for UnixStream {}
 impl ByteReader for TcpStream {}
 
-/// What a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`StreamSocket`], a [`UnixStream`] or a [`TcpStream`].
+/// What a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`StreamSocket`], a [`UnixStream`] or a
+/// [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
 pub trait ByteWriter: Outlet + fmt::Debug {}
@@ -65,8 +67,8 @@ impl Outlet for PipeWriter {
         self.write_some(bytes, until.0)
     }
 
-    /// The last bytes of a message that just does not fit would wait for the reader to wake, and the reader for them. Where
-    /// something is in the pipe already, it is the reader who is late.
+    /// The last bytes of a message that just does not fit would wait for the reader to wake, and the reader for them.
+    /// Where something is in the pipe already, it is the reader who is late.
     fn make_room(&mut self, len: usize) -> bool {
         if len <= USUAL_CAPACITY || len > 2 * USUAL_CAPACITY {
             return false;

@@ -16,8 +16,8 @@ use crate::wait::{Patience, Watch};
 
 /// A [`DatagramSocket`] that packs many messages into each datagram, which makes small ones many times as fast.
 ///
-/// Both sides have to pack. What a datagram pair promises holds: a message arrives whole, in order, and never joined with the
-/// next; an empty one is a message; `None` is EOF. What differs is *when* it goes.
+/// Both sides have to pack. What a datagram pair promises holds: a message arrives whole, in order, and never joined with
+/// the next; an empty one is a message; `None` is EOF. What differs is *when* it goes.
 ///
 /// # When messages go
 ///
@@ -41,9 +41,9 @@ use crate::wait::{Patience, Watch};
 /// # Not an end
 ///
 /// A `PackedSocket` can neither be given to another process nor be looked at by `poll`, on purpose: it is no
-/// [`Ends`](crate::Ends) and has no descriptor of its own. Its buffers would be copied by a fork, and what is in them sent
-/// twice; and `poll` does not see what has arrived in them. Give the bare socket away, and pack it where it is used; for
-/// [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
+/// [`Ends`](crate::Ends) and has no descriptor of its own. Its buffers would be copied by a fork, and what is in them
+/// sent twice; and `poll` does not see what has arrived in them. Give the bare socket away, and pack it where it is used;
+/// for [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
 ///
 /// ```compile_fail,E0277
 /// let pair = ipc::datagram_pair().unwrap();
@@ -51,8 +51,8 @@ use crate::wait::{Patience, Watch};
 /// ipc::fork(packed, |mut packed| packed.send(b"twice?")); // `PackedSocket: Ends` is not satisfied
 /// ```
 ///
-/// After a bare fork ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes
-/// have the buffers, so flush before it.
+/// After a bare fork ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both
+/// processes have the buffers, so flush before it.
 ///
 /// # Platform
 ///
@@ -193,19 +193,19 @@ impl PackedSocket {
         self.batch.flush(Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away, as for an
-    /// answer that is made of it. `None`: the peer is gone, and all that it sent was received.
+    /// Blocks until a message arrives, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away, as
+    /// for an answer that is made of it. `None`: the peer is gone, and all that it sent was received.
     ///
     /// Takes a message that has arrived in the buffer without a system call. If there is none, what waits to be sent is
     /// sent first.
     ///
-    /// `None` also where the peer lives and has only finished sending ([`shutdown`](crate::DatagramSocket::shutdown)). Then what
-    /// had no room in its queue still waits, and goes with [`flush`](Self::flush).
+    /// `None` also where the peer lives and has only finished sending ([`shutdown`](crate::DatagramSocket::shutdown)).
+    /// Then what had no room in its queue still waits, and goes with [`flush`](Self::flush).
     ///
     /// # Errors
     ///
-    /// - [`Error::Malformed`]: a datagram is no pack, as from a peer that does not pack. All of it is in the error, and the
-    ///   next can be received.
+    /// - [`Error::Malformed`]: a datagram is no pack, as from a peer that does not pack. All of it is in the error, and
+    ///   the next can be received.
     /// - [`Error::Reset`]: the peer went away with messages of ours that it had not received from its socket, or that had
     ///   not been flushed; said once, after all that it sent.
     /// - [`Error::NotGiven`]: this process was not given the end.
@@ -214,7 +214,8 @@ impl PackedSocket {
     ///
     /// # Platform
     ///
-    /// [`recvmsg(2)`](https://man7.org/linux/man-pages/man2/recvmsg.2.html). The buffer grows to the longest message that arrives, which is at most 4160 KiB.
+    /// [`recvmsg(2)`](https://man7.org/linux/man-pages/man2/recvmsg.2.html). The buffer grows to the longest message that
+    /// arrives, which is at most 4160 KiB.
     #[inline]
     pub fn recv(&mut self) -> Result<Option<&[u8]>> {
         self.receive(|| Patience::Blocking)
@@ -234,8 +235,8 @@ impl PackedSocket {
 
     /// Blocks until a message arrives or the time is up; else as [`recv`](Self::recv).
     ///
-    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// goes for the flushing too. What a peer can do against it is said at
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
+    /// and goes for the flushing too. What a peer can do against it is said at
     /// [`DatagramSocket::recv_timeout`](crate::DatagramSocket::recv_timeout).
     ///
     /// # Errors
@@ -314,8 +315,8 @@ impl PackedSocket {
         }
     }
 
-    /// Returns whether a message has arrived in the buffer, so that the next [`recv`](Self::recv) takes it without a system
-    /// call. Never blocks.
+    /// Returns whether a message has arrived in the buffer, so that the next [`recv`](Self::recv) takes it without a
+    /// system call. Never blocks.
     #[must_use]
     pub fn has_message(&self) -> bool {
         !self.arrived.is_empty()
@@ -367,8 +368,8 @@ impl PackedSocket {
     ///
     /// The error gives the `PackedSocket` back, and `?` turns it into [`Error`].
     ///
-    /// - [`Error::Unread`]: messages have arrived in the buffer that were not received. Receive them first, for as long as
-    ///   [`has_message`](Self::has_message) says that there are any.
+    /// - [`Error::Unread`]: messages have arrived in the buffer that were not received. Receive them first, for as long
+    ///   as [`has_message`](Self::has_message) says that there are any.
     /// - Else as [`flush`](Self::flush). After [`Error::Closed`] was said once, there is nothing to flush.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_inner(self) -> Result<DatagramSocket, FlushError<Self>> {

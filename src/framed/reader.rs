@@ -19,8 +19,9 @@ const READ: usize = 64 << 10;
 /// The longest message that is received, unless [`MessageReader::set_max_message`] says otherwise.
 const MAX: usize = 64 << 20;
 
-/// Receives the messages that a [`MessageWriter`](crate::MessageWriter) sends through a pipe, or over a [`StreamSocket`](crate::StreamSocket), a
-/// [`UnixStream`](std::os::unix::net::UnixStream) or a [`TcpStream`](std::net::TcpStream).
+/// Receives the messages that a [`MessageWriter`](crate::MessageWriter) sends through a pipe, or over a
+/// [`StreamSocket`](crate::StreamSocket), a [`UnixStream`](std::os::unix::net::UnixStream) or a
+/// [`TcpStream`](std::net::TcpStream).
 ///
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message, and `None` is EOF. A
 /// stream that ends inside a message is an error that says so.
@@ -33,9 +34,9 @@ const MAX: usize = 64 << 20;
 ///
 /// # Not an end
 ///
-/// A `MessageReader` is no [`Ends`](crate::Ends) and has no descriptor of its own, on purpose: a fork would copy what it has
-/// read ahead, and both processes would receive it; and `poll` does not see that. Give the bare end away, and make this of
-/// it where it is used. For [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
+/// A `MessageReader` is no [`Ends`](crate::Ends) and has no descriptor of its own, on purpose: a fork would copy what it
+/// has read ahead, and both processes would receive it; and `poll` does not see that. Give the bare end away, and make
+/// this of it where it is used. For [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
 ///
 /// ```compile_fail,E0277
 /// let (reader, _writer) = ipc::pipe().unwrap();
@@ -77,10 +78,11 @@ pub struct MessageReader<R: ByteReader = PipeReader> {
 impl<R: ByteReader> MessageReader<R> {
     /// Receives messages from `reader` from here on. Never blocks.
     ///
-    /// It reads ahead, so the stream must be at the beginning of a message, and nobody else may read from it. Settings, such
-    /// as [`set_spin`](PipeReader::set_spin), are made before.
+    /// It reads ahead, so the stream must be at the beginning of a message, and nobody else may read from it. Settings,
+    /// such as [`set_spin`](PipeReader::set_spin), are made before.
     ///
-    /// For both directions of a socket, clone it (`try_clone`) and make a [`MessageWriter`](crate::MessageWriter) of the clone.
+    /// For both directions of a socket, clone it (`try_clone`) and make a [`MessageWriter`](crate::MessageWriter) of the
+    /// clone.
     pub fn new(reader: R) -> Self {
         Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX }
     }
@@ -92,15 +94,16 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// # Errors
     ///
-    /// - [`Error::Truncated`]: the stream ended inside a message. What arrived of it is in the error, and the next call is
-    ///   `None`.
-    /// - [`Error::TooLong`]: the message is longer than [`set_max_message`](Self::set_max_message) allows. It stays, to be
-    ///   received when the limit was raised.
-    /// - [`Error::Reset`]: the peer of a socket went away with bytes of ours unread, or the connection was lost; said once,
-    ///   after all that arrived. What has arrived of a message is kept, and the next call is [`Error::Truncated`] then.
-    /// - [`Error::WouldBlock`]: the end has `O_NONBLOCK` (see [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK)), or the
-    ///   standard library's stream has a timeout of its own, and the message is not there yet. What has arrived of it is
-    ///   kept.
+    /// - [`Error::Truncated`]: the stream ended inside a message. What arrived of it is in the error, and the next call
+    ///   is `None`.
+    /// - [`Error::TooLong`]: the message is longer than [`set_max_message`](Self::set_max_message) allows. It stays, to
+    ///   be received when the limit was raised.
+    /// - [`Error::Reset`]: the peer of a socket went away with bytes of ours unread, or the connection was lost; said
+    ///   once, after all that arrived. What has arrived of a message is kept, and the next call is [`Error::Truncated`]
+    ///   then.
+    /// - [`Error::WouldBlock`]: the end has `O_NONBLOCK` (see [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK)), or
+    ///   the standard library's stream has a timeout of its own, and the message is not there yet. What has arrived of it
+    ///   is kept.
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: there is no memory for the message (`ENOMEM`), and what has arrived of it is kept; or a
     ///   connection failed (`ETIMEDOUT`).
@@ -108,7 +111,8 @@ impl<R: ByteReader> MessageReader<R> {
     /// # Platform
     ///
     /// [`read(2)`](https://man7.org/linux/man-pages/man2/read.2.html), or
-    /// [`recv(2)`](https://man7.org/linux/man-pages/man2/recv.2.html). The buffer grows to the longest message that arrives.
+    /// [`recv(2)`](https://man7.org/linux/man-pages/man2/recv.2.html). The buffer grows to the longest message that
+    /// arrives.
     #[inline]
     pub fn recv(&mut self) -> Result<Option<&[u8]>> {
         self.receive(|| Patience::Blocking)
@@ -126,8 +130,8 @@ impl<R: ByteReader> MessageReader<R> {
 
     /// Blocks until a message has arrived or the time is up; else as [`recv`](Self::recv).
     ///
-    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// for the whole message, in however small parts it comes. `O_NONBLOCK` is not touched.
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
+    /// and for the whole message, in however small parts it comes. `O_NONBLOCK` is not touched.
     ///
     /// # Errors
     ///
@@ -238,7 +242,8 @@ impl<R: ByteReader> MessageReader<R> {
         }
     }
 
-    /// Makes room for a message that is longer than the buffer, and for a packet: at most about as much again as has arrived.
+    /// Makes room for a message that is longer than the buffer, and for a packet: at most about as much again as has
+    /// arrived.
     fn grow(&mut self, measure: Option<(usize, u64)>) -> Result<()> {
         let (head, len) = measure.unwrap_or((LONGEST_HEAD, 0));
         let whole = usize::try_from(len).unwrap_or(usize::MAX).saturating_add(head + PACKET);
@@ -255,7 +260,8 @@ impl<R: ByteReader> MessageReader<R> {
         Error::Truncated { message, expected }
     }
 
-    /// Returns whether the next [`recv`](Self::recv) has its answer in the buffer, and makes no system call. Never blocks.
+    /// Returns whether the next [`recv`](Self::recv) has its answer in the buffer, and makes no system call. Never
+    /// blocks.
     #[must_use]
     pub fn has_message(&self) -> bool {
         let too_long = |(_, len)| len > self.max as u64;
@@ -264,9 +270,9 @@ impl<R: ByteReader> MessageReader<R> {
 
     /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) is worth a try. Never blocks.
     ///
-    /// Where a message has arrived in the buffer, `wait_any` returns at once. Where a part of one arrives, it returns as well,
-    /// and [`try_recv`](Self::try_recv) then keeps the part and says [`WouldBlock`](Error::WouldBlock). The loop is that of
-    /// [`PackedSocket::watch`](crate::PackedSocket::watch).
+    /// Where a message has arrived in the buffer, `wait_any` returns at once. Where a part of one arrives, it returns as
+    /// well, and [`try_recv`](Self::try_recv) then keeps the part and says [`WouldBlock`](Error::WouldBlock). The loop is
+    /// that of [`PackedSocket::watch`](crate::PackedSocket::watch).
     ///
     /// # Errors
     ///
@@ -315,8 +321,8 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unread`]: messages, or a part of one, have arrived in the buffer that were not received. The error gives the
-    /// `MessageReader` back, and `?` turns it into [`Error`].
+    /// [`Error::Unread`]: messages, or a part of one, have arrived in the buffer that were not received. The error gives
+    /// the `MessageReader` back, and `?` turns it into [`Error`].
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_inner(self) -> Result<R, FlushError<Self>> {
         match self.start == self.end {

@@ -10,25 +10,25 @@ use crate::error::{Error, FlushError, Result};
 use crate::pipe::PipeWriter;
 use crate::wait::Patience;
 
-/// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write: through a pipe, or
-/// over a [`StreamSocket`](crate::StreamSocket), a [`UnixStream`](std::os::unix::net::UnixStream) or a
+/// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write: through a pipe,
+/// or over a [`StreamSocket`](crate::StreamSocket), a [`UnixStream`](std::os::unix::net::UnixStream) or a
 /// [`TcpStream`](std::net::TcpStream).
 ///
-/// A message arrives whole, in order, and never joined with the next. An empty one is a message. One process writes and one
-/// reads: of several writers, the messages would be torn.
+/// A message arrives whole, in order, and never joined with the next. An empty one is a message. One process writes and
+/// one reads: of several writers, the messages would be torn.
 ///
 /// # When messages go
 ///
-/// What was sent waits in a buffer of this process, of 8 KiB for a pipe and 32 KiB for a socket. It goes when that is full, or with [`flush`](Self::flush),
-/// [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout). Whoever waits for the effect of a message has to
-/// flush first.
+/// What was sent waits in a buffer of this process, of 8 KiB for a pipe and 32 KiB for a socket. It goes when that is
+/// full, or with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout). Whoever
+/// waits for the effect of a message has to flush first.
 ///
 /// A message is taken, or it is not. It is taken as soon as its first byte was written, also if there is no more room
 /// then or the time is up: the rest waits, is written before anything else, and the stream is never torn.
 ///
-/// A pipe of the usual 64 KiB is made one of 128 KiB when it is empty and a message comes that fits only then, as far as the
-/// user's limit allows: a request and its answer then take two thirds of the time. A [`capacity`](PipeWriter::set_capacity) that was set
-/// to anything else is left alone.
+/// A pipe of the usual 64 KiB is made one of 128 KiB when it is empty and a message comes that fits only then, as far as
+/// the user's limit allows: a request and its answer then take two thirds of the time. A
+/// [`capacity`](PipeWriter::set_capacity) that was set to anything else is left alone.
 ///
 /// # Closing
 ///
@@ -38,10 +38,11 @@ use crate::wait::Patience;
 ///
 /// # Not an end
 ///
-/// A `MessageWriter` is no [`Ends`](crate::Ends), on purpose: a fork would copy its buffer, and what is in it would be sent
-/// twice. Give the bare end away, and make this of it where it is used. After a bare fork
-/// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the buffer,
-/// so flush before it.
+/// A `MessageWriter` is no [`Ends`](crate::Ends), on purpose: a fork would copy its buffer, and what is in it would be
+/// sent twice. Give the bare end away, and make this of it where it is used. After a bare fork
+/// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the
+/// buffer, so flush before it. The standard library's streams are severed by no fork: of a `MessageWriter` over one that
+/// a closure captures, what is in the buffer would be sent by both.
 ///
 /// ```compile_fail,E0277
 /// let (_reader, writer) = ipc::pipe().unwrap();
@@ -106,8 +107,8 @@ impl<W: ByteWriter> MessageWriter<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::WouldBlock`]: the buffer is full and there is no room, and the message was not taken; [`Error::System`]: see
-    /// Platform of [`PipeWriter::try_write`]; and as [`send`](Self::send).
+    /// [`Error::WouldBlock`]: the buffer is full and there is no room, and the message was not taken; [`Error::System`]:
+    /// see Platform of [`PipeWriter::try_write`]; and as [`send`](Self::send).
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<()> {
         if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::None) }
@@ -116,8 +117,8 @@ impl<W: ByteWriter> MessageWriter<W> {
     /// Adds a message to the buffer, and blocks for room until the time is up; else as [`send`](Self::send).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
-    /// Where the time is up in the middle of a long message, that was taken: its rest waits in a buffer that is longer for
-    /// so long.
+    /// Where the time is up in the middle of a long message, that was taken: its rest waits in a buffer that is longer
+    /// for so long.
     ///
     /// # Errors
     ///
@@ -127,8 +128,8 @@ impl<W: ByteWriter> MessageWriter<W> {
         if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::timeout(timeout)) }
     }
 
-    /// Sends what there is no room for in the buffer: fills it, so that whole buffers are written, and writes what is longer
-    /// past it.
+    /// Sends what there is no room for in the buffer: fills it, so that whole buffers are written, and writes what is
+    /// longer past it.
     #[inline(never)]
     fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<()> {
         self.batch.check_open()?;
@@ -197,8 +198,8 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.batch.flush(Patience::timeout(timeout))
     }
 
-    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). What is written through it
-    /// lands between messages, or inside one: the stream is torn then.
+    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). What is written through
+    /// it lands between messages, or inside one: the stream is torn then.
     #[must_use]
     pub fn get_ref(&self) -> &W {
         self.batch.outlet()

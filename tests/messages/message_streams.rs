@@ -200,7 +200,15 @@ fn a_peer_that_is_killed_is_seen_after_all_that_it_sent() {
 
 fn a_peer_that_has_gone_is_closed_and_no_signal() {
     fn check<S: Stream>() {
+        has_gone::<S>(false);
+        has_gone::<S>(true);
+    }
+    fn has_gone<S: Stream>(with_something_unread: bool) {
         let (reader, mut writer) = ends::<S>();
+        if with_something_unread {
+            writer.send(b"unread").unwrap();
+            writer.flush().unwrap();
+        }
         drop(reader);
         // A TCP connection learns of it by the answer to the first segment.
         let started = Instant::now();
