@@ -1,6 +1,6 @@
 //! Descriptors as such: closing, duplicating, and the inert one that takes a severed end's place.
 
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::event::EventfdFlags;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -27,12 +27,39 @@ pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
 
+/// Whether the number stands for anything now.
+pub(crate) fn is_open(number: RawFd) -> bool {
+    // SAFETY: borrowed for one call, which copes with a number that is not open.
+    rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok()
+}
+
 /// A second descriptor of the same open file, close-on-exec, and never 0, 1 or 2.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
         // Where the limit is so low that no number from 3 on is allowed (fcntl.2). It is a full table all the same.
         Err(Errno::INVAL) => Err(Errno::MFILE),
         done => done,
+    }
+}
+
+/// The descriptor at a number that is not 0, 1 or 2, which `println!` and whoever is started would take for something else.
+/// In a full table it takes the number of `place`, which was kept for it.
+pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
+    if fd.as_raw_fd() > 2 {
+        return fd;
+    }
+    match duplicate(fd.as_fd()) {
+        Ok(above) => above,
+        Err(_) => match place {
+            Some(place) => {
+                // SAFETY: `place` is owned here, and stands for nothing that anybody waits for.
+                match unsafe { replace(place.as_raw_fd(), fd.as_fd()) } {
+                    Ok(()) => place,
+                    Err(_) => fd,
+                }
+            }
+            None => fd,
+        },
     }
 }
 

@@ -152,15 +152,50 @@ pub(crate) fn kill_and_reap(pid: Pid) {
     let _ = retry(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
 }
 
+/// A descriptor for a child that was started without one, and was perhaps waited for since. One that cannot be held is ended.
+pub(crate) fn hold(pid: Pid) -> Result<OwnedFd> {
+    let pidfd = match pidfd(pid) {
+        Ok(pidfd) => pidfd,
+        // Gone, if somebody else has waited for it: then the number is perhaps a stranger's.
+        Err(Errno::SRCH) => return Err(Errno::CHILD),
+        Err(errno) => {
+            kill_and_reap(pid);
+            return Err(errno);
+        }
+    };
+    // The number may be a stranger's by now. What cannot be waited for is no child of ours.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | ALL;
+    retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options))?;
+    Ok(super::descriptor::above_standard(pidfd, None))
+}
+
+/// Also of a child that does not run its program yet, whose exit signal is 0 (`__WALL`, waitpid.2).
+const ALL: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL as u32);
+
+/// Blocks until a child that leaves has left, and takes its status away.
+pub(super) fn take_away(pidfd: BorrowedFd<'_>) -> Result<()> {
+    retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | ALL)).map(drop)
+}
+
+/// Sets a resource limit of this process, which may share its memory with another.
+pub(super) fn set_limit(which: i32, soft: u64, hard: u64) -> Result<()> {
+    let limit = [soft, hard]; // rlimit64, on every architecture
+    // SAFETY: a limit to read from, and none to write to. 0 is this process.
+    match unsafe { libc::syscall(libc::SYS_prlimit64, 0, which, limit.as_ptr(), std::ptr::null_mut::<u64>()) } {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
+}
+
 /// Blocks until the child has left and its status can be had, and leaves it there.
 pub(crate) fn await_exit(pidfd: BorrowedFd<'_>) -> Result<()> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | ALL;
     retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).map(drop)
 }
 
 /// The wait status (wait.2) of the child if it has left, which nobody can ask for again.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | ALL;
     let Some(status) = retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options))? else {
         return Ok(None);
     };
@@ -172,13 +207,38 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
     }))
 }
 
-pub(crate) use libc::SIGKILL;
+pub(crate) use libc::{SIGKILL, SIGTERM};
 
 /// Sends a signal to exactly that process.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let details = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: integers and a null pointer; without details the kernel fills in those of kill(2).
     match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, details, 0) } {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
+}
+
+/// Sends a signal to the group that the process leads. `was_reaped`: the number is perhaps another's.
+pub(crate) fn send_group_signal(pidfd: BorrowedFd<'_>, pid: i32, was_reaped: bool, signal: i32) -> Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 4; // Linux 6.9
+    let details = std::ptr::null::<libc::siginfo_t>();
+    let flags = PIDFD_SIGNAL_PROCESS_GROUP;
+    // SAFETY: as above.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, details, flags) } {
+        0 => return Ok(()),
+        _ => match errno() {
+            // Before 6.9; or the signal is none, which kill says again.
+            Errno::INVAL => {}
+            errno => return Err(errno),
+        },
+    }
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | ALL;
+    if was_reaped || retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).is_err() {
+        return Err(Errno::SRCH);
+    }
+    // SAFETY: numbers. The process is our child, and nobody has waited for it, so its number is its own.
+    match unsafe { libc::kill(-pid, signal) } {
         0 => Ok(()),
         _ => Err(errno()),
     }
