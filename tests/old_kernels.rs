@@ -55,8 +55,7 @@ fn main() -> ExitCode {
         without_unshare_nothing_is_different,
         without_a_death_signal_nothing_is_forked,
         without_newer_calls_nothing_is_different,
-        without_clone3_by_a_sandbox_a_program_is_refused_and_given_back,
-        without_netlink_the_other_side_is_unknown_and_the_rest_is_known,
+            without_netlink_the_other_side_is_unknown_and_the_rest_is_known,
         without_a_larger_pipe_the_error_says_so,
         without_madvise_nothing_is_different,
         without_memory_a_message_stays_where_it_is,
@@ -615,27 +614,6 @@ fn without_newer_calls_nothing_is_different() {
     keeps_all_but(&newer.iter().fold(Kernel::new(), |kernel, call| kernel.without(*call, ENOSYS)), &[]);
     let by_a_sandbox = [libc::SYS_openat2, libc::SYS_close_range, libc::SYS_faccessat2];
     keeps_all_but(&by_a_sandbox.iter().fold(Kernel::new(), |kernel, call| kernel.without(*call, EPERM)), &[]);
-}
-
-/// The libc goes another way for `ENOSYS` only.
-fn without_clone3_by_a_sandbox_a_program_is_refused_and_given_back() {
-    let verdict = judge(LIMIT, || {
-        Kernel::new().without(libc::SYS_clone3, EPERM).play();
-        let (reader, writer) = pipe().unwrap();
-        match Command::new("true").stdout(writer).spawn() {
-            // This libc does not use it.
-            Ok(child) => assert_eq!(exit_code(&child), 0),
-            Err(given_back) => {
-                assert_eq!(refused(Err::<(), _>(given_back.error)), ("posix_spawn", EPERM));
-                assert!(matches!(reader.try_read(&mut [0]), Err(Error::WouldBlock)));
-                drop(given_back.command);
-            }
-        }
-        assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
-        assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
-        Ok(())
-    });
-    assert_eq!(verdict, Ok(()));
 }
 
 fn without_netlink_the_other_side_is_unknown_and_the_rest_is_known() {

@@ -54,6 +54,8 @@ impl Child {
     pub(super) fn hold(pid: Pid) -> Result<Self> {
         match sys::process::hold(pid) {
             Ok(pidfd) => Ok(Self::new(pid, pidfd)),
+            // It was killed, and another thread has waited for it, before it was held.
+            Err(Errno::CHILD) => Err(Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() }),
             Err(errno) => Err(Error::system("pidfd_open", errno)),
         }
     }

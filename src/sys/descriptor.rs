@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::event::EventfdFlags;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::Resource;
 
@@ -100,12 +100,23 @@ pub(crate) struct Inert {
 
 impl Inert {
     pub(crate) fn new() -> Result<Self> {
-        Self::without_path().or_else(|_| {
-            // open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd.
-            // /dev/null has a path, but is no directory that could be left through.
-            let fd = rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            Ok(Self { fd, _place: None })
-        })
+        let Self { fd, _place: place } = Self::without_path().or_else(|_| Self::null())?;
+        // Above 2, where neither `println!` nor a program would find it in the meantime.
+        let above = |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) };
+        Ok(Self { fd: above(fd)?, _place: place.map(above).transpose()? })
+    }
+
+    /// open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd. /dev/null has a path,
+    /// but is no directory that could be left through: if it is what it is called.
+    fn null() -> Result<Self> {
+        let fd = rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        // Major 1, minor 3, on every machine (null.4).
+        match is_device && stat.st_rdev == rustix::fs::makedev(1, 3) {
+            true => Ok(Self { fd, _place: None }),
+            false => Err(Errno::NODEV),
+        }
     }
 
     /// Fails where no number could be replaced, as in a sandbox without dup3.

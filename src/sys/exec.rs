@@ -91,7 +91,6 @@ impl Drop for Before {
             match stood {
                 // What stood there before is put back by the same call that displaced it, into a place that exists.
                 Some((Some(fd), flags)) => {
-                    let flags = if flags.contains(FdFlags::CLOEXEC) { libc::O_CLOEXEC } else { 0 };
                     let _ = put(fd.as_raw_fd(), number, flags);
                 }
                 Some((None, flags)) => {

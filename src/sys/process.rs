@@ -4,9 +4,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::thread::Timespec;
 
+use super::ledger::Entry;
 use super::{Errno, Result, errno, retry};
 
 /// How long a thread that has been joined may still be on its way out.
@@ -19,13 +21,16 @@ pub(crate) enum Side {
 }
 
 /// That a fork is safe, or somebody answers for it.
-pub(crate) struct Permit(());
+pub(crate) struct Permit {
+    /// Other threads may run, and wait for children.
+    is_promise: bool,
+}
 
 impl Permit {
     /// For a process with a single thread; otherwise the number of threads.
     pub(crate) fn alone() -> Result<std::result::Result<Self, usize>> {
         Ok(match second_thread()? {
-            None => Ok(Self(())),
+            None => Ok(Self { is_promise: false }),
             Some(threads) => Err(threads),
         })
     }
@@ -36,7 +41,12 @@ impl Permit {
     ///
     /// The child may only do what is async-signal-safe until it leaves or starts a program (fork.2).
     pub(crate) unsafe fn promised() -> Self {
-        Self(())
+        Self { is_promise: true }
+    }
+
+    /// What a child waits at until it is held, where another thread could wait for it before.
+    pub(crate) fn gate(&self) -> Result<Option<Gate>> {
+        if self.is_promise { Gate::new().map(Some) } else { Ok(None) }
     }
 
     /// fork(2), through libc, so that its own locks are in order in the child. What the frames on the stack hold is held by
@@ -49,6 +59,45 @@ impl Permit {
             pid => Pid::from_raw(pid).map(Side::Parent).ok_or(Errno::SRCH),
         }
     }
+}
+
+/// Keeps a child from running before its parent holds it. Known to the ledger, so that other forks do not take it along.
+pub(crate) struct Gate {
+    parents: (Entry, OwnedFd),
+    childs: (Entry, OwnedFd),
+}
+
+impl Gate {
+    fn new() -> Result<Self> {
+        let (one, other) = super::socket::pair(SocketType::STREAM)?;
+        let enter = |fd: OwnedFd| {
+            let fd = super::descriptor::above_standard(fd, None);
+            (Entry::new(fd.as_raw_fd()), fd)
+        };
+        Ok(Self { parents: enter(one), childs: enter(other) })
+    }
+
+    /// In the child: whether the parent holds it.
+    pub(crate) fn wait(self) -> bool {
+        let Self { parents, childs } = self;
+        drop(parents);
+        retry(|| rustix::io::read(&childs.1, &mut [0; 1])) == Ok(1)
+    }
+
+    /// In the parent: lets the child go on. Without it, the child leaves.
+    pub(crate) fn open(self) {
+        // A child that was killed meanwhile does not go on.
+        let _ = retry(|| rustix::net::send(&self.parents.1, b"!", SendFlags::NOSIGNAL));
+    }
+}
+
+/// Writes to stderr without a lock.
+pub(crate) fn print(mut text: &str) -> Result<()> {
+    while !text.is_empty() {
+        let len = retry(|| rustix::io::write(rustix::stdio::stderr(), text.as_bytes()))?;
+        text = text.get(len..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Leaves the process at once: no destructors, no `atexit` handlers.
@@ -106,13 +155,30 @@ pub(crate) fn check_die_with() -> Result<()> {
     rustix::process::set_parent_process_death_signal(rustix::process::parent_process_death_signal()?)
 }
 
-/// Asks the kernel to kill this process when the thread that forked it ends.
-pub(crate) fn die_with(parent: Pid) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Too late to be told? Then another process is the parent now. (None: the parent is in an outer pid namespace.)
-    match rustix::process::getppid() {
-        Some(now) if now != parent => rustix::process::kill_process(rustix::process::getpid(), Signal::KILL),
-        _ => Ok(()),
+/// This process, as its child will know it.
+pub(crate) struct Parent {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Parent {
+    pub(crate) fn new() -> Result<Self> {
+        let pid = own_pid();
+        Ok(Self { pid, pidfd: super::descriptor::above_standard(pidfd(pid)?, None) })
+    }
+
+    /// In the child: asks the kernel to kill this process when the thread that forked it ends.
+    pub(crate) fn die_with(&self) -> Result<()> {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // Too late to be told? Then another process is the parent now; and the first process of a pid namespace, which never
+        // sees a parent, sees by the descriptor that it has left.
+        let is_another = rustix::process::getppid().is_some_and(|now| now != self.pid);
+        if is_another || super::poll::look(self.pidfd.as_fd(), super::poll::POLLIN)? != 0 {
+            rustix::process::kill_process(own_pid(), Signal::KILL)?;
+            // The first process of a pid namespace does not die of its own signals.
+            exit(128 + SIGKILL as u8);
+        }
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ impl Command {
     /// The error gives the command back, with its ends, and `?` turns it into [`Error`]. Nothing runs:
     ///
     /// - [`Error::System`], by the name of the call that failed in the new process: `execve`: `ENOENT` there is no such program,
-    ///   `EACCES` it may not be started, `ENOEXEC` it is none; `chdir`: the same of its directory; `dup3`, `EBADF`: a
+    ///   `EACCES` it may not be started, `ENOEXEC` it is none; `chdir`: the same of its directory; `dup2`, `EBADF`: a
     ///   [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`; `setpgid`, `setuid` and the rest: that option is refused.
     ///   Or here: `clone`, `EMFILE`: no descriptor is left, or `EAGAIN`: the process limit; `pidfd_open` or `waitid`: a sandbox
     ///   refuses what a child is held by.

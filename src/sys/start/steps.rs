@@ -20,7 +20,7 @@ pub(super) const CALLS: [&str; 16] = [
     "setsid",
     "setpgid",
     "fcntl",
-    "dup3",
+    "dup2",
     "close_range",
     "setpriority",
     "setrlimit",
@@ -208,7 +208,7 @@ impl<'a> Steps<'a> {
                 rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(Failed::of("fcntl"))?;
                 continue;
             }
-            put(source, target, 0).map_err(Failed::of("dup3"))?;
+            put(source, target, FdFlags::empty()).map_err(Failed::of("dup2"))?;
         }
         for &Move { source, .. } in &self.moves {
             // The standard three are there anyhow.
@@ -361,10 +361,15 @@ impl Iterator for Digits {
 }
 
 /// Makes `target` stand for `source`, in the place of whatever it stood for.
-pub(in crate::sys) fn put(source: RawFd, target: RawFd, flags: i32) -> Result<(), Errno> {
+pub(in crate::sys) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<(), Errno> {
     loop {
-        // SAFETY: dup3 touches no memory. Whoever calls knows what `target` stood for.
-        if unsafe { libc::dup3(source, target, flags) } >= 0 {
+        // SAFETY: neither touches memory. Whoever calls knows what `target` stood for.
+        let done = match flags.contains(FdFlags::CLOEXEC) {
+            true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
+            // Some sandboxes have this one alone.
+            false => unsafe { libc::dup2(source, target) },
+        };
+        if done >= 0 {
             return Ok(());
         }
         match errno() {
