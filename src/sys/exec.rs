@@ -7,18 +7,18 @@ use rustix::io::FdFlags;
 
 use super::descriptor::duplicate;
 use super::signal::{Actions, KernelMask};
-use super::start::{Failed, Plan, Steps, apart_from, put};
+use super::start::{Failed, Plan, Stage, Steps, apart_from, put};
 use super::Result;
 
 /// Becomes the program. Returns only if that does not work: then this process has its descriptors, directory, `umask` and
-/// signals as before. Unless it is `alone`, with a single thread, nothing may be moved and nothing changed.
-pub(crate) fn exec(plan: Plan<'_>, alone: bool) -> Failed {
-    match try_exec(plan, alone) {
+/// signals as before. Among threads, nothing may be moved and nothing changed.
+pub(crate) fn exec(plan: Plan<'_>, stage: Stage) -> Failed {
+    match try_exec(plan, stage) {
         Ok(failed) | Err(failed) => failed,
     }
 }
 
-fn try_exec(plan: Plan<'_>, alone: bool) -> std::result::Result<Failed, Failed> {
+fn try_exec(plan: Plan<'_>, stage: Stage) -> std::result::Result<Failed, Failed> {
     let mut before = Before {
         numbers: Vec::new(),
         directory: None,
@@ -28,7 +28,7 @@ fn try_exec(plan: Plan<'_>, alone: bool) -> std::result::Result<Failed, Failed> 
     };
     // From here on, an early return puts everything back.
     before.save(&plan)?;
-    let mut steps = Steps::new(plan, rustix::process::getppid(), alone)?;
+    let mut steps = Steps::new(plan, rustix::process::getppid(), stage)?;
     let failed = steps.run();
     for number in steps.scratch().drain(..) {
         // SAFETY: the steps opened it for themselves. One that something was moved over is put back below.

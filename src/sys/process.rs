@@ -1,5 +1,6 @@
 //! Forking, leaving, and looking after a child.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -158,22 +159,32 @@ pub(crate) fn check_die_with() -> Result<()> {
 /// This process, as its child will know it.
 pub(crate) struct Parent {
     pid: Pid,
-    pidfd: OwnedFd,
+    /// If the child could not see it as its parent.
+    pidfd: Option<OwnedFd>,
 }
 
 impl Parent {
     pub(crate) fn new() -> Result<Self> {
         let pid = own_pid();
-        Ok(Self { pid, pidfd: super::descriptor::above_standard(pidfd(pid)?, None) })
+        let namespace = |path: &CStr| rustix::fs::stat(path).ok().map(|stat| stat.st_ino);
+        // Whoever starts children in another pid namespace than its own (unshare, setns) has 0 for a number there.
+        let childrens = namespace(c"/proc/self/ns/pid_for_children");
+        let pidfd = match childrens.is_some() && childrens == namespace(c"/proc/self/ns/pid") {
+            true => None,
+            false => Some(super::descriptor::above_standard(pidfd(pid)?, None)),
+        };
+        Ok(Self { pid, pidfd })
     }
 
     /// In the child: asks the kernel to kill this process when the thread that forked it ends.
     pub(crate) fn die_with(&self) -> Result<()> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // Too late to be told? Then another process is the parent now; and the first process of a pid namespace, which never
-        // sees a parent, sees by the descriptor that it has left.
-        let is_another = rustix::process::getppid().is_some_and(|now| now != self.pid);
-        if is_another || super::poll::look(self.pidfd.as_fd(), super::poll::POLLIN)? != 0 {
+        // Too late to be told? Then another process is the parent now; or the descriptor says that it has left.
+        let has_left = match &self.pidfd {
+            None => rustix::process::getppid() != Some(self.pid),
+            Some(pidfd) => super::poll::look(pidfd.as_fd(), super::poll::POLLIN)? != 0,
+        };
+        if has_left {
             rustix::process::kill_process(own_pid(), Signal::KILL)?;
             // The first process of a pid namespace does not die of its own signals.
             exit(128 + SIGKILL as u8);

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::process::child::Child;
 use crate::sys::exec::exec;
 use crate::sys::process::Permit;
-use crate::sys::start::{Failed, Options, Started, start};
+use crate::sys::start::{Failed, Options, Stage, Started, start};
 use crate::sys::{self, signal};
 
 impl Command {
@@ -195,16 +195,16 @@ impl Parts {
 
 fn become_program(ready: &Ready<'_>, options: &mut Options) -> Error {
     // Last of all but the flush, which runs nothing of the caller's.
-    let alone = match Permit::alone() {
-        Ok(Ok(_)) => true,
-        Ok(Err(_)) if ready.changes_nothing() && options.is_empty() => false,
+    let stage = match Permit::alone() {
+        Ok(Ok(_)) => Stage::InPlace,
+        Ok(Err(_)) if ready.changes_nothing() && options.is_empty() => Stage::AmongThreads,
         Ok(Err(threads)) => return Error::MultiThreaded { threads },
         Err(errno) => return Error::system("unshare", errno),
     };
     if let Err(source) = io::Write::flush(&mut io::stdout()) {
         return Error::System { call: "write", source };
     }
-    failed(ready.plan(options, |plan| exec(plan, alone)))
+    failed(ready.plan(options, |plan| exec(plan, stage)))
 }
 
 fn failed(failed: Failed) -> Error {

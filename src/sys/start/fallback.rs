@@ -53,14 +53,12 @@ impl Steps<'_> {
         apart_from(duplicate(fd)?, self.targets())
     }
 
-    /// Tries the paths as a shell does: the next one where there is nothing, or nothing for us.
     fn spawn(&self, actions: &Actions, attributes: &Attributes) -> Result<Pid> {
-        let mut failed = Errno::NOENT;
-        for path in self.paths {
+        self.first_path(|path| {
             let mut pid = 0;
             // SAFETY: a nul-terminated path, initialised actions and attributes, and two arrays of nul-terminated strings
             // that end with a null pointer; all of them outlive the call, and it changes none.
-            let result = check(unsafe {
+            check(unsafe {
                 libc::posix_spawn(
                     &mut pid,
                     path.as_ptr(),
@@ -69,16 +67,9 @@ impl Steps<'_> {
                     self.args.as_ptr().cast(),
                     self.environment.as_ptr().cast(),
                 )
-            });
-            match result {
-                Ok(()) => return Pid::from_raw(pid).ok_or(Errno::SRCH),
-                Err(errno) if self.paths.len() == 1 => failed = errno,
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(Errno::ACCESS) => failed = Errno::ACCESS,
-                Err(errno) => return Err(errno),
-            }
-        }
-        Err(failed)
+            })?;
+            Pid::from_raw(pid).ok_or(Errno::SRCH)
+        })
     }
 }
 

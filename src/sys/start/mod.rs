@@ -26,6 +26,7 @@ use super::poll::{POLLIN, poll, pollfd};
 use super::signal::KernelMask;
 use super::{Errno, errno, process, retry};
 use stack::Stack;
+pub(crate) use steps::Stage;
 pub(super) use steps::{Steps, apart_from, put};
 
 /// What the new program gets.
@@ -123,7 +124,7 @@ pub(crate) fn start(plan: Plan<'_>) -> Result<Started, Failed> {
     let stack = Stack::new().map_err(Failed::of("mmap"))?;
     // The pidfd gets the lowest number that is free, which may be one that `println!` writes to.
     let place = place_above_standard().map_err(Failed::of("fcntl"))?;
-    let mut steps = Steps::new(plan, Some(process::own_pid()), true)?;
+    let mut steps = Steps::new(plan, Some(process::own_pid()), Stage::New)?;
     steps.spare(report.as_ref().map(Report::number));
     let mut shared = Shared { steps, entered: AtomicBool::new(false), failed: None, report };
 

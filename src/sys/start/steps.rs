@@ -48,12 +48,22 @@ pub(in crate::sys) struct Steps<'a> {
     scratch: Vec<RawFd>,
     pub(super) options: &'a mut Options,
     groups: Option<Vec<Gid>>,
-    /// Whether no thread still runs that counts on a handler.
-    alone: bool,
+    stage: Stage,
     /// The process to die with.
     parent: Option<OwnedFd>,
     /// Stays open until the program runs, whatever is closed.
     spared: [RawFd; 2],
+}
+
+/// Where the steps are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// In a new process.
+    New,
+    /// In a process that goes on where they fail, and has a single thread.
+    InPlace,
+    /// The same, with others, which count on its handlers.
+    AmongThreads,
 }
 
 /// A descriptor, and the number that it gets.
@@ -73,7 +83,7 @@ struct OwnPid {
 
 impl<'a> Steps<'a> {
     /// `parent` is the process that the new one may die with.
-    pub(in crate::sys) fn new(plan: Plan<'a>, parent: Option<Pid>, alone: bool) -> Result<Self, Failed> {
+    pub(in crate::sys) fn new(plan: Plan<'a>, parent: Option<Pid>, stage: Stage) -> Result<Self, Failed> {
         let moves: Vec<_> =
             plan.moves.iter().map(|(fd, target)| Move { source: fd.as_raw_fd(), target: *target }).collect();
         let mut targets: Vec<_> = moves.iter().map(|each| each.target).collect();
@@ -104,7 +114,7 @@ impl<'a> Steps<'a> {
             groups: plan.options.groups.as_ref().map(|groups| groups.iter().copied().map(Gid::from_raw).collect()),
             options: plan.options,
             spared: [parent.as_ref().map_or(-1, AsRawFd::as_raw_fd), -1],
-            alone,
+            stage,
             parent,
         })
     }
@@ -139,7 +149,7 @@ impl<'a> Steps<'a> {
 
     fn prepare(&mut self) -> Result<(), Failed> {
         // First, for what was caught must not be by the time that a signal can come.
-        default_for_a_program(self.alone);
+        default_for_a_program(self.stage != Stage::AmongThreads);
         if self.options.session {
             rustix::process::setsid().map_err(Failed::of("setsid"))?;
         }
@@ -172,6 +182,9 @@ impl<'a> Steps<'a> {
             if let Some(entry) = self.environment.get_mut(own.index) {
                 *entry = own.entry.as_ptr().cast();
             }
+        }
+        if self.stage != Stage::New {
+            self.look_for_it()?;
         }
         KernelMask::set_empty();
         for hook in &mut self.options.hooks {
@@ -315,20 +328,42 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// Tries the paths as a shell does: the next one where there is nothing, or nothing for us.
+    /// Fails where there is no program, as long as signals wait: one that was caught kills from the next step on.
+    fn look_for_it(&self) -> Result<(), Failed> {
+        let found = |path: &CString| {
+            // SAFETY: a nul-terminated path.
+            match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {
+                0 => Ok(()),
+                _ => Err(errno()),
+            }
+        };
+        self.first_path(found).map_err(Failed::of("execve"))
+    }
+
     fn exec(&self) -> Failed {
-        let mut failed = Errno::NOENT;
-        for path in self.paths {
+        let start = |path: &CString| {
             // SAFETY: a nul-terminated path, and two arrays of nul-terminated strings that end with a null pointer.
             unsafe { libc::execve(path.as_ptr(), self.args.as_ptr(), self.environment.as_ptr()) };
-            match errno() {
-                errno if self.paths.len() == 1 => failed = errno,
-                Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::NODEV | Errno::TIMEDOUT => {}
-                Errno::ACCESS => failed = Errno::ACCESS,
-                errno => return Failed { call: "execve", errno },
+            Err::<(), _>(errno())
+        };
+        Failed { call: "execve", errno: self.first_path(start).err().unwrap_or(Errno::NOENT) }
+    }
+
+    /// Tries the paths as a shell does: the next one where there is nothing, or nothing for us.
+    pub(super) fn first_path<T>(&self, mut attempt: impl FnMut(&CString) -> Result<T, Errno>) -> Result<T, Errno> {
+        let mut failed = Errno::NOENT;
+        for path in self.paths {
+            match attempt(path) {
+                Ok(done) => return Ok(done),
+                Err(errno) => match errno {
+                    errno if self.paths.len() == 1 => failed = errno,
+                    Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::NODEV | Errno::TIMEDOUT => {}
+                    Errno::ACCESS => failed = Errno::ACCESS,
+                    errno => return Err(errno),
+                },
             }
         }
-        Failed { call: "execve", errno: failed }
+        Err(failed)
     }
 }
 
