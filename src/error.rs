@@ -201,9 +201,9 @@ impl fmt::Display for Error {
             Error::SigchldIgnored => {
                 f.write_str("SIGCHLD is ignored in this process, so a child could not be waited for")
             }
-            Error::StatusTaken { .. } => {
-                f.write_str("the child has left, and somebody else in this process has waited for it and has its status")
-            }
+            Error::StatusTaken { .. } => f.write_str(
+                "the child has left, and somebody else in this process has waited for it and has its status",
+            ),
             Error::NoSuchEnd { name } => write!(f, "no end was given under the name {name:?}"),
             Error::AlreadyClaimed { name } => write!(f, "the end {name:?} was claimed before"),
             Error::WrongKind { expected, found } => write!(f, "expected {expected}, found {found}"),

@@ -97,7 +97,8 @@ pub use pipe::{
     BufferedWriter, MessageReader, MessageWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with,
 };
 pub use process::{
-    Child, Command, CommunicateError, Fork, ForkError, Forked, KillOnDrop, Outcome, SpawnError, claim, claimable, fork, fork_raw, fork_unchecked,
+    Child, Command, CommunicateError, Fork, ForkError, Forked, KillOnDrop, Outcome, SpawnError, claim, claimable, fork,
+    fork_raw, fork_unchecked,
 };
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,

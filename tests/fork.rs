@@ -444,7 +444,10 @@ fn a_status_taken_by_somebody_else_is_an_error() {
     assert_eq!(unsafe { libc::waitpid(child.id() as i32, std::ptr::null_mut(), 0) }, child.id() as i32);
     for result in [child.try_wait().map(drop), child.wait().map(drop), child.wait_timeout(SOON).map(drop)] {
         let taken = result.unwrap_err();
-        assert!(matches!(&taken, Error::StatusTaken { stdout, stderr } if stdout.is_empty() && stderr.is_empty()), "{taken:?}");
+        assert!(
+            matches!(&taken, Error::StatusTaken { stdout, stderr } if stdout.is_empty() && stderr.is_empty()),
+            "{taken:?}"
+        );
     }
 }
 

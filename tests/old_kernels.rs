@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         without_unshare_nothing_is_different,
         without_a_death_signal_nothing_is_forked,
         without_newer_calls_nothing_is_different,
-            without_netlink_the_other_side_is_unknown_and_the_rest_is_known,
+        without_netlink_the_other_side_is_unknown_and_the_rest_is_known,
         without_a_larger_pipe_the_error_says_so,
         without_madvise_nothing_is_different,
         without_memory_a_message_stays_where_it_is,

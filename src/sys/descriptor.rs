@@ -109,7 +109,8 @@ impl Inert {
     /// open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd. /dev/null has a path,
     /// but is no directory that could be left through: if it is what it is called.
     fn null() -> Result<Self> {
-        let fd = rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        let fd =
+            rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
         let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
         // Major 1, minor 3, on every machine (null.4).

@@ -5,10 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::FdFlags;
 
+use super::Result;
 use super::descriptor::duplicate;
 use super::signal::{Actions, KernelMask};
 use super::start::{Failed, Plan, Stage, Steps, apart_from, put};
-use super::Result;
 
 /// Becomes the program. Returns only if that does not work: then this process has its descriptors, directory, `umask` and
 /// signals as before. Among threads, nothing may be moved and nothing changed.

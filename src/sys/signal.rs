@@ -212,13 +212,7 @@ impl KernelMask {
         let mut old = [0; 2];
         // SAFETY: two sets of the size that is said, or larger. The call cannot fail with these (rt_sigprocmask.2).
         unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigprocmask,
-                libc::SIG_SETMASK,
-                mask.as_ptr(),
-                old.as_mut_ptr(),
-                kernel::SET,
-            );
+            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, mask.as_ptr(), old.as_mut_ptr(), kernel::SET);
         }
         Self(old)
     }

@@ -63,7 +63,9 @@ impl Parts {
         if self.is_set(0) {
             return match input {
                 [] => Ok(None),
-                _ => Err(Error::InvalidInput { what: "there is input, and the standard input is set to something else" }),
+                _ => {
+                    Err(Error::InvalidInput { what: "there is input, and the standard input is set to something else" })
+                }
             };
         }
         if input.is_empty() {

@@ -5,10 +5,10 @@ mod error;
 mod ready;
 mod run;
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::borrow::Borrow;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -279,8 +279,9 @@ impl Command {
     /// use std::os::fd::AsFd;
     ///
     /// let leaked = rustix::io::dup(std::io::stdin().as_fd())?; // not close-on-exec
-    /// let seen = ipc::Command::new("sh").arg("-c").arg("echo /proc/$$/fd/*").close_others().output()?;
-    /// assert_eq!(String::from_utf8_lossy(&seen.stdout).split(' ').count(), 3);
+    /// let look = format!("test -e /proc/$$/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&leaked));
+    /// assert!(ipc::Command::new("sh").args(["-c", &look]).status()?.success());
+    /// assert!(!ipc::Command::new("sh").args(["-c", &look]).close_others().status()?.success());
     /// # drop(leaked);
     /// # Ok::<(), ipc::Error>(())
     /// ```

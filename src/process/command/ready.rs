@@ -51,7 +51,8 @@ impl Parts {
         if let Some(what) = self.invalid {
             return Err(invalid(what));
         }
-        let given = self.given.iter().map(|(place, end)| Ok((place, one_descriptor(&**end)?))).collect::<Result<Vec<_>>>()?;
+        let given =
+            self.given.iter().map(|(place, end)| Ok((place, one_descriptor(&**end)?))).collect::<Result<Vec<_>>>()?;
         let mut descriptors = Vec::new();
         for (number, stdio) in self.stdio.iter().enumerate() {
             if let Some(fd) = stdio.as_ref().map(|stdio| stdio.open()).transpose()?.flatten() {

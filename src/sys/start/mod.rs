@@ -67,7 +67,8 @@ impl Options {
     /// Whether nothing is different.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { session, group, close_others, umask, nice, limits, groups, gid, uid, die_with_parent, hooks } = self;
-        let numbers = [group.is_some(), umask.is_some(), nice.is_some(), groups.is_some(), gid.is_some(), uid.is_some()];
+        let numbers =
+            [group.is_some(), umask.is_some(), nice.is_some(), groups.is_some(), gid.is_some(), uid.is_some()];
         let set = *session || *close_others || *die_with_parent || numbers.contains(&true);
         !set && limits.is_empty() && hooks.is_empty()
     }
