@@ -39,9 +39,9 @@ pub struct Child {
 }
 
 impl Child {
-    /// Fails where no child could be held.
+    /// Fails where no child that is forked could be held.
     pub(super) fn check() -> Result<()> {
-        sys::process::check_children().map_err(|(call, errno)| Error::system(call, errno))
+        sys::process::check_holding().map_err(|(call, errno)| Error::system(call, errno))
     }
 
     /// Takes a child over that was just started.

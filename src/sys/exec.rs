@@ -28,7 +28,7 @@ fn try_exec(plan: Plan<'_>, stage: Stage) -> std::result::Result<Failed, Failed>
     };
     // From here on, an early return puts everything back.
     before.save(&plan)?;
-    let mut steps = Steps::new(plan, rustix::process::getppid(), stage)?;
+    let mut steps = Steps::new(plan, stage)?;
     let failed = steps.run();
     for number in steps.scratch().drain(..) {
         // SAFETY: the steps opened it for themselves. One that something was moved over is put back below.

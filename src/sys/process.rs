@@ -1,7 +1,7 @@
 //! Forking, leaving, and looking after a child.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -156,14 +156,15 @@ pub(crate) fn check_die_with() -> Result<()> {
     rustix::process::set_parent_process_death_signal(rustix::process::parent_process_death_signal()?)
 }
 
-/// This process, as its child will know it.
+/// A process that another one is to die with.
 pub(crate) struct Parent {
     pid: Pid,
-    /// If the child could not see it as its parent.
+    /// If the other one cannot see it as its parent.
     pidfd: Option<OwnedFd>,
 }
 
 impl Parent {
+    /// This process, as its child will know it.
     pub(crate) fn new() -> Result<Self> {
         let pid = own_pid();
         let namespace = |path: &CStr| rustix::fs::stat(path).ok().map(|stat| stat.st_ino);
@@ -176,15 +177,34 @@ impl Parent {
         Ok(Self { pid, pidfd })
     }
 
+    /// This process's own parent, if it is to be seen from here.
+    pub(super) fn own() -> Option<Self> {
+        rustix::process::getppid().map(|pid| Self { pid, pidfd: None })
+    }
+
+    /// The same, with its descriptor at none of these numbers.
+    pub(super) fn apart_from(self, sorted: &[RawFd]) -> Result<Self> {
+        let pidfd = self.pidfd.map(|pidfd| super::start::apart_from(pidfd, sorted)).transpose()?;
+        Ok(Self { pidfd, ..self })
+    }
+
+    /// The number of its descriptor, if it has one.
+    pub(super) fn number(&self) -> Option<RawFd> {
+        self.pidfd.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// In the child: whether the parent is another one by now.
+    pub(super) fn has_left(&self) -> Result<bool> {
+        match &self.pidfd {
+            None => Ok(rustix::process::getppid() != Some(self.pid)),
+            Some(pidfd) => Ok(super::poll::look(pidfd.as_fd(), super::poll::POLLIN)? != 0),
+        }
+    }
+
     /// In the child: asks the kernel to kill this process when the thread that forked it ends.
     pub(crate) fn die_with(&self) -> Result<()> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // Too late to be told? Then another process is the parent now; or the descriptor says that it has left.
-        let has_left = match &self.pidfd {
-            None => rustix::process::getppid() != Some(self.pid),
-            Some(pidfd) => super::poll::look(pidfd.as_fd(), super::poll::POLLIN)? != 0,
-        };
-        if has_left {
+        ask_to_die()?;
+        if self.has_left()? {
             rustix::process::kill_process(own_pid(), Signal::KILL)?;
             // The first process of a pid namespace does not die of its own signals.
             exit(128 + SIGKILL as u8);
@@ -193,29 +213,45 @@ impl Parent {
     }
 }
 
+/// Asks the kernel to kill this process when the thread that started it ends. It does not, where that has ended before.
+pub(super) fn ask_to_die() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+}
+
 /// A descriptor that stands for the child of that number. It must not have been waited for.
 pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty())
 }
 
-/// Set when the kernel has been seen to have what children are held by.
-static CHILDREN_CAN_BE_HELD: AtomicBool = AtomicBool::new(false);
+/// Set when the kernel has been seen to have what forked children are held by, and programs are waited for with.
+static CAN_HOLD: AtomicBool = AtomicBool::new(false);
+static CAN_WAIT: AtomicBool = AtomicBool::new(false);
 
-/// Fails, with the name of the call, where a child could not be held or waited for: before there is one, which would
+/// Fails, with the name of the call, where a forked child could not be held or waited for: before there is one, which would
 /// have to be ended in the middle of what it does. Kernels have had both calls since 5.4; a sandbox may not.
-pub(crate) fn check_children() -> std::result::Result<(), (&'static str, Errno)> {
-    if CHILDREN_CAN_BE_HELD.load(Ordering::Relaxed) {
+pub(crate) fn check_holding() -> std::result::Result<(), (&'static str, Errno)> {
+    check_waiting()?;
+    if CAN_HOLD.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let myself = match pidfd(own_pid()) {
-        Ok(myself) => myself,
+    match pidfd(own_pid()) {
+        Ok(_) => CAN_HOLD.store(true, Ordering::Relaxed),
         // Nothing is known, and whoever makes the child finds the table full as well.
-        Err(Errno::MFILE | Errno::NFILE) => return Ok(()),
+        Err(Errno::MFILE | Errno::NFILE) => {}
         Err(errno) => return Err(("pidfd_open", errno)),
-    };
-    match reap(myself.as_fd()) {
-        // No process is its own child.
-        Err(Errno::CHILD) => CHILDREN_CAN_BE_HELD.store(true, Ordering::Relaxed),
+    }
+    Ok(())
+}
+
+/// The same for a program, whose pidfd comes with it.
+pub(crate) fn check_waiting() -> std::result::Result<(), (&'static str, Errno)> {
+    if CAN_WAIT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: a number, which no descriptor has.
+    let none = unsafe { BorrowedFd::borrow_raw(RawFd::MAX) };
+    match reap(none) {
+        Err(Errno::BADF) => CAN_WAIT.store(true, Ordering::Relaxed),
         Err(errno) => return Err(("waitid", errno)),
         Ok(_) => {}
     }

@@ -26,8 +26,8 @@ impl Command {
     /// - [`Error::System`], by the name of the call that failed in the new process: `execve`: `ENOENT` there is no such program,
     ///   `EACCES` it may not be started, `ENOEXEC` it is none; `chdir`: the same of its directory; `dup2`, `EBADF`: a
     ///   [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`; `setpgid`, `setuid` and the rest: that option is refused.
-    ///   Or here: `clone`, `EMFILE`: no descriptor is left, or `EAGAIN`: the process limit; `pidfd_open` or `waitid`: a sandbox
-    ///   refuses what a child is held by.
+    ///   Or here: `clone`, `EMFILE`: no descriptor is left, or `EAGAIN`: the process limit; `waitid`: a sandbox refuses what a
+    ///   child is waited for with.
     /// - [`Error::InvalidInput`]: a number or a name that is given twice, something given that is not exactly one descriptor, a
     ///   NUL byte, a number that stands for no user, group or resource.
     /// - [`Error::NotGiven`]: one of the ends was not given to this process.
@@ -155,7 +155,7 @@ impl Parts {
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }
-        Child::check()?;
+        sys::process::check_waiting().map_err(|(call, errno)| Error::system(call, errno))?;
         // Beside the rest while it is at work.
         let mut options = std::mem::take(&mut self.options);
         let started = self.ready().and_then(|ready| ready.plan(&mut options, start).map_err(failed));

@@ -125,7 +125,7 @@ pub(crate) fn start(plan: Plan<'_>) -> Result<Started, Failed> {
     let stack = Stack::new().map_err(Failed::of("mmap"))?;
     // The pidfd gets the lowest number that is free, which may be one that `println!` writes to.
     let place = place_above_standard().map_err(Failed::of("fcntl"))?;
-    let mut steps = Steps::new(plan, Some(process::own_pid()), Stage::New)?;
+    let mut steps = Steps::new(plan, Stage::New)?;
     steps.spare(report.as_ref().map(Report::number));
     let mut shared = Shared { steps, entered: AtomicBool::new(false), failed: None, report };
 

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::null;
 
 use rustix::io::FdFlags;
-use rustix::process::{Gid, Pid, Signal, Uid};
+use rustix::process::{Gid, Pid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 use super::{Failed, Options, Plan};
-use crate::sys::poll::{POLLIN, look};
+use crate::sys::process::Parent;
 use crate::sys::signal::{KernelMask, default_for_a_program};
 use crate::sys::{Errno, errno, process};
 
@@ -50,7 +50,7 @@ pub(in crate::sys) struct Steps<'a> {
     groups: Option<Vec<Gid>>,
     stage: Stage,
     /// The process to die with.
-    parent: Option<OwnedFd>,
+    parent: Option<Parent>,
     /// Stays open until the program runs, whatever is closed.
     spared: [RawFd; 2],
 }
@@ -82,18 +82,18 @@ struct OwnPid {
 }
 
 impl<'a> Steps<'a> {
-    /// `parent` is the process that the new one may die with.
-    pub(in crate::sys) fn new(plan: Plan<'a>, parent: Option<Pid>, stage: Stage) -> Result<Self, Failed> {
+    pub(in crate::sys) fn new(plan: Plan<'a>, stage: Stage) -> Result<Self, Failed> {
         let moves: Vec<_> =
             plan.moves.iter().map(|(fd, target)| Move { source: fd.as_raw_fd(), target: *target }).collect();
         let mut targets: Vec<_> = moves.iter().map(|each| each.target).collect();
         targets.sort_unstable();
-        let parent = match parent.filter(|_| plan.options.die_with_parent) {
-            Some(parent) => {
-                let parent = process::pidfd(parent).map_err(Failed::of("pidfd_open"))?;
-                Some(apart_from(parent, &targets).map_err(Failed::of("fcntl"))?)
+        let parent = match (plan.options.die_with_parent, stage) {
+            (false, _) => None,
+            (true, Stage::New) => {
+                let parent = Parent::new().map_err(Failed::of("pidfd_open"))?;
+                Some(parent.apart_from(&targets).map_err(Failed::of("fcntl"))?)
             }
-            None => None,
+            (true, _) => Parent::own(),
         };
         let own_pids = plan.own_pids.iter().map(|&index| {
             let mut entry = plan.environment[index].to_bytes().to_vec();
@@ -113,7 +113,7 @@ impl<'a> Steps<'a> {
             targets,
             groups: plan.options.groups.as_ref().map(|groups| groups.iter().copied().map(Gid::from_raw).collect()),
             options: plan.options,
-            spared: [parent.as_ref().map_or(-1, AsRawFd::as_raw_fd), -1],
+            spared: [parent.as_ref().and_then(Parent::number).unwrap_or(-1), -1],
             stage,
             parent,
         })
@@ -164,11 +164,11 @@ impl<'a> Steps<'a> {
         self.change_user()?;
         if self.options.die_with_parent {
             // After the change of user, which would take it back (prctl.2).
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failed::of("prctl"))?;
+            process::ask_to_die().map_err(Failed::of("prctl"))?;
         }
         if let Some(parent) = &self.parent {
             // Too late to be told? Then its starter has left.
-            if look(parent.as_fd(), POLLIN).map_err(Failed::of("poll"))? != 0 {
+            if parent.has_left().map_err(Failed::of("poll"))? {
                 return Err(Failed { call: "prctl", errno: Errno::SRCH });
             }
         }
