@@ -1,4 +1,4 @@
-//! What can go wrong, one variant for each thing that a caller would do something different about.
+//! The errors: one variant for each thing that a caller would do something different about.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -107,8 +107,8 @@ pub enum Error {
     },
 
     /// A program could not be started, and the reason lies with it: there is no such program or directory, or it may not be
-    /// run. `?` makes this of a [`SpawnError`](crate::SpawnError), so that the program's name is not lost. What this process
-    /// lacks for a start, such as a descriptor, stays [`System`](Error::System).
+    /// run. `?` makes this of a [`SpawnError`](crate::SpawnError), so that the program's name is not lost. A lack of
+    /// this process's own, such as of descriptors, stays [`System`](Error::System).
     NotStarted {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,
@@ -124,6 +124,10 @@ pub enum Error {
         /// How many threads the kernel counts.
         threads: usize,
     },
+
+    /// This process is inside of a runtime of tokio, so a fork of it would not be safe: the child would share the runtime's
+    /// epoll instance. Fork before the runtime is entered. Needs the feature `tokio`.
+    InsideRuntime,
 
     /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it.
     ///
@@ -163,7 +167,7 @@ pub enum Error {
     /// Ends that came with a message could not all be installed, because this process has no descriptors left. The message
     /// is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here; the others are lost.
     EndsLost {
-        /// What did arrive.
+        /// The ends that did arrive.
         received: Received,
     },
 }
@@ -197,6 +201,9 @@ impl fmt::Display for Error {
             Error::NotGiven => f.write_str("this end was not given to this process when it was forked"),
             Error::MultiThreaded { threads } => {
                 write!(f, "this process has {threads} threads, and only one with a single thread can be forked safely")
+            }
+            Error::InsideRuntime => {
+                f.write_str("this process is inside of a tokio runtime, and cannot be forked safely")
             }
             Error::SigchldIgnored => {
                 f.write_str("SIGCHLD is ignored in this process, so a child could not be waited for")
@@ -253,7 +260,7 @@ impl Error {
             Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
             Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
             Error::NotGiven => io::ErrorKind::PermissionDenied,
-            Error::MultiThreaded { .. } | Error::SigchldIgnored => io::ErrorKind::Unsupported,
+            Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored => io::ErrorKind::Unsupported,
             Error::EndsLost { .. } | Error::StatusTaken { .. } => io::ErrorKind::Other,
         }
     }
@@ -281,7 +288,7 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(ours) => ours,
-            // What `Read` and `Write` of this crate answer, without a box around it.
+            // As `Read` and `Write` of this crate answer, without a box around it.
             Err(other) if other.get_ref().is_none() && other.raw_os_error().is_none() => match other.kind() {
                 io::ErrorKind::WouldBlock => Error::WouldBlock,
                 _ => Error::System { call: "io", source: other },
@@ -291,15 +298,15 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What waited to be sent could not all be sent, and why. Whatever holds it is given back.
+/// A buffer that could not be flushed, and why. Its owner is given back.
 ///
 /// `?` turns it into [`Error`] or [`io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
 /// `Box<dyn Error>` take it along, with its end open.
 #[derive(thiserror::Error)]
 #[error("what waited could not be sent: {error}")]
 pub struct FlushError<T> {
-    /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter) or
-    /// [`BufferedWriter`](crate::BufferedWriter), with what still waits in it.
+    /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter),
+    /// [`BufferedWriter`](crate::BufferedWriter) or [`MessageReader`](crate::MessageReader), with what is still in it.
     pub unflushed: T,
     /// What went wrong.
     pub error: Error,

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use super::PipeWriter;
 use super::splice;
-use crate::end::{self, End};
+use crate::end::{self, End, packets};
 use crate::error::{Error, Result};
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin};
+use crate::wait::{Patience, Spin, TimedRead, Until};
 
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
-/// [`Read`] blocks until there is something to read, and is `Ok(0)` at the end of the stream: when the last writer,
-/// in whatever process, is closed. It is implemented for `&PipeReader` too. For lines, put a buffer in front of it with
-/// [`buffered`](Self::buffered).
+/// [`Read`] blocks until there is something to read, and is `Ok(0)` at EOF: when the last writer,
+/// in any process, is closed. It is implemented for `&PipeReader` too. For lines, put a
+/// [`BufReader`](std::io::BufReader) in front of it.
 ///
 /// Several may hold a reader of one pipe; every byte goes to one of them.
 ///
@@ -38,7 +38,7 @@ impl PipeReader {
         Self::new(End::adopt(fd), Sigpipe::look())
     }
 
-    /// Reads what is there, without blocking. `Ok(0)`: the end of the stream.
+    /// Reads the bytes that are there, without blocking. `Ok(0)` is EOF.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// preadv2(2) with `RWF_NOWAIT`, and vmsplice(2) where the kernel refuses that; in a sandbox without vmsplice, splice(2)
+    /// [preadv2(2)] with `RWF_NOWAIT`, and [vmsplice(2)] where the kernel refuses that; in a sandbox without vmsplice, [splice(2)]
     /// through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of
     /// the end would see, is not touched.
     ///
@@ -63,11 +63,15 @@ impl PipeReader {
     /// assert_eq!(reader.try_read(&mut buf)?, 0);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [preadv2(2)]: https://man7.org/linux/man-pages/man2/preadv2.2.html
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
+    /// [vmsplice(2)]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
     pub fn try_read(&self, buf: &mut [u8]) -> Result<usize> {
         self.read_with(buf, Patience::None)
     }
 
-    /// Blocks until there is something to read, the stream ends (`Ok(0)`), or the time is up.
+    /// Blocks until there is something to read, EOF comes (`Ok(0)`), or the time is up.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and when another reader of the pipe takes what this one was woken for.
@@ -80,8 +84,8 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// As [`try_read`](Self::try_read), and ppoll(2). A hostile writer can hold the pipe's lock inside the kernel (with
-    /// userfaultfd(2) or FUSE), and then a deadline passes unseen: from a peer that is not trusted, receive messages.
+    /// As [`try_read`](Self::try_read), and [ppoll(2)]. A hostile writer can hold the pipe's lock inside the kernel (with
+    /// [userfaultfd(2)] or FUSE), and then a deadline passes unseen: from a peer that is not trusted, receive messages.
     ///
     /// # Examples
     ///
@@ -93,13 +97,16 @@ impl PipeReader {
     /// assert!(matches!(late, Err(ipc::Error::TimedOut)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [ppoll(2)]: https://man7.org/linux/man-pages/man2/ppoll.2.html
+    /// [userfaultfd(2)]: https://man7.org/linux/man-pages/man2/userfaultfd.2.html
     pub fn read_timeout(&self, buf: &mut [u8], timeout: Duration) -> Result<usize> {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
-    /// How many bytes could be read now. Never blocks.
+    /// Returns how many bytes could be read now. Never blocks.
     ///
-    /// 0 says nothing about the end of the stream: [`try_read`](Self::try_read) does.
+    /// 0 says nothing about EOF: [`try_read`](Self::try_read) does.
     ///
     /// # Errors
     ///
@@ -107,16 +114,18 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// `FIONREAD` (ioctl_tty.2).
+    /// `FIONREAD` ([ioctl_tty(2)]).
+    ///
+    /// [ioctl_tty(2)]: https://man7.org/linux/man-pages/man2/ioctl_tty.2.html
     pub fn available(&self) -> Result<usize> {
         sys::pipe::available(&self.end).map_err(|errno| self.end.error("ioctl", errno))
     }
 
     /// Blocks until there is something to read, and moves at most `len` bytes of it to `out`, without copying them through
-    /// this process. Says how many; 0: the end of the stream, or a `len` of 0.
+    /// this process. Returns how many; 0 is EOF, or a `len` of 0.
     ///
     /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. It
-    /// also blocks while that has no room. [`copy`](crate::copy()) goes on until the end, and takes whatever there is.
+    /// also blocks while that has no room. [`copy`](crate::copy()) goes on until EOF, and takes any two descriptors.
     ///
     /// While it waits for a *socket* to have room, the kernel holds the pipe's lock, and every other call on the pipe waits as
     /// well, whatever its deadline: where that matters, use [`copy`](crate::copy()).
@@ -135,7 +144,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// splice(2), with which a signal ends no wait and loses no byte.
+    /// [splice(2)], with which a signal ends no wait and loses no byte.
     ///
     /// # Examples
     ///
@@ -150,12 +159,14 @@ impl PipeReader {
     /// assert_eq!(std::io::read_to_string(&mut reader)?, "passed on");
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     pub fn splice_to(&self, out: impl AsFd, len: usize) -> Result<usize> {
         splice(self.as_fd(), out.as_fd(), len, self.sigpipe)
     }
 
     /// Blocks until there is something to read and `out` has room, and copies at most `len` bytes of it to `out`: they stay
-    /// to be read here. No byte is copied in memory. Says how many; 0: the end of the stream.
+    /// to be read here. No byte is copied in memory. Returns how many; 0 is EOF.
     ///
     /// # Errors
     ///
@@ -163,7 +174,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// tee(2).
+    /// [tee(2)].
     ///
     /// # Examples
     ///
@@ -175,6 +186,8 @@ impl PipeReader {
     /// assert_eq!((reader.available()?, copy_reader.available()?), (5, 5));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [tee(2)]: https://man7.org/linux/man-pages/man2/tee.2.html
     pub fn tee(&self, out: &PipeWriter, len: usize) -> Result<usize> {
         let (from, to) = (self.as_fd(), out.as_fd());
         sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(|errno| end::error(&[from, to], "tee", errno))
@@ -191,7 +204,7 @@ impl PipeReader {
     /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
     /// every fourth looks, as long as that is so.
     ///
-    /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
+    /// Bytes that are there already are read with one system call. A deadline is kept. `try_` calls answer at once as
     /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
     /// any case.
     ///
@@ -211,8 +224,10 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// fcntl(2), `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
+    /// [fcntl(2)], `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
     /// `/proc/sys/fs/pipe-user-pages-soft`.
+    ///
+    /// [fcntl(2)]: https://man7.org/linux/man-pages/man2/fcntl.2.html
     pub fn capacity(&self) -> Result<usize> {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
@@ -229,7 +244,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// fcntl(2), `F_SETPIPE_SZ`.
+    /// [fcntl(2)], `F_SETPIPE_SZ`.
     ///
     /// # Examples
     ///
@@ -238,14 +253,16 @@ impl PipeReader {
     /// assert_eq!(writer.set_capacity(5000)?, 8192);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [fcntl(2)]: https://man7.org/linux/man-pages/man2/fcntl.2.html
     pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// A second end of the same side, in this process. Never blocks.
+    /// Makes a second reader of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
-    /// are. The settings of this value go with it.
+    /// It counts in full: a write fails when *all* readers are closed, and every byte goes to one of them. The settings of
+    /// this value go with it.
     ///
     /// # Errors
     ///
@@ -258,17 +275,19 @@ impl PipeReader {
     /// Closes the end, and says what the kernel said. Never blocks.
     ///
     /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
-    /// could hit a descriptor that is somebody else's by then (close.2).
+    /// could hit a descriptor that is somebody else's by then ([close(2)]).
     ///
     /// # Errors
     ///
     /// [`Error::System`] if somebody else closed the number.
+    ///
+    /// [close(2)]: https://man7.org/linux/man-pages/man2/close.2.html
     pub fn close(self) -> Result<()> {
         self.end.close()
     }
 
     #[inline]
-    pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
@@ -298,7 +317,7 @@ impl PipeReader {
     }
 }
 
-/// Blocks until there is something to read, or the stream ends. See [`PipeReader`].
+/// Blocks until there is something to read, or EOF comes. See [`PipeReader`].
 impl Read for PipeReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         (&*self).read(buf)
@@ -307,9 +326,17 @@ impl Read for PipeReader {
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         (&*self).read_vectored(bufs)
     }
+
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        (&*self).read_to_end(buf)
+    }
+
+    fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        (&*self).read_to_string(buf)
+    }
 }
 
-/// Blocks until there is something to read, or the stream ends. See [`PipeReader`].
+/// Blocks until there is something to read, or EOF comes. See [`PipeReader`].
 impl Read for &PipeReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(buf, Patience::Blocking).map_err(Error::into_io)
@@ -325,5 +352,27 @@ impl Read for &PipeReader {
             false => sys::pipe::read_nowait(fd, bufs),
         });
         read.map_err(Error::into_io)
+    }
+
+    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        packets::read_to_end(buf, |buf| self.read(buf))
+    }
+
+    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        packets::read_to_string(buf, |buf| self.read(buf))
+    }
+}
+
+impl TimedRead for PipeReader {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
+    }
+}
+
+impl TimedRead for &PipeReader {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
     }
 }

@@ -14,7 +14,7 @@ use crate::sys::pipe::NowaitWrite;
 use crate::sys::poll::{POLLERR, POLLOUT};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin, is_ready};
+use crate::wait::{Patience, Spin, TimedWrite, Until, is_ready};
 
 /// Writes are cut to this unless [`PipeWriter::set_max_write`] says otherwise.
 pub(crate) const CUT: usize = 8 << 10;
@@ -22,9 +22,11 @@ pub(crate) const CUT: usize = 8 << 10;
 /// The writing end of a [`pipe`](crate::pipe()).
 ///
 /// [`Write`] blocks while the pipe is full, and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when no reader is
-/// left, in whatever process; `SIGPIPE` is never raised, unless the program sets it from ignored back to its default, by other
-/// means than [`Fork::reset_signals`](crate::Fork::reset_signals), after the end was made. It is implemented for
-/// `&PipeWriter` too. There is nothing to flush: what `write` took is in the pipe.
+/// left, in any process. It is implemented for `&PipeWriter` too. There is nothing to flush: bytes that `write` took are in
+/// the pipe.
+///
+/// `SIGPIPE` is never raised. The one exception: the program ignores it when the end is made, and sets it back to its default
+/// later, by other means than [`Fork::reset_signals`](crate::Fork::reset_signals).
 ///
 /// # Long writes are cut
 ///
@@ -53,7 +55,7 @@ impl PipeWriter {
         Self::new(End::adopt(fd), Sigpipe::look())
     }
 
-    /// Writes what there is room for, without blocking, and says how much that was.
+    /// Writes as much as there is room for, without blocking, and returns how much that was.
     ///
     /// Up to [`PIPE_BUF`] bytes go in whole or not at all. An empty buffer is `Ok(0)` and tells nothing.
     ///
@@ -67,8 +69,8 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// pwritev2(2) with `RWF_NOWAIT`. Where the kernel refuses that, the bytes are put into a private pipe and moved over
-    /// with splice(2), which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of the end
+    /// [pwritev2(2)] with `RWF_NOWAIT`. Where the kernel refuses that, the bytes are put into a private pipe and moved over
+    /// with [splice(2)], which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of the end
     /// would see, is not touched.
     ///
     /// # Examples
@@ -81,12 +83,15 @@ impl PipeWriter {
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::Closed)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [pwritev2(2)]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     pub fn try_write(&self, buf: &[u8]) -> Result<usize> {
         self.write_with(self.cut(buf), Patience::None)
     }
 
-    /// Blocks until there is room or the time is up, and writes what there is room for then: it returns at the first
-    /// progress, with how much went in.
+    /// Blocks until there is room or the time is up, and writes as much as there is room for then. It returns at the first
+    /// progress, with how much went in. For all of a buffer within a time, see [`Deadline`](crate::Deadline).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and when another writer takes the room. Up to [`PIPE_BUF`] bytes go in whole or not at all.
@@ -100,7 +105,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// As [`try_write`](Self::try_write), and ppoll(2).
+    /// As [`try_write`](Self::try_write), and [ppoll(2)].
     ///
     /// # Examples
     ///
@@ -111,6 +116,8 @@ impl PipeWriter {
     /// assert_eq!(writer.write_timeout(b"hello", Duration::from_secs(1))?, 5);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [ppoll(2)]: https://man7.org/linux/man-pages/man2/ppoll.2.html
     pub fn write_timeout(&self, buf: &[u8], timeout: Duration) -> Result<usize> {
         self.write_with(self.cut(buf), Patience::timeout(timeout))
     }
@@ -129,7 +136,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// write(2); the promise is POSIX's (pipe.7).
+    /// [write(2)]; the promise is POSIX's ([pipe(7)]).
     ///
     /// # Examples
     ///
@@ -140,6 +147,9 @@ impl PipeWriter {
     /// assert!(matches!(too_long, Err(ipc::Error::TooLong { len: 4097, max: 4096 })));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [pipe(7)]: https://man7.org/linux/man-pages/man7/pipe.7.html
+    /// [write(2)]: https://man7.org/linux/man-pages/man2/write.2.html
     pub fn write_atomic(&self, buf: &[u8]) -> Result<()> {
         if buf.len() > PIPE_BUF {
             return Err(Error::TooLong { len: buf.len(), max: PIPE_BUF });
@@ -161,7 +171,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// poll(2): `POLLERR`.
+    /// [poll(2)]: `POLLERR`.
     ///
     /// # Examples
     ///
@@ -172,14 +182,16 @@ impl PipeWriter {
     /// assert!(writer.is_closed()?);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
     pub fn is_closed(&self) -> Result<bool> {
         is_ready(&self.end, POLLERR)
     }
 
     /// Blocks until there is something to read from `input` and room in the pipe, and moves at most `len` bytes, without
-    /// copying them through this process. Says how many; 0: the end of `input`, or a `len` of 0.
+    /// copying them through this process. Returns how many; 0 is EOF of `input`, or a `len` of 0.
     ///
-    /// **What it moves from a file is the file's own memory**: if the file is changed before the bytes are read on the other
+    /// **From a file it moves the file's own memory**: if the file is changed before the bytes are read on the other
     /// side, the change is read. Where that may happen, [`copy`](crate::copy()) is the call to use.
     ///
     /// `input` can be a file, which is read from its current position, a socket, or a pipe. While it waits for a *socket* to
@@ -198,7 +210,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// splice(2). What it does to `RWF_NOWAIT` is said at [`splice_to`](PipeReader::splice_to).
+    /// [splice(2)]. See [`splice_to`](PipeReader::splice_to) for its effect on later `try_` calls.
     ///
     /// # Examples
     ///
@@ -210,6 +222,8 @@ impl PipeWriter {
     /// assert_eq!(reader.available()?, moved);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     pub fn splice_from(&self, input: impl AsFd, len: usize) -> Result<usize> {
         splice(input.as_fd(), self.as_fd(), len, self.sigpipe)
     }
@@ -239,7 +253,7 @@ impl PipeWriter {
         moved.map_err(|errno| end::error(&[from, to], "splice", errno))
     }
 
-    /// Sets the length that longer writes are cut to, in bytes; [`usize::MAX`]: none is cut. 0 counts as 1.
+    /// Sets the length that longer writes are cut to, in bytes. With [`usize::MAX`] none is cut. 0 counts as 1.
     ///
     /// 8 KiB, as at first, is the best between two cores. Where reader and writer share one core, or only the writer has
     /// work to do, whole writes are faster. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their
@@ -262,56 +276,27 @@ impl PipeWriter {
         self.cut = bytes.max(1);
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at
-    /// all.
-    ///
-    /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
-    /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
-    /// Both sides have to look again, or the one that sleeps is waited for.
-    ///
-    /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
-    /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
-    /// every fourth looks, as long as that is so.
-    ///
-    /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
-    /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
-    /// any case.
-    ///
-    /// The setting belongs to this value; it goes along into a child and into clones.
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep. Same as
+    /// [`PipeReader::set_spin`], which says what it costs and how it adapts.
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
 
-    /// How many bytes the pipe holds when it is full, at most. Never blocks.
-    ///
-    /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier.
+    /// Returns how many bytes the pipe holds when it is full, at most. Never blocks. Same as [`PipeReader::capacity`].
     ///
     /// # Errors
     ///
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: the end is no pipe (it was made from an unchecked number).
-    ///
-    /// # Platform
-    ///
-    /// fcntl(2), `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
-    /// `/proc/sys/fs/pipe-user-pages-soft`.
+    /// As [`PipeReader::capacity`].
     pub fn capacity(&self) -> Result<usize> {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks.
-    ///
-    /// The kernel rounds up to a power of two of pages; 0 becomes one page. It goes for both ends of the pipe.
+    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks. Same as
+    /// [`PipeReader::set_capacity`].
     ///
     /// # Errors
     ///
-    /// - [`Error::System`] with `EBUSY`: more than that is in the pipe; with `EPERM`: more than this user may have
-    ///   (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`); with `EINVAL`: more than 2 GiB.
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    ///
-    /// # Platform
-    ///
-    /// fcntl(2), `F_SETPIPE_SZ`.
+    /// As [`PipeReader::set_capacity`].
     ///
     /// # Examples
     ///
@@ -324,10 +309,9 @@ impl PipeWriter {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// A second end of the same side, in this process. Never blocks.
+    /// Makes a second writer of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
-    /// are. The settings of this value go with it.
+    /// It counts in full: EOF comes when *all* writers are closed. The settings of this value go with it.
     ///
     /// # Errors
     ///
@@ -340,17 +324,19 @@ impl PipeWriter {
     /// Closes the end, and says what the kernel said. Never blocks.
     ///
     /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
-    /// could hit a descriptor that is somebody else's by then (close.2).
+    /// could hit a descriptor that is somebody else's by then ([close(2)]).
     ///
     /// # Errors
     ///
     /// [`Error::System`] if somebody else closed the number.
+    ///
+    /// [close(2)]: https://man7.org/linux/man-pages/man2/close.2.html
     pub fn close(self) -> Result<()> {
         self.end.close()
     }
 
     /// Writes some of `buf`, which is not empty: at least one byte.
-    pub(super) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+    pub(crate) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         match self.write_with(self.cut(buf), patience)? {
             // Not from a pipe, and from nothing that passes for one.
             0 => Err(Error::System { call: "write", source: io::ErrorKind::WriteZero.into() }),
@@ -441,5 +427,17 @@ impl Write for &PipeWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl TimedWrite for PipeWriter {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(self.cut(buf), until.0)
+    }
+}
+
+impl TimedWrite for &PipeWriter {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(self.cut(buf), until.0)
     }
 }

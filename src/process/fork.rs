@@ -247,6 +247,10 @@ impl Fork {
     fn split(self, permit: &dyn Fn() -> Result<Permit>, given: &impl Ends) -> Result<Forked> {
         // Before anything that another thread could keep from going on.
         permit()?;
+        #[cfg(feature = "tokio")]
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(Error::InsideRuntime);
+        }
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }

@@ -2,7 +2,6 @@
 
 mod ancillary;
 mod datagram;
-mod packed;
 mod stream;
 
 use std::cell::Cell;
@@ -13,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub use ancillary::{Received, SendError};
 pub use datagram::{DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
-pub use packed::PackedSocket;
+pub(crate) use stream::PIECE;
 pub use stream::{StreamPair, StreamSocket, stream_pair};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};

@@ -13,7 +13,7 @@ use crate::end::{End, FromFdError, end_traits};
 use crate::error::{Error, Result};
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
-use crate::wait::{Patience, Spin};
+use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until};
 
 /// Two connected ends for bytes, as [`stream_pair`] makes them. Both ends are alike: the names say who keeps which.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ end_traits!(StreamSocket);
 
 /// So much goes in one system call. The kernel puts a longer write into the queue in pieces, and an error between two of them,
 /// which it tells once, is lost behind the count.
-pub(super) const PIECE: usize = 32 << 10;
+pub(crate) const PIECE: usize = 32 << 10;
 
 impl StreamSocket {
     fn new(end: End) -> Self {
@@ -171,7 +171,7 @@ impl StreamSocket {
     }
 
     /// In pieces, and stops where one does not go whole.
-    pub(super) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+    pub(crate) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         let mut written = 0;
         for piece in buf.chunks(PIECE) {
             // What is not to wait for all of it returns at the first progress.
@@ -340,5 +340,29 @@ impl From<UnixStream> for StreamSocket {
 impl From<StreamSocket> for UnixStream {
     fn from(socket: StreamSocket) -> Self {
         OwnedFd::from(socket).into()
+    }
+}
+
+impl TimedRead for StreamSocket {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
+    }
+}
+
+impl TimedRead for &StreamSocket {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
+    }
+}
+
+impl TimedWrite for StreamSocket {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(buf, until.0)
+    }
+}
+
+impl TimedWrite for &StreamSocket {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(buf, until.0)
     }
 }

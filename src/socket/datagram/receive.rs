@@ -92,7 +92,7 @@ impl DatagramSocket {
     }
 
     /// Receives a message of whatever length into a buffer that becomes longer where it has to.
-    pub(in crate::socket) fn receive_growing(&self, buf: &mut Vec<u8>, patience: Patience) -> Result<Option<usize>> {
+    pub(crate) fn receive_growing(&self, buf: &mut Vec<u8>, patience: Patience) -> Result<Option<usize>> {
         let mut spill = Lent::new()?;
         let arrived = self.arrive(patience, |fd, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait))?;
         let over = arrived.map_or(0, |len| len.saturating_sub(buf.len()));

@@ -117,7 +117,7 @@ impl DatagramSocket {
     }
 
     #[inline(always)]
-    pub(in crate::socket) fn deliver(
+    pub(crate) fn deliver(
         &self,
         len: usize,
         patience: Patience,
@@ -131,6 +131,11 @@ impl DatagramSocket {
             }
         }
         self.deliver_late(len, patience, refused, send)
+    }
+
+    /// Messages of ours that waited were lost with the peer: a receiver is to be told.
+    pub(crate) fn note_loss(&self) {
+        self.loss.note();
     }
 
     /// Sends, where there is more to it than one call that works, or after one that did not.

@@ -1,0 +1,131 @@
+//! How messages share one piece: each is its length and then its bytes. `docs/packed.md` has both formats in full.
+//!
+//! What a peer sent is taken apart here, by functions that look at bytes and do nothing else.
+
+use crate::error::{Error, Result};
+
+/// In front of each message: its length, little-endian.
+pub(crate) const HEAD: usize = size_of::<u32>();
+
+/// So many bytes go in one datagram, where the socket sends as long ones.
+pub(super) const PACK: usize = 32 << 10;
+
+/// In a stream, stands for a length that follows in eight bytes more.
+const LONG: u32 = u32::MAX;
+
+/// The longest head: what has to be there for the length to be known.
+pub(crate) const LONGEST_HEAD: usize = HEAD + size_of::<u64>();
+
+/// The first message of a pack, and what follows it. `None`: there is no whole one.
+#[inline]
+pub(crate) fn split(pack: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = pack.split_first_chunk()?;
+    rest.split_at_checked(u32::from_le_bytes(*head) as usize)
+}
+
+/// Whether these bytes are a pack: one message or more, and nothing else.
+pub(crate) fn is_pack(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some((_, next)) = split(rest) {
+        if next.is_empty() {
+            return true;
+        }
+        rest = next;
+    }
+    false
+}
+
+/// How long the head at the beginning of a stream's bytes is, and the message after it. `None`: that takes more bytes.
+#[inline]
+pub(crate) fn measure(stream: &[u8]) -> Option<(usize, u64)> {
+    let (head, rest) = stream.split_first_chunk()?;
+    match u32::from_le_bytes(*head) {
+        LONG => Some((LONGEST_HEAD, u64::from_le_bytes(*rest.first_chunk()?))),
+        len => Some((HEAD, len.into())),
+    }
+}
+
+/// The head of a message in a stream: an array, and how much of it counts.
+pub(crate) fn stream_head(len: usize) -> ([u8; LONGEST_HEAD], usize) {
+    let mut head = [0; LONGEST_HEAD];
+    let short = u32::try_from(len).ok().filter(|short| *short != LONG);
+    head[..HEAD].copy_from_slice(&short.unwrap_or(LONG).to_le_bytes());
+    head[HEAD..].copy_from_slice(&(len as u64).to_le_bytes());
+    (head, if short.is_some() { HEAD } else { LONGEST_HEAD })
+}
+
+/// A pack that has arrived, as far as it was not received.
+pub(crate) struct Pack {
+    buf: Vec<u8>,
+    next: usize,
+    end: usize,
+}
+
+impl Pack {
+    pub(crate) fn new(size: usize) -> Self {
+        Self { buf: vec![0; size], next: 0, end: 0 }
+    }
+
+    /// Where the next pack goes, once this one is empty.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buf
+    }
+
+    /// So many bytes of the buffer are the next datagram.
+    pub(crate) fn fill(&mut self, len: usize) -> Result<()> {
+        let datagram = &self.buf[..len];
+        if !is_pack(datagram) {
+            return Err(Error::Malformed { message: datagram.to_vec() });
+        }
+        (self.next, self.end) = (0, len);
+        Ok(())
+    }
+
+    /// Bytes that were not received.
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.next
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next == self.end
+    }
+
+    /// The next message. `None`: it is empty.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<&[u8]> {
+        let (message, rest) = split(self.buf.get(self.next..self.end)?)?;
+        self.next = self.end - rest.len();
+        Some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_is_whole_messages_and_nothing_else() {
+        assert!(is_pack(&[0; 4]) && is_pack(&[0; 8]) && is_pack(b"\x01\0\0\0x") && is_pack(b"\0\0\0\0\x01\0\0\0x"));
+        for bytes in
+            [&b""[..], &[0], &[0; 3], &[0; 5], &[0xff; 4], &[0xff; 12], b"\x01\0\0\0", b"\x01\0\0\0xy", b"\x02\0\0\0x"]
+        {
+            assert!(!is_pack(bytes), "{bytes:?}");
+        }
+        assert_eq!(split(b"\x01\0\0\0xyz"), Some((&b"x"[..], &b"yz"[..])));
+        assert_eq!(split(b"\x01\0\0\0"), None);
+    }
+
+    #[test]
+    fn the_head_of_a_stream_says_what_was_put_into_it() {
+        let most = u32::MAX as usize;
+        for len in [0, 1, most - 1, most, most.saturating_add(1), usize::MAX] {
+            let (head, count) = stream_head(len);
+            assert_eq!(count, if len < most { HEAD } else { LONGEST_HEAD });
+            assert_eq!(measure(&head[..count]), Some((count, len as u64)));
+            for part in 0..count {
+                assert_eq!(measure(&head[..part]), None, "{part} bytes of the head of {len}");
+            }
+        }
+    }
+}
