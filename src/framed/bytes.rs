@@ -115,7 +115,7 @@ impl Outlet for StreamSocket {
     }
 
     fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
-        self.write_with(bytes, until.0)
+        self.write_with(&bytes[..bytes.len().min(PIECE)], until.0)
     }
 
     fn close(self) -> Result<()> {

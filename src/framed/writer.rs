@@ -84,7 +84,9 @@ pub struct MessageWriter<W: ByteWriter = PipeWriter> {
 impl<W: ByteWriter> MessageWriter<W> {
     /// Sends messages through `writer` from here on. Never blocks.
     ///
-    /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before.
+    /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before. For requests and answers over TCP,
+    /// [`set_nodelay(true)`](std::net::TcpStream::set_nodelay) is one of them: otherwise the last part of a message may wait
+    /// for an acknowledgement that the other machine delays.
     pub fn new(writer: W) -> Self {
         Self { batch: Batch::new(writer) }
     }
