@@ -120,6 +120,9 @@ pub enum Error {
     NotGiven,
 
     /// This process has more than one thread, so a fork of it would not be safe.
+    ///
+    /// In the guide: [threads and fork](crate::guide::threads_and_fork), and [tests that fork](crate::guide::testing)
+    /// under `cargo test`.
     MultiThreaded {
         /// How many threads the kernel counts.
         threads: usize,
@@ -127,12 +130,16 @@ pub enum Error {
 
     /// This process is inside of a runtime of tokio, so a fork of it would not be safe: the child would share the runtime's
     /// epoll instance. Fork before the runtime is entered. Needs the feature `tokio`.
+    ///
+    /// In the guide: [tokio](crate::guide::tokio).
     InsideRuntime,
 
     /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it.
     ///
     /// The kernel would take the child away the moment it ends, with its status. Set `SIGCHLD` to its default, or to a
     /// handler, before starting children.
+    ///
+    /// In the guide: [children](crate::guide::children).
     SigchldIgnored,
 
     /// Somebody else in this process has waited for the child, such as a handler that waits for all, and the kernel tells a

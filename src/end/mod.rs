@@ -290,6 +290,8 @@ impl From<FromFdError> for io::Error {
 /// descriptor that an end was turned into, nor a [`Child`](crate::Child). Meant for tests and assertions: "nothing of mine is
 /// still open".
 ///
+/// In the guide: [closing](crate::guide::closing).
+///
 /// # Examples
 ///
 /// ```
