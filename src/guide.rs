@@ -19,6 +19,7 @@ macro_rules! chapters {
 [children]: crate::guide::children
 [threads-and-fork]: crate::guide::threads_and_fork
 [threads]: crate::guide::threads_and_fork
+[programs]: crate::guide::programs
 [signals]: crate::guide::signals
 [moving-bytes]: crate::guide::moving_bytes
 [spinning]: crate::guide::spinning
@@ -84,6 +85,11 @@ chapter!(
     "[`wait_any`](crate::wait_any), [`wait_ready`](crate::wait_ready), [`Watch`](crate::Watch), [`Ready`](crate::Ready)"
 );
 chapter!(children, "guide/children.md", "[`Child`](crate::Child), [`Outcome`](crate::Outcome), [`Fork`](crate::Fork)");
+chapter!(
+    programs,
+    "guide/programs.md",
+    "[`Command`](crate::Command), [`Child`](crate::Child), [`KillOnDrop`](crate::KillOnDrop)"
+);
 chapter!(
     threads_and_fork,
     "guide/threads-and-fork.md",
