@@ -280,7 +280,7 @@ impl Command {
     /// ```
     /// use std::os::fd::AsFd;
     ///
-    /// let leaked = rustix::io::dup(std::io::stdin().as_fd())?; // not close-on-exec
+    /// let leaked = rustix::io::dup(std::io::stdin().as_fd()).map_err(std::io::Error::from)?; // not close-on-exec
     /// let look = format!("test -e /proc/$$/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&leaked));
     /// assert!(ipc::Command::new("sh").args(["-c", &look]).status()?.success());
     /// assert!(!ipc::Command::new("sh").args(["-c", &look]).close_others().status()?.success());
