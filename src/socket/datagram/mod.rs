@@ -65,8 +65,6 @@ pub struct DatagramPair {
 ///
 /// Both ends are close-on-exec, and after a [`fork`](crate::fork()) open only in the process that they were given to.
 ///
-/// In the guide: [messages](crate::guide::messages).
-///
 /// # Errors
 ///
 /// [`Error::System`] if the process or the system has no descriptors left (`EMFILE`, `ENFILE`).
@@ -117,8 +115,6 @@ pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
 /// One end of a [`datagram_pair`]: sends and receives whole messages.
 ///
 /// All calls take `&self`, so that one thread or process can send while another receives.
-///
-/// In the guide: [messages](crate::guide::messages), [ends in messages](crate::guide::travelling#in-a-message).
 pub struct DatagramSocket {
     pub(super) end: End,
     spin: Spin,
