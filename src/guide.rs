@@ -21,6 +21,7 @@ macro_rules! chapters {
 [threads]: crate::guide::threads_and_fork
 [programs]: crate::guide::programs
 [signals]: crate::guide::signals
+[signals-to-wait-for]: crate::guide::signals#signals-to-wait-for
 [moving-bytes]: crate::guide::moving_bytes
 [spinning]: crate::guide::spinning
 [travelling]: crate::guide::travelling
@@ -98,7 +99,7 @@ chapter!(
 chapter!(
     signals,
     "guide/signals.md",
-    "[`Fork::reset_signals`](crate::Fork::reset_signals), [`Error::Closed`](crate::Error::Closed)"
+    "[`Signals`](crate::Signals), [`Fork::reset_signals`](crate::Fork::reset_signals), [`Error::Closed`](crate::Error::Closed)"
 );
 chapter!(
     travelling,

@@ -57,6 +57,7 @@
 //! | limit a wait | the `_timeout` calls, and [`Deadline`] for lines and `write_all`; the `try_` calls do not block |
 //! | wait for many ends and children at once | [`wait_any()`], [`wait_ready()`] |
 //! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
+//! | wait for signals beside ends and children | [`Signals`] |
 //! | use tokio | the module `tokio`, with the feature of that name |
 //! | check that nothing is left open | [`open_ends()`] |
 //! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole process tree |
