@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::descriptor::duplicate;
+use super::socket::header;
 use super::{Errno, Result, errno};
 
 /// The most descriptors that go with one message (unix.7).
@@ -49,7 +50,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], wait: bool) 
     }
     let mut control = [0_u64; ROOM];
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let mut message = header(&mut part);
+    let mut message = header(&mut part, 1);
     if !fds.is_empty() {
         let len = size_of_val(fds) as u32;
         message.msg_control = control.as_mut_ptr().cast();
@@ -78,7 +79,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
     // The kernel leaves the gaps between headers as they are, so they are zeroed here.
     let mut control = [0_u64; ROOM];
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    let mut message = header(&mut part);
+    let mut message = header(&mut part, 1);
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
     let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
@@ -97,14 +98,6 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
     }
     let end = len == 0 && control.is_empty() && !beside.lost;
     Ok(if end { None } else { Some((len, beside)) })
-}
-
-fn header(part: &mut libc::iovec) -> libc::msghdr {
-    // SAFETY: zeroed bytes are a valid msghdr: null pointers and lengths of 0. (It has private padding on some systems.)
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = part;
-    message.msg_iovlen = 1;
-    message
 }
 
 /// Takes everything out of the control data of a received message.
@@ -183,7 +176,7 @@ fn off_stdio(fd: OwnedFd) -> OwnedFd {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{RawFd, HEAD, Part, SCM_PIDFD, parts, words};
 
     /// A header and data, with what cmsg.3 has between this and the next one.
     fn header(level: libc::c_int, kind: libc::c_int, data: &[u8]) -> Vec<u8> {

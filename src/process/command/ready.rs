@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::{Arg, Parts, Place};
-use crate::end::Ends;
+use crate::end::{self, Ends};
 use crate::process::Stdio;
 use crate::process::claim::{Given, VARIABLE, describe};
 use crate::sys::descriptor::duplicate;
@@ -180,14 +180,19 @@ impl Places {
 }
 
 /// Visits the one descriptor of something that is given.
-pub(in crate::process) fn one<T>(end: &dyn Ends, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+pub(in crate::process) fn one<T>(given: &dyn Ends, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
     let mut result = Err(misuse("give", "nothing is given"));
     let mut count = 0;
-    end.each(&mut |fd| {
+    given.each(&mut |fd| {
         count += 1;
         if count == 1 {
             // An inert descriptor could be passed on like any other.
-            result = if ledger::is_severed(fd.as_raw_fd()) { Err(Error::NotGiven) } else { visit(fd) };
+            result = if ledger::is_severed(fd.as_raw_fd()) {
+                Err(Error::NotGiven)
+            } else {
+                end::leave(fd);
+                visit(fd)
+            };
         }
     });
     if count > 1 { Err(misuse("give", "several descriptors are given as one")) } else { result }
