@@ -7,11 +7,12 @@ use rustix::fs::{FileType, OFlags};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
+use crate::end;
+use crate::error::{Error, Result};
 use crate::pipe::CUT;
 use crate::sys::poll::{POLLIN, POLLOUT, pollfd};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno, ledger};
-use crate::{Error, Result, end};
 
 /// Blocks until `from` has ended, and copies all of it to `to`. Says how many bytes that were.
 ///
@@ -63,8 +64,38 @@ use crate::{Error, Result, end};
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "splice")]
+#[doc(alias = "sendfile")]
+#[doc(alias = "copy_file_range")]
 pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<u64, CopyError> {
-    let mut copy = Copy { from: from.as_fd(), to: to.as_fd(), copied: 0, unwritten: Vec::new() };
+    copy_up_to(from, to, u64::MAX)
+}
+
+/// Blocks until `len` bytes of `from` are copied to `to`, or EOF comes before, and returns how many bytes that were.
+///
+/// Same as [`copy`], but stops after `len` bytes: nothing after them is taken from `from`.
+///
+/// # Errors
+///
+/// As [`copy`].
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let (from, mut writer) = ipc::pipe()?;
+/// let (mut reader, to) = ipc::pipe()?;
+/// writer.write_all(b"header and body")?;
+///
+/// assert_eq!(ipc::copy_up_to(&from, &to, 6)?, 6);
+/// drop(to);
+/// assert_eq!(std::io::read_to_string(&mut reader)?, "header");
+/// assert_eq!(from.available()?, 9); // the rest is still there
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn copy_up_to(from: impl AsFd, to: impl AsFd, len: u64) -> Result<u64, CopyError> {
+    let mut copy = Copy { from: from.as_fd(), to: to.as_fd(), len, copied: 0, unwritten: Vec::new() };
     match copy.run() {
         Ok(()) => Ok(copy.copied),
         Err(error) => Err(CopyError { copied: copy.copied, unwritten: copy.unwritten, error }),
@@ -90,7 +121,7 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<u64, CopyError> {
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("the copy stopped after {copied} bytes")]
+#[error("the copy stopped after {copied} bytes: {error}")]
 pub struct CopyError {
     /// The bytes that were copied.
     pub copied: u64,
@@ -98,7 +129,6 @@ pub struct CopyError {
     /// and most often empty.
     pub unwritten: Vec<u8>,
     /// What went wrong.
-    #[source]
     pub error: Error,
 }
 
@@ -195,6 +225,8 @@ const BUFFER: usize = 64 << 10;
 struct Copy<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
+    /// The most that is copied.
+    len: u64,
     copied: u64,
     unwritten: Vec<u8>,
 }
@@ -218,6 +250,7 @@ impl Copy<'_> {
         for way in ways {
             match self.moves(*way, sigpipe)? {
                 Stop::Refused => {}
+                Stop::Nothing if self.room(1) == 0 => return Ok(()),
                 // Of a file in /proc, and of one that has grown, that is not the end: only reading knows.
                 Stop::Nothing if from == Kind::File => break,
                 Stop::Nothing => return Ok(()),
@@ -226,13 +259,22 @@ impl Copy<'_> {
         self.read_and_write(to, sigpipe)
     }
 
+    /// How much of a piece is still to be copied.
+    fn room(&self, piece: usize) -> usize {
+        (self.len - self.copied).min(piece as u64) as usize
+    }
+
     /// Has the kernel move bytes for as long as it does.
     fn moves(&mut self, way: Way, sigpipe: Sigpipe) -> Result<Stop> {
         loop {
+            let piece = self.room(PIECE);
+            if piece == 0 {
+                return Ok(Stop::Nothing);
+            }
             let moved = match way {
-                Way::CopyFileRange => sys::retry(|| rustix::fs::copy_file_range(self.from, None, self.to, None, PIECE)),
-                Way::Sendfile => sys::retry(|| rustix::fs::sendfile(self.to, self.from, None, PIECE)),
-                Way::Splice => sys::pipe::splice(self.from, self.to, PIECE, sigpipe),
+                Way::CopyFileRange => sys::retry(|| rustix::fs::copy_file_range(self.from, None, self.to, None, piece)),
+                Way::Sendfile => sys::retry(|| rustix::fs::sendfile(self.to, self.from, None, piece)),
+                Way::Splice => sys::pipe::splice(self.from, self.to, piece, sigpipe),
             };
             match moved {
                 Ok(0) => return Ok(Stop::Nothing),
@@ -246,9 +288,11 @@ impl Copy<'_> {
     }
 
     fn read_and_write(&mut self, to: Kind, sigpipe: Sigpipe) -> Result<()> {
-        let mut buf = vec![0; BUFFER];
+        let mut buf = vec![0; self.room(BUFFER)];
         loop {
-            let len = match sys::retry(|| rustix::io::read(self.from, &mut buf)) {
+            // None left: a read of nothing is 0 too.
+            let piece = self.room(BUFFER);
+            let len = match sys::retry(|| rustix::io::read(self.from, &mut buf[..piece])) {
                 Ok(0) => return Ok(()),
                 Ok(len) => len,
                 Err(Errno::AGAIN) => {

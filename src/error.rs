@@ -1,10 +1,12 @@
 //! What can go wrong, one variant for each thing that a caller would do something different about.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::socket::Received;
-use crate::sys::Errno;
 
 /// The result of this crate's calls: [`Error`] unless another error type is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -32,13 +34,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert!(matches!(greet(writer), Err(ipc::Error::Closed)));
 /// # Ok::<(), ipc::Error>(())
 /// ```
-#[derive(Debug, thiserror::Error)]
+///
+/// An error says all that it knows in one line: its `Display` has the cause in it, and [`source`](std::error::Error::source)
+/// is `None`, so that a report of the whole chain says nothing twice. The cause is there as a value, in the variant's fields.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel said no. The name of the call and its errno are kept.
     ///
     /// `EAGAIN` from `fork`, which is the process limit, is one of these and not [`WouldBlock`](Error::WouldBlock).
-    #[error("{call} failed")]
     System {
         /// The system call, by the name of its manual page.
         call: &'static str,
@@ -47,15 +51,12 @@ pub enum Error {
     },
 
     /// A `try_` call found nothing to read, or no room to write.
-    #[error("the call would have to wait")]
     WouldBlock,
 
     /// The deadline passed.
-    #[error("the time is up")]
     TimedOut,
 
     /// The other side is gone: nobody is left to read what would be written.
-    #[error("the other side is closed")]
     Closed,
 
     /// The peer of a socket went away with messages of ours that it had not read.
@@ -63,11 +64,9 @@ pub enum Error {
     /// Reported once, to one holder of the socket (of clones in one process, to whichever receives the end), and only after
     /// everything that the peer sent was received. Some kernels, 6.18 among them, do not count a single empty message as
     /// unread.
-    #[error("the peer went away with messages unread")]
     Reset,
 
     /// A received message was longer than the buffer. Nothing of it is lost: here it is, whole.
-    #[error("a message of {} bytes does not fit the buffer", message.len())]
     BufferTooSmall {
         /// The message, from its first byte to its last.
         message: Vec<u8>,
@@ -75,14 +74,12 @@ pub enum Error {
 
     /// A datagram that is to be a pack of messages is none: the peer does not pack, or means harm. Here it is, whole, and
     /// the next one can be received.
-    #[error("a datagram of {} bytes is no pack of messages", message.len())]
     Malformed {
         /// The datagram.
         message: Vec<u8>,
     },
 
     /// A stream of messages ended inside one: its writer was killed, or wrote something else. Here is what arrived of it.
-    #[error("the stream ended inside a message, after {} bytes of it", message.len())]
     Truncated {
         /// The message, from its first byte to where the stream ended.
         message: Vec<u8>,
@@ -91,12 +88,10 @@ pub enum Error {
     },
 
     /// Messages have arrived in a buffer, and would be lost: they are to be received first.
-    #[error("messages have arrived that were not received")]
     Unread,
 
     /// A message is over the limit of its socket, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), or the ends that are
     /// to go with one message are more than 253. Nothing was sent.
-    #[error("{len} are more than the {max} that go in one piece")]
     TooLong {
         /// Bytes, or ends, that were to be sent.
         len: usize,
@@ -104,12 +99,27 @@ pub enum Error {
         max: usize,
     },
 
+    /// An argument of the call makes no sense, and the kernel was not asked: two ends at one descriptor number, a NUL byte
+    /// in an argument of a program.
+    InvalidInput {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+
+    /// A program could not be started, and the reason lies with it: there is no such program or directory, or it may not be
+    /// run. `?` makes this of a [`SpawnError`](crate::SpawnError), so that the program's name is not lost. What this process
+    /// lacks for a start, such as a descriptor, stays [`System`](Error::System).
+    NotStarted {
+        /// The program, as it was given to [`Command::new`](crate::Command::new).
+        program: OsString,
+        /// What went wrong.
+        error: Box<Error>,
+    },
+
     /// This end was not given to this process: it was severed when the process was forked.
-    #[error("this end was not given to this process when it was forked")]
     NotGiven,
 
     /// This process has more than one thread, so a fork of it would not be safe.
-    #[error("this process has {threads} threads, and only one with a single thread can be forked safely")]
     MultiThreaded {
         /// How many threads the kernel counts.
         threads: usize,
@@ -119,25 +129,21 @@ pub enum Error {
     ///
     /// The kernel would take the child away the moment it ends, with its status. Set `SIGCHLD` to its default, or to a
     /// handler, before starting children.
-    #[error("SIGCHLD is ignored in this process, so a child could not be waited for")]
     SigchldIgnored,
 
     /// Nothing was given to this program under that name, or it is not there any more.
-    #[error("no end was given under the name {name:?}")]
     NoSuchEnd {
         /// The name that was asked for.
         name: String,
     },
 
     /// The end of that name was claimed before, by this process, under that name or another.
-    #[error("the end {name:?} was claimed before")]
     AlreadyClaimed {
         /// The name that was asked for.
         name: String,
     },
 
     /// A descriptor is not what is asked for.
-    #[error("expected {expected}, found {found}")]
     WrongKind {
         /// What was asked for.
         expected: &'static str,
@@ -147,17 +153,97 @@ pub enum Error {
 
     /// Ends that came with a message could not all be installed, because this process has no descriptors left. The message
     /// is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here; the others are lost.
-    #[error("only {} of the ends that came with a message could be installed", received.len())]
     EndsLost {
         /// What did arrive.
         received: Received,
     },
 }
 
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::System { call, source } => write!(f, "{call}: {source}"),
+            Error::WouldBlock => f.write_str("the call would have to wait"),
+            Error::TimedOut => f.write_str("the time is up"),
+            Error::Closed => f.write_str("the other side is closed"),
+            Error::Reset => f.write_str("the peer went away with messages unread"),
+            Error::BufferTooSmall { message } => {
+                write!(f, "a message of {} bytes does not fit the buffer", message.len())
+            }
+            Error::Malformed { message } => {
+                write!(f, "a datagram of {} bytes is no pack of messages", message.len())
+            }
+            Error::Truncated { message, expected: None } => {
+                write!(f, "EOF came inside the length of a message, after {} bytes of it", message.len())
+            }
+            Error::Truncated { message, expected: Some(expected) } => {
+                write!(f, "EOF came inside a message, after {} of its {expected} bytes", message.len())
+            }
+            Error::Unread => f.write_str("messages have arrived that were not received"),
+            Error::TooLong { len, max } => {
+                write!(f, "too long: {len} bytes of a message, or ends with it, of at most {max}")
+            }
+            Error::InvalidInput { what } => f.write_str(what),
+            Error::NotStarted { program, error } => write!(f, "{program:?} could not be started: {error}"),
+            Error::NotGiven => f.write_str("this end was not given to this process when it was forked"),
+            Error::MultiThreaded { threads } => {
+                write!(f, "this process has {threads} threads, and only one with a single thread can be forked safely")
+            }
+            Error::SigchldIgnored => {
+                f.write_str("SIGCHLD is ignored in this process, so a child could not be waited for")
+            }
+            Error::NoSuchEnd { name } => write!(f, "no end was given under the name {name:?}"),
+            Error::AlreadyClaimed { name } => write!(f, "the end {name:?} was claimed before"),
+            Error::WrongKind { expected, found } => write!(f, "expected {expected}, found {found}"),
+            Error::EndsLost { received } => {
+                write!(f, "only {} of the ends that came with a message could be installed", received.len())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
 impl Error {
     /// The error of a system call that has no more special name.
     pub(crate) fn system(call: &'static str, errno: Errno) -> Self {
         Error::System { call, source: errno.into() }
+    }
+
+    /// The [`io::ErrorKind`] that this error has as an [`io::Error`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    ///
+    /// let (reader, _writer) = ipc::pipe()?;
+    /// let error = reader.try_read(&mut [0]).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Error::System { source, .. } => source.kind(),
+            Error::WouldBlock => io::ErrorKind::WouldBlock,
+            Error::TimedOut => io::ErrorKind::TimedOut,
+            Error::Closed => io::ErrorKind::BrokenPipe,
+            Error::Reset => io::ErrorKind::ConnectionReset,
+            Error::Malformed { .. } => io::ErrorKind::InvalidData,
+            Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
+            Error::Unread => io::ErrorKind::ResourceBusy,
+            Error::BufferTooSmall { .. }
+            | Error::TooLong { .. }
+            | Error::InvalidInput { .. }
+            | Error::WrongKind { .. } => io::ErrorKind::InvalidInput,
+            Error::NotStarted { error, .. } => error.kind(),
+            Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
+            Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
+            Error::NotGiven => io::ErrorKind::PermissionDenied,
+            Error::MultiThreaded { .. } | Error::SigchldIgnored => io::ErrorKind::Unsupported,
+            Error::EndsLost { .. } => io::ErrorKind::Other,
+        }
     }
 
     /// For `Read` and `Write`. An event loop meets `WouldBlock` all the time: it comes without a box.
@@ -171,25 +257,10 @@ impl Error {
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = match error {
-            Error::System { source, .. } => return source,
-            Error::WouldBlock => io::ErrorKind::WouldBlock,
-            Error::TimedOut => io::ErrorKind::TimedOut,
-            Error::Closed => io::ErrorKind::BrokenPipe,
-            Error::Reset => io::ErrorKind::ConnectionReset,
-            Error::Malformed { .. } => io::ErrorKind::InvalidData,
-            Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
-            Error::Unread => io::ErrorKind::ResourceBusy,
-            Error::BufferTooSmall { .. } | Error::TooLong { .. } | Error::WrongKind { .. } => {
-                io::ErrorKind::InvalidInput
-            }
-            Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
-            Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
-            Error::NotGiven => io::ErrorKind::PermissionDenied,
-            Error::MultiThreaded { .. } | Error::SigchldIgnored => io::ErrorKind::Unsupported,
-            Error::EndsLost { .. } => io::ErrorKind::Other,
-        };
-        io::Error::new(kind, error)
+        match error {
+            Error::System { source, .. } => source,
+            error => io::Error::new(error.kind(), error),
+        }
     }
 }
 
@@ -212,6 +283,8 @@ impl From<io::Error> for Error {
 ///
 /// `?` turns it into [`Error`] or [`io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
 /// `Box<dyn Error>` take it along, with its end open.
+#[derive(thiserror::Error)]
+#[error("what waited could not be sent: {error}")]
 pub struct FlushError<T> {
     /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter) or
     /// [`BufferedWriter`](crate::BufferedWriter), with what still waits in it.
@@ -223,18 +296,6 @@ pub struct FlushError<T> {
 impl<T> fmt::Debug for FlushError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlushError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Display for FlushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("what waited could not be sent")
-    }
-}
-
-impl<T> std::error::Error for FlushError<T> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
     }
 }
 

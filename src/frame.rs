@@ -2,7 +2,7 @@
 //!
 //! What a peer sent is taken apart here, by functions that look at bytes and do nothing else.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// In front of each message: its length, little-endian.
 pub(crate) const HEAD: usize = size_of::<u32>();

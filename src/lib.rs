@@ -86,26 +86,24 @@ mod inspect;
 mod pipe;
 mod process;
 mod socket;
-mod splice;
 mod sys;
 mod wait;
 
-pub use copy::{CopyError, copy};
-pub use end::{Ends, FromFdError, open_ends};
+pub use copy::{CopyError, copy, copy_up_to};
+pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
 pub use pipe::{
     BufferedWriter, MessageReader, MessageWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with,
 };
 pub use process::{
-    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, Stdio, claim, claimable, fork, fork_raw,
-    fork_unchecked,
+    Child, Command, Fork, ForkError, Forked, Outcome, SpawnError, claim, claimable, fork, fork_raw, fork_unchecked,
 };
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,
     StreamSocket, datagram_pair, datagram_pair_with, stream_pair,
 };
-pub use wait::{Ready, Watch, wait_any};
+pub use wait::{Ready, Watch, wait_any, wait_ready};
 
 /// The examples of the guide and the README, compiled and run.
 #[cfg(doctest)]

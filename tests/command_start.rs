@@ -58,6 +58,7 @@ fn text(command: Command) -> String {
 fn errno(error: &Error) -> Option<i32> {
     match error {
         Error::System { source, .. } => source.raw_os_error(),
+        Error::NotStarted { error, .. } => errno(error),
         other => panic!("{other:?}"),
     }
 }
@@ -100,26 +101,22 @@ fn a_misused_command_says_so_and_gives_everything_back() {
         ("several descriptors", Command::new("true").give("both", (end(), end()))),
         ("several descriptors", Command::new("true").give_at(9, vec![end(), end(), end()])),
         ("several descriptors", Command::new("true").give_path((end(), end()))),
-        ("nothing is given", Command::new("true").give("a", end()).give("nothing", ())),
-        ("nothing is given", Command::new("true").give_at(9, None::<ipc::PipeReader>).stdin(end())),
-        ("nul byte", Command::new("tr\0ue").give("a", end())),
-        ("nul byte", Command::new("true").arg("a\0b").give("a", end())),
-        ("nul byte", Command::new("true").env("A", "a\0b").give("a", end())),
-        ("nul byte", Command::new("true").env("A\0B", "a").give("a", end())),
-        ("nul byte", Command::new("true").current_dir("/\0").give("a", end())),
+        ("without a descriptor", Command::new("true").give("a", end()).give("nothing", ())),
+        ("without a descriptor", Command::new("true").give_at(9, None::<ipc::PipeReader>).stdin(end())),
+        ("NUL byte", Command::new("tr\0ue").give("a", end())),
+        ("NUL byte", Command::new("true").arg("a\0b").give("a", end())),
+        ("NUL byte", Command::new("true").env("A", "a\0b").give("a", end())),
+        ("NUL byte", Command::new("true").env("A\0B", "a").give("a", end())),
+        ("NUL byte", Command::new("true").current_dir("/\0").give("a", end())),
     ];
     for (why, command) in cases {
         let what = format!("{command:?}");
         let open = open_ends();
         let SpawnError { command, error } = command.spawn().unwrap_err();
-        let Error::System { source, .. } = &error else { panic!("{what}: {error:?}") };
-        assert!(source.to_string().contains(why), "{what}: {source}");
-        assert_eq!(source.kind(), std::io::ErrorKind::InvalidInput, "{what}");
+        assert!(matches!(&error, Error::InvalidInput { what } if what.contains(why)), "{what}: {error:?}");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{what}");
         let SpawnError { command, error } = command.exec();
-        assert!(
-            matches!(&error, Error::System { source, .. } if source.to_string().contains(why)),
-            "{what}: {error:?}"
-        );
+        assert!(matches!(&error, Error::InvalidInput { what } if what.contains(why)), "{what}: {error:?}");
         assert_eq!(open_ends(), open, "{what}");
         drop(command);
     }

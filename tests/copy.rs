@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         a_way_that_is_refused_in_the_middle_loses_nothing,
         deadlines_are_kept_on_pipes_that_were_copied,
         a_copy_leaves_both_ends_open,
+        a_copy_up_to_a_length_takes_no_byte_more,
     ])
 }
 
@@ -59,6 +60,33 @@ fn assert_arrives(from: &[&str], to: &[&str], sizes: &[usize]) {
 
 fn everything_arrives_from_every_kind_at_every_kind() {
     assert_arrives(&SOURCES, &TARGETS, &[0, 1, 4096, LARGE]);
+}
+
+fn a_copy_up_to_a_length_takes_no_byte_more() {
+    let sent = bytes(10_000);
+    for refused in [&[][..], &FAST_WAYS] {
+        let child = fork((), |()| {
+            refuse_calls(refused, libc::ENOSYS);
+            for from in SOURCES {
+                for len in [0, 1, 4096, 9_999, 10_000, 10_001, u64::MAX] {
+                    let what = format!("{len} bytes of {from}");
+                    let (mut source, target) = (source(from, &sent), target("a pipe"));
+                    let taken = sent.len().min(len as usize);
+                    assert_eq!(ipc::copy_up_to(&source.end, &target.end, len).unwrap(), taken as u64, "{what}");
+                    assert!(target.arrived() == sent[..taken], "{what}");
+                    // The rest can be read from where the copy stopped.
+                    if taken < sent.len() {
+                        let (rest, writer) = pipe().unwrap();
+                        assert_eq!(ipc::copy(&mut source.end, &writer).unwrap(), (sent.len() - taken) as u64, "{what}");
+                        drop(writer);
+                        assert!(read_all(rest) == sent[taken..], "{what}: the rest");
+                    }
+                    source.done();
+                }
+            }
+        });
+        assert_eq!(child.unwrap().wait().unwrap().code(), Some(0), "without {refused:?}");
+    }
 }
 
 fn everything_arrives_where_the_fast_ways_are_refused() {

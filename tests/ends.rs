@@ -300,7 +300,7 @@ struct Worker {
 }
 
 impl Ends for Worker {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         self.jobs.each(visit);
         self.results.each(visit);
     }

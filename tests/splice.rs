@@ -33,7 +33,27 @@ fn main() -> ExitCode {
         the_same_pipe_on_both_sides_is_refused,
         deadlines_are_kept_on_both_pipes_afterwards,
         what_is_spliced_from_a_file_is_the_file_itself,
+        bytes_go_from_a_place_in_a_file_and_its_position_stays,
     ])
+}
+
+fn bytes_go_from_a_place_in_a_file_and_its_position_stays() {
+    let mut file = memory_file();
+    file.write_all(b"0123456789").unwrap();
+    file.seek(SeekFrom::Start(4)).unwrap();
+    let (reader, writer) = pipe().unwrap();
+    assert_eq!(writer.splice_from_at(&file, 7, 100).unwrap(), 3);
+    assert_eq!(writer.splice_from_at(&file, 0, 2).unwrap(), 2);
+    assert_eq!(writer.splice_from_at(&file, 10, 100).unwrap(), 0, "EOF of the file");
+    assert_eq!(file.stream_position().unwrap(), 4);
+    let (other, _keep) = pipe().unwrap();
+    assert_eq!(refused(writer.splice_from_at(&other, 1, 100)), ("splice", libc::ESPIPE));
+    assert_eq!(refused(writer.splice_from_at(&file, u64::MAX, 100)), ("splice", libc::EINVAL));
+    drop(writer);
+    assert_eq!(read_all(reader), b"78901");
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    assert!(matches!(writer.splice_from_at(&file, 0, 1), Err(Error::Closed)));
 }
 
 /// The length of a long stream.

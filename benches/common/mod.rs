@@ -36,7 +36,7 @@ impl Write for Bare {
 }
 
 impl Ends for Bare {
-    fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
         self.0.each(visit);
     }
 }

@@ -18,7 +18,7 @@ pub struct Given {
 }
 
 impl Ends for Given {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         self.control.each(visit);
         self.lifeline.each(visit);
         self.reports.each(visit);

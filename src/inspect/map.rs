@@ -5,8 +5,8 @@ use std::os::fd::RawFd;
 
 use super::diag;
 use super::processes::{self, Channel, Held, Seen};
+use crate::error::{Error, Result};
 use crate::sys::Errno;
-use crate::{Error, Result};
 
 /// A process tree, with the pipes and socket pairs that its processes hold: a picture of a moment.
 ///

@@ -19,9 +19,9 @@ use processes::{Channel, Held, Seen};
 
 use rustix::fs::OFlags;
 
+use crate::error::{Error, Result};
 use crate::sys::poll::{POLLERR, POLLHUP, POLLNVAL};
 use crate::sys::{self, Errno, ledger};
-use crate::{Error, Result};
 
 /// Which side of a channel a descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

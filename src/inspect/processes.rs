@@ -6,8 +6,8 @@ use std::os::fd::RawFd;
 
 use rustix::fs::{AtFlags, CWD, FileType, RawMode, StatxFlags, makedev};
 
+use crate::error::{Error, Result};
 use crate::sys::Errno;
-use crate::{Error, Result};
 
 /// The channel behind a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,8 +5,8 @@ use std::io::{self, BufReader, BufWriter, IoSlice, Write};
 
 use super::{PipeReader, PipeWriter};
 use crate::end::Held;
+use crate::error::{FlushError, Result};
 use crate::wait::Patience;
-use crate::{FlushError, Result};
 
 /// The best buffer for a pipe. Through a longer write the kernel holds the pipe's lock while the reader waits for it.
 pub(super) const BUFFER: usize = 8 << 10;

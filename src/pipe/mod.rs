@@ -5,7 +5,7 @@ mod messages;
 mod reader;
 mod writer;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub use buffered::BufferedWriter;
 pub use messages::{MessageReader, MessageWriter};
@@ -14,9 +14,9 @@ pub(crate) use writer::CUT;
 pub use writer::PipeWriter;
 
 use crate::end::{self, End, FromFdError, READING_END, WRITING_END, end_traits};
+use crate::error::{Error, Result};
+use crate::sys;
 use crate::sys::signal::Sigpipe;
-use crate::wait::Spin;
-use crate::{Error, Result, sys};
 
 /// The most bytes that a write puts into a pipe in one piece, which no other writer's bytes come between (pipe.7).
 ///
@@ -127,105 +127,21 @@ fn check(fd: OwnedFd, expected: &'static str) -> Result<OwnedFd, FromFdError> {
     }
 }
 
-/// What both ends have, under the same names.
-macro_rules! pipe_end {
-    ($end:ident, $expected:ident, $std:ty) => {
-        impl $end {
-            /// Closes the end, and says what the kernel said. Never blocks.
-            ///
-            /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
-            /// could hit a descriptor that is somebody else's by then (close.2).
-            ///
-            /// # Errors
-            ///
-            /// [`Error::System`] if somebody else closed the number.
-            pub fn close(self) -> Result<()> {
-                self.end.close()
-            }
+/// Moves bytes from one descriptor to the other; one of them is a pipe.
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpipe: Sigpipe) -> Result<usize> {
+    sys::pipe::splice(from, to, len, sigpipe.now()).map_err(|errno| end::error(&[from, to], "splice", errno))
+}
 
-            /// A second end of the same side, in this process. Never blocks.
-            ///
-            /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
-            /// are. The settings of this value go with it.
-            ///
-            /// # Errors
-            ///
-            /// - [`Error::NotGiven`]: this process was not given the end.
-            /// - [`Error::System`]: no descriptors are left (`EMFILE`).
-            pub fn try_clone(&self) -> Result<Self> {
-                Ok(self.with_end(self.end.try_clone()?))
-            }
-
-            /// How many bytes the pipe holds when it is full, at most. Never blocks.
-            ///
-            /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier.
-            ///
-            /// # Errors
-            ///
-            /// - [`Error::NotGiven`]: this process was not given the end.
-            /// - [`Error::System`]: the end is no pipe (it was made from an unchecked number).
-            ///
-            /// # Platform
-            ///
-            /// fcntl(2), `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
-            /// `/proc/sys/fs/pipe-user-pages-soft`.
-            pub fn capacity(&self) -> Result<usize> {
-                rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
-            }
-
-            /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks.
-            ///
-            /// The kernel rounds up to a power of two of pages; 0 becomes one page. It goes for both ends of the pipe.
-            ///
-            /// # Errors
-            ///
-            /// - [`Error::System`] with `EBUSY`: more than that is in the pipe; with `EPERM`: more than this user may have
-            ///   (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`); with `EINVAL`: more than 2 GiB.
-            /// - [`Error::NotGiven`]: this process was not given the end.
-            ///
-            /// # Platform
-            ///
-            /// fcntl(2), `F_SETPIPE_SZ`.
-            ///
-            /// # Examples
-            ///
-            /// ```
-            /// let (_reader, writer) = ipc::pipe()?;
-            /// assert_eq!(writer.set_capacity(5000)?, 8192);
-            /// # Ok::<(), ipc::Error>(())
-            /// ```
-            pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
-                sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
-            }
-
-            /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at
-            /// all.
-            ///
-            /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
-            /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
-            /// Both sides have to look again, or the one that sleeps is waited for.
-            ///
-            /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
-            /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
-            /// every fourth looks, as long as that is so.
-            ///
-            /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
-            /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
-            /// any case.
-            ///
-            /// The setting belongs to this value; it goes along into a child and into clones.
-            pub fn set_spin(&mut self, spin: std::time::Duration) {
-                self.spin.set(spin);
-            }
-        }
-
+/// The conversions that both ends have: from and to a descriptor and the standard library's end.
+macro_rules! pipe_end_traits {
+    ($($end:ident, $expected:ident, $std:ty;)*) => {$(
         impl TryFrom<OwnedFd> for $end {
             type Error = FromFdError;
 
             /// Takes the descriptor over, if it is that side of a pipe (or of a FIFO with a name); close-on-exec is set.
             /// Otherwise the error gives it back.
             fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
-                Ok(Self::adopt(super::check(fd, $expected)?))
+                Ok(Self::adopt(check(fd, $expected)?))
             }
         }
 
@@ -240,8 +156,11 @@ macro_rules! pipe_end {
                 OwnedFd::from(end).into()
             }
         }
-    };
+    )*};
 }
-use pipe_end;
+pipe_end_traits! {
+    PipeReader, READING_END, std::io::PipeReader;
+    PipeWriter, WRITING_END, std::io::PipeWriter;
+}
 
 end_traits!(PipeReader, PipeWriter);

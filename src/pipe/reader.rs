@@ -4,10 +4,14 @@ use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{End, Error, FromFdError, READING_END, Result, Spin, pipe_end, sys};
+use super::PipeWriter;
+use super::splice;
+use crate::end::{self, End};
+use crate::error::{Error, Result};
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
-use crate::wait::Patience;
+use crate::sys::{self, Errno};
+use crate::wait::{Patience, Spin};
 
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
@@ -24,8 +28,6 @@ pub struct PipeReader {
     /// For what is spliced from here.
     pub(crate) sigpipe: Sigpipe,
 }
-
-pipe_end!(PipeReader, READING_END, io::PipeReader);
 
 impl PipeReader {
     pub(super) fn new(end: End, sigpipe: Sigpipe) -> Self {
@@ -95,6 +97,176 @@ impl PipeReader {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
+    /// How many bytes could be read now. Never blocks.
+    ///
+    /// 0 says nothing about the end of the stream: [`try_read`](Self::try_read) does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// `FIONREAD` (ioctl_tty.2).
+    pub fn available(&self) -> Result<usize> {
+        sys::pipe::available(&self.end).map_err(|errno| self.end.error("ioctl", errno))
+    }
+
+    /// Blocks until there is something to read, and moves at most `len` bytes of it to `out`, without copying them through
+    /// this process. Says how many; 0: the end of the stream, or a `len` of 0.
+    ///
+    /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. It
+    /// also blocks while that has no room. [`copy`](crate::copy()) goes on until the end, and takes whatever there is.
+    ///
+    /// While it waits for a *socket* to have room, the kernel holds the pipe's lock, and every other call on the pipe waits as
+    /// well, whatever its deadline: where that matters, use [`copy`](crate::copy()).
+    ///
+    /// After it, the kernel refuses `RWF_NOWAIT` on both pipes: `try_` and `_timeout` calls go another way then, and work as
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was moved:
+    ///
+    /// - [`Error::Closed`]: nobody reads `out` any more. `SIGPIPE` is not raised.
+    /// - [`Error::WouldBlock`]: one of the two has `O_NONBLOCK`, and there is nothing to read or no room.
+    /// - [`Error::NotGiven`]: this process was not given the end, or `out`.
+    /// - [`Error::System`] with `EINVAL`: `out` cannot be spliced to, or is the same pipe.
+    ///
+    /// # Platform
+    ///
+    /// splice(2), with which a signal ends no wait and loses no byte.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    ///
+    /// let (first, mut writer) = ipc::pipe()?;
+    /// let (mut reader, second) = ipc::pipe()?;
+    /// writer.write_all(b"passed on")?;
+    /// assert_eq!(first.splice_to(&second, 1 << 20)?, 9);
+    /// drop(second);
+    /// assert_eq!(std::io::read_to_string(&mut reader)?, "passed on");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn splice_to(&self, out: impl AsFd, len: usize) -> Result<usize> {
+        splice(self.as_fd(), out.as_fd(), len, self.sigpipe)
+    }
+
+    /// Blocks until there is something to read and `out` has room, and copies at most `len` bytes of it to `out`: they stay
+    /// to be read here. No byte is copied in memory. Says how many; 0: the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`splice_to`](Self::splice_to).
+    ///
+    /// # Platform
+    ///
+    /// tee(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let (copy_reader, copy) = ipc::pipe()?;
+    /// writer.write_atomic(b"twice")?;
+    /// assert_eq!(reader.tee(&copy, 1 << 20)?, 5);
+    /// assert_eq!((reader.available()?, copy_reader.available()?), (5, 5));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn tee(&self, out: &PipeWriter, len: usize) -> Result<usize> {
+        let (from, to) = (self.as_fd(), out.as_fd());
+        sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(|errno| end::error(&[from, to], "tee", errno))
+    }
+
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at
+    /// all.
+    ///
+    /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
+    /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
+    /// Both sides have to look again, or the one that sleeps is waited for.
+    ///
+    /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
+    /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
+    /// every fourth looks, as long as that is so.
+    ///
+    /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
+    /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
+    /// any case.
+    ///
+    /// The setting belongs to this value; it goes along into a child and into clones.
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.spin.set(spin);
+    }
+
+    /// How many bytes the pipe holds when it is full, at most. Never blocks.
+    ///
+    /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no pipe (it was made from an unchecked number).
+    ///
+    /// # Platform
+    ///
+    /// fcntl(2), `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
+    /// `/proc/sys/fs/pipe-user-pages-soft`.
+    pub fn capacity(&self) -> Result<usize> {
+        rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
+    }
+
+    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks.
+    ///
+    /// The kernel rounds up to a power of two of pages; 0 becomes one page. It goes for both ends of the pipe.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::System`] with `EBUSY`: more than that is in the pipe; with `EPERM`: more than this user may have
+    ///   (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`); with `EINVAL`: more than 2 GiB.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// fcntl(2), `F_SETPIPE_SZ`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_reader, writer) = ipc::pipe()?;
+    /// assert_eq!(writer.set_capacity(5000)?, 8192);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
+        sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
+    }
+
+    /// A second end of the same side, in this process. Never blocks.
+    ///
+    /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
+    /// are. The settings of this value go with it.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(self.with_end(self.end.try_clone()?))
+    }
+
+    /// Closes the end, and says what the kernel said. Never blocks.
+    ///
+    /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
+    /// could hit a descriptor that is somebody else's by then (close.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if somebody else closed the number.
+    pub fn close(self) -> Result<()> {
+        self.end.close()
+    }
+
     #[inline]
     pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
@@ -112,28 +284,12 @@ impl PipeReader {
 
     /// Reads, where there is more to it than one call that works, or after one that did not.
     #[inline(never)]
-    fn read_late(&self, buf: &mut [u8], patience: Patience, mut refused: Option<sys::Errno>) -> Result<usize> {
+    fn read_late(&self, buf: &mut [u8], patience: Patience, refused: Option<Errno>) -> Result<usize> {
         let fd = self.end.as_fd();
-        patience.persist(&self.end, &self.spin, "read", POLLIN, |wait| match (refused.take(), wait) {
-            (Some(errno), _) => Err(errno),
-            (None, true) => rustix::io::read(fd, &mut *buf),
-            (None, false) => sys::pipe::read_nowait(fd, &mut [IoSliceMut::new(buf)]),
+        patience.persist(&self.end, &self.spin, "read", POLLIN, refused, |wait| match wait {
+            true => rustix::io::read(fd, &mut *buf),
+            false => sys::pipe::read_nowait(fd, &mut [IoSliceMut::new(buf)]),
         })
-    }
-
-    /// How many bytes could be read now. Never blocks.
-    ///
-    /// 0 says nothing about the end of the stream: [`try_read`](Self::try_read) does.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotGiven`]: this process was not given the end.
-    ///
-    /// # Platform
-    ///
-    /// `FIONREAD` (ioctl_tty.2).
-    pub fn available(&self) -> Result<usize> {
-        sys::pipe::available(&self.end).map_err(|errno| self.end.error("ioctl", errno))
     }
 
     /// Another end with the settings of this one.
@@ -164,7 +320,7 @@ impl Read for &PipeReader {
         let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
         let bufs = &mut bufs[which];
         let fd = self.end.as_fd();
-        let read = Patience::Blocking.persist(&self.end, &self.spin, "readv", POLLIN, |wait| match wait {
+        let read = Patience::Blocking.persist(&self.end, &self.spin, "readv", POLLIN, None, |wait| match wait {
             true => rustix::io::readv(fd, bufs),
             false => sys::pipe::read_nowait(fd, bufs),
         });

@@ -4,11 +4,17 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{End, Error, FromFdError, PIPE_BUF, Result, Spin, WRITING_END, pipe_end, sys};
+use super::PIPE_BUF;
+#[cfg(doc)]
+use super::PipeReader;
+use super::splice;
+use crate::end::{self, End};
+use crate::error::{Error, Result};
 use crate::sys::pipe::NowaitWrite;
 use crate::sys::poll::{POLLERR, POLLOUT};
 use crate::sys::signal::Sigpipe;
-use crate::wait::{Patience, is_ready};
+use crate::sys::{self, Errno};
+use crate::wait::{Patience, Spin, is_ready};
 
 /// Writes are cut to this unless [`PipeWriter::set_max_write`] says otherwise.
 pub(crate) const CUT: usize = 8 << 10;
@@ -37,8 +43,6 @@ pub struct PipeWriter {
     cut: usize,
     pub(crate) sigpipe: Sigpipe,
 }
-
-pipe_end!(PipeWriter, WRITING_END, io::PipeWriter);
 
 impl PipeWriter {
     pub(super) fn new(end: End, sigpipe: Sigpipe) -> Self {
@@ -111,75 +115,6 @@ impl PipeWriter {
         self.write_with(self.cut(buf), Patience::timeout(timeout))
     }
 
-    /// Writes some of `buf`, which is not empty: at least one byte.
-    pub(super) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
-        match self.write_with(self.cut(buf), patience)? {
-            // Not from a pipe, and from nothing that passes for one.
-            0 => Err(Error::System { call: "write", source: io::ErrorKind::WriteZero.into() }),
-            written => Ok(written),
-        }
-    }
-
-    #[inline]
-    fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        let sigpipe = self.sigpipe.now();
-        let mut refused = None;
-        if patience.is_the_calls(&self.spin) {
-            match sys::pipe::write(self.end.as_fd(), buf, sigpipe) {
-                Ok(written) => return Ok(written),
-                Err(errno) => refused = Some(errno),
-            }
-        }
-        self.write_late(buf, patience, sigpipe, refused)
-    }
-
-    /// Writes, where there is more to it than one call that works, or after one that did not.
-    #[inline(never)]
-    fn write_late(
-        &self,
-        buf: &[u8],
-        patience: Patience,
-        sigpipe: Sigpipe,
-        mut refused: Option<sys::Errno>,
-    ) -> Result<usize> {
-        let fd = self.end.as_fd();
-        let mut write = NowaitWrite::new(buf, sigpipe);
-        patience.persist(&self.end, &self.spin, "write", POLLOUT, |wait| match (refused.take(), wait) {
-            (Some(errno), _) => Err(errno),
-            (None, true) => sys::pipe::write(fd, buf, sigpipe),
-            (None, false) if matches!(patience, Patience::Blocking) => {
-                sys::pipe::write_nowait(fd, &[IoSlice::new(buf)], sigpipe)
-            }
-            (None, false) => write.attempt(fd),
-        })
-    }
-
-    /// Sets the length that longer writes are cut to, in bytes; [`usize::MAX`]: none is cut. 0 counts as 1.
-    ///
-    /// 8 KiB, as at first, is the best between two cores. Where reader and writer share one core, or only the writer has
-    /// work to do, whole writes are faster. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their
-    /// all-or-nothing; [`write_atomic`](Self::write_atomic) is never cut.
-    ///
-    /// The setting belongs to this value; it goes along into a child and into clones.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::io::Write;
-    ///
-    /// let (_reader, mut writer) = ipc::pipe()?;
-    /// assert_eq!(writer.write(&[0; 50_000])?, 8192);
-    /// writer.set_max_write(usize::MAX);
-    /// assert_eq!(writer.write(&[0; 50_000])?, 50_000);
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
-    pub fn set_max_write(&mut self, bytes: usize) {
-        self.cut = bytes.max(1);
-    }
-
     /// Blocks until there is room for all of `buf`, and writes it in one piece: no other writer's bytes come in between.
     ///
     /// The call for records that several writers put into one pipe.
@@ -241,6 +176,218 @@ impl PipeWriter {
         is_ready(&self.end, POLLERR)
     }
 
+    /// Blocks until there is something to read from `input` and room in the pipe, and moves at most `len` bytes, without
+    /// copying them through this process. Says how many; 0: the end of `input`, or a `len` of 0.
+    ///
+    /// **What it moves from a file is the file's own memory**: if the file is changed before the bytes are read on the other
+    /// side, the change is read. Where that may happen, [`copy`](crate::copy()) is the call to use.
+    ///
+    /// `input` can be a file, which is read from its current position, a socket, or a pipe. While it waits for a *socket* to
+    /// have something, the kernel holds the pipe's lock, and every other call on the pipe waits as well, whatever its
+    /// deadline: where that matters, use [`copy`](crate::copy()).
+    ///
+    /// # Errors
+    ///
+    /// Nothing was moved:
+    ///
+    /// - [`Error::Closed`]: no reader is left. `SIGPIPE` is not raised.
+    /// - [`Error::WouldBlock`]: one of the two has `O_NONBLOCK`, and there is nothing to read or no room.
+    /// - [`Error::Reset`]: the peer of a socket went away without having read everything.
+    /// - [`Error::NotGiven`]: this process was not given the end, or `input`.
+    /// - [`Error::System`] with `EINVAL`: `input` cannot be spliced from, or is the same pipe.
+    ///
+    /// # Platform
+    ///
+    /// splice(2). What it does to `RWF_NOWAIT` is said at [`splice_to`](PipeReader::splice_to).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    ///
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let moved = writer.splice_from(File::open("/proc/self/exe")?, 1000)?;
+    /// assert_eq!(reader.available()?, moved);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn splice_from(&self, input: impl AsFd, len: usize) -> Result<usize> {
+        splice(input.as_fd(), self.as_fd(), len, self.sigpipe)
+    }
+
+    /// Same as [`splice_from`](Self::splice_from), but moves bytes from `offset` of a file, whose own position stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`splice_from`](Self::splice_from). [`Error::System`] with `ESPIPE`: `input` has no positions; with `EINVAL`: the
+    /// offset is over `i64::MAX`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Read;
+    ///
+    /// let (mut reader, writer) = ipc::pipe()?;
+    /// writer.splice_from_at(std::fs::File::open("/proc/self/exe")?, 1, 3)?;
+    /// let mut three = [0; 3];
+    /// reader.read_exact(&mut three)?;
+    /// assert_eq!(&three, b"ELF");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn splice_from_at(&self, input: impl AsFd, offset: u64, len: usize) -> Result<usize> {
+        let (from, to) = (input.as_fd(), self.as_fd());
+        let moved = sys::pipe::splice_at(from, offset, to, len, self.sigpipe.now());
+        moved.map_err(|errno| end::error(&[from, to], "splice", errno))
+    }
+
+    /// Sets the length that longer writes are cut to, in bytes; [`usize::MAX`]: none is cut. 0 counts as 1.
+    ///
+    /// 8 KiB, as at first, is the best between two cores. Where reader and writer share one core, or only the writer has
+    /// work to do, whole writes are faster. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their
+    /// all-or-nothing; [`write_atomic`](Self::write_atomic) is never cut.
+    ///
+    /// The setting belongs to this value; it goes along into a child and into clones.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let (_reader, mut writer) = ipc::pipe()?;
+    /// assert_eq!(writer.write(&[0; 50_000])?, 8192);
+    /// writer.set_max_write(usize::MAX);
+    /// assert_eq!(writer.write(&[0; 50_000])?, 50_000);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn set_max_write(&mut self, bytes: usize) {
+        self.cut = bytes.max(1);
+    }
+
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at
+    /// all.
+    ///
+    /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
+    /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
+    /// Both sides have to look again, or the one that sleeps is waited for.
+    ///
+    /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
+    /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
+    /// every fourth looks, as long as that is so.
+    ///
+    /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
+    /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
+    /// any case.
+    ///
+    /// The setting belongs to this value; it goes along into a child and into clones.
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.spin.set(spin);
+    }
+
+    /// How many bytes the pipe holds when it is full, at most. Never blocks.
+    ///
+    /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no pipe (it was made from an unchecked number).
+    ///
+    /// # Platform
+    ///
+    /// fcntl(2), `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
+    /// `/proc/sys/fs/pipe-user-pages-soft`.
+    pub fn capacity(&self) -> Result<usize> {
+        rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
+    }
+
+    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks.
+    ///
+    /// The kernel rounds up to a power of two of pages; 0 becomes one page. It goes for both ends of the pipe.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::System`] with `EBUSY`: more than that is in the pipe; with `EPERM`: more than this user may have
+    ///   (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`); with `EINVAL`: more than 2 GiB.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// fcntl(2), `F_SETPIPE_SZ`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_reader, writer) = ipc::pipe()?;
+    /// assert_eq!(writer.set_capacity(5000)?, 8192);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
+        sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
+    }
+
+    /// A second end of the same side, in this process. Never blocks.
+    ///
+    /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
+    /// are. The settings of this value go with it.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(self.with_end(self.end.try_clone()?))
+    }
+
+    /// Closes the end, and says what the kernel said. Never blocks.
+    ///
+    /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
+    /// could hit a descriptor that is somebody else's by then (close.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if somebody else closed the number.
+    pub fn close(self) -> Result<()> {
+        self.end.close()
+    }
+
+    /// Writes some of `buf`, which is not empty: at least one byte.
+    pub(super) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+        match self.write_with(self.cut(buf), patience)? {
+            // Not from a pipe, and from nothing that passes for one.
+            0 => Err(Error::System { call: "write", source: io::ErrorKind::WriteZero.into() }),
+            written => Ok(written),
+        }
+    }
+
+    #[inline]
+    fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let sigpipe = self.sigpipe.now();
+        let mut refused = None;
+        if patience.is_the_calls(&self.spin) {
+            match sys::pipe::write(self.end.as_fd(), buf, sigpipe) {
+                Ok(written) => return Ok(written),
+                Err(errno) => refused = Some(errno),
+            }
+        }
+        self.write_late(buf, patience, sigpipe, refused)
+    }
+
+    /// Writes, where there is more to it than one call that works, or after one that did not.
+    #[inline(never)]
+    fn write_late(&self, buf: &[u8], patience: Patience, sigpipe: Sigpipe, refused: Option<Errno>) -> Result<usize> {
+        let fd = self.end.as_fd();
+        let mut write = NowaitWrite::new(buf, sigpipe);
+        patience.persist(&self.end, &self.spin, "write", POLLOUT, refused, |wait| match wait {
+            true => sys::pipe::write(fd, buf, sigpipe),
+            false if matches!(patience, Patience::Blocking) => {
+                sys::pipe::write_nowait(fd, &[IoSlice::new(buf)], sigpipe)
+            }
+            false => write.attempt(fd),
+        })
+    }
+
     /// Another end with the settings of this one.
     fn with_end(&self, end: End) -> Self {
         Self { end, spin: self.spin.clone(), cut: self.cut, sigpipe: self.sigpipe }
@@ -282,10 +429,11 @@ impl Write for &PipeWriter {
             count => {
                 let (fd, sigpipe) = (self.end.as_fd(), self.sigpipe.now());
                 let bufs = &bufs[..count];
-                let written = Patience::Blocking.persist(&self.end, &self.spin, "writev", POLLOUT, |wait| match wait {
-                    true => sys::pipe::write_vectored(fd, bufs, sigpipe),
-                    false => sys::pipe::write_nowait(fd, bufs, sigpipe),
-                });
+                let written =
+                    Patience::Blocking.persist(&self.end, &self.spin, "writev", POLLOUT, None, |wait| match wait {
+                        true => sys::pipe::write_vectored(fd, bufs, sigpipe),
+                        false => sys::pipe::write_nowait(fd, bufs, sigpipe),
+                    });
                 written.map_err(Error::into_io)
             }
         }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use crate::error::{Error, Result};
 use crate::sys::{self, Errno};
 use crate::wait::{Watch, wait_any};
-use crate::{Error, Result};
 
 /// The sleeps of [`Child::wait_timeout`] between its looks at a child that has left, and whose status is not to be had yet: the
 /// first, and, each being twice as long as the one before, the longest.

@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Child;
 use crate::end::{self, Ends};
+use crate::error::{Error, Result};
 use crate::sys::descriptor::{Inert, table_limit};
 use crate::sys::process::{Permit, Side};
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, ledger};
-use crate::{Error, Result};
 
 /// Runs `child` in a new process, with the ends that it was given and with no other end of this crate. Does not wait for
 /// it.
@@ -250,7 +250,8 @@ impl Fork {
         if self.die_with_parent {
             sys::process::check_die_with().map_err(|errno| Error::system("prctl", errno))?;
         }
-        let mut given = end::numbers(given)?;
+        let given = end::descriptors(given)?;
+        let mut given: Vec<_> = given.iter().map(AsRawFd::as_raw_fd).collect();
         given.sort_unstable();
         if !self.keep_all_ends && ledger::others(&given).any(|number| number as u64 >= table_limit()) {
             return Err(Error::system("dup3", Errno::MFILE));
@@ -401,6 +402,8 @@ impl Outcome for <fn() -> ! as Returns>::Output {
 /// # thread.join().unwrap().unwrap_err();
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[derive(thiserror::Error)]
+#[error("the process could not be forked: {error}")]
 pub struct ForkError<E> {
     /// What was to be given to the child.
     pub ends: E,
@@ -411,18 +414,6 @@ pub struct ForkError<E> {
 impl<E> fmt::Debug for ForkError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForkError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-impl<E> fmt::Display for ForkError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the process could not be forked")
-    }
-}
-
-impl<E> std::error::Error for ForkError<E> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
     }
 }
 

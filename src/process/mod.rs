@@ -4,13 +4,12 @@ mod child;
 mod claim;
 mod command;
 mod fork;
-mod stdio;
+mod given;
 
 pub use child::Child;
 pub use claim::{claim, claimable};
 pub use command::{Command, SpawnError};
 pub use fork::{Fork, ForkError, Forked, Outcome, fork, fork_raw, fork_unchecked};
-pub use stdio::Stdio;
 
 #[cfg(fuzzing)]
-pub(crate) use claim::{describe, parse};
+pub(crate) use given::{describe, parse};

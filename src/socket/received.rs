@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::Credentials;
 use crate::end::{self, End, Ends, FromFdError};
@@ -111,7 +111,7 @@ impl Received {
 
 /// The ends that are left, to be given to another process as they came.
 impl Ends for Received {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         self.ends.iter().for_each(|end| end.each(visit));
     }
 }
@@ -169,14 +169,15 @@ impl<E> From<SendError<E>> for io::Error {
 
 /// Sends descriptors. Those that do not leave come back as they were.
 pub(super) fn sending<T>(ends: &impl Ends, send: impl FnOnce(&[RawFd]) -> Result<T>) -> Result<T> {
-    let numbers = end::numbers(ends)?;
-    if numbers.len() > MOST {
-        return Err(Error::TooLong { len: numbers.len(), max: MOST });
+    let fds = end::descriptors(ends)?;
+    if fds.len() > MOST {
+        return Err(Error::TooLong { len: fds.len(), max: MOST });
     }
-    ends.each(&mut |fd| end::leave(fd));
+    let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    fds.iter().for_each(|fd| end::leave(*fd));
     let sent = send(&numbers);
     if sent.is_err() {
-        ends.each(&mut |fd| end::stay(fd));
+        fds.iter().for_each(|fd| end::stay(*fd));
     }
     sent
 }

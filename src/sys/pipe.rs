@@ -165,6 +165,21 @@ pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpi
     retry(|| sigpipe.avoid(|| rustix::pipe::splice(from, None, to, None, len, SpliceFlags::empty())))
 }
 
+/// The same from a position of a file, whose own position stays.
+pub(crate) fn splice_at(
+    from: BorrowedFd<'_>,
+    offset: u64,
+    to: BorrowedFd<'_>,
+    len: usize,
+    sigpipe: Sigpipe,
+) -> Result<usize> {
+    let len = len.min(MOST_BYTES);
+    retry(|| {
+        let mut at = offset;
+        sigpipe.avoid(|| rustix::pipe::splice(from, Some(&mut at), to, None, len, SpliceFlags::empty()))
+    })
+}
+
 /// Has bytes of a pipe in a second one too, and never raises `SIGPIPE`.
 pub(crate) fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize, sigpipe: Sigpipe) -> Result<usize> {
     let len = len.min(MOST_BYTES);

@@ -72,7 +72,7 @@ pub enum End {
 }
 
 impl ipc::Ends for End {
-    fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
         match self {
             End::Reader(reader) => reader.each(visit),
             End::Writer(writer) => writer.each(visit),

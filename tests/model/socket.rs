@@ -137,7 +137,7 @@ pub enum Socket {
 }
 
 impl ipc::Ends for Socket {
-    fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
         match self {
             Socket::Messages(socket) => socket.each(visit),
             Socket::Bytes(socket) => socket.each(visit),

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::PipeReader;
+use crate::error::{Error, Result};
 use crate::frame::{self, LONGEST_HEAD};
 use crate::sys::Errno;
 use crate::wait::{Patience, Watch};
-use crate::{Error, Result};
 
 /// As many bytes are read at once, and a buffer is never shorter.
 const READ: usize = 64 << 10;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{BUFFER, PipeWriter};
 use crate::end::Held;
+use crate::error::{Error, FlushError, Result};
 use crate::frame::{self, Batch};
 use crate::wait::Patience;
-use crate::{Error, FlushError, Result};
 
 impl PipeWriter {
     /// Sends messages through the pipe from here on, many of them in one write; the other side is to receive them with

@@ -10,11 +10,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
-pub(super) use ready::one;
-
-use super::stdio::Stdio;
-use crate::Error;
-use crate::end::Ends;
+use crate::end::{Ends, Stdio};
+use crate::error::Error;
 
 /// Another program to be started, with the ends that it is given.
 ///
@@ -207,7 +204,8 @@ impl fmt::Debug for Command {
 
 /// A program that could not be started, and why. The command is given back, with its ends.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends.
+/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends. An error that is about the program itself becomes
+/// [`Error::NotStarted`] then, which keeps its name.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
 /// the error lives. `.map_err(ipc::Error::from)?` closes them first.
@@ -226,7 +224,8 @@ impl fmt::Debug for Command {
 /// assert_eq!(reader.try_read(&mut [0])?, 0);
 /// # Ok::<(), ipc::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{:?} could not be started: {error}", command.0.program)]
 pub struct SpawnError {
     /// What was to be started.
     pub command: Command,
@@ -234,26 +233,23 @@ pub struct SpawnError {
     pub error: Error,
 }
 
-impl fmt::Display for SpawnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} could not be started", self.command.0.program)
-    }
-}
-
-impl std::error::Error for SpawnError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
 impl From<SpawnError> for Error {
     fn from(refused: SpawnError) -> Self {
-        refused.error
+        match refused.error {
+            // The fault is the program's, so its name belongs to it.
+            error @ Error::System { call: "posix_spawn" | "execve" | "chdir", .. } => {
+                let program = refused.command.0.program.clone();
+                Error::NotStarted { program, error: Box::new(error) }
+            }
+            // The fault is this process's: a limit, or a sandbox.
+            error => error,
+        }
     }
 }
 
 impl From<SpawnError> for io::Error {
     fn from(refused: SpawnError) -> Self {
+        // As std's own: with the errno, which a boxed error would hide.
         refused.error.into()
     }
 }

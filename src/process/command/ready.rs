@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::{Arg, Parts, Place};
-use crate::end::{self, Ends};
-use crate::process::Stdio;
-use crate::process::claim::{Given, VARIABLE, describe};
+use crate::end::{Stdio, one_descriptor};
+use crate::error::{Error, Result};
+use crate::process::given::{Given, VARIABLE, describe};
 use crate::sys::descriptor::duplicate;
-use crate::sys::ledger;
 use crate::sys::spawn::Program;
-use crate::{Error, Result};
 
 /// Where a program is looked for if the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -52,17 +49,15 @@ impl Parts {
             }
         }
         for (place, end) in &self.given {
-            let (number, device, inode) = one(&**end, |fd| {
-                let number = match place {
-                    Place::Number(number) => *number,
-                    Place::Name(_) | Place::Path => places.own_number(fd)?,
-                };
-                moves.push((places.copy(fd)?, number));
-                let stat = rustix::fs::fstat(fd).map_err(|errno| Error::system("fstat", errno))?;
-                Ok((number, stat.st_dev, stat.st_ino))
-            })?;
+            let fd = one_descriptor(&**end)?;
+            let number = match place {
+                Place::Number(number) => *number,
+                Place::Name(_) | Place::Path => places.own_number(fd)?,
+            };
+            moves.push((places.copy(fd)?, number));
             if let Place::Name(name) = place {
-                described.push(Given { name: name.clone(), number, device, inode });
+                let stat = rustix::fs::fstat(fd).map_err(|errno| Error::system("fstat", errno))?;
+                described.push(Given { name: name.clone(), number, device: stat.st_dev, inode: stat.st_ino });
             }
             numbers.push(number);
         }
@@ -140,13 +135,13 @@ impl Places {
         let mut names = Vec::new();
         for (place, _) in &parts.given {
             match place {
-                Place::Number(number) if *number < 0 => return Err(misuse("give_at", "the number is negative")),
+                Place::Number(number) if *number < 0 => return Err(invalid("a descriptor number is negative")),
                 Place::Number(number) if fixed.contains(number) => {
-                    return Err(misuse("give_at", "two ends are given the same number"));
+                    return Err(invalid("two ends are given the same number"));
                 }
                 Place::Number(number) => fixed.push(*number),
                 Place::Name(name) if names.contains(&name) => {
-                    return Err(misuse("give", "two ends are given the same name"));
+                    return Err(invalid("two ends are given the same name"));
                 }
                 Place::Name(name) => names.push(name),
                 Place::Path => {}
@@ -179,30 +174,11 @@ impl Places {
     }
 }
 
-/// Visits the one descriptor of something that is given.
-pub(in crate::process) fn one<T>(given: &dyn Ends, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
-    let mut result = Err(misuse("give", "nothing is given"));
-    let mut count = 0;
-    given.each(&mut |fd| {
-        count += 1;
-        if count == 1 {
-            // An inert descriptor could be passed on like any other.
-            result = if ledger::is_severed(fd.as_raw_fd()) {
-                Err(Error::NotGiven)
-            } else {
-                end::leave(fd);
-                visit(fd)
-            };
-        }
-    });
-    if count > 1 { Err(misuse("give", "several descriptors are given as one")) } else { result }
-}
-
 fn c_string(text: &OsStr) -> Result<CString> {
-    CString::new(text.as_bytes()).map_err(|_| misuse("new", "a nul byte in the command"))
+    CString::new(text.as_bytes())
+        .map_err(|_| invalid("a NUL byte in the program, an argument, the environment or the directory"))
 }
 
-/// What the kernel is not even asked.
-fn misuse(call: &'static str, why: &'static str) -> Error {
-    Error::System { call, source: io::Error::new(io::ErrorKind::InvalidInput, why) }
+fn invalid(what: &'static str) -> Error {
+    Error::InvalidInput { what }
 }

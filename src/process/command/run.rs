@@ -5,14 +5,14 @@ use std::os::fd::AsFd;
 use std::process::{ExitStatus, Output};
 
 use super::{Command, Parts, SpawnError};
-use crate::end::End;
-use crate::process::{Child, Stdio};
+use crate::end::{End, Stdio};
+use crate::error::{Error, Result};
+use crate::process::child::Child;
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Mask;
 use crate::sys::spawn::first_that_works;
 use crate::sys::{self, signal};
 use crate::wait::{Patience, Spin, Watch, wait_any};
-use crate::{Error, Result};
 
 impl Command {
     /// Starts the program, and does not wait for it. What it was given is closed in this process.
@@ -143,7 +143,7 @@ fn read_both(mut readers: [Option<End>; 2]) -> Result<[Vec<u8>; 2]> {
             let Some(end) = reader else { continue };
             let bufs = &mut [io::IoSliceMut::new(&mut buf)];
             let read = |_| sys::pipe::read_nowait(end.as_fd(), bufs);
-            match Patience::None.persist(end, &Spin::default(), "read", POLLIN, read) {
+            match Patience::None.persist(end, &Spin::default(), "read", POLLIN, None, read) {
                 Ok(0) => *reader = None,
                 Ok(len) => text.extend_from_slice(&buf[..len]),
                 Err(Error::WouldBlock) => {}

@@ -7,9 +7,9 @@ use std::fmt;
 
 use super::DatagramSocket;
 use crate::end::Held;
+use crate::error::{Error, FlushError, Result};
 use crate::frame::{Batch, HEAD, Pack};
 use crate::wait::Patience;
-use crate::{Error, FlushError, Result};
 
 /// So many bytes go in one datagram, where the socket sends as long ones.
 const PACK: usize = 32 << 10;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::PackedSocket;
+use crate::error::{Error, Result};
 use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::wait::{Patience, Watch};
-use crate::{Error, Result};
 
 impl PackedSocket {
     /// Blocks until a message arrives, and lends it, until the next call; `to_vec` keeps it, as for an answer that is made of

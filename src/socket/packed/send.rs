@@ -4,10 +4,10 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use super::PackedSocket;
+use crate::error::{Error, Result};
 use crate::frame::HEAD;
 use crate::sys;
 use crate::wait::Patience;
-use crate::{Error, Result};
 
 impl PackedSocket {
     /// Adds a message to the pack. Blocks only if the pack is full and so is the peer's queue.

@@ -1,17 +1,24 @@
-//! What every end is: one owned, close-on-exec descriptor that the ledger knows. And what may be given to a process.
+//! What every end is: one owned, close-on-exec descriptor that the ledger knows.
+
+mod ends;
+mod stdio;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{FileType, OFlags};
 
+pub use ends::Ends;
+pub(crate) use ends::{descriptors, one_descriptor};
+pub use stdio::Stdio;
+
+use crate::error::{Error, Result};
 use crate::sys::ledger::{self, Entry};
 use crate::sys::{self, Errno};
-use crate::{Error, Result};
 
 /// One descriptor, owned. The fields are dropped in their order: the entry goes before the descriptor is closed.
 pub(crate) struct End {
@@ -77,6 +84,11 @@ impl End {
         self.entry.note_marked();
     }
 
+    /// Notes that somebody else may have it too from here on.
+    pub(crate) fn note_shared(&self) {
+        self.shared.store(true, Relaxed);
+    }
+
     /// Whether somebody else may have it too, and may have taken the mark of its messages off.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Relaxed)
@@ -92,7 +104,7 @@ impl End {
         // An inert descriptor can be duplicated like any other.
         self.check_given()?;
         let fd = sys::descriptor::duplicate(self.as_fd()).map_err(|errno| self.error("fcntl", errno))?;
-        self.shared.store(true, Relaxed);
+        self.note_shared();
         let end = Self::own(fd, true);
         if ledger::is_marked(self.fd.as_raw_fd()) {
             end.note_marked();
@@ -257,16 +269,16 @@ macro_rules! end_traits {
             }
         }
 
-        impl From<$end> for crate::Stdio {
+        impl From<$end> for crate::end::Stdio {
             /// For the standard input, output or error of a [`Command`](crate::Command).
             fn from(end: $end) -> Self {
                 Self::end(end)
             }
         }
 
-        impl crate::Ends for $end {
-            fn each(&self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'_>)) {
-                crate::Ends::each(&self.end, visit);
+        impl crate::end::Ends for $end {
+            fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
+                crate::end::Ends::each(&self.end, visit);
             }
         }
 
@@ -294,12 +306,11 @@ pub(crate) use end_traits;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("the descriptor cannot become this end")]
+#[error("the descriptor cannot become this end: {error}")]
 pub struct FromFdError {
     /// The descriptor.
     pub fd: OwnedFd,
     /// What is wrong with it.
-    #[source]
     pub error: Error,
 }
 
@@ -320,165 +331,6 @@ impl From<FromFdError> for io::Error {
     fn from(refused: FromFdError) -> Self {
         refused.error.into()
     }
-}
-
-/// What can be given to another process: ends, and whatever is made of ends.
-///
-/// [`fork`](crate::fork()) moves one of these into the child and asks it which descriptors that are: the ends among them
-/// stay open there, and every other end of this crate is severed.
-///
-/// Every end of this crate is one, and `()` for none; tuples of up to twelve, arrays, `Vec`, `Option` and `Box` of them;
-/// and what else owns a descriptor: [`OwnedFd`], [`std::fs::File`], the standard library's pipes and sockets. A reference, or a
-/// [`BorrowedFd`], lends: the descriptor is open in the child and stays open here.
-///
-/// What has a buffer in front of a descriptor is none: give the bare end, and put the buffer on in the child. Data are none
-/// either, and need not be given: a child has a copy of what its closure captures.
-///
-/// # Examples
-///
-/// Lending, to one child after the other:
-///
-/// ```
-/// let (reader, writer) = ipc::pipe()?;
-/// for number in [1, 2] {
-///     let child = ipc::fork(&writer, |writer| writer.write_atomic(&[number]))?;
-///     assert!(child.wait()?.success());
-/// }
-/// drop(writer); // else the end would not come
-/// assert_eq!(std::io::Read::bytes(reader).collect::<Result<Vec<_>, _>>()?, [1, 2]);
-/// # Ok::<(), ipc::Error>(())
-/// ```
-///
-/// For a structure of your own, visit its parts:
-///
-/// ```
-/// use std::os::fd::BorrowedFd;
-///
-/// struct Worker {
-///     jobs: ipc::DatagramSocket,
-///     results: ipc::PipeWriter,
-/// }
-///
-/// impl ipc::Ends for Worker {
-///     fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-///         self.jobs.each(visit);
-///         self.results.each(visit);
-///     }
-/// }
-/// ```
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be given to another process",
-    label = "not `Ends`",
-    note = "what has a buffer is given without it, and buffered in the child; a closure captures data, which need not be given",
-    note = "of a pair, give one side; to lend, give `&end`, which can be read and written like the end itself",
-    note = "for a structure of your own, implement `ipc::Ends` and visit each part"
-)]
-pub trait Ends {
-    /// Calls `visit` with each descriptor.
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>));
-}
-
-/// Whatever owns or borrows exactly one descriptor. The crate's own ends say so where they are defined.
-macro_rules! one_descriptor {
-    ($($owner:ty),* $(,)?) => {$(
-        impl Ends for $owner {
-            fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-                visit(self.as_fd());
-            }
-        }
-    )*};
-}
-
-/// Whoever visits it may be about to give it to somebody else too.
-impl Ends for End {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-        self.shared.store(true, Relaxed);
-        visit(self.as_fd());
-    }
-}
-
-one_descriptor!(
-    OwnedFd,
-    BorrowedFd<'_>,
-    std::fs::File,
-    std::io::PipeReader,
-    std::io::PipeWriter,
-    std::net::TcpListener,
-    std::net::TcpStream,
-    std::net::UdpSocket,
-    std::os::unix::net::UnixDatagram,
-    std::os::unix::net::UnixListener,
-    std::os::unix::net::UnixStream,
-    std::process::ChildStdin,
-    std::process::ChildStdout,
-    std::process::ChildStderr,
-);
-
-impl Ends for () {
-    fn each(&self, _: &mut dyn FnMut(BorrowedFd<'_>)) {}
-}
-
-/// Lends.
-impl<T: Ends + ?Sized> Ends for &T {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-        (**self).each(visit);
-    }
-}
-
-impl<T: Ends + ?Sized> Ends for Box<T> {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-        (**self).each(visit);
-    }
-}
-
-impl<T: Ends> Ends for Option<T> {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-        self.iter().for_each(|ends| ends.each(visit));
-    }
-}
-
-impl<T: Ends> Ends for [T] {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-        self.iter().for_each(|ends| ends.each(visit));
-    }
-}
-
-impl<T: Ends, const N: usize> Ends for [T; N] {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-        self.as_slice().each(visit);
-    }
-}
-
-impl<T: Ends> Ends for Vec<T> {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-        self.as_slice().each(visit);
-    }
-}
-
-macro_rules! tuples {
-    () => {};
-    ($first:ident $($rest:ident)*) => {
-        impl<$first: Ends, $($rest: Ends),*> Ends for ($first, $($rest,)*) {
-            fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
-                #[allow(non_snake_case)]
-                let ($first, $($rest,)*) = self;
-                $first.each(visit);
-                $($rest.each(visit);)*
-            }
-        }
-        tuples!($($rest)*);
-    };
-}
-tuples!(A B C D E F G H I J K L);
-
-/// The numbers of what is given. Fails if one of them is an end that this process was not given itself.
-pub(crate) fn numbers(ends: &(impl Ends + ?Sized)) -> Result<Vec<RawFd>> {
-    let mut numbers = Vec::new();
-    ends.each(&mut |fd| numbers.push(fd.as_raw_fd()));
-    if numbers.iter().any(|&number| ledger::is_severed(number)) {
-        return Err(Error::NotGiven);
-    }
-    Ok(numbers)
 }
 
 /// How many ends of this crate this process holds. Never blocks.

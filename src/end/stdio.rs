@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::end::Ends;
+use super::ends::{Ends, one_descriptor};
+use crate::error::{Error, Result};
 use crate::sys::descriptor::duplicate;
-use crate::{Error, Result};
 
 /// The standard input, output or error of a [`Command`](crate::Command): any end, a file, or one of the two here.
 ///
@@ -32,12 +32,12 @@ impl Stdio {
         Self(Kind::Null)
     }
 
-    pub(super) fn is_inherited(&self) -> bool {
+    pub(crate) fn is_inherited(&self) -> bool {
         matches!(self.0, Kind::Inherit)
     }
 
     /// A descriptor of it, if the program is not to have this process's own.
-    pub(super) fn open(&self) -> Result<Option<OwnedFd>> {
+    pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
         match &self.0 {
             Kind::Inherit => Ok(None),
             Kind::Null => {
@@ -45,7 +45,8 @@ impl Stdio {
                 null.map(Some).map_err(|errno| Error::system("open", errno))
             }
             Kind::End(end) => {
-                super::command::one(&**end, |fd| duplicate(fd).map(Some).map_err(|errno| Error::system("fcntl", errno)))
+                let fd = one_descriptor(&**end)?;
+                duplicate(fd).map(Some).map_err(|errno| Error::system("fcntl", errno))
             }
         }
     }

@@ -1,0 +1,178 @@
+//! What can be given to another process.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::end::End;
+use crate::error::{Error, Result};
+use crate::sys::ledger;
+
+/// What can be given to another process: ends, and whatever is made of ends.
+///
+/// [`fork`](crate::fork()) moves one of these into the child and asks it which descriptors that are: the ends among them
+/// stay open there, and every other end of this crate is severed.
+///
+/// Every end of this crate is one, and `()` for none; tuples of up to twelve, arrays, `Vec`, `Option` and `Box` of them;
+/// and what else owns a descriptor: [`OwnedFd`], [`std::fs::File`], the standard library's pipes and sockets. A reference, or a
+/// [`BorrowedFd`], lends: the descriptor is open in the child and stays open here.
+///
+/// What has a buffer in front of a descriptor is none: give the bare end, and put the buffer on in the child. Data are none
+/// either, and need not be given: a child has a copy of what its closure captures.
+///
+/// # Examples
+///
+/// Lending, to one child after the other:
+///
+/// ```
+/// let (reader, writer) = ipc::pipe()?;
+/// for number in [1, 2] {
+///     let child = ipc::fork(&writer, |writer| writer.write_atomic(&[number]))?;
+///     assert!(child.wait()?.success());
+/// }
+/// drop(writer); // else the end would not come
+/// assert_eq!(std::io::Read::bytes(reader).collect::<Result<Vec<_>, _>>()?, [1, 2]);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+///
+/// For a structure of your own, visit its parts:
+///
+/// ```
+/// use std::os::fd::BorrowedFd;
+///
+/// struct Worker {
+///     jobs: ipc::DatagramSocket,
+///     results: ipc::PipeWriter,
+/// }
+///
+/// impl ipc::Ends for Worker {
+///     fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+///         self.jobs.each(visit);
+///         self.results.each(visit);
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be given to another process",
+    label = "not `Ends`",
+    note = "what has a buffer is given without it, and buffered in the child; a closure captures data, which need not be given",
+    note = "of a pair, give one side; to lend, give `&end`, which can be read and written like the end itself",
+    note = "for a structure of your own, implement `ipc::Ends` and visit each part"
+)]
+pub trait Ends {
+    /// Calls `visit` with each descriptor.
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>));
+}
+
+/// Whatever owns or borrows exactly one descriptor. The crate's own ends say so where they are defined.
+macro_rules! has_one_descriptor {
+    ($($owner:ty),* $(,)?) => {$(
+        impl Ends for $owner {
+            fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+                visit(self.as_fd());
+            }
+        }
+    )*};
+}
+
+/// Visiting it may be the first step of giving it to somebody else too.
+impl Ends for End {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        self.note_shared();
+        visit(self.as_fd());
+    }
+}
+
+has_one_descriptor!(
+    OwnedFd,
+    BorrowedFd<'_>,
+    std::fs::File,
+    std::io::PipeReader,
+    std::io::PipeWriter,
+    std::net::TcpListener,
+    std::net::TcpStream,
+    std::net::UdpSocket,
+    std::os::unix::net::UnixDatagram,
+    std::os::unix::net::UnixListener,
+    std::os::unix::net::UnixStream,
+    std::process::ChildStdin,
+    std::process::ChildStdout,
+    std::process::ChildStderr,
+);
+
+impl Ends for () {
+    fn each<'a>(&'a self, _: &mut dyn FnMut(BorrowedFd<'a>)) {}
+}
+
+/// Lends.
+impl<T: Ends + ?Sized> Ends for &T {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        (**self).each(visit);
+    }
+}
+
+impl<T: Ends + ?Sized> Ends for Box<T> {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        (**self).each(visit);
+    }
+}
+
+impl<T: Ends> Ends for Option<T> {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        self.iter().for_each(|ends| ends.each(visit));
+    }
+}
+
+impl<T: Ends> Ends for [T] {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        self.iter().for_each(|ends| ends.each(visit));
+    }
+}
+
+impl<T: Ends, const N: usize> Ends for [T; N] {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        self.as_slice().each(visit);
+    }
+}
+
+impl<T: Ends> Ends for Vec<T> {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        self.as_slice().each(visit);
+    }
+}
+
+macro_rules! tuples {
+    () => {};
+    ($first:ident $($rest:ident)*) => {
+        impl<$first: Ends, $($rest: Ends),*> Ends for ($first, $($rest,)*) {
+            fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+                #[allow(non_snake_case)]
+                let ($first, $($rest,)*) = self;
+                $first.each(visit);
+                $($rest.each(visit);)*
+            }
+        }
+        tuples!($($rest)*);
+    };
+}
+tuples!(A B C D E F G H I J K L);
+
+/// The descriptors of what is given. Fails if one of them is an end that this process was not given itself.
+pub(crate) fn descriptors<E: Ends + ?Sized>(ends: &E) -> Result<Vec<BorrowedFd<'_>>> {
+    let mut descriptors = Vec::new();
+    ends.each(&mut |fd| descriptors.push(fd));
+    match descriptors.iter().any(|fd| ledger::is_severed(fd.as_raw_fd())) {
+        true => Err(Error::NotGiven),
+        false => Ok(descriptors),
+    }
+}
+
+/// The one descriptor of something that is given to a program as one, ready to leave this crate.
+pub(crate) fn one_descriptor<E: Ends + ?Sized>(end: &E) -> Result<BorrowedFd<'_>> {
+    match descriptors(end)?[..] {
+        [fd] => {
+            super::leave(fd);
+            Ok(fd)
+        }
+        [] => Err(Error::InvalidInput { what: "something without a descriptor is given as an end" }),
+        _ => Err(Error::InvalidInput { what: "several descriptors are given as one end" }),
+    }
+}

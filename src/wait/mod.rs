@@ -1,0 +1,249 @@
+//! Waiting for several at once: [`wait_any`].
+
+mod patience;
+mod spin;
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+pub(crate) use patience::{Patience, is_ready};
+pub(crate) use spin::Spin;
+
+use crate::error::{Error, Result};
+use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
+use crate::sys::{self, Errno, ledger};
+
+bitflags::bitflags! {
+    /// What [`wait_any`] found about one of those that it waited for.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Ready: u8 {
+        /// Reading would not block: there is something, or the end. Of a [`Child`](crate::Child): it has left.
+        const READ = 1;
+        /// Writing would not block: there is room, or nobody is left to read.
+        const WRITE = 2;
+        /// The other side is gone, or has finished writing. What it sent before can still be read.
+        const HANGUP = 4;
+        /// An error stands on the descriptor. Of a pipe's writer: no reader is left.
+        const ERROR = 8;
+    }
+}
+
+impl Ready {
+    /// Whether [`READ`](Self::READ) is set.
+    #[must_use]
+    pub fn is_readable(self) -> bool {
+        self.contains(Self::READ)
+    }
+
+    /// Whether [`WRITE`](Self::WRITE) is set.
+    #[must_use]
+    pub fn is_writable(self) -> bool {
+        self.contains(Self::WRITE)
+    }
+
+    /// Whether [`HANGUP`](Self::HANGUP) is set.
+    #[must_use]
+    pub fn is_hangup(self) -> bool {
+        self.contains(Self::HANGUP)
+    }
+
+    /// Whether [`ERROR`](Self::ERROR) is set.
+    #[must_use]
+    pub fn is_error(self) -> bool {
+        self.contains(Self::ERROR)
+    }
+}
+
+/// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
+///
+/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library. What has a buffer
+/// in front of its descriptor makes one itself, which knows of the buffer:
+/// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
+pub struct Watch<'a> {
+    fd: BorrowedFd<'a>,
+    events: i16,
+    /// Ready, whatever the descriptor says: what is waited for has arrived in a buffer.
+    buffered: bool,
+    ready: Ready,
+}
+
+impl<'a> Watch<'a> {
+    /// For something to read, or the end; of a [`Child`](crate::Child), for its exit.
+    pub fn readable(on: &'a impl AsFd) -> Self {
+        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, buffered: false, ready: Ready::empty() }
+    }
+
+    /// For room to write, or for nobody to be left to read.
+    ///
+    /// A socket counts as having room when three quarters of its buffer are free; a `try_` call may find some before.
+    pub fn writable(on: &'a impl AsFd) -> Self {
+        Self { fd: on.as_fd(), events: POLLOUT, buffered: false, ready: Ready::empty() }
+    }
+
+    /// Or for room to write.
+    pub(crate) fn or_writable(self) -> Self {
+        Self { events: self.events | POLLOUT, ..self }
+    }
+
+    /// With a buffer in front of the descriptor, and something in it or not.
+    pub(crate) fn buffered(self, buffered: bool) -> Self {
+        Self { buffered, ..self }
+    }
+
+    /// What the last [`wait_any`] found: nothing, if the time was up.
+    #[must_use]
+    pub fn ready(&self) -> Ready {
+        self.ready
+    }
+
+    fn take(&mut self, revents: i16) {
+        let gone = revents & (POLLHUP | POLLERR) != 0;
+        self.ready = Ready::empty();
+        let readable = self.buffered || gone || revents & (POLLIN | POLLRDHUP) != 0;
+        self.ready.set(Ready::READ, self.events & POLLIN != 0 && readable);
+        self.ready.set(Ready::WRITE, self.events & POLLOUT != 0 && (gone || revents & POLLOUT != 0));
+        self.ready.set(Ready::HANGUP, revents & (POLLHUP | POLLRDHUP) != 0);
+        self.ready.set(Ready::ERROR, revents & POLLERR != 0);
+    }
+}
+
+impl fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.events & POLLIN != 0 { "readable" } else { "writable" };
+        f.debug_struct("Watch").field(what, &self.fd.as_raw_fd()).field("ready", &self.ready).finish()
+    }
+}
+
+/// How many fit without an allocation.
+const FEW: usize = 32;
+
+/// Blocks until at least one of several is ready, and says how many are; 0: the time is up.
+///
+/// Each [`Watch`] then says of itself, with [`ready`](Watch::ready), what it found. `None` waits for ever, a timeout of zero
+/// looks once. This is what a master of many workers sits in: one call over all their ends and the children themselves.
+///
+/// Readiness is a hint: another process that holds the same end may be quicker, so read with
+/// [`try_read`](crate::PipeReader::try_read) where ends are shared.
+///
+/// A reader whose writers are all gone is ready, and stays so: leave it out once its end was read, or the next call
+/// returns at once again.
+///
+/// # Errors
+///
+/// - [`Error::NotGiven`]: one of them is an end that this process was not given.
+/// - [`Error::InvalidInput`]: `on` is empty and there is no timeout, so that nothing could ever end the call.
+/// - [`Error::System`] of `poll`: there are more of them than `RLIMIT_NOFILE`.
+///
+/// # Platform
+///
+/// ppoll(2), which every supported kernel has. A signal does not end the call, and does not make it longer.
+///
+/// # Examples
+///
+/// ```
+/// use ipc::{Ready, Watch};
+/// use std::io::Write;
+/// use std::time::Duration;
+///
+/// let (quiet, _keep) = ipc::pipe()?;
+/// let (busy, mut writer) = ipc::pipe()?;
+/// writer.write_all(b"news")?;
+///
+/// let mut on = [Watch::readable(&quiet), Watch::readable(&busy)];
+/// assert_eq!(ipc::wait_any(&mut on, Some(Duration::from_secs(1)))?, 1);
+/// assert_eq!(on[0].ready(), Ready::empty());
+/// assert_eq!(on[1].ready(), Ready::READ);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[doc(alias = "poll")]
+#[doc(alias = "select")]
+#[doc(alias = "epoll")]
+pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize> {
+    if on.is_empty() && timeout.is_none() {
+        return Err(Error::InvalidInput { what: "nothing to wait for, and no timeout" });
+    }
+    // What is in a buffer is there already.
+    let timeout = if on.iter().any(|wait| wait.buffered) { Some(Duration::ZERO) } else { timeout };
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut few = [pollfd { fd: -1, events: 0, revents: 0 }; FEW];
+    let mut many = Vec::new();
+    let fds = match few.get_mut(..on.len()) {
+        Some(fds) => fds,
+        None => {
+            many.resize(on.len(), few[0]);
+            &mut many[..]
+        }
+    };
+    for (fd, wait) in fds.iter_mut().zip(&*on) {
+        *fd = pollfd { fd: wait.fd.as_raw_fd(), events: wait.events, revents: 0 };
+    }
+    let count = loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match sys::poll::poll(fds, left) {
+            Ok(count) => break count,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(Error::system("poll", errno)),
+        }
+    };
+    for (wait, fd) in on.iter_mut().zip(&*fds) {
+        if fd.revents & POLLNVAL != 0 {
+            return Err(match ledger::is_severed(fd.fd) {
+                true => Error::NotGiven,
+                false => Error::system("poll", Errno::BADF),
+            });
+        }
+        wait.take(fd.revents);
+    }
+    let buffered = on.iter().zip(&*fds).filter(|(wait, fd)| wait.buffered && fd.revents == 0).count();
+    Ok(count + buffered)
+}
+
+/// Blocks until at least one of several is ready, and returns those that are, each by the key it came with.
+///
+/// Same as [`wait_any`], but for a loop over many: the key (an index, a number, a reference) says whose it is, and what is
+/// not ready is left out. An empty list: the time is up.
+///
+/// # Errors
+///
+/// As [`wait_any`].
+///
+/// # Examples
+///
+/// A master reads from whichever worker has something, until each has closed its end:
+///
+/// ```
+/// use ipc::Watch;
+///
+/// let mut workers = Vec::new();
+/// for number in 0..3_u8 {
+///     let (reader, writer) = ipc::pipe()?;
+///     workers.push((reader, ipc::fork(writer, |writer| writer.write_atomic(&[number]))?));
+/// }
+///
+/// let mut results = Vec::new();
+/// let mut open = vec![true; workers.len()];
+/// while open.contains(&true) {
+///     let on = (0..).zip(&workers).filter(|(key, _)| open[*key]);
+///     let on: Vec<_> = on.map(|(key, (reader, _))| (key, Watch::readable(reader))).collect();
+///     for (key, _) in ipc::wait_ready(on, None)? {
+///         let mut byte = [0];
+///         match workers[key].0.try_read(&mut byte)? {
+///             0 => open[key] = false, // EOF
+///             _ => results.push(byte[0]),
+///         }
+///     }
+/// }
+/// results.sort();
+/// assert_eq!(results, [0, 1, 2]);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn wait_ready<'a, K>(
+    on: impl IntoIterator<Item = (K, Watch<'a>)>,
+    timeout: Option<Duration>,
+) -> Result<Vec<(K, Ready)>> {
+    let (keys, mut on): (Vec<K>, Vec<Watch<'a>>) = on.into_iter().unzip();
+    wait_any(&mut on, timeout)?;
+    let found = keys.into_iter().zip(on).map(|(key, watch)| (key, watch.ready));
+    Ok(found.filter(|(_, ready)| !ready.is_empty()).collect())
+}

@@ -1,0 +1,159 @@
+//! How long one call waits for one end, and how it retries.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+
+use super::spin::{Look, Spin};
+use crate::end::End;
+use crate::error::{Error, Result};
+use crate::sys::poll::{POLLNVAL, pollfd};
+use crate::sys::{self, Errno};
+
+/// What a call does when there is nothing to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// Says so: `WouldBlock`.
+    None,
+    /// Leaves it to the system call, which waits unless the descriptor has `O_NONBLOCK`.
+    Blocking,
+    /// Waits until then: `TimedOut`.
+    Until(Instant),
+    /// Waits for ever.
+    Endless,
+}
+
+impl Patience {
+    /// Looks at least once, however short the time; a time too long for the clock is endless.
+    pub(crate) fn timeout(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Patience::Endless, Patience::Until)
+    }
+
+    /// Attempts something until it works, fails, or the patience is at its end.
+    ///
+    /// `first` is the errno of an attempt that the caller has made already. The attempt is told whether to wait by itself.
+    /// Otherwise it answers `EAGAIN`, and in between this sleeps until `end` is ready. Others may be quicker when it is: then
+    /// it sleeps again, for what is left of the time. Before the first sleep, the attempt is repeated for as long as `spin`
+    /// says.
+    ///
+    /// Keep a single call site of the attempt, so that the compiler inlines the fast path: each return after a system call
+    /// costs the processor a wrong guess.
+    #[inline(always)]
+    pub(crate) fn persist<T>(
+        self,
+        end: &End,
+        spin: &Spin,
+        call: &'static str,
+        events: i16,
+        first: Option<Errno>,
+        mut attempt: impl FnMut(bool) -> sys::Result<T>,
+    ) -> Result<T> {
+        let mut look = if matches!(self, Patience::None) { None } else { spin.look() };
+        if let Some(errno) = first {
+            self.go_on(end, call, events, &mut look, errno)?;
+        }
+        loop {
+            match attempt(matches!(self, Patience::Blocking) && look.is_none()) {
+                Ok(done) => {
+                    look.iter().for_each(Look::found);
+                    return Ok(done);
+                }
+                Err(errno) => self.go_on(end, call, events, &mut look, errno)?,
+            }
+        }
+    }
+
+    /// After an attempt that did not work: waits until another is worth it, or fails.
+    #[cold]
+    #[inline(never)]
+    fn go_on(
+        self,
+        end: &End,
+        call: &'static str,
+        events: i16,
+        look: &mut Option<Look<'_>>,
+        errno: Errno,
+    ) -> Result<()> {
+        match errno {
+            Errno::INTR => {}
+            Errno::AGAIN => {
+                if look.as_mut().map_or(Ok(false), |look| self.looks_again(end, look))? {
+                    std::hint::spin_loop();
+                } else if look.take().is_none() || !matches!(self, Patience::Blocking) {
+                    self.wait(end, events)?;
+                } // or it was looked at in vain, and now the call itself waits
+            }
+            // This end cannot be looked at without waiting, and this call may wait.
+            _ if sys::is_refused(errno) && look.is_some() && matches!(self, Patience::Blocking) => *look = None,
+            _ => return Err(end.error(call, errno)),
+        }
+        Ok(())
+    }
+
+    fn looks_again(self, end: &End, look: &mut Look<'_>) -> Result<bool> {
+        let deadline = match self {
+            Patience::Until(deadline) => Some(deadline),
+            _ => None,
+        };
+        if look.is_about_to_read_the_clock() && matches!(self, Patience::Blocking) && is_nonblocking(end)? {
+            return Err(Error::WouldBlock); // an end that never waits is not to be kept waiting here
+        }
+        Ok(look.again(deadline))
+    }
+
+    /// Whether it is left to the system call from the start.
+    #[inline]
+    pub(crate) fn is_the_calls(self, spin: &Spin) -> bool {
+        matches!(self, Patience::Blocking) && spin.is_off()
+    }
+
+    /// What a destructor has: a second, so that a peer which is slow gets what was sent to it, and one that never reads
+    /// holds nobody up for ever; and no time at all while a panic unwinds.
+    pub(crate) fn linger() -> Self {
+        if std::thread::panicking() { Patience::None } else { Self::timeout(Duration::from_secs(1)) }
+    }
+
+    /// Sleeps until the end is ready for one of several events, where no single system call would: as that would.
+    pub(crate) fn sleep(self, end: &End, events: i16) -> Result<()> {
+        match self {
+            Patience::Blocking if !is_nonblocking(end)? => Patience::Endless.wait(end, events),
+            patience => patience.wait(end, events),
+        }
+    }
+
+    /// Sleeps until the end is ready, or a signal came.
+    fn wait(self, end: &End, events: i16) -> Result<()> {
+        let left = match self {
+            Patience::None | Patience::Blocking => return Err(Error::WouldBlock),
+            Patience::Until(deadline) => match deadline.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => return Err(Error::TimedOut),
+                left => Some(left),
+            },
+            Patience::Endless => None,
+        };
+        let mut fds = [pollfd { fd: end.as_fd().as_raw_fd(), events, revents: 0 }];
+        match sys::poll::poll(&mut fds, left) {
+            // A number that is not open at all would never be ready.
+            Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end.error("poll", Errno::BADF)),
+            // Also when the time is up: then there is one last attempt. A socket has room long before poll says so, which
+            // is when three quarters of its buffer are free.
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(end.error("poll", errno)),
+        }
+    }
+}
+
+fn is_nonblocking(end: &End) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end.error("fcntl", errno))?;
+    Ok(flags.contains(OFlags::NONBLOCK))
+}
+
+/// Whether the end is in that state now.
+pub(crate) fn is_ready(end: &End, event: i16) -> Result<bool> {
+    let events = sys::poll::look(end.as_fd(), 0).map_err(|errno| end.error("poll", errno))?;
+    if events & POLLNVAL != 0 {
+        return Err(end.error("poll", Errno::BADF));
+    }
+    Ok(events & event != 0)
+}
