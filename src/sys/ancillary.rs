@@ -1,6 +1,7 @@
 //! What travels beside the bytes of a message: descriptors, and who sent it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use super::descriptor::duplicate;
 use super::socket::header;
@@ -30,8 +31,16 @@ const HEAD: usize = {
 const SCM_PIDFD: libc::c_int = 4;
 
 /// What the kernel says about the sender of what was sent before anybody asked: no process, and the user and group that
-/// stand for those that have no number here (user_namespaces.7).
-const NOBODY: (u32, u32, u32) = (0, 65_534, 65_534);
+/// stand for those that have no number here (user_namespaces.7). They can be set, and are 65534 where nobody did.
+fn is_nobody((pid, uid, gid): (u32, u32, u32)) -> bool {
+    static NOBODY: OnceLock<(u32, u32)> = OnceLock::new();
+    let set = |path| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_534);
+    // A process of another pid namespace has no number either, but a user and a group.
+    pid == 0 && (uid, gid) == *NOBODY.get_or_init(|| (set(OVERFLOW_UID), set(OVERFLOW_GID)))
+}
+
+const OVERFLOW_UID: &str = "/proc/sys/kernel/overflowuid";
+const OVERFLOW_GID: &str = "/proc/sys/kernel/overflowgid";
 
 /// What came beside the bytes.
 #[derive(Debug, Default)]
@@ -114,7 +123,7 @@ unsafe fn open(control: &[u8]) -> Beside {
             Part::Descriptors(fds) => beside.fds.extend(words(fds).filter_map(own).map(off_stdio)),
             // A socket that came from elsewhere may ask for this. Nobody here does, so it is closed.
             Part::Pidfd(fd) => drop(own(fd)),
-            Part::Sender(pid, uid, gid) => beside.sender = Some((pid, uid, gid)).filter(|sender| *sender != NOBODY),
+            Part::Sender(pid, uid, gid) => beside.sender = Some((pid, uid, gid)).filter(|sender| !is_nobody(*sender)),
         }
     }
     beside
