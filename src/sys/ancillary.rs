@@ -185,7 +185,7 @@ fn off_stdio(fd: OwnedFd) -> OwnedFd {
 
 #[cfg(test)]
 mod tests {
-    use super::{RawFd, HEAD, Part, SCM_PIDFD, parts, words};
+    use super::{HEAD, Part, RawFd, SCM_PIDFD, parts, words};
 
     /// A header and data, with what cmsg.3 has between this and the next one.
     fn header(level: libc::c_int, kind: libc::c_int, data: &[u8]) -> Vec<u8> {

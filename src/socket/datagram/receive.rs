@@ -110,9 +110,8 @@ impl DatagramSocket {
         loop {
             let arrived = match answer.take() {
                 Some(arrived) => Ok(arrived),
-                None => patience.persist(&self.end, &self.spin, "recvmsg", POLLIN, errno.take(), |wait| {
-                    settle(receive(fd, wait))
-                }),
+                None => patience
+                    .persist(&self.end, &self.spin, "recvmsg", POLLIN, errno.take(), |wait| settle(receive(fd, wait))),
             };
             match arrived {
                 Ok(Some(message)) => return Ok(Some(message)),
