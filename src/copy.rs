@@ -1,4 +1,4 @@
-//! Copying from one descriptor to another until the end, the fastest way that the kernel has for the two.
+//! Copying from one descriptor to another until EOF, the fastest way that the kernel has for the two.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -14,16 +14,16 @@ use crate::sys::poll::{POLLIN, POLLOUT, pollfd};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno, ledger};
 
-/// Blocks until `from` has ended, and copies all of it to `to`. Says how many bytes that were.
+/// Blocks until EOF of `from`, copies all of it to `to`, and returns how many bytes that were.
 ///
 /// Both can be any end for bytes, and any file, device, or socket for a stream. The kernel is asked to do it without
 /// passing the bytes through this process, where it can and where that is faster; else they are read and written. Which
 /// it was shows in nothing but the time.
 ///
-/// - **The end of a pipe or a socket** comes when the last writer is closed, in every process. Whoever reads from the
-///   other side of `to` sees *its* end when `to` is closed, which `copy` does not do.
+/// - **EOF of a pipe or a socket** comes when the last writer is closed, in every process. A reader at the
+///   other side of `to` sees EOF when `to` is closed, which `copy` does not do.
 /// - **A file** is read from its current position, and written at its current position, and both move on.
-/// - **What arrives is what was there.** When `copy` returns, later changes of a file that was copied are not seen by
+/// - **Bytes arrive as they were.** When `copy` returns, later changes of a file that was copied are not seen by
 ///   whoever reads from `to`. (They are with [`splice_from`](crate::PipeWriter::splice_from), which copies nothing.)
 /// - **An end with `O_NONBLOCK`** is waited for like any other.
 ///
@@ -60,7 +60,7 @@ use crate::sys::{self, Errno, ledger};
 ///     Ok(())
 /// })?;
 /// writer.write_all(&[7; 300_000])?;
-/// drop(writer); // or the copy never ends
+/// drop(writer); // or EOF never comes
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
@@ -102,7 +102,7 @@ pub fn copy_up_to(from: impl AsFd, to: impl AsFd, len: u64) -> Result<u64, CopyE
     }
 }
 
-/// A copy that stopped before the end, how far it had come, and why.
+/// A copy that stopped before EOF, how far it had come, and why.
 ///
 /// # Examples
 ///
@@ -125,8 +125,8 @@ pub fn copy_up_to(from: impl AsFd, to: impl AsFd, len: u64) -> Result<u64, CopyE
 pub struct CopyError {
     /// The bytes that were copied.
     pub copied: u64,
-    /// What was taken from the source after that, and could not be written: the next bytes, in order. At most 64 KiB,
-    /// and most often empty.
+    /// The next bytes, in order, that were taken from the source and could not be written. At most 64 KiB, and most often
+    /// empty.
     pub unwritten: Vec<u8>,
     /// What went wrong.
     pub error: Error,
@@ -144,7 +144,7 @@ impl From<CopyError> for io::Error {
     }
 }
 
-/// What the kernel distinguishes when it moves bytes.
+/// The kinds that the kernel tells apart when it moves bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// With a position, and an end that may be somewhere else a moment later. Block devices too.
@@ -181,7 +181,7 @@ enum Way {
 }
 
 impl Way {
-    /// What is worth trying, best first. After these, bytes are read and written, which always works.
+    /// The ways worth trying, best first. After these, bytes are read and written, which always works.
     ///
     /// From a file to a pipe or a socket, sendfile and splice would put the file's own memory there, and whoever reads it
     /// would see what is written to the file later. So that is read and written.

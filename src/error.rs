@@ -1,4 +1,4 @@
-//! What can go wrong, one variant for each thing that a caller would do something different about.
+//! The errors: one variant for each thing that a caller would do something different about.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -107,8 +107,8 @@ pub enum Error {
     },
 
     /// A program could not be started, and the reason lies with it: there is no such program or directory, or it may not be
-    /// run. `?` makes this of a [`SpawnError`](crate::SpawnError), so that the program's name is not lost. What this process
-    /// lacks for a start, such as a descriptor, stays [`System`](Error::System).
+    /// run. `?` makes this of a [`SpawnError`](crate::SpawnError), so that the program's name is not lost. A lack of
+    /// this process's own, such as of descriptors, stays [`System`](Error::System).
     NotStarted {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,
@@ -154,7 +154,7 @@ pub enum Error {
     /// Ends that came with a message could not all be installed, because this process has no descriptors left. The message
     /// is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here; the others are lost.
     EndsLost {
-        /// What did arrive.
+        /// The ends that did arrive.
         received: Received,
     },
 }
@@ -269,7 +269,7 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(ours) => ours,
-            // What `Read` and `Write` of this crate answer, without a box around it.
+            // As `Read` and `Write` of this crate answer, without a box around it.
             Err(other) if other.get_ref().is_none() && other.raw_os_error().is_none() => match other.kind() {
                 io::ErrorKind::WouldBlock => Error::WouldBlock,
                 _ => Error::System { call: "io", source: other },
@@ -279,7 +279,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What waited to be sent could not all be sent, and why. Whatever holds it is given back.
+/// A buffer that could not be flushed, and why. Its owner is given back.
 ///
 /// `?` turns it into [`Error`] or [`io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
 /// `Box<dyn Error>` take it along, with its end open.

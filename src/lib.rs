@@ -103,7 +103,7 @@ pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, PackedSocket, Received, SendError, StreamPair,
     StreamSocket, datagram_pair, datagram_pair_with, stream_pair,
 };
-pub use wait::{Ready, Watch, wait_any, wait_ready};
+pub use wait::{Deadline, Ready, TimedRead, TimedWrite, Watch, wait_any, wait_ready};
 
 /// The examples of the guide and the README, compiled and run.
 #[cfg(doctest)]

@@ -3,12 +3,12 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ipc::{Error, PIPE_BUF, Watch, fork, pipe, wait_any};
+use ipc::{Deadline, Error, PIPE_BUF, Watch, fork, pipe, stream_pair, wait_any};
 use support::{
     FAR, asleep_in, assert_times_out, exit_code, fill, handled, kinds, poll_until, read_all, read_some, status_flags,
     with_interval_timer,
@@ -31,6 +31,9 @@ fn main() -> ExitCode {
         a_very_long_timeout_waits_until_there_is_something,
         nonblock_is_the_same_before_during_and_after,
         a_blocking_read_elsewhere_still_blocks,
+        many_reads_share_one_deadline,
+        many_writes_share_one_deadline_and_none_is_lost,
+        a_new_deadline_goes_on_where_the_last_one_stopped,
     ])
 }
 
@@ -49,6 +52,75 @@ fn assert_deadlines_are_kept() {
         }
         assert_eq!(reader.available().unwrap(), queued, "{kind}: nothing went in");
     }
+}
+
+fn many_reads_share_one_deadline() {
+    let (reader, writer) = pipe().unwrap();
+    // It writes all the time and never a whole line: each read would have time enough.
+    let drip = fork(writer, |writer| while writer.write_atomic(b"x").is_ok() {}).unwrap();
+    with_interval_timer(Duration::from_millis(1), || {
+        let started = Instant::now();
+        let timeout = Duration::from_millis(50);
+        let mut lines = BufReader::new(Deadline::after(&reader, timeout));
+        let mut line = String::new();
+        let late = lines.read_line(&mut line).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
+        assert!(started.elapsed() >= timeout && started.elapsed() < FAR);
+        assert!(!line.is_empty(), "what arrived is there");
+        assert!(matches!(Error::from(late), Error::TimedOut));
+    });
+    drop(reader);
+    assert_eq!(exit_code(&drip), 0);
+}
+
+fn many_writes_share_one_deadline_and_none_is_lost() {
+    let data: Vec<u8> = (0..3_000_000_u32).map(|number| number as u8).collect();
+    let pair = stream_pair().unwrap();
+    let (reader, writer) = pipe().unwrap();
+    // Each reads some, and then no more until it is told to.
+    let (told, go_on) = pipe().unwrap();
+    let child = fork((reader, pair.child, told), |(mut reader, mut socket, mut told)| {
+        let mut read = [vec![0; 100_000], vec![0; 100_000]];
+        reader.read_exact(&mut read[0]).unwrap();
+        socket.read_exact(&mut read[1]).unwrap();
+        assert_eq!(told.read(&mut [0]).unwrap(), 0);
+        reader.read_to_end(&mut read[0]).unwrap();
+        socket.read_to_end(&mut read[1]).unwrap();
+        u8::from(read != [&data[..], &data])
+    })
+    .unwrap();
+    let timeout = Duration::from_millis(50);
+    let mut pipe = Deadline::after(writer, timeout);
+    assert_eq!(pipe.write_all(&data).unwrap_err().kind(), ErrorKind::TimedOut);
+    let mut socket = Deadline::after(pair.parent, timeout);
+    assert_eq!(socket.write_all(&data).unwrap_err().kind(), ErrorKind::TimedOut);
+    drop(go_on);
+    pipe.set_after(Duration::MAX);
+    socket.set_after(Duration::MAX);
+    let rest = pipe.written() as usize;
+    assert!(rest < data.len());
+    pipe.write_all(&data[rest..]).unwrap();
+    drop(pipe.into_inner());
+    let rest = socket.written() as usize;
+    socket.write_all(&data[rest..]).unwrap();
+    drop(socket);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_new_deadline_goes_on_where_the_last_one_stopped() {
+    let (reader, mut writer) = pipe().unwrap();
+    let mut lines = BufReader::new(Deadline::at(reader, Instant::now()));
+    let mut line = String::new();
+    for part in ["o", "n", "e"] {
+        writer.write_all(part.as_bytes()).unwrap();
+        assert_eq!(lines.read_line(&mut line).unwrap_err().kind(), ErrorKind::TimedOut, "a zero timeout looks once");
+    }
+    writer.write_all(b"\ntwo").unwrap();
+    drop(writer);
+    lines.get_mut().set_at(Instant::now() + FAR);
+    lines.read_line(&mut line).unwrap();
+    assert_eq!(line, "one\n");
+    assert_eq!(lines.lines().collect::<Result<Vec<_>, _>>().unwrap(), ["two"], "and EOF");
 }
 
 fn a_zero_timeout_looks_once() {

@@ -1,4 +1,4 @@
-//! What can be given to another process.
+//! The trait of everything that can be given to another process.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -6,7 +6,7 @@ use crate::end::End;
 use crate::error::{Error, Result};
 use crate::sys::ledger;
 
-/// What can be given to another process: ends, and whatever is made of ends.
+/// Everything that can be given to another process: ends, and values that are made of ends.
 ///
 /// [`fork`](crate::fork()) moves one of these into the child and asks it which descriptors that are: the ends among them
 /// stay open there, and every other end of this crate is severed.
@@ -15,8 +15,8 @@ use crate::sys::ledger;
 /// and what else owns a descriptor: [`OwnedFd`], [`std::fs::File`], the standard library's pipes and sockets. A reference, or a
 /// [`BorrowedFd`], lends: the descriptor is open in the child and stays open here.
 ///
-/// What has a buffer in front of a descriptor is none: give the bare end, and put the buffer on in the child. Data are none
-/// either, and need not be given: a child has a copy of what its closure captures.
+/// A type with a buffer in front of a descriptor is not: give the bare end, and put the buffer on in the child. Data are not
+/// either, and need not be given: a child has a copy of everything that its closure captures.
 ///
 /// # Examples
 ///
@@ -28,7 +28,7 @@ use crate::sys::ledger;
 ///     let child = ipc::fork(&writer, |writer| writer.write_atomic(&[number]))?;
 ///     assert!(child.wait()?.success());
 /// }
-/// drop(writer); // else the end would not come
+/// drop(writer); // or EOF would not come
 /// assert_eq!(std::io::Read::bytes(reader).collect::<Result<Vec<_>, _>>()?, [1, 2]);
 /// # Ok::<(), ipc::Error>(())
 /// ```

@@ -117,13 +117,13 @@ impl End {
         if ledger::is_severed(self.fd.as_raw_fd()) { Err(Error::NotGiven) } else { Ok(()) }
     }
 
-    /// What an errno means on this end.
+    /// The error that an errno means on this end.
     pub(crate) fn error(&self, call: &'static str, errno: Errno) -> Error {
         error(&[self.fd.as_fd()], call, errno)
     }
 }
 
-/// What an errno means where these were used. Every operation on a severed end is `EBADF`, so that looking for it costs
+/// The error that an errno means where these were used. Every operation on a severed end is `EBADF`, so that looking for it costs
 /// nothing where there is no error.
 pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> Error {
     match errno {
@@ -200,7 +200,7 @@ impl<T> DerefMut for Held<T> {
     }
 }
 
-/// What a descriptor is, for [`Error::WrongKind`].
+/// The kind of a descriptor, for [`Error::WrongKind`].
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<&'static str> {
     let flags = rustix::fs::fcntl_getfl(fd).map_err(|errno| Error::system("fcntl", errno))?;
     if flags.contains(OFlags::PATH) {
@@ -220,11 +220,11 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<&'static str> {
     })
 }
 
-/// What a socket is made of.
+/// The kind that sockets are made of.
 pub(crate) const SOCKET: &str = "a socket";
-/// What a pipe's reader is made of.
+/// The kind that a pipe's reader is made of.
 pub(crate) const READING_END: &str = "the reading end of a pipe";
-/// What a pipe's writer is made of.
+/// The kind that a pipe's writer is made of.
 pub(crate) const WRITING_END: &str = "the writing end of a pipe";
 
 /// The conversions and the rest that every end has. An end is a structure with a field `end`, and a function
@@ -262,8 +262,8 @@ macro_rules! end_traits {
         impl From<$end> for std::process::Stdio {
             /// For the standard input, output or error of a [`std::process::Command`].
             ///
-            /// The `Command` keeps its copy until it is dropped, also after `spawn`: drop it, or the end of the stream
-            /// does not arrive.
+            /// The `Command` keeps its copy until it is dropped, also after `spawn`: drop it, or EOF
+            /// does not come.
             fn from(end: $end) -> Self {
                 end.end.into_fd().into()
             }
@@ -310,7 +310,7 @@ pub(crate) use end_traits;
 pub struct FromFdError {
     /// The descriptor.
     pub fd: OwnedFd,
-    /// What is wrong with it.
+    /// Why it cannot become that end.
     pub error: Error,
 }
 
@@ -352,6 +352,7 @@ impl From<FromFdError> for io::Error {
 /// assert_eq!(ipc::open_ends(), before);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[must_use]
 pub fn open_ends() -> usize {
     ledger::live().count()
 }

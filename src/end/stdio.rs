@@ -1,4 +1,4 @@
-//! What a program can have as its standard input, output and error.
+//! Standard input, output and error of a program that is started.
 
 use std::fmt;
 use std::fs::File;
@@ -12,7 +12,9 @@ use crate::sys::descriptor::duplicate;
 
 /// The standard input, output or error of a [`Command`](crate::Command): any end, a file, or one of the two here.
 ///
-/// For what `std::process::Stdio::piped` is for, make a [`pipe`](crate::pipe()) and give one end of it.
+/// There is no `piped` as std's has: make a [`pipe`](crate::pipe()) and give one end of it, or collect what the program writes
+/// with [`Command::output`](crate::Command::output).
+#[doc(alias = "piped")]
 pub struct Stdio(Kind);
 
 enum Kind {
@@ -23,11 +25,13 @@ enum Kind {
 
 impl Stdio {
     /// The one of this process, as if nothing was set.
+    #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)
     }
 
     /// `/dev/null`: nothing to read, and what is written is gone.
+    #[must_use]
     pub fn null() -> Self {
         Self(Kind::Null)
     }
@@ -53,13 +57,13 @@ impl Stdio {
 }
 
 impl Stdio {
-    /// An end of whatever kind.
+    /// An end of any kind.
     pub(crate) fn end(end: impl Ends + Send + Sync + 'static) -> Self {
         Self(Kind::End(Box::new(end)))
     }
 }
 
-/// What has one descriptor and is none of this crate's ends, which say so where they are defined.
+/// Owners of one descriptor. The crate's own ends implement it where they are defined.
 macro_rules! from_descriptor {
     ($($owner:ty),* $(,)?) => {$(
         impl From<$owner> for Stdio {

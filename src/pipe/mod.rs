@@ -20,11 +20,11 @@ use crate::sys::signal::Sigpipe;
 
 /// The most bytes that a write puts into a pipe in one piece, which no other writer's bytes come between (pipe.7).
 ///
-/// 4096 on Linux, whatever the size of a page.
+/// 4096 on Linux, also where pages are larger.
 pub const PIPE_BUF: usize = 4096;
 
 bitflags::bitflags! {
-    /// What [`pipe_with`] can do differently.
+    /// Options of [`pipe_with`].
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct PipeFlags: u32 {
         /// `Read` and `Write` of both ends answer [`WouldBlock`](std::io::ErrorKind::WouldBlock) instead of waiting, as
@@ -35,12 +35,12 @@ bitflags::bitflags! {
     }
 }
 
-/// Makes a pipe: what is written to the writer can be read from the reader, in order. Never blocks.
+/// Makes a pipe: bytes written to the writer can be read from the reader, in order. Never blocks.
 ///
 /// The contract of the pair (pipe.7):
 ///
 /// - **Reading** blocks while the pipe is empty and a writer is left, anywhere. When the last writer is closed, what is
-///   still in the pipe can be read, and then every read is `Ok(0)`: the end of the stream.
+///   still in the pipe can be read, and then every read is `Ok(0)`: EOF.
 /// - **Writing** blocks while the pipe is full and a reader is left. It usually holds 64 KiB, but less where a user has
 ///   very many pipes; see [`capacity`](PipeWriter::capacity). When the last reader is closed, a write is an error,
 ///   [`Closed`](Error::Closed), and never the signal `SIGPIPE`.
@@ -52,7 +52,7 @@ bitflags::bitflags! {
 /// Both ends are close-on-exec, so a program that this one starts has neither. After a [`fork`](crate::fork()) an end is
 /// open in the process that it was given to and in no other.
 ///
-/// The classic way to hang is to read to the end while holding a writer oneself: the last writer is then never closed.
+/// The classic way to hang is to read to EOF while holding a writer oneself: the last writer is then never closed.
 /// Drop it, or give it away.
 ///
 /// # Errors

@@ -11,12 +11,12 @@ use crate::error::{Error, Result};
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin};
+use crate::wait::{Patience, Spin, TimedRead, Until};
 
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
-/// [`Read`] blocks until there is something to read, and is `Ok(0)` at the end of the stream: when the last writer,
-/// in whatever process, is closed. It is implemented for `&PipeReader` too. For lines, put a buffer in front of it with
+/// [`Read`] blocks until there is something to read, and is `Ok(0)` at EOF: when the last writer,
+/// in any process, is closed. It is implemented for `&PipeReader` too. For lines, put a buffer in front of it with
 /// [`buffered`](Self::buffered).
 ///
 /// Several may hold a reader of one pipe; every byte goes to one of them.
@@ -38,7 +38,7 @@ impl PipeReader {
         Self::new(End::adopt(fd), Sigpipe::look())
     }
 
-    /// Reads what is there, without blocking. `Ok(0)`: the end of the stream.
+    /// Reads the bytes that are there, without blocking. `Ok(0)` is EOF.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl PipeReader {
         self.read_with(buf, Patience::None)
     }
 
-    /// Blocks until there is something to read, the stream ends (`Ok(0)`), or the time is up.
+    /// Blocks until there is something to read, EOF comes (`Ok(0)`), or the time is up.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and when another reader of the pipe takes what this one was woken for.
@@ -97,9 +97,9 @@ impl PipeReader {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
-    /// How many bytes could be read now. Never blocks.
+    /// Returns how many bytes could be read now. Never blocks.
     ///
-    /// 0 says nothing about the end of the stream: [`try_read`](Self::try_read) does.
+    /// 0 says nothing about EOF: [`try_read`](Self::try_read) does.
     ///
     /// # Errors
     ///
@@ -113,10 +113,10 @@ impl PipeReader {
     }
 
     /// Blocks until there is something to read, and moves at most `len` bytes of it to `out`, without copying them through
-    /// this process. Says how many; 0: the end of the stream, or a `len` of 0.
+    /// this process. Returns how many; 0 is EOF, or a `len` of 0.
     ///
     /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. It
-    /// also blocks while that has no room. [`copy`](crate::copy()) goes on until the end, and takes whatever there is.
+    /// also blocks while that has no room. [`copy`](crate::copy()) goes on until EOF, and takes any two descriptors.
     ///
     /// While it waits for a *socket* to have room, the kernel holds the pipe's lock, and every other call on the pipe waits as
     /// well, whatever its deadline: where that matters, use [`copy`](crate::copy()).
@@ -155,7 +155,7 @@ impl PipeReader {
     }
 
     /// Blocks until there is something to read and `out` has room, and copies at most `len` bytes of it to `out`: they stay
-    /// to be read here. No byte is copied in memory. Says how many; 0: the end of the stream.
+    /// to be read here. No byte is copied in memory. Returns how many; 0 is EOF.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl PipeReader {
     /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
     /// every fourth looks, as long as that is so.
     ///
-    /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
+    /// Bytes that are there already are read with one system call. A deadline is kept. `try_` calls answer at once as
     /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
     /// any case.
     ///
@@ -242,10 +242,10 @@ impl PipeReader {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// A second end of the same side, in this process. Never blocks.
+    /// Makes a second reader of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
-    /// are. The settings of this value go with it.
+    /// It counts in full: a write fails when *all* readers are closed, and every byte goes to one of them. The settings of
+    /// this value go with it.
     ///
     /// # Errors
     ///
@@ -298,7 +298,7 @@ impl PipeReader {
     }
 }
 
-/// Blocks until there is something to read, or the stream ends. See [`PipeReader`].
+/// Blocks until there is something to read, or EOF comes. See [`PipeReader`].
 impl Read for PipeReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         (&*self).read(buf)
@@ -309,7 +309,7 @@ impl Read for PipeReader {
     }
 }
 
-/// Blocks until there is something to read, or the stream ends. See [`PipeReader`].
+/// Blocks until there is something to read, or EOF comes. See [`PipeReader`].
 impl Read for &PipeReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(buf, Patience::Blocking).map_err(Error::into_io)
@@ -325,5 +325,17 @@ impl Read for &PipeReader {
             false => sys::pipe::read_nowait(fd, bufs),
         });
         read.map_err(Error::into_io)
+    }
+}
+
+impl TimedRead for PipeReader {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
+    }
+}
+
+impl TimedRead for &PipeReader {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, until.0)
     }
 }

@@ -14,7 +14,7 @@ use crate::sys::pipe::NowaitWrite;
 use crate::sys::poll::{POLLERR, POLLOUT};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin, is_ready};
+use crate::wait::{Patience, Spin, TimedWrite, Until, is_ready};
 
 /// Writes are cut to this unless [`PipeWriter::set_max_write`] says otherwise.
 pub(crate) const CUT: usize = 8 << 10;
@@ -22,9 +22,11 @@ pub(crate) const CUT: usize = 8 << 10;
 /// The writing end of a [`pipe`](crate::pipe()).
 ///
 /// [`Write`] blocks while the pipe is full, and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when no reader is
-/// left, in whatever process; `SIGPIPE` is never raised, unless the program sets it from ignored back to its default, by other
-/// means than [`Fork::reset_signals`](crate::Fork::reset_signals), after the end was made. It is implemented for
-/// `&PipeWriter` too. There is nothing to flush: what `write` took is in the pipe.
+/// left, in any process. It is implemented for `&PipeWriter` too. There is nothing to flush: bytes that `write` took are in
+/// the pipe.
+///
+/// `SIGPIPE` is never raised. The one exception: the program ignores it when the end is made, and sets it back to its default
+/// later, by other means than [`Fork::reset_signals`](crate::Fork::reset_signals).
 ///
 /// # Long writes are cut
 ///
@@ -53,7 +55,7 @@ impl PipeWriter {
         Self::new(End::adopt(fd), Sigpipe::look())
     }
 
-    /// Writes what there is room for, without blocking, and says how much that was.
+    /// Writes as much as there is room for, without blocking, and returns how much that was.
     ///
     /// Up to [`PIPE_BUF`] bytes go in whole or not at all. An empty buffer is `Ok(0)` and tells nothing.
     ///
@@ -76,6 +78,7 @@ impl PipeWriter {
     /// ```
     /// let (reader, writer) = ipc::pipe()?;
     /// while writer.try_write(&[0; 1024]).is_ok() {}
+
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::WouldBlock)));
     /// drop(reader);
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::Closed)));
@@ -85,8 +88,8 @@ impl PipeWriter {
         self.write_with(self.cut(buf), Patience::None)
     }
 
-    /// Blocks until there is room or the time is up, and writes what there is room for then: it returns at the first
-    /// progress, with how much went in.
+    /// Blocks until there is room or the time is up, and writes as much as there is room for then. It returns at the first
+    /// progress, with how much went in. For all of a buffer within a time, see [`Deadline`](crate::Deadline).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and when another writer takes the room. Up to [`PIPE_BUF`] bytes go in whole or not at all.
@@ -177,9 +180,9 @@ impl PipeWriter {
     }
 
     /// Blocks until there is something to read from `input` and room in the pipe, and moves at most `len` bytes, without
-    /// copying them through this process. Says how many; 0: the end of `input`, or a `len` of 0.
+    /// copying them through this process. Returns how many; 0 is EOF of `input`, or a `len` of 0.
     ///
-    /// **What it moves from a file is the file's own memory**: if the file is changed before the bytes are read on the other
+    /// **From a file it moves the file's own memory**: if the file is changed before the bytes are read on the other
     /// side, the change is read. Where that may happen, [`copy`](crate::copy()) is the call to use.
     ///
     /// `input` can be a file, which is read from its current position, a socket, or a pipe. While it waits for a *socket* to
@@ -198,7 +201,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// splice(2). What it does to `RWF_NOWAIT` is said at [`splice_to`](PipeReader::splice_to).
+    /// splice(2). See [`splice_to`](PipeReader::splice_to) for its effect on later `try_` calls.
     ///
     /// # Examples
     ///
@@ -239,7 +242,7 @@ impl PipeWriter {
         moved.map_err(|errno| end::error(&[from, to], "splice", errno))
     }
 
-    /// Sets the length that longer writes are cut to, in bytes; [`usize::MAX`]: none is cut. 0 counts as 1.
+    /// Sets the length that longer writes are cut to, in bytes. With [`usize::MAX`] none is cut. 0 counts as 1.
     ///
     /// 8 KiB, as at first, is the best between two cores. Where reader and writer share one core, or only the writer has
     /// work to do, whole writes are faster. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their
@@ -262,56 +265,27 @@ impl PipeWriter {
         self.cut = bytes.max(1);
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at
-    /// all.
-    ///
-    /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
-    /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
-    /// Both sides have to look again, or the one that sleeps is waited for.
-    ///
-    /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
-    /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
-    /// every fourth looks, as long as that is so.
-    ///
-    /// What is there at once is found with one system call. A deadline is kept. `try_` calls answer at once as
-    /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
-    /// any case.
-    ///
-    /// The setting belongs to this value; it goes along into a child and into clones.
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep. Same as
+    /// [`PipeReader::set_spin`], which says what it costs and how it adapts.
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
 
-    /// How many bytes the pipe holds when it is full, at most. Never blocks.
-    ///
-    /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier.
+    /// Returns how many bytes the pipe holds when it is full, at most. Never blocks. Same as [`PipeReader::capacity`].
     ///
     /// # Errors
     ///
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: the end is no pipe (it was made from an unchecked number).
-    ///
-    /// # Platform
-    ///
-    /// fcntl(2), `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
-    /// `/proc/sys/fs/pipe-user-pages-soft`.
+    /// As [`PipeReader::capacity`].
     pub fn capacity(&self) -> Result<usize> {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks.
-    ///
-    /// The kernel rounds up to a power of two of pages; 0 becomes one page. It goes for both ends of the pipe.
+    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks. Same as
+    /// [`PipeReader::set_capacity`].
     ///
     /// # Errors
     ///
-    /// - [`Error::System`] with `EBUSY`: more than that is in the pipe; with `EPERM`: more than this user may have
-    ///   (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`); with `EINVAL`: more than 2 GiB.
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    ///
-    /// # Platform
-    ///
-    /// fcntl(2), `F_SETPIPE_SZ`.
+    /// As [`PipeReader::set_capacity`].
     ///
     /// # Examples
     ///
@@ -324,10 +298,9 @@ impl PipeWriter {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// A second end of the same side, in this process. Never blocks.
+    /// Makes a second writer of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: the stream ends when *all* writers are closed, and a write fails when *all* readers
-    /// are. The settings of this value go with it.
+    /// It counts in full: EOF comes when *all* writers are closed. The settings of this value go with it.
     ///
     /// # Errors
     ///
@@ -441,5 +414,17 @@ impl Write for &PipeWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl TimedWrite for PipeWriter {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(self.cut(buf), until.0)
+    }
+}
+
+impl TimedWrite for &PipeWriter {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(self.cut(buf), until.0)
     }
 }

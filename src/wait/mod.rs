@@ -1,5 +1,6 @@
 //! Waiting for several at once: [`wait_any`].
 
+mod deadline;
 mod patience;
 mod spin;
 
@@ -7,6 +8,8 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+pub(crate) use deadline::Until;
+pub use deadline::{Deadline, TimedRead, TimedWrite};
 pub(crate) use patience::{Patience, is_ready};
 pub(crate) use spin::Spin;
 
@@ -15,14 +18,14 @@ use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, p
 use crate::sys::{self, Errno, ledger};
 
 bitflags::bitflags! {
-    /// What [`wait_any`] found about one of those that it waited for.
+    /// The state in which [`wait_any`] found one of those that it waited for.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Ready: u8 {
-        /// Reading would not block: there is something, or the end. Of a [`Child`](crate::Child): it has left.
+        /// Reading would not block: there is something, or EOF. Of a [`Child`](crate::Child): it has left.
         const READ = 1;
         /// Writing would not block: there is room, or nobody is left to read.
         const WRITE = 2;
-        /// The other side is gone, or has finished writing. What it sent before can still be read.
+        /// The other side is gone, or has finished writing. Bytes that it sent before can still be read.
         const HANGUP = 4;
         /// An error stands on the descriptor. Of a pipe's writer: no reader is left.
         const ERROR = 8;
@@ -57,24 +60,24 @@ impl Ready {
 
 /// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
 ///
-/// Whatever has a descriptor that poll(2) knows can be waited for, also sockets of the standard library. What has a buffer
-/// in front of its descriptor makes one itself, which knows of the buffer:
+/// Everything with a descriptor that poll(2) knows can be waited for, also sockets of the standard library. A type with a
+/// buffer in front of its descriptor makes one itself, which knows of the buffer:
 /// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
 pub struct Watch<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
-    /// Ready, whatever the descriptor says: what is waited for has arrived in a buffer.
+    /// Ready, also where the descriptor is not: something has arrived in a buffer.
     buffered: bool,
     ready: Ready,
 }
 
 impl<'a> Watch<'a> {
-    /// For something to read, or the end; of a [`Child`](crate::Child), for its exit.
+    /// Waits for something to read, or EOF; of a [`Child`](crate::Child), for its exit.
     pub fn readable(on: &'a impl AsFd) -> Self {
         Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, buffered: false, ready: Ready::empty() }
     }
 
-    /// For room to write, or for nobody to be left to read.
+    /// Waits for room to write, or for the last reader to go.
     ///
     /// A socket counts as having room when three quarters of its buffer are free; a `try_` call may find some before.
     pub fn writable(on: &'a impl AsFd) -> Self {
@@ -91,7 +94,7 @@ impl<'a> Watch<'a> {
         Self { buffered, ..self }
     }
 
-    /// What the last [`wait_any`] found: nothing, if the time was up.
+    /// Returns the state that the last [`wait_any`] found: empty, if the time was up.
     #[must_use]
     pub fn ready(&self) -> Ready {
         self.ready
@@ -118,15 +121,15 @@ impl fmt::Debug for Watch<'_> {
 /// How many fit without an allocation.
 const FEW: usize = 32;
 
-/// Blocks until at least one of several is ready, and says how many are; 0: the time is up.
+/// Blocks until at least one of several is ready, and returns how many are; 0: the time is up.
 ///
-/// Each [`Watch`] then says of itself, with [`ready`](Watch::ready), what it found. `None` waits for ever, a timeout of zero
-/// looks once. This is what a master of many workers sits in: one call over all their ends and the children themselves.
+/// Each [`Watch`] then has its state in [`ready`](Watch::ready). `None` waits for ever, a timeout of zero looks once. A master
+/// of many workers waits here: one call over all their ends and the children themselves. [`wait_ready`] takes keys along.
 ///
 /// Readiness is a hint: another process that holds the same end may be quicker, so read with
 /// [`try_read`](crate::PipeReader::try_read) where ends are shared.
 ///
-/// A reader whose writers are all gone is ready, and stays so: leave it out once its end was read, or the next call
+/// A reader whose writers are all gone is ready, and stays so: leave it out once EOF was read, or the next call
 /// returns at once again.
 ///
 /// # Errors
@@ -163,7 +166,7 @@ pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize
     if on.is_empty() && timeout.is_none() {
         return Err(Error::InvalidInput { what: "nothing to wait for, and no timeout" });
     }
-    // What is in a buffer is there already.
+    // Something in a buffer is there already.
     let timeout = if on.iter().any(|wait| wait.buffered) { Some(Duration::ZERO) } else { timeout };
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut few = [pollfd { fd: -1, events: 0, revents: 0 }; FEW];

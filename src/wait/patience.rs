@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::sys::poll::{POLLNVAL, pollfd};
 use crate::sys::{self, Errno};
 
-/// What a call does when there is nothing to do.
+/// How long a call waits when there is nothing to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience {
     /// Says so: `WouldBlock`.
@@ -108,7 +108,7 @@ impl Patience {
         matches!(self, Patience::Blocking) && spin.is_off()
     }
 
-    /// What a destructor has: a second, so that a peer which is slow gets what was sent to it, and one that never reads
+    /// The patience of a destructor: a second, so that a peer which is slow gets what was sent to it, and one that never reads
     /// holds nobody up for ever; and no time at all while a panic unwinds.
     pub(crate) fn linger() -> Self {
         if std::thread::panicking() { Patience::None } else { Self::timeout(Duration::from_secs(1)) }

@@ -1,0 +1,177 @@
+//! An end that is read and written until a deadline, with the methods of `Read`, `Write` and `BufRead`.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::Patience;
+use crate::error::{Error, Result};
+
+/// An end whose [`Read`] and [`Write`] wait no longer than until a deadline.
+///
+/// The `_timeout` calls of an end return at the first progress. A line, `read_exact` or `write_all` takes several reads or
+/// writes, and needs one deadline for all of them: put the end into a `Deadline`, and use std's methods. For lines, put a
+/// [`BufReader`](std::io::BufReader) in front of it.
+///
+/// A call that is out of time fails with [`TimedOut`](io::ErrorKind::TimedOut), and nothing is lost: bytes that were read are
+/// in the caller's buffer or in the `BufReader`, and [`written`](Self::written) says how far a writer came. Set a new deadline
+/// and go on.
+///
+/// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter),
+/// [`StreamSocket`](crate::StreamSocket). Like every other call with a deadline it looks at least once, holds across signals,
+/// and leaves `O_NONBLOCK` alone.
+///
+/// # Errors
+///
+/// Those of the end's `_timeout` calls, as an [`io::Error`]; `?` turns it back into the [`Error`].
+///
+/// # Examples
+///
+/// One line within a time, however many reads it takes:
+///
+/// ```
+/// use std::io::{BufRead, BufReader, Write};
+/// use std::time::Duration;
+///
+/// let (reader, mut writer) = ipc::pipe()?;
+/// writer.write_all(b"a line\nhalf a")?;
+///
+/// let mut lines = BufReader::new(ipc::Deadline::after(reader, Duration::from_secs(5)));
+/// let mut line = String::new();
+/// lines.read_line(&mut line)?;
+/// assert_eq!(line, "a line\n");
+///
+/// lines.get_mut().set_after(Duration::from_millis(10));
+/// line.clear();
+/// let late = lines.read_line(&mut line).unwrap_err();
+/// assert_eq!(late.kind(), std::io::ErrorKind::TimedOut);
+///
+/// writer.write_all(b" line\n")?;
+/// lines.get_mut().set_after(Duration::from_secs(5));
+/// lines.read_line(&mut line)?;
+/// assert_eq!(line, "half a line\n"); // nothing was lost
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[doc(alias = "write_all_timeout")]
+#[doc(alias = "read_line_timeout")]
+#[doc(alias = "read_exact_timeout")]
+#[doc(alias = "read_to_end_timeout")]
+#[derive(Debug)]
+pub struct Deadline<T> {
+    end: T,
+    /// `None`: too far for the clock.
+    deadline: Option<Instant>,
+    written: u64,
+}
+
+impl<T> Deadline<T> {
+    /// Puts an end under a deadline.
+    #[must_use]
+    pub fn at(end: T, deadline: Instant) -> Self {
+        Self { end, deadline: Some(deadline), written: 0 }
+    }
+
+    /// Puts an end under a deadline that is `timeout` from now. [`Duration::MAX`] waits for ever.
+    #[must_use]
+    pub fn after(end: T, timeout: Duration) -> Self {
+        Self { end, deadline: Instant::now().checked_add(timeout), written: 0 }
+    }
+
+    /// Sets another deadline.
+    pub fn set_at(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    /// Sets another deadline, `timeout` from now. [`Duration::MAX`] waits for ever.
+    pub fn set_after(&mut self, timeout: Duration) {
+        self.deadline = Instant::now().checked_add(timeout);
+    }
+
+    /// How many bytes were written through this value, in all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    ///
+    /// let (_reader, writer) = ipc::pipe()?;
+    /// let data = vec![7; 1 << 20];
+    /// let mut timed = ipc::Deadline::after(writer, Duration::from_millis(10));
+    /// assert!(timed.write_all(&data).is_err()); // nobody reads
+    /// let rest = &data[timed.written() as usize..];
+    /// assert!(!rest.is_empty() && rest.len() < data.len());
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The end.
+    pub fn get_ref(&self) -> &T {
+        &self.end
+    }
+
+    /// The end. Its own calls know nothing of the deadline.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.end
+    }
+
+    /// Gives the end back.
+    pub fn into_inner(self) -> T {
+        self.end
+    }
+
+    fn patience(&self) -> Patience {
+        self.deadline.map_or(Patience::Endless, Patience::Until)
+    }
+}
+
+impl<T: TimedRead> Read for Deadline<T> {
+    /// Blocks until there is something to read, EOF comes, or the time is up.
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let until = Until(self.patience());
+        self.end.read_until(buf, until).map_err(Error::into_io)
+    }
+}
+
+impl<T: TimedWrite> Write for Deadline<T> {
+    /// Blocks until there is room or the time is up, and writes what there is room for then.
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let until = Until(self.patience());
+        let written = self.end.write_until(buf, until).map_err(Error::into_io)?;
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    /// Does nothing: what `write` took is on its way.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How long a call may wait. It cannot be made outside of this crate.
+#[derive(Clone, Copy, Debug)]
+pub struct Until(pub(crate) Patience);
+
+/// An end that can be read until a [`Deadline`]: [`PipeReader`](crate::PipeReader), [`StreamSocket`](crate::StreamSocket), and
+/// references to them. It cannot be implemented outside of this crate.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be read until a deadline",
+    note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufReader::new(Deadline::after(reader, timeout))`"
+)]
+pub trait TimedRead {
+    #[doc(hidden)]
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize>;
+}
+
+/// An end that can be written until a [`Deadline`]: [`PipeWriter`](crate::PipeWriter), [`StreamSocket`](crate::StreamSocket),
+/// and references to them. It cannot be implemented outside of this crate.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be written until a deadline",
+    note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufWriter::new(Deadline::after(writer, timeout))`"
+)]
+pub trait TimedWrite {
+    #[doc(hidden)]
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize>;
+}
