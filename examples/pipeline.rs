@@ -55,7 +55,7 @@ fn pipeline(file: File, commands: impl IntoIterator<Item = Command>) -> Result<V
         };
         // A command that was refused comes back inside the error, and still holds its ends. They are let go here, or the
         // next program would wait for them.
-        children.push(command.spawn().map_err(Error::from));
+        children.push(command.spawn().map_err(|refused| refused.error));
         input = next;
     }
     Ok(children)

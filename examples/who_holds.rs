@@ -10,12 +10,33 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ipc::{ProcessMap, Side};
+use lexopt::{Arg, Parser, ValueExt};
 
-const HELP: &str = "usage: who_holds [--dot | --mermaid] [PID]";
+const HELP: &str = "\
+usage: who_holds [--dot | --mermaid] [PID]
+
+Draws the process and its descendants, and who holds which pipe and socket pair. Without a PID: a hang, and who is to blame.
+
+  --dot       the source of a picture, for Graphviz
+  --mermaid   the same for Mermaid
+  --help      this text";
+
+struct Options {
+    picture: Option<fn(&ProcessMap) -> String>,
+    pid: Option<u32>,
+}
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(code) => code,
+    let done = match options() {
+        Ok(Some(options)) => run(&options),
+        Ok(None) => writeln!(io::stdout(), "{HELP}").map_err(Into::into),
+        Err(wrong) => {
+            eprintln!("who_holds: {wrong}\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("who_holds: {error}");
             ExitCode::FAILURE
@@ -23,43 +44,39 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let mut picture: Option<fn(&ProcessMap) -> String> = None;
-    let mut pid = None;
-    for arg in std::env::args().skip(1) {
-        match arg.as_str() {
-            "--dot" => picture = Some(ProcessMap::to_dot),
-            "--mermaid" => picture = Some(ProcessMap::to_mermaid),
-            "--help" => {
-                println!("{HELP}");
-                return Ok(ExitCode::SUCCESS);
+/// `None`: the help was asked for.
+fn options() -> Result<Option<Options>, lexopt::Error> {
+    let mut options = Options { picture: None, pid: None };
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("dot") => options.picture = Some(ProcessMap::to_dot),
+            Arg::Long("mermaid") => options.picture = Some(ProcessMap::to_mermaid),
+            Arg::Long("help") => return Ok(None),
+            Arg::Value(pid) if options.pid.is_none() => {
+                options.pid = Some(pid.parse_with(|pid| pid.parse().map_err(|_| "that is no number of a process"))?);
             }
-            _ => match arg.parse() {
-                Ok(number) => pid = Some(number),
-                Err(_) => {
-                    eprintln!("who_holds: {arg} is not the number of a process\n{HELP}");
-                    return Ok(ExitCode::from(2));
-                }
-            },
+            unknown => return Err(unknown.unexpected()),
         }
     }
-    match (pid, picture) {
+    Ok(Some(options))
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    match (options.pid, options.picture) {
         (Some(pid), picture) => {
-            let map = ProcessMap::of(pid).map_err(|error| with_source(&error))?;
-            print!("{}", picture.unwrap_or(ProcessMap::to_string)(&map));
+            let map = ProcessMap::of(pid).map_err(|error| format!("process {pid}: {error}"))?;
+            write!(io::stdout(), "{}", picture.unwrap_or(ProcessMap::to_string)(&map))?;
         }
-        (None, Some(picture)) => hang_and_find_out(&mut io::stderr(), |map| print!("{}", picture(map)))?,
-        (None, None) => hang_and_find_out(&mut io::stdout(), |map| println!("{map}"))?,
+        (None, Some(picture)) => {
+            hang_and_find_out(&mut io::stderr(), |map| write!(io::stdout(), "{}", picture(map)))?;
+        }
+        (None, None) => hang_and_find_out(&mut io::stdout(), |map| writeln!(io::stdout(), "{map}"))?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// The error on one line, with what the kernel said.
-fn with_source(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-}
-
-fn hang_and_find_out(story: &mut impl Write, show: impl FnOnce(&ProcessMap)) -> ipc::Result<()> {
+fn hang_and_find_out(story: &mut impl Write, show: impl FnOnce(&ProcessMap) -> io::Result<()>) -> ipc::Result<()> {
     let (mut results, writer) = ipc::pipe()?;
 
     // The second worker has nothing to do with that pipe. But a plain fork copies every descriptor, also the writer that
@@ -84,7 +101,7 @@ fn hang_and_find_out(story: &mut impl Write, show: impl FnOnce(&ProcessMap)) -> 
         other => writeln!(story, "…{other:?}: this was to hang.\n")?,
     }
 
-    show(&ProcessMap::current()?);
+    show(&ProcessMap::current()?)?;
 
     let found = ipc::holders(&results)?;
     let culprits: Vec<_> = found.list.iter().filter(|holder| holder.side == Side::Write).collect();

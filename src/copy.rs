@@ -43,8 +43,8 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// # Platform
 ///
-/// copy_file_range(2) and sendfile(2) from files to files, splice(2) from pipes to pipes and files, and read(2) and write(2)
-/// everywhere else, and where the kernel refuses these. After splice(2), the kernel refuses `RWF_NOWAIT` on a pipe: `try_`
+/// [copy_file_range(2)] and [sendfile(2)] from files to files, [splice(2)] from pipes to pipes and files, and [read(2)] and [write(2)]
+/// everywhere else, and where the kernel refuses these. After [splice(2)], the kernel refuses `RWF_NOWAIT` on a pipe: `try_`
 /// and `_timeout` calls go another way then, and work as before.
 ///
 /// # Examples
@@ -64,6 +64,12 @@ use crate::sys::{self, Errno, ledger};
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [copy_file_range(2)]: https://man7.org/linux/man-pages/man2/copy_file_range.2.html
+/// [read(2)]: https://man7.org/linux/man-pages/man2/read.2.html
+/// [sendfile(2)]: https://man7.org/linux/man-pages/man2/sendfile.2.html
+/// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
+/// [write(2)]: https://man7.org/linux/man-pages/man2/write.2.html
 #[doc(alias = "splice")]
 #[doc(alias = "sendfile")]
 #[doc(alias = "copy_file_range")]

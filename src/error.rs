@@ -125,6 +125,10 @@ pub enum Error {
         threads: usize,
     },
 
+    /// This process is inside of a runtime of tokio, so a fork of it would not be safe: the child would share the runtime's
+    /// epoll instance. Fork before the runtime is entered. Needs the feature `tokio`.
+    InsideRuntime,
+
     /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it.
     ///
     /// The kernel would take the child away the moment it ends, with its status. Set `SIGCHLD` to its default, or to a
@@ -189,6 +193,9 @@ impl fmt::Display for Error {
             Error::MultiThreaded { threads } => {
                 write!(f, "this process has {threads} threads, and only one with a single thread can be forked safely")
             }
+            Error::InsideRuntime => {
+                f.write_str("this process is inside of a tokio runtime, and cannot be forked safely")
+            }
             Error::SigchldIgnored => {
                 f.write_str("SIGCHLD is ignored in this process, so a child could not be waited for")
             }
@@ -241,7 +248,7 @@ impl Error {
             Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
             Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
             Error::NotGiven => io::ErrorKind::PermissionDenied,
-            Error::MultiThreaded { .. } | Error::SigchldIgnored => io::ErrorKind::Unsupported,
+            Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored => io::ErrorKind::Unsupported,
             Error::EndsLost { .. } => io::ErrorKind::Other,
         }
     }

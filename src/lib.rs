@@ -87,6 +87,8 @@ mod pipe;
 mod process;
 mod socket;
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod wait;
 
 pub use copy::{CopyError, copy, copy_up_to};

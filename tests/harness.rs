@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::{Gate, Is, Kernel, LIMIT, RWF_NOWAIT, judge, limit_descriptors, refuse_flags, with_interval_timer};
 
 fn main() -> ExitCode {
-    support::run(support::trials![
+    support::run([support::trials![
         a_test_that_is_fine_passes,
         what_a_test_prints_is_shown_when_it_fails,
         a_panic_is_a_failure,
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         memory_that_is_lost_is_a_failure_where_it_is_looked_for,
         an_older_kernel_can_be_played,
         a_rule_goes_for_the_arguments_that_it_names,
-    ])
+    ]])
 }
 
 /// What the harness says about a body that is wrong.

@@ -5,7 +5,7 @@ use std::io::Read;
 /// Counts the words of what is read, in memory of a constant size.
 ///
 /// White space and the no-break spaces separate words, and a word has at least one character that can be printed. Control
-/// characters and bytes that are no UTF-8 neither make a word nor end one. (Characters that Unicode has not assigned count
+/// characters and bytes that are not UTF-8 neither make a word nor end one. (Characters that Unicode has not assigned count
 /// as printable here, and not for `wc`.)
 pub struct Counter {
     words: u64,
@@ -30,15 +30,17 @@ impl Counter {
         self.words
     }
 
-    /// Reads to the end. `each` is called after each piece, with its length.
-    pub fn read(&mut self, mut from: impl Read, mut each: impl FnMut(usize)) -> std::io::Result<()> {
+    /// Reads to EOF. `each` is called after each piece, with its length. `false`: it has said not to go on.
+    pub fn read(&mut self, mut from: impl Read, mut each: impl FnMut(usize) -> bool) -> std::io::Result<bool> {
         let mut buf = vec![0; 256 << 10];
         loop {
             match from.read(&mut buf) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(true),
                 Ok(len) => {
                     self.take(&buf[..len]);
-                    each(len);
+                    if !each(len) {
+                        return Ok(false);
+                    }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

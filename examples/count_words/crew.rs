@@ -1,15 +1,17 @@
 //! The master and its workers.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io;
 
-use ipc::{Child, DatagramSocket, Error, PipeReader, PipeWriter, Watch, wait_any};
+use ipc::{Child, DatagramSocket, Error, Fork, PipeReader, PipeWriter, Watch, wait_any};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::count::Counter;
+use crate::input::Input;
+use crate::reason;
+use crate::records::{Order, Record};
 
-/// A file that this many workers died of is given up.
+/// A file that this many workers died of is given up, if it can be read again at all.
 const TRIES: u32 = 3;
 
 /// What became of one file.
@@ -30,24 +32,37 @@ struct Worker {
 }
 
 pub struct Crew<'a> {
-    files: &'a [PathBuf],
+    files: &'a [Input],
     counted: Vec<Counted>,
     queue: VecDeque<usize>,
     workers: Vec<Worker>,
     results: PipeReader,
     /// For workers to come.
     writer: PipeWriter,
+    lifeline: PipeReader,
+    /// Nothing is ever written to it. It is this process's alone, and closed when this process ends.
+    _alive: PipeWriter,
     /// The next order is to die half-way.
     kill_one: bool,
     news: Vec<String>,
 }
 
 impl<'a> Crew<'a> {
-    pub fn start(files: &'a [PathBuf], workers: usize, kill_one: bool) -> ipc::Result<Self> {
+    pub fn start(files: &'a [Input], workers: usize, kill_one: bool) -> ipc::Result<Self> {
         let (results, writer) = ipc::pipe()?;
-        let counted = vec![Counted::default(); files.len()];
-        let queue = (0..files.len()).collect();
-        let mut crew = Self { files, counted, queue, workers: Vec::new(), results, writer, kill_one, news: Vec::new() };
+        let (lifeline, alive) = ipc::pipe()?;
+        let mut crew = Self {
+            files,
+            counted: vec![Counted::default(); files.len()],
+            queue: (0..files.len()).collect(),
+            workers: Vec::new(),
+            results,
+            writer,
+            lifeline,
+            _alive: alive,
+            kill_one,
+            news: Vec::new(),
+        };
         for _ in 0..workers {
             crew.hire()?;
         }
@@ -57,23 +72,37 @@ impl<'a> Crew<'a> {
     /// Starts a worker and gives it something to do, if there is anything.
     fn hire(&mut self) -> ipc::Result<()> {
         let pair = ipc::datagram_pair()?;
-        let ends = (pair.child, self.writer.try_clone()?);
-        let child = ipc::fork(ends, |(orders, results)| work(self.files, &orders, &results))?;
+        let given = (pair.child, self.writer.try_clone()?, self.lifeline.try_clone()?);
+        // A worker that is blocked, as when it opens a FIFO, cannot look at the lifeline: the kernel ends it.
+        let fork = Fork::new().die_with_parent();
+        let child = fork.spawn(given, |(orders, results, lifeline)| work(self.files, &orders, &results, &lifeline))?;
         self.workers.push(Worker { child, orders: pair.parent, file: None });
         self.employ(self.workers.len() - 1)
     }
 
     /// Hands the next file to a worker that has none.
     fn employ(&mut self, worker: usize) -> ipc::Result<()> {
-        let Some(file) = self.queue.pop_front() else { return Ok(()) };
-        let order = Order { file, die: std::mem::take(&mut self.kill_one) };
-        match self.workers[worker].orders.send(&order.to_bytes()) {
-            Ok(()) => self.workers[worker].file = Some(file),
+        let Some(file) = self.next() else { return Ok(()) };
+        let die = self.kill_one && self.files[file].can_be_read_again();
+        match self.workers[worker].orders.send(&Order { file, die }.to_bytes()) {
+            Ok(()) => {
+                self.workers[worker].file = Some(file);
+                self.kill_one &= !die;
+            }
             // It died while it had nothing to do: its exit is seen next.
             Err(Error::Closed) => self.queue.push_front(file),
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Takes the next file from the queue that can be counted now. The standard input has one reader at a time: a second `-`
+    /// gets what the first has left.
+    fn next(&mut self) -> Option<usize> {
+        let stdin_is_read =
+            self.workers.iter().filter_map(|worker| worker.file).any(|file| self.files[file].is_stdin());
+        let place = self.queue.iter().position(|file| !(stdin_is_read && self.files[*file].is_stdin()))?;
+        self.queue.remove(place)
     }
 
     /// Waits until something happens, and sees to it.
@@ -103,7 +132,7 @@ impl<'a> Crew<'a> {
                 let record = Record::from_bytes(bytes);
                 let counted = &mut self.counted[record.file];
                 counted.words = record.opened.then_some(record.words);
-                counted.error = (record.errno != 0).then(|| message(record.errno));
+                counted.error = (record.errno != 0).then(|| reason(&io::Error::from_raw_os_error(record.errno)));
                 counted.done = true;
                 if let Some(worker) = self.workers.iter().position(|worker| worker.file == Some(record.file)) {
                     self.workers[worker].file = None;
@@ -120,15 +149,25 @@ impl<'a> Crew<'a> {
         match file {
             None => self.news.push(format!("worker {} is gone ({status})", child.id())),
             Some(file) => {
-                let path = self.files[file].display();
+                let input = &self.files[file];
                 let counted = &mut self.counted[file];
                 counted.tries += 1;
-                if counted.tries < TRIES {
-                    self.news.push(format!("worker {} is gone ({status}); {path} goes to another", child.id()));
-                    self.queue.push_front(file);
-                } else {
-                    counted.error = Some(format!("given up, as {TRIES} workers were lost on it"));
-                    counted.done = true;
+                let given_up = match counted.tries {
+                    _ if !input.can_be_read_again() => {
+                        Some("given up, as a worker was lost on it, and it cannot be read again".to_owned())
+                    }
+                    TRIES => Some(format!("given up, as {TRIES} workers were lost on it")),
+                    _ => None,
+                };
+                match given_up {
+                    None => {
+                        self.news.push(format!("worker {} is gone ({status}); {input} goes to another", child.id()));
+                        self.queue.push_front(file);
+                    }
+                    Some(why) => {
+                        counted.error = Some(why);
+                        counted.done = true;
+                    }
                 }
             }
         }
@@ -167,26 +206,26 @@ impl<'a> Crew<'a> {
     }
 }
 
-/// The text of an errno, as `wc` prints it.
-fn message(errno: i32) -> String {
-    let error = std::io::Error::from_raw_os_error(errno).to_string();
-    error.split(" (os error").next().unwrap_or(&error).to_owned()
-}
-
-/// What a worker does: a file for each order, until there are no more orders.
-fn work(files: &[PathBuf], orders: &DatagramSocket, results: &PipeWriter) -> ipc::Result<()> {
+/// What a worker does: a file for each order, until there are no more orders, or no master.
+fn work(files: &[Input], orders: &DatagramSocket, results: &PipeWriter, lifeline: &PipeReader) -> ipc::Result<()> {
     let mut buf = [0; Order::LEN];
     while orders.recv(&mut buf)?.is_some() {
         let order = Order::from_bytes(&buf);
-        results.write_atomic(&count(&files[order.file], &order).to_bytes())?;
+        let Some(record) = count(&files[order.file], &order, lifeline) else { break };
+        match results.write_atomic(&record.to_bytes()) {
+            Err(Error::Closed) => break,
+            written => written?,
+        }
     }
     Ok(())
 }
 
-fn count(path: &Path, order: &Order) -> Record {
-    let mut record = Record { file: order.file, opened: false, words: 0, errno: 0 };
+/// Counts a file. `None`: the master is gone.
+fn count(input: &Input, order: &Order, lifeline: &PipeReader) -> Option<Record> {
+    // The standard input is taken for open, so that it has a number even where it is closed.
+    let mut record = Record { file: order.file, opened: input.is_stdin(), words: 0, errno: 0 };
     let mut counter = Counter::new();
-    let result = File::open(path).and_then(|file| {
+    let result = input.open().and_then(|file| {
         record.opened = true;
         let half = file.metadata()?.len() / 2;
         let mut seen = 0;
@@ -195,59 +234,16 @@ fn count(path: &Path, order: &Order) -> Record {
             if order.die && seen >= half {
                 let _ = kill_process(getpid(), Signal::KILL);
             }
+            // Anything but that there is nothing to read: its writer is gone.
+            matches!(lifeline.try_read(&mut [0]), Err(Error::WouldBlock))
         })
     });
     record.words = counter.words();
-    record.errno = result.err().map_or(0, |error| error.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error()));
-    record
-}
-
-/// A message to a worker. The files are known to it by their places in the list, which it has from the fork.
-struct Order {
-    file: usize,
-    die: bool,
-}
-
-impl Order {
-    const LEN: usize = 9;
-
-    fn to_bytes(&self) -> [u8; Self::LEN] {
-        let mut bytes = [u8::from(self.die); Self::LEN];
-        bytes[..8].copy_from_slice(&(self.file as u64).to_le_bytes());
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
-        Self { file: number(&bytes[..8]) as usize, die: bytes[8] != 0 }
-    }
-}
-
-/// A worker's answer, short enough to be written in one piece.
-struct Record {
-    file: usize,
-    opened: bool,
-    words: u64,
-    errno: i32,
-}
-
-impl Record {
-    const LEN: usize = 32;
-
-    fn to_bytes(&self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        let fields = [self.file as u64, u64::from(self.opened), self.words, self.errno as u64];
-        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
-            place.copy_from_slice(&field.to_le_bytes());
+    match result {
+        Ok(to_the_end) => to_the_end.then_some(record),
+        Err(error) => {
+            record.errno = error.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error());
+            Some(record)
         }
-        bytes
     }
-
-    fn from_bytes(bytes: &[u8]) -> Self {
-        let field = |i: usize| number(&bytes[i * 8..i * 8 + 8]);
-        Self { file: field(0) as usize, opened: field(1) != 0, words: field(2), errno: field(3) as i32 }
-    }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

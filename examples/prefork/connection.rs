@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipc::Watch;
 use rustix::net::SendFlags;
 
-use crate::http::{self, LONGEST_HEAD, Request, TEXT};
+use crate::http::{self, HTML, LONGEST_HEAD, Request, TEXT};
 use crate::messages::Report;
 use crate::site::{Found, Site};
 
@@ -144,7 +144,7 @@ impl Connection {
     fn refuse(&mut self, status: u16, service: &Service) {
         self.input.clear();
         let more = if status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
-        self.begin(Answer::text(status, http::reason(status), more, false, false), service);
+        self.begin(Answer::text(status, TEXT, http::reason(status), more, false, false), service);
     }
 
     fn begin(&mut self, answer: Answer, service: &Service) {
@@ -155,7 +155,7 @@ impl Connection {
 
 fn answer(request: &Request, service: &Service) -> Answer {
     let keep = request.keep && service.keep;
-    let text = |status, text: &str, more: &str| Answer::text(status, text, more, request.head_only, keep);
+    let text = |status, text: &str, more: &str| Answer::text(status, TEXT, text, more, request.head_only, keep);
     if request.path == STATUS {
         return text(200, &service.table, "");
     }
@@ -164,14 +164,15 @@ fn answer(request: &Request, service: &Service) -> Answer {
             let head = http::head(200, kind, length, keep, "").into_bytes();
             Answer { head, sent: 0, file: Some(file), left: if request.head_only { 0 } else { length }, keep }
         }
+        Ok(Found::Listing(page)) => Answer::text(200, HTML, &page, "", request.head_only, keep),
         Ok(Found::Moved(to)) => text(301, http::reason(301), &format!("Location: {to}\r\n")),
         Err(status) => text(status, http::reason(status), ""),
     }
 }
 
 impl Answer {
-    fn text(status: u16, text: &str, more: &str, head_only: bool, keep: bool) -> Self {
-        let mut head = http::head(status, TEXT, text.len() as u64, keep, more);
+    fn text(status: u16, kind: &str, text: &str, more: &str, head_only: bool, keep: bool) -> Self {
+        let mut head = http::head(status, kind, text.len() as u64, keep, more);
         if !head_only {
             head += text;
         }

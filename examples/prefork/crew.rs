@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipc::{Child, DatagramSocket, PipeFlags, PipeReader, PipeWriter, Watch};
 
 use crate::messages::{Given, Order, Report, told};
-use crate::{Options, chain, say, worker};
+use crate::{Options, say, worker};
 
 /// How often the workers are asked how they do.
 const ROUND: Duration = Duration::from_millis(250);
@@ -192,7 +192,7 @@ impl<'a> Crew<'a> {
             if due && self.places[place].worker.is_none() {
                 // For want of descriptors, processes or memory: that may pass.
                 if let Err(error) = self.hire(place) {
-                    say(&format!("a worker cannot be started: {}; trying again", chain(&error)));
+                    say(&format!("a worker cannot be started: {error}; trying again"));
                     self.places[place].free_from = Some(Instant::now() + SETTLED);
                 }
             }

@@ -7,6 +7,7 @@ pub const LONGEST_HEAD: usize = 8 << 10;
 const MOST_HEADERS: usize = 64;
 
 pub const TEXT: &str = "text/plain; charset=utf-8";
+pub const HTML: &str = "text/html; charset=utf-8";
 
 pub struct Request {
     /// `HEAD`: the answer is to have no body. Else it is `GET`.

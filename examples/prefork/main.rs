@@ -23,24 +23,26 @@
 mod connection;
 mod crew;
 mod http;
+mod listing;
 mod master;
 mod messages;
 mod signals;
 mod site;
 mod worker;
 
-use std::error::Error;
-use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lexopt::{Arg, Parser, ValueExt};
+
 const HELP: &str = "\
 usage: prefork [OPTION…]
 
-Serves the files of a folder over HTTP/1.1, and at /.status what its workers do.
+Serves the files of a folder over HTTP/1.1, and at /.status what its workers do. A folder without an index.html is answered
+with a list of what is in it; names that begin with a dot are not listed.
 
   --root FOLDER        the folder (default: this one)
   --listen ADDRESS     where to listen (default: 127.0.0.1:8080; port 0: one that is free)
@@ -52,7 +54,8 @@ Serves the files of a folder over HTTP/1.1, and at /.status what its workers do.
   --grace SECONDS      so long may requests take that are under way at the end (default: 30)
   --help               this text
 
-SIGTERM, SIGINT (Ctrl-C)   finish the requests under way, and end; a second one ends at once
+SIGTERM, SIGINT (Ctrl-C)   finish the requests under way, and end; a second one ends at once, but for the same signal within
+                           a second (`timeout` sends each twice)
 SIGHUP                     start a successor from the same file, hand the socket over when it serves, and end";
 
 /// What the command line says.
@@ -69,10 +72,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = match options() {
         Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
+        Ok(None) => return help(),
         Err(wrong) => {
             eprintln!("prefork: {wrong}\n{HELP}");
             return ExitCode::from(2);
@@ -81,14 +81,24 @@ fn main() -> ExitCode {
     match master::serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            say(&chain(&*reason));
+            say(&reason.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> ExitCode {
+    match writeln!(std::io::stdout(), "{HELP}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error.to_string());
             ExitCode::FAILURE
         }
     }
 }
 
 /// `None`: the help was asked for.
-fn options() -> Result<Option<Options>, String> {
+fn options() -> Result<Option<Options>, lexopt::Error> {
     let mut options = Options {
         root: ".".into(),
         listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -98,40 +108,35 @@ fn options() -> Result<Option<Options>, String> {
         patience: Duration::from_secs(5),
         grace: Duration::from_secs(30),
     };
-    let mut args = std::env::args_os().skip(1);
-    while let Some(name) = args.next() {
-        let name = name.to_string_lossy();
-        if name == "--help" {
-            return Ok(None);
-        }
-        let value = args.next().unwrap_or_default();
-        let wrong = |what: &str| format!("{name} takes {what}, and not {value:?}");
-        match &*name {
-            "--root" if !value.is_empty() => options.root = PathBuf::from(&value),
-            "--root" => return Err(wrong("a folder")),
-            "--listen" => options.listen = parse(&value).ok_or_else(|| wrong("an address such as 127.0.0.1:8080"))?,
-            "--workers" => options.workers = number(&value).ok_or_else(|| wrong("a number over 0"))?,
-            "--connections" => options.connections = number(&value).ok_or_else(|| wrong("a number over 0"))?,
-            "--timeout" => options.timeout = seconds(&value).ok_or_else(|| wrong("seconds"))?,
-            "--patience" => options.patience = seconds(&value).ok_or_else(|| wrong("seconds"))?,
-            "--grace" => options.grace = seconds(&value).ok_or_else(|| wrong("seconds"))?,
-            _ => return Err(format!("there is no option {name}")),
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("help") => return Ok(None),
+            Arg::Long("root") => options.root = parser.value()?.into(),
+            Arg::Long("listen") => options.listen = parser.value()?.parse_with(address)?,
+            Arg::Long("workers") => options.workers = parser.value()?.parse_with(number)?,
+            Arg::Long("connections") => options.connections = parser.value()?.parse_with(number)?,
+            Arg::Long("timeout") => options.timeout = parser.value()?.parse_with(seconds)?,
+            Arg::Long("patience") => options.patience = parser.value()?.parse_with(seconds)?,
+            Arg::Long("grace") => options.grace = parser.value()?.parse_with(seconds)?,
+            unknown => return Err(unknown.unexpected()),
         }
     }
     Ok(Some(options))
 }
 
-fn parse<T: std::str::FromStr>(value: &OsStr) -> Option<T> {
-    value.to_str()?.parse().ok()
+fn address(value: &str) -> Result<SocketAddr, &'static str> {
+    value.parse().map_err(|_| "that is no address such as 127.0.0.1:8080")
 }
 
-fn number(value: &OsStr) -> Option<usize> {
-    parse(value).filter(|number| *number > 0)
+fn number(value: &str) -> Result<usize, &'static str> {
+    value.parse().ok().filter(|number| *number > 0).ok_or("that is no number over 0")
 }
 
 /// Up to a day, which any clock can be moved by.
-fn seconds(value: &OsStr) -> Option<Duration> {
-    parse(value).filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0).map(Duration::from_secs_f64)
+fn seconds(value: &str) -> Result<Duration, &'static str> {
+    let seconds = value.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
+    seconds.map(Duration::from_secs_f64).ok_or("that is no number of seconds")
 }
 
 /// A line for whoever watches. That nobody does is no reason to stop.
@@ -139,12 +144,4 @@ fn say(text: &str) {
     let mut out = std::io::stderr();
     let clear = if out.is_terminal() { "\r\x1b[K" } else { "" };
     let _ = writeln!(out, "{clear}prefork: {text}");
-}
-
-/// An error with its reasons, in one line.
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(reason) => format!("{error}: {}", chain(reason)),
-        None => error.to_string(),
-    }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipc::{Child, Command, PipeReader, PipeWriter, Watch, wait_any};
 use nix::sys::signal::Signal;
@@ -12,10 +12,13 @@ use nix::sys::signal::Signal;
 use crate::crew::Crew;
 use crate::messages::{Order, tell, told};
 use crate::signals::Signals;
-use crate::{Options, chain, say};
+use crate::{Options, say};
 
 /// As many connections may wait to be accepted: the 128 of the standard library are soon full.
 const BACKLOG: i32 = 1024;
+
+/// The same signal within this time is one request to end. `timeout` and others send it to the process, and then to its group.
+const ONCE: Duration = Duration::from_secs(1);
 
 struct Master<'a> {
     options: &'a Options,
@@ -27,8 +30,8 @@ struct Master<'a> {
     predecessor: Option<PipeWriter>,
     successor: Option<Successor>,
     phase: Phase,
-    /// A signal to end has come.
-    told_to_end: bool,
+    /// The signal to end that has come, and when.
+    told_to_end: Option<(Signal, Instant)>,
     /// Why it ends, if something went wrong.
     failure: Option<String>,
 }
@@ -82,7 +85,7 @@ pub fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         predecessor,
         successor: None,
         phase: Phase::Starting,
-        told_to_end: false,
+        told_to_end: None,
         failure: None,
     };
     while !master.is_over() {
@@ -159,15 +162,16 @@ impl Master<'_> {
         match (signal, &self.phase) {
             (Signal::SIGHUP, Phase::Serving) if self.successor.is_none() => match self.start_successor() {
                 Ok(successor) => self.successor = Some(successor),
-                Err(error) => say(&format!("the successor cannot be started: {}; going on", chain(&error))),
+                Err(error) => say(&format!("the successor cannot be started: {error}; going on")),
             },
             (Signal::SIGHUP, _) => say("SIGHUP comes at a bad time, and is ignored"),
-            _ if self.told_to_end => {
+            _ if self.told_to_end.is_some_and(|(first, when)| signal == first && when.elapsed() < ONCE) => {}
+            _ if self.told_to_end.is_some() => {
                 // Dropping what is left kills it.
                 return Err("ended at once, by a second signal".into());
             }
             _ => {
-                self.told_to_end = true;
+                self.told_to_end = Some((signal, Instant::now()));
                 if let Some(successor) = self.successor.as_ref().filter(|successor| !successor.serves) {
                     successor.child.signal(Signal::SIGTERM as i32)?;
                 }
@@ -196,7 +200,7 @@ impl Master<'_> {
                 successor.ready = None;
                 successor.serves = outcome.is_ok();
                 match outcome {
-                    Ok(()) if self.told_to_end => {}
+                    Ok(()) if self.told_to_end.is_some() => {}
                     Ok(()) => {
                         say(&format!("process {process} has taken over"));
                         self.end(&Order::Drain)?;

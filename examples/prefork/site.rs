@@ -9,7 +9,8 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::http::{self, TEXT};
+use crate::http::{self, HTML, TEXT};
+use crate::listing::listing;
 
 /// The folder is held open: that it is renamed changes nothing.
 pub struct Site(OwnedFd);
@@ -20,6 +21,8 @@ pub enum Found {
         length: u64,
         kind: &'static str,
     },
+    /// A page that lists what is in a folder.
+    Listing(String),
     /// A folder's address ends with a slash, or the links in its page would go astray.
     Moved(String),
 }
@@ -42,9 +45,11 @@ impl Site {
             FileType::Directory if !decoded.ends_with(b"/") => {
                 Ok(Found::Moved(format!("/{}/", path.trim_start_matches('/'))))
             }
-            FileType::Directory => match self.look(&[name, b"index.html"].concat()).map_err(status)? {
-                (file, FileType::RegularFile, length) => Ok(Found::File { file, length, kind: kind(b"index.html") }),
-                _ => Err(403),
+            FileType::Directory => match self.look(&[name, b"index.html"].concat()) {
+                Ok((file, FileType::RegularFile, length)) => Ok(Found::File { file, length, kind: HTML }),
+                Ok(_) => Err(403),
+                Err(Errno::NOENT) => listing(file, name).map(Found::Listing).map_err(status),
+                Err(errno) => Err(status(errno)),
             },
             // What comes out of a device or a FIFO is no file.
             _ => Err(403),
@@ -76,7 +81,7 @@ fn status(errno: Errno) -> u16 {
 fn kind(name: &[u8]) -> &'static str {
     let extension = Path::new(OsStr::from_bytes(name)).extension().unwrap_or_default();
     match extension.to_ascii_lowercase().as_bytes() {
-        b"html" | b"htm" => "text/html; charset=utf-8",
+        b"html" | b"htm" => HTML,
         b"css" => "text/css; charset=utf-8",
         b"js" => "text/javascript; charset=utf-8",
         b"txt" | b"md" => TEXT,

@@ -7,6 +7,7 @@
 mod fire;
 mod report;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use fire::board::Board;
 use fire::random::{Random, mix};
 use fire::{KINDS, Kind, LIMIT, OTHERS};
 use ipc::{Child, Fork, Watch, wait_any};
+use lexopt::{Arg, Parser, ValueExt};
 use report::Report;
 
 const HELP: &str = "\
@@ -41,10 +43,7 @@ fn main() -> ExitCode {
     }
     let options = match options() {
         Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
+        Ok(None) => return help(),
         Err(wrong) => {
             eprintln!("soak: {wrong}\n{HELP}");
             return ExitCode::from(2);
@@ -66,31 +65,38 @@ fn main() -> ExitCode {
     }
 }
 
+fn help() -> ExitCode {
+    match writeln!(std::io::stdout(), "{HELP}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("soak: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// `None`: the help was asked for.
-fn options() -> Result<Option<Options>, String> {
+fn options() -> Result<Option<Options>, lexopt::Error> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let mut options =
         Options { time: Duration::from_secs(60), workers: cores, seed: Random::fresh_seed(), round: None };
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--help" => return Ok(None),
-            "--minutes" => {
-                let minutes: f64 = number(&arg, args.next())?;
-                let seconds = Duration::try_from_secs_f64(minutes * 60.0);
-                options.time = seconds.map_err(|_| format!("--minutes {minutes}: that is no time"))?;
-            }
-            "--workers" => options.workers = number(&arg, args.next()).map(|workers: u64| workers.max(1))?,
-            "--seed" => options.seed = number(&arg, args.next())?,
-            "--round" => options.round = Some(number(&arg, args.next())?),
-            unknown => return Err(format!("there is no option {unknown}")),
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("help") => return Ok(None),
+            Arg::Long("minutes") => options.time = parser.value()?.parse_with(minutes)?,
+            Arg::Long("workers") => options.workers = parser.value()?.parse().map(|workers: u64| workers.max(1))?,
+            Arg::Long("seed") => options.seed = parser.value()?.parse()?,
+            Arg::Long("round") => options.round = Some(parser.value()?.parse()?),
+            unknown => return Err(unknown.unexpected()),
         }
     }
     Ok(Some(options))
 }
 
-fn number<N: std::str::FromStr>(option: &str, value: Option<String>) -> Result<N, String> {
-    value.and_then(|value| value.parse().ok()).ok_or_else(|| format!("{option} takes a number"))
+fn minutes(value: &str) -> Result<Duration, &'static str> {
+    let minutes = value.parse::<f64>().ok();
+    minutes.and_then(|minutes| Duration::try_from_secs_f64(minutes * 60.0).ok()).ok_or("that is no time")
 }
 
 /// Which kind of round a seed makes.

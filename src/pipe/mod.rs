@@ -18,9 +18,11 @@ use crate::error::{Error, Result};
 use crate::sys;
 use crate::sys::signal::Sigpipe;
 
-/// The most bytes that a write puts into a pipe in one piece, which no other writer's bytes come between (pipe.7).
+/// The most bytes that a write puts into a pipe in one piece, which no other writer's bytes come between ([pipe(7)]).
 ///
 /// 4096 on Linux, also where pages are larger.
+///
+/// [pipe(7)]: https://man7.org/linux/man-pages/man7/pipe.7.html
 pub const PIPE_BUF: usize = 4096;
 
 bitflags::bitflags! {
@@ -37,7 +39,7 @@ bitflags::bitflags! {
 
 /// Makes a pipe: bytes written to the writer can be read from the reader, in order. Never blocks.
 ///
-/// The contract of the pair (pipe.7):
+/// The contract of the pair ([pipe(7)]):
 ///
 /// - **Reading** blocks while the pipe is empty and a writer is left, anywhere. When the last writer is closed, what is
 ///   still in the pipe can be read, and then every read is `Ok(0)`: EOF.
@@ -61,7 +63,7 @@ bitflags::bitflags! {
 ///
 /// # Platform
 ///
-/// pipe2(2). Descriptors 0, 1 and 2 are left free even where they are closed.
+/// [pipe2(2)]. Descriptors 0, 1 and 2 are left free even where they are closed.
 ///
 /// # Examples
 ///
@@ -91,6 +93,9 @@ bitflags::bitflags! {
 /// let (reader, writer) = ipc::pipe().unwrap();
 /// drain(writer); // the trait bound `PipeWriter: std::io::Read` is not satisfied
 /// ```
+///
+/// [pipe(7)]: https://man7.org/linux/man-pages/man7/pipe.7.html
+/// [pipe2(2)]: https://man7.org/linux/man-pages/man2/pipe2.2.html
 pub fn pipe() -> Result<(PipeReader, PipeWriter)> {
     pipe_with(PipeFlags::empty())
 }

@@ -49,7 +49,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// preadv2(2) with `RWF_NOWAIT`, and vmsplice(2) where the kernel refuses that; in a sandbox without vmsplice, splice(2)
+    /// [preadv2(2)] with `RWF_NOWAIT`, and [vmsplice(2)] where the kernel refuses that; in a sandbox without vmsplice, [splice(2)]
     /// through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of
     /// the end would see, is not touched.
     ///
@@ -63,6 +63,10 @@ impl PipeReader {
     /// assert_eq!(reader.try_read(&mut buf)?, 0);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [preadv2(2)]: https://man7.org/linux/man-pages/man2/preadv2.2.html
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
+    /// [vmsplice(2)]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
     pub fn try_read(&self, buf: &mut [u8]) -> Result<usize> {
         self.read_with(buf, Patience::None)
     }
@@ -80,8 +84,8 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// As [`try_read`](Self::try_read), and ppoll(2). A hostile writer can hold the pipe's lock inside the kernel (with
-    /// userfaultfd(2) or FUSE), and then a deadline passes unseen: from a peer that is not trusted, receive messages.
+    /// As [`try_read`](Self::try_read), and [ppoll(2)]. A hostile writer can hold the pipe's lock inside the kernel (with
+    /// [userfaultfd(2)] or FUSE), and then a deadline passes unseen: from a peer that is not trusted, receive messages.
     ///
     /// # Examples
     ///
@@ -93,6 +97,9 @@ impl PipeReader {
     /// assert!(matches!(late, Err(ipc::Error::TimedOut)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [ppoll(2)]: https://man7.org/linux/man-pages/man2/ppoll.2.html
+    /// [userfaultfd(2)]: https://man7.org/linux/man-pages/man2/userfaultfd.2.html
     pub fn read_timeout(&self, buf: &mut [u8], timeout: Duration) -> Result<usize> {
         self.read_with(buf, Patience::timeout(timeout))
     }
@@ -107,7 +114,9 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// `FIONREAD` (ioctl_tty.2).
+    /// `FIONREAD` ([ioctl_tty(2)]).
+    ///
+    /// [ioctl_tty(2)]: https://man7.org/linux/man-pages/man2/ioctl_tty.2.html
     pub fn available(&self) -> Result<usize> {
         sys::pipe::available(&self.end).map_err(|errno| self.end.error("ioctl", errno))
     }
@@ -135,7 +144,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// splice(2), with which a signal ends no wait and loses no byte.
+    /// [splice(2)], with which a signal ends no wait and loses no byte.
     ///
     /// # Examples
     ///
@@ -150,6 +159,8 @@ impl PipeReader {
     /// assert_eq!(std::io::read_to_string(&mut reader)?, "passed on");
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     pub fn splice_to(&self, out: impl AsFd, len: usize) -> Result<usize> {
         splice(self.as_fd(), out.as_fd(), len, self.sigpipe)
     }
@@ -163,7 +174,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// tee(2).
+    /// [tee(2)].
     ///
     /// # Examples
     ///
@@ -175,6 +186,8 @@ impl PipeReader {
     /// assert_eq!((reader.available()?, copy_reader.available()?), (5, 5));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [tee(2)]: https://man7.org/linux/man-pages/man2/tee.2.html
     pub fn tee(&self, out: &PipeWriter, len: usize) -> Result<usize> {
         let (from, to) = (self.as_fd(), out.as_fd());
         sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(|errno| end::error(&[from, to], "tee", errno))
@@ -211,8 +224,10 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// fcntl(2), `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
+    /// [fcntl(2)], `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
     /// `/proc/sys/fs/pipe-user-pages-soft`.
+    ///
+    /// [fcntl(2)]: https://man7.org/linux/man-pages/man2/fcntl.2.html
     pub fn capacity(&self) -> Result<usize> {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
@@ -229,7 +244,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// fcntl(2), `F_SETPIPE_SZ`.
+    /// [fcntl(2)], `F_SETPIPE_SZ`.
     ///
     /// # Examples
     ///
@@ -238,6 +253,8 @@ impl PipeReader {
     /// assert_eq!(writer.set_capacity(5000)?, 8192);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [fcntl(2)]: https://man7.org/linux/man-pages/man2/fcntl.2.html
     pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }
@@ -258,11 +275,13 @@ impl PipeReader {
     /// Closes the end, and says what the kernel said. Never blocks.
     ///
     /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
-    /// could hit a descriptor that is somebody else's by then (close.2).
+    /// could hit a descriptor that is somebody else's by then ([close(2)]).
     ///
     /// # Errors
     ///
     /// [`Error::System`] if somebody else closed the number.
+    ///
+    /// [close(2)]: https://man7.org/linux/man-pages/man2/close.2.html
     pub fn close(self) -> Result<()> {
         self.end.close()
     }

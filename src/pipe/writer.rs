@@ -69,8 +69,8 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// pwritev2(2) with `RWF_NOWAIT`. Where the kernel refuses that, the bytes are put into a private pipe and moved over
-    /// with splice(2), which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of the end
+    /// [pwritev2(2)] with `RWF_NOWAIT`. Where the kernel refuses that, the bytes are put into a private pipe and moved over
+    /// with [splice(2)], which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of the end
     /// would see, is not touched.
     ///
     /// # Examples
@@ -78,12 +78,14 @@ impl PipeWriter {
     /// ```
     /// let (reader, writer) = ipc::pipe()?;
     /// while writer.try_write(&[0; 1024]).is_ok() {}
-
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::WouldBlock)));
     /// drop(reader);
     /// assert!(matches!(writer.try_write(b"more"), Err(ipc::Error::Closed)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [pwritev2(2)]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     pub fn try_write(&self, buf: &[u8]) -> Result<usize> {
         self.write_with(self.cut(buf), Patience::None)
     }
@@ -103,7 +105,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// As [`try_write`](Self::try_write), and ppoll(2).
+    /// As [`try_write`](Self::try_write), and [ppoll(2)].
     ///
     /// # Examples
     ///
@@ -114,6 +116,8 @@ impl PipeWriter {
     /// assert_eq!(writer.write_timeout(b"hello", Duration::from_secs(1))?, 5);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [ppoll(2)]: https://man7.org/linux/man-pages/man2/ppoll.2.html
     pub fn write_timeout(&self, buf: &[u8], timeout: Duration) -> Result<usize> {
         self.write_with(self.cut(buf), Patience::timeout(timeout))
     }
@@ -132,7 +136,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// write(2); the promise is POSIX's (pipe.7).
+    /// [write(2)]; the promise is POSIX's ([pipe(7)]).
     ///
     /// # Examples
     ///
@@ -143,6 +147,9 @@ impl PipeWriter {
     /// assert!(matches!(too_long, Err(ipc::Error::TooLong { len: 4097, max: 4096 })));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [pipe(7)]: https://man7.org/linux/man-pages/man7/pipe.7.html
+    /// [write(2)]: https://man7.org/linux/man-pages/man2/write.2.html
     pub fn write_atomic(&self, buf: &[u8]) -> Result<()> {
         if buf.len() > PIPE_BUF {
             return Err(Error::TooLong { len: buf.len(), max: PIPE_BUF });
@@ -164,7 +171,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// poll(2): `POLLERR`.
+    /// [poll(2)]: `POLLERR`.
     ///
     /// # Examples
     ///
@@ -175,6 +182,8 @@ impl PipeWriter {
     /// assert!(writer.is_closed()?);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
     pub fn is_closed(&self) -> Result<bool> {
         is_ready(&self.end, POLLERR)
     }
@@ -201,7 +210,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// splice(2). See [`splice_to`](PipeReader::splice_to) for its effect on later `try_` calls.
+    /// [splice(2)]. See [`splice_to`](PipeReader::splice_to) for its effect on later `try_` calls.
     ///
     /// # Examples
     ///
@@ -213,6 +222,8 @@ impl PipeWriter {
     /// assert_eq!(reader.available()?, moved);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     pub fn splice_from(&self, input: impl AsFd, len: usize) -> Result<usize> {
         splice(input.as_fd(), self.as_fd(), len, self.sigpipe)
     }
@@ -313,11 +324,13 @@ impl PipeWriter {
     /// Closes the end, and says what the kernel said. Never blocks.
     ///
     /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
-    /// could hit a descriptor that is somebody else's by then (close.2).
+    /// could hit a descriptor that is somebody else's by then ([close(2)]).
     ///
     /// # Errors
     ///
     /// [`Error::System`] if somebody else closed the number.
+    ///
+    /// [close(2)]: https://man7.org/linux/man-pages/man2/close.2.html
     pub fn close(self) -> Result<()> {
         self.end.close()
     }

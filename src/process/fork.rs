@@ -243,6 +243,10 @@ impl Fork {
     /// The fork itself. Whatever can fail is done before it.
     fn split(self, permit: Result<Permit>, given: &impl Ends) -> Result<Forked> {
         let permit = permit?;
+        #[cfg(feature = "tokio")]
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(Error::InsideRuntime);
+        }
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }

@@ -10,6 +10,8 @@ pub(crate) mod memory;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod process;
+#[cfg(feature = "tokio")]
+pub(crate) mod runtime;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spawn;

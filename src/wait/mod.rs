@@ -60,9 +60,11 @@ impl Ready {
 
 /// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
 ///
-/// Everything with a descriptor that poll(2) knows can be waited for, also sockets of the standard library. A type with a
+/// Everything with a descriptor that [poll(2)] knows can be waited for, also sockets of the standard library. A type with a
 /// buffer in front of its descriptor makes one itself, which knows of the buffer:
 /// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
+///
+/// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
 pub struct Watch<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
@@ -140,7 +142,7 @@ const FEW: usize = 32;
 ///
 /// # Platform
 ///
-/// ppoll(2), which every supported kernel has. A signal does not end the call, and does not make it longer.
+/// [ppoll(2)], which every supported kernel has. A signal does not end the call, and does not make it longer.
 ///
 /// # Examples
 ///
@@ -159,6 +161,8 @@ const FEW: usize = 32;
 /// assert_eq!(on[1].ready(), Ready::READ);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [ppoll(2)]: https://man7.org/linux/man-pages/man2/ppoll.2.html
 #[doc(alias = "poll")]
 #[doc(alias = "select")]
 #[doc(alias = "epoll")]

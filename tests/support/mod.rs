@@ -2,13 +2,23 @@
 //!
 //! Each test runs in a process of its own, which is watched: a hang, a descriptor or an end that stays open, a child that
 //! nobody waited for, and a process that outlives the test are failures like a panic is. A binary of tests says
-//! `harness = false` and
+//! `harness = false`, and runs what its modules have:
 //!
 //! ```ignore
+//! #[path = "../support/mod.rs"]
 //! mod support;
+//! mod pipes;
 //!
 //! fn main() -> std::process::ExitCode {
-//!     support::run(support::trials![what_must_hold, what_takes_long within 60])
+//!     support::run([pipes::trials()])
+//! }
+//! ```
+//!
+//! A module lists its tests:
+//!
+//! ```ignore
+//! pub fn trials() -> Vec<Trial> {
+//!     support::trials![what_must_hold, what_takes_long within 60, what_a_program_says needs [STRACE]]
 //! }
 //! ```
 
@@ -20,17 +30,18 @@ mod descriptors;
 mod inventory;
 mod kernel;
 mod messages;
+pub mod needs;
 mod pipes;
 mod places;
 mod processes;
 mod programs;
+mod runner;
 mod signals;
 mod strace;
 mod traced;
 mod trial;
 
 use std::fmt::Debug;
-use std::process::ExitCode;
 use std::time::Duration;
 
 pub use deadlines::{FAR, assert_times_out};
@@ -39,7 +50,7 @@ pub use descriptors::{
 };
 pub use inventory::{Inventory, await_orphans};
 pub use kernel::{
-    Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, refuse_calls, refuse_flags,
+    Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, own_mounts, refuse_calls, refuse_flags,
 };
 pub use messages::{assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
@@ -47,13 +58,14 @@ pub use places::{
     ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,
     tcp_pair,
 };
-pub use processes::{Gate, asleep_in, exit_code, limit, poll_until, process_state};
-pub use programs::{Folder, example};
+pub use processes::{Gate, asleep_in, exit_code, limit, panics, poll_until, process_state};
+pub use programs::{Folder, example, python};
+pub use runner::{Trial, run};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };
 pub(crate) use strace::traced;
-pub use strace::{Later, TRACED, Traced, measured, run_traced, traced_calls};
+pub use strace::{Later, TRACED, Traced, measured, run_traced, traced_calls, traced_trials};
 pub use traced::{Left, Open, open_when_leaving};
 pub use trial::judge;
 
@@ -80,36 +92,18 @@ impl<E: Debug> Verdict for Result<(), E> {
     }
 }
 
-/// A test as libtest-mimic takes it: [`trials!`] makes them of functions.
-pub fn trial<V: Verdict + 'static>(name: &str, limit: Duration, body: fn() -> V) -> libtest_mimic::Trial {
-    libtest_mimic::Trial::test(name, move || judge(limit, || body().verdict()).map_err(libtest_mimic::Failed::from))
-}
-
-/// Tests from functions: `trials![one, another within 60]`, the number being the seconds that it may take.
+/// Tests from functions: `trials![one, another within 60, a_third needs [STRACE]]`, the number being the seconds that it may
+/// take, and the list what not every machine has (see [`Need`]).
 macro_rules! trials {
-    ($($name:ident $(within $seconds:literal)?),* $(,)?) => {
-        vec![$($crate::support::trial(
+    ($($name:ident $(needs [$($need:expr),* $(,)?])? $(within $seconds:literal)?),* $(,)?) => {{
+        #[allow(unused_imports)]
+        use $crate::support::needs::{Need::*, *};
+        vec![$($crate::support::Trial::new(
+            module_path!(),
             stringify!($name),
             [$(std::time::Duration::from_secs($seconds),)? $crate::support::LIMIT][0],
             $name,
-        )),*]
-    };
+        )$(.needs([$($need),*]))?),*]
+    }};
 }
 pub(crate) use trials;
-
-/// Runs the tests that the command line asks for, one after the other.
-pub fn run(trials: Vec<libtest_mimic::Trial>) -> ExitCode {
-    close_inherited();
-    let mut arguments = libtest_mimic::Arguments::from_args();
-    // On the main thread, so that there is no other and forking is allowed.
-    arguments.test_threads = Some(1);
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// Whoever started the tests may have left a descriptor open to them, such as a writer whose reader is gone, and a test that
-/// looks at all that a process holds would find it.
-fn close_inherited() {
-    // SAFETY: numbers. This is the beginning, and nothing in this program has opened anything yet.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-}

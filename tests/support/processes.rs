@@ -22,6 +22,16 @@ pub fn poll_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Runs something that panics, and prints nothing of it: a backtrace takes seconds on a machine that is busy.
+#[track_caller]
+pub fn panics(body: impl FnOnce()) {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    std::panic::set_hook(hook);
+    assert!(result.is_err(), "it panics");
+}
+
 /// The letter of proc_pid_stat.5: `R` runs, `S` sleeps, `Z` is a zombie, and so on. `None`: there is no such process.
 pub fn process_state(pid: u32) -> Option<char> {
     Some(stat(pid)?.1)

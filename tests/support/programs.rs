@@ -11,6 +11,14 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
+/// The Python that `python3` starts in the end: it may stand for a script that takes long to find one.
+pub fn python() -> PathBuf {
+    let output =
+        std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path that is text").trim_end())
+}
+
 /// A folder for one test, removed with it.
 pub struct Folder(pub PathBuf);
 

@@ -1,26 +1,29 @@
 //! What a call costs in system calls, as strace sees it. A binary of such tests runs itself again under strace, once for each
 //! test, and counts the calls between two markers.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use ipc::{fork, pipe};
-use libtest_mimic::{Failed, Trial};
 
-use super::{LIMIT, asleep_in, has_nosignal, has_nowait, judge, run};
+use super::needs::{Need, STRACE};
+use super::{LIMIT, Trial, asleep_in};
 
 /// Which test the traced program is to do.
 pub const TRACED: &str = "TRACED";
 
-/// The main function of such a binary.
-pub fn run_traced(tests: Vec<Traced>) -> ExitCode {
-    if let Some(name) = std::env::var_os(TRACED) {
-        let test = tests.iter().find(|test| name == test.name).expect("the test's name");
-        (test.body)();
-        return ExitCode::SUCCESS;
-    }
-    run(tests.into_iter().map(trial).collect())
+/// Does the test that the environment names, if it is one of these: this is the traced program.
+pub fn run_traced(tests: Vec<Traced>) -> Option<ExitCode> {
+    let name = std::env::var_os(TRACED)?;
+    let test = tests.iter().find(|test| name == test.name)?;
+    (test.body)();
+    Some(ExitCode::SUCCESS)
+}
+
+/// The tests, which run this program again.
+pub fn traced_trials(module: &str, tests: Vec<Traced>) -> Vec<Trial> {
+    tests.into_iter().map(|test| trial(module, test)).collect()
 }
 
 /// A test, and the system calls that it is to make.
@@ -30,19 +33,18 @@ pub struct Traced {
     pub body: fn(),
 }
 
-fn trial(test: Traced) -> Trial {
-    // Shown as ignored where the kernel is too old for what it tests.
+fn trial(module: &str, test: Traced) -> Trial {
     let flagged = test.calls.iter().any(|call| ["preadv2", "pwritev2"].contains(call));
-    let ignored = match test.name.contains("sigpipe_at_its_default") {
-        true => !has_nosignal(),
-        false => flagged && !has_nowait(),
+    let kernel = match test.name.contains("sigpipe_at_its_default") {
+        true => Some(Need::NoSignal),
+        false => flagged.then_some(Need::NoWait),
     };
     let check = move || {
         let lines = traced_calls(test.name)?;
         let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
         if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
     };
-    Trial::test(test.name, move || judge(LIMIT, check).map_err(Failed::from)).with_ignored_flag(ignored)
+    Trial::new(module, test.name, LIMIT, check).needs([STRACE]).needs(kernel)
 }
 
 /// Runs this program under strace, and returns the system calls between the markers, a line for each.
@@ -51,12 +53,7 @@ pub fn traced_calls(name: &str) -> Result<Vec<String>, String> {
     let program = std::env::current_exe().expect("this program has a path");
     // Without -f: what a child does is not of interest.
     let output = Command::new("strace").arg("-o").arg(&trace).arg(program).env(TRACED, name).output();
-    let output = match output {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err("this test needs strace; install it, with `apt-get install strace` or the like".to_owned());
-        }
-        output => output.map_err(|error| format!("strace cannot be started: {error}"))?,
-    };
+    let output = output.map_err(|error| format!("strace cannot be started: {error}"))?;
     let lines = std::fs::read_to_string(&trace).map_err(|error| format!("strace wrote nothing: {error}"))?;
     std::fs::remove_file(&trace).map_err(|error| error.to_string())?;
     if !output.status.success() {

@@ -36,6 +36,7 @@ pub fn of_descriptors(round: &mut Round) {
 fn errno(error: &Error) -> Option<i32> {
     match error {
         Error::System { source, .. } => source.raw_os_error(),
+        Error::NotStarted { error, .. } => errno(error),
         _ => None,
     }
 }

@@ -237,7 +237,9 @@ impl From<SpawnError> for Error {
     fn from(refused: SpawnError) -> Self {
         match refused.error {
             // The fault is the program's, so its name belongs to it.
-            error @ Error::System { call: "posix_spawn" | "execve" | "chdir", .. } => {
+            error @ Error::System { call: "posix_spawn" | "execve" | "chdir", .. }
+                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) =>
+            {
                 let program = refused.command.0.program.clone();
                 Error::NotStarted { program, error: Box::new(error) }
             }

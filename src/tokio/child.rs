@@ -1,0 +1,99 @@
+//! A child to be awaited.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::process::ExitStatus;
+
+use ::tokio::io::Interest;
+
+use super::Watched;
+use crate::error::{Error, Result};
+
+/// A child process, for tokio: a [`Child`](crate::Child) whose exit can be awaited.
+///
+/// It is watched by its pidfd: no signal handler, no thread, and nobody else's children are touched. As with
+/// [`Child`](crate::Child), dropping it neither kills nor waits.
+///
+/// # Examples
+///
+/// ```
+/// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+/// let child = ipc::Command::new("sh").args(["-c", "exit 3"]).spawn()?;
+/// let child = ipc::tokio::Child::new(child)?;
+/// assert_eq!(child.wait().await?.code(), Some(3));
+/// # Ok::<(), ipc::Error>(())
+/// # })?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Child(Watched<Pidfd>);
+
+/// What the runtime watches: the child by its pidfd.
+#[derive(Debug)]
+struct Pidfd(crate::process::Child);
+
+impl AsRawFd for Pidfd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Child {
+    /// Puts the runtime's watch on a child. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReader::new`](super::PipeReader::new).
+    pub fn new(child: crate::process::Child) -> io::Result<Self> {
+        Watched::new(Pidfd(child), Interest::READABLE).map(Self)
+    }
+
+    /// Gives the child back.
+    #[must_use]
+    pub fn into_inner(self) -> crate::process::Child {
+        self.0.into_inner().0
+    }
+
+    /// The number of the process.
+    #[must_use]
+    #[doc(alias = "pid")]
+    pub fn id(&self) -> u32 {
+        self.0.end().0.id()
+    }
+
+    /// Waits until the child has left, and says how. Waiting again gives the same status.
+    ///
+    /// It is cancel safe: the status is kept for the next call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::wait`](crate::Child::wait).
+    pub async fn wait(&self) -> Result<ExitStatus> {
+        // Readiness without a status is spurious: the runtime forgets it, and waits again.
+        self.0.call(Interest::READABLE, |child| child.0.try_wait()?.ok_or(Error::WouldBlock)).await
+    }
+
+    /// Kills the child with `SIGKILL`. [`wait`](Self::wait) for it afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::kill`](crate::Child::kill).
+    pub fn kill(&self) -> Result<()> {
+        self.0.end().0.kill()
+    }
+
+    /// Sends the child a signal, by its number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::signal`](crate::Child::signal).
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        self.0.end().0.signal(signal)
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.end().0.as_fd()
+    }
+}

@@ -1,0 +1,110 @@
+//! Both ends of a message pair.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use ::tokio::io::Interest;
+
+use super::Watched;
+use crate::end::Ends;
+use crate::error::{Error, Result};
+use crate::socket::{Received, SendError};
+
+/// An end of a [`datagram_pair`](crate::datagram_pair()), for tokio: a [`DatagramSocket`](crate::DatagramSocket) whose messages
+/// are awaited.
+///
+/// **Every call is cancel safe**: a message is sent or received whole, or not at all, whenever its future is dropped. All take
+/// `&self`, so one task can send while another receives.
+///
+/// # Examples
+///
+/// ```
+/// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+/// let pair = ipc::datagram_pair()?;
+/// let parent = ipc::tokio::DatagramSocket::new(pair.parent)?;
+/// let child = ipc::tokio::DatagramSocket::new(pair.child)?;
+/// parent.send(b"one message").await?;
+/// assert_eq!(child.recv_vec().await?.unwrap(), b"one message");
+/// drop(parent);
+/// assert_eq!(child.recv_vec().await?, None); // the peer is gone
+/// # Ok::<(), ipc::Error>(())
+/// # })?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct DatagramSocket(Watched<crate::socket::DatagramSocket>);
+
+impl DatagramSocket {
+    /// Puts the runtime's watch on an end. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReader::new`](super::PipeReader::new).
+    pub fn new(end: crate::socket::DatagramSocket) -> io::Result<Self> {
+        Watched::new(end, Interest::READABLE | Interest::WRITABLE).map(Self)
+    }
+
+    /// Gives the blocking end back.
+    #[must_use]
+    pub fn into_inner(self) -> crate::socket::DatagramSocket {
+        self.0.into_inner()
+    }
+
+    /// Waits until there is room for the message, and sends it. Cancel safe: a message is sent whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`DatagramSocket::send`](crate::DatagramSocket::send).
+    pub async fn send(&self, message: &[u8]) -> Result<()> {
+        self.0.call(Interest::WRITABLE, |end| end.try_send(message)).await
+    }
+
+    /// Waits until a message arrives, puts it into `buf`, and returns its length. `None`: the peer is gone, and everything that
+    /// it sent was received. Cancel safe: a message is taken whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`DatagramSocket::recv`](crate::DatagramSocket::recv).
+    pub async fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.0.call(Interest::READABLE, |end| end.try_recv(buf)).await
+    }
+
+    /// Waits until a message arrives, of any length, and returns it. `None`: the peer is gone, and everything that it sent was
+    /// received. Cancel safe: a message is taken whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`DatagramSocket::recv_vec`](crate::DatagramSocket::recv_vec).
+    pub async fn recv_vec(&self) -> Result<Option<Vec<u8>>> {
+        self.0.call(Interest::READABLE, crate::socket::DatagramSocket::try_recv_vec).await
+    }
+
+    /// Waits until there is room, and sends the message with ends. Cancel safe: what is dropped before it completed has sent
+    /// nothing; the ends are dropped with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`DatagramSocket::send_with`](crate::DatagramSocket::send_with). The ends are given back.
+    pub async fn send_with<E: Ends>(&self, message: &[u8], ends: E) -> Result<(), SendError<E>> {
+        // By reference, so that they are still here after an attempt that found no room.
+        let sent = self.0.call(Interest::WRITABLE, |end| end.try_send_with(message, &ends).map_err(Error::from)).await;
+        sent.map_err(|error| SendError { ends, error })
+    }
+
+    /// Waits until a message arrives, of any length, puts it into `message`, and returns what came with it: ends, and who sent
+    /// it. `None`: the peer is gone, and everything that it sent was received. Cancel safe: a message is taken whole, with its
+    /// ends, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`DatagramSocket::recv_with`](crate::DatagramSocket::recv_with).
+    pub async fn recv_with(&self, message: &mut Vec<u8>) -> Result<Option<Received>> {
+        self.0.call(Interest::READABLE, |end| end.try_recv_with(message)).await
+    }
+}
+
+impl AsFd for DatagramSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.end().as_fd()
+    }
+}

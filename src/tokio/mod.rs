@@ -1,0 +1,119 @@
+//! The ends for [tokio](https://docs.rs/tokio): reading, writing, sending, receiving and waiting as `async fn`.
+//!
+//! Each type here is put around an end of the same name with `new`, inside of a runtime, and gives it back with `into_inner`.
+//! The end itself stays as it is: **`O_NONBLOCK` is never set**, so whoever else holds the end, in this process or another,
+//! still blocks where it did before. The runtime only tells when a `try_` call is worth making.
+//!
+//! # Cancel safety
+//!
+//! Every method says whether it is cancel safe: whether its future can be dropped, as `tokio::select!` and timeouts do,
+//! without losing anything. Sending and receiving messages are: a message is taken whole or not at all.
+//!
+//! # Forking
+//!
+//! A process inside of a runtime is not forked: [`fork`](crate::fork()) answers [`Error::InsideRuntime`]. A child would share the
+//! runtime's epoll instance with its parent, and dropping an end there would end the parent's watch of it. Fork before the
+//! runtime is entered. A runtime that was built and not entered is refused too if it has worker threads
+//! ([`Error::MultiThreaded`]); one on the current thread is not seen, and must not be used or dropped in the child.
+//!
+//! # Examples
+//!
+//! ```
+//! use ::tokio::io::{AsyncBufReadExt, BufReader};
+//!
+//! // Before the runtime: a child that writes lines.
+//! let (reader, writer) = ipc::pipe()?;
+//! let child = ipc::fork(writer, |mut writer| {
+//!     use std::io::Write;
+//!     writer.write_all(b"one\ntwo\n")
+//! })?;
+//!
+//! let runtime = ::tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+//! runtime.block_on(async {
+//!     let child = ipc::tokio::Child::new(child)?;
+//!     let mut lines = BufReader::new(ipc::tokio::PipeReader::new(reader)?).lines();
+//!     assert_eq!(lines.next_line().await?.as_deref(), Some("one"));
+//!     assert_eq!(lines.next_line().await?.as_deref(), Some("two"));
+//!     assert_eq!(lines.next_line().await?, None);
+//!     assert!(child.wait().await?.success());
+//!     Ok::<(), ipc::Error>(())
+//! })?;
+//! # Ok::<(), ipc::Error>(())
+//! ```
+//!
+//! [`Error::InsideRuntime`]: crate::Error::InsideRuntime
+//! [`Error::MultiThreaded`]: crate::Error::MultiThreaded
+
+mod child;
+mod datagram;
+mod pipe;
+mod stream;
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::task::{Context, Poll, ready};
+
+use ::tokio::io::Interest;
+use ::tokio::io::unix::AsyncFd;
+use ::tokio::runtime::Handle;
+
+pub use child::Child;
+pub use datagram::DatagramSocket;
+pub use pipe::{PipeReader, PipeWriter};
+pub use stream::StreamSocket;
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// An end that the runtime watches.
+///
+/// [`AsyncFd`] asks for `O_NONBLOCK` because a plain call would block the runtime's thread. Only calls that never block are made
+/// here, and epoll does not look at the flag.
+struct Watched<T: AsRawFd>(AsyncFd<T>);
+
+impl<T: AsRawFd> Watched<T> {
+    fn new(end: T, interest: Interest) -> io::Result<Self> {
+        // Outside of a runtime `AsyncFd` would panic.
+        Handle::try_current().map_err(io::Error::other)?;
+        sys::runtime::watch(end, interest).map(Self)
+    }
+
+    fn end(&self) -> &T {
+        self.0.get_ref()
+    }
+
+    fn into_inner(self) -> T {
+        self.0.into_inner()
+    }
+
+    /// Makes a `try_` call until it does not answer `WouldBlock`, which is also when readiness is forgotten, and of the direction
+    /// that was tried alone. A short count says nothing: long writes to a pipe are cut.
+    async fn call<R>(&self, interest: Interest, mut attempt: impl FnMut(&T) -> Result<R>) -> Result<R> {
+        Ok(self.0.async_io(interest, |end| attempt(end).map_err(Error::into_io)).await?)
+    }
+
+    fn poll_read<R>(&self, cx: &mut Context<'_>, mut attempt: impl FnMut(&T) -> Result<R>) -> Poll<io::Result<R>> {
+        loop {
+            let mut guard = ready!(self.0.poll_read_ready(cx))?;
+            if let Ok(done) = guard.try_io(|end| attempt(end.get_ref()).map_err(Error::into_io)) {
+                return Poll::Ready(done);
+            }
+        }
+    }
+
+    fn poll_write<R>(&self, cx: &mut Context<'_>, mut attempt: impl FnMut(&T) -> Result<R>) -> Poll<io::Result<R>> {
+        loop {
+            let mut guard = ready!(self.0.poll_write_ready(cx))?;
+            if let Ok(done) = guard.try_io(|end| attempt(end.get_ref()).map_err(Error::into_io)) {
+                return Poll::Ready(done);
+            }
+        }
+    }
+}
+
+impl<T: AsRawFd + fmt::Debug> fmt::Debug for Watched<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.end().fmt(f)
+    }
+}

@@ -1,0 +1,294 @@
+//! The examples print what they are to print, and `count_words` what `wc -w` prints.
+
+#[path = "count_words.rs"]
+mod count_words;
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::support::{self, Folder, Trial, example, exit_code};
+use count_words::*;
+use ipc::Command;
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        the_readme_lists_every_example,
+        first_pipe_prints_what_went_in,
+        sharing_pipes_prints_ten_lines,
+        heavy_lifting_prints_four_answers_in_order,
+        who_holds_names_the_culprit_and_the_end_arrives,
+        who_holds_prints_a_picture_and_nothing_else,
+        who_holds_refuses_what_is_no_process,
+        explained_timeout_names_who_is_waited_for,
+        count_words_prints_what_wc_prints within 60,
+        count_words_counts_odd_text_as_wc_does within 120,
+        count_words_loses_nothing_with_a_worker within 60,
+        count_words_gives_up_on_a_file_that_cannot_be_read within 60,
+        count_words_takes_names_that_are_no_text within 60,
+        count_words_says_how_it_is_used,
+        count_words_takes_stdin_as_wc_does,
+        count_words_complains_as_wc_does,
+        count_words_quotes_names_as_wc_does,
+        count_words_counts_what_is_not_utf8_as_wc_does,
+        count_words_dies_of_sigpipe_when_nobody_reads,
+        count_words_fails_when_stdout_is_closed_or_full,
+        count_words_leaves_no_worker_behind,
+        count_words_workers_leave_by_their_lifeline_too,
+        count_words_does_not_count_the_rest_of_a_stream_for_all_of_it,
+        soak_counts_what_it_has_done within 120,
+        soak_leaves_nobody_behind_when_it_is_stopped within 120,
+        soak_says_how_it_is_used,
+    ]
+}
+
+fn run(name: &str, args: &[&str]) -> Output {
+    Command::new(example(name)).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn assert_prints(output: &Output, expected: &str) {
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success(), "{}", output.status);
+}
+
+fn the_readme_lists_every_example() {
+    let readme = std::fs::read_to_string(in_repository("README.md")).unwrap();
+    let section = readme.split("\n## ").find(|section| section.starts_with("Examples\n")).expect("a section of them");
+    let listed = section.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()));
+    let entries = std::fs::read_dir(in_repository("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let examples = entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    assert_eq!(listed.collect::<BTreeSet<_>>(), examples.collect());
+}
+
+fn first_pipe_prints_what_went_in() {
+    assert_prints(&run("first_pipe", &[]), "Into the pipe I go...\n");
+}
+
+fn sharing_pipes_prints_ten_lines() {
+    assert_prints(&run("sharing_pipes", &[]), &"Another one bites the dust\n".repeat(10));
+}
+
+fn heavy_lifting_prints_four_answers_in_order() {
+    let expected = "Heavy lifting accomplished!\nHeavy lifting accomplished!\n\
+                    Feather lifting accomplished!\nFeather lifting accomplished!\n";
+    assert_prints(&run("heavy_lifting", &[]), expected);
+}
+
+fn who_holds_names_the_culprit_and_the_end_arrives() {
+    let output = run("who_holds", &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("holds a writer, as descriptor"), "{text}");
+    assert!(text.ends_with("It is gone now, and the end arrives.\n"), "{text}");
+    let map = text.lines().skip_while(|line| !line.ends_with(" master")).collect::<Vec<_>>();
+    let culprit =
+        map.iter().find_map(|line| line.strip_prefix("└─ ")?.strip_suffix(" second worker")).expect("a worker");
+    assert!(text.contains("\n! both ends of pipe ") && text.contains(&format!(" are held by {culprit}: until")));
+    assert!(text.contains(&format!("\n{culprit} (second worker) holds a writer, as descriptor")), "{text}");
+}
+
+fn who_holds_prints_a_picture_and_nothing_else() {
+    let of_this = std::process::id().to_string();
+    for (option, first, last) in [("--dot", "digraph ipc {\n", "\n}\n"), ("--mermaid", "flowchart LR\n", "\n")] {
+        for args in [&[option][..], &[option, &of_this]] {
+            let output = run("who_holds", args);
+            assert!(output.status.success());
+            let picture = String::from_utf8(output.stdout).unwrap();
+            assert!(picture.starts_with(first) && picture.ends_with(last), "{picture}");
+            assert!(!picture.contains("the answer is"), "{picture}");
+            assert_eq!(args.len() == 1, String::from_utf8(output.stderr).unwrap().ends_with("the end arrives.\n"));
+        }
+    }
+}
+
+fn explained_timeout_names_who_is_waited_for() {
+    let output = run("explained_timeout", &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    // The numbers of processes and descriptors are of today.
+    let lines = text.lines().filter(|line| !line.contains("could not be looked into"));
+    let shape = lines
+        .map(|line| line.split_whitespace().filter(|word| word.parse::<u32>().is_err()).collect::<Vec<_>>().join(" "));
+    let expected = [
+        "the result is",
+        "nothing for 100ms; the channel is held by",
+        "master fd reads (this process)",
+        "sleepy fd writes",
+        "",
+        "the answer is yes",
+        "nothing for 100ms; the channel is held by",
+        "master fd this side (this process)",
+        "deaf fd the other side",
+    ];
+    assert_eq!(shape.collect::<Vec<_>>(), expected, "{text}");
+}
+
+fn who_holds_refuses_what_is_no_process() {
+    for args in [["banana"], ["4294967294"], ["-1"]] {
+        let output = run("who_holds", &args);
+        assert!(!output.status.success());
+        // Which one, of those that somebody may have asked about.
+        assert!(String::from_utf8_lossy(&output.stderr).contains(args[0]));
+    }
+}
+
+/// The same files for both, and the same answer.
+#[track_caller]
+fn assert_like_wc(options: &[&str], files: &[impl AsRef<Path>]) {
+    let files = || files.iter().map(|file| file.as_ref().as_os_str());
+    let ours = Command::new(example("count_words")).args(options).args(files()).output().unwrap();
+    let wc = Command::new("wc").arg("-w").args(files()).env("LC_ALL", "C.UTF-8").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ours.stdout), String::from_utf8_lossy(&wc.stdout));
+    assert_eq!(ours.status.code(), wc.status.code(), "{}", String::from_utf8_lossy(&ours.stderr));
+}
+
+fn in_repository(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn count_words_prints_what_wc_prints() {
+    let files =
+        ["README.md", "CHANGELOG.md", "Cargo.toml", "LICENSE", "src/lib.rs", "docs/four-ends.svg"].map(in_repository);
+    assert_like_wc(&[], &files);
+    assert_like_wc(&["--workers", "1"], &files);
+    assert_like_wc(&["--workers", "17"], &files);
+    for file in files {
+        assert_like_wc(&[], &[file]);
+    }
+    assert_like_wc(&[], &["/dev/null", "README.md"]);
+}
+
+fn count_words_counts_odd_text_as_wc_does() {
+    let folder = Folder::new();
+    let pieces: [&[u8]; 20] = [
+        b" ",
+        b"\n",
+        b"a",
+        b"bc",
+        "\u{a0}".as_bytes(),
+        "\u{2003}".as_bytes(),
+        b"\x01",
+        b"\xff",
+        b"\xe2\x80",
+        "\u{1f600}".as_bytes(),
+        b"\t",
+        b"\r\n",
+        "\u{2060}".as_bytes(),
+        "é".as_bytes(),
+        "\u{85}".as_bytes(),
+        "\u{2028}".as_bytes(),
+        b"\xf0\x9f",
+        b"\xed\xa0\x80",
+        b"\x0b\x0c",
+        "\u{3000}".as_bytes(),
+    ];
+    // A small generator, so that every run counts the same.
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize
+    };
+    let mut files = vec![folder.file("empty", b""), folder.file("no newline", b"the last word")];
+    for i in 0..40 {
+        let length = if i % 10 == 0 { 200_000 } else { random() % 300 };
+        let text: Vec<u8> = (0..length).flat_map(|_| pieces[random() % pieces.len()]).copied().collect();
+        files.push(folder.file(format!("{i}"), &text));
+    }
+    assert_like_wc(&[], &files);
+}
+
+fn count_words_loses_nothing_with_a_worker() {
+    let folder = Folder::new();
+    let large = folder.file("large", &b"three little words ".repeat(200_000));
+    for workers in ["1", "2", "5"] {
+        let files = [large.clone(), in_repository("README.md"), in_repository("Cargo.toml")];
+        assert_like_wc(&["--kill-one", "--workers", workers], &files);
+        let output =
+            Command::new(example("count_words")).args(["--kill-one", "--workers", workers]).arg(&large).output();
+        let said = String::from_utf8(output.unwrap().stderr).unwrap();
+        assert!(said.contains("SIGKILL") && said.contains("goes to another"), "{said}");
+    }
+}
+
+fn count_words_gives_up_on_a_file_that_cannot_be_read() {
+    let folder = Folder::new();
+    let fine = folder.file("fine", b"one two\n");
+    let missing = folder.0.join("missing");
+    assert_like_wc(&[], &[missing.clone(), folder.0.clone(), fine.clone()]);
+    assert_like_wc(&[], std::slice::from_ref(&missing));
+    let output = Command::new(example("count_words")).arg(&missing).arg(&folder.0).arg(&fine).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("missing: No such file or directory"), "{said}");
+    assert!(said.contains(": Is a directory"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+fn count_words_takes_names_that_are_no_text() {
+    let folder = Folder::new();
+    let odd = folder.file(std::ffi::OsStr::from_bytes(b"\xff\xfe odd\tname"), b"one two three");
+    let dashes = folder.file("--help", b"four");
+    let output = Command::new(example("count_words"))
+        .current_dir(&folder.0)
+        .arg("--")
+        .arg(odd.file_name().unwrap())
+        .arg("--help");
+    let output = output.output().unwrap();
+    assert_eq!(output.stdout, b" 3 \xff\xfe odd\tname\n 1 --help\n 4 total\n");
+    drop(dashes);
+}
+
+fn count_words_says_how_it_is_used() {
+    let output = run("count_words", &["--help"]);
+    assert!(output.status.success());
+    assert!(output.stdout.starts_with(b"usage: count_words"));
+    for wrong in [&["--workers"][..], &["--workers", "0"], &["--workers", "many"], &["--banana"]] {
+        let output = run("count_words", wrong);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("usage: count_words"));
+    }
+    // A child that is looked after like any other.
+    let child = Command::new(example("count_words")).arg("--help").stdout(ipc::Stdio::null()).spawn().unwrap();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn soak_counts_what_it_has_done() {
+    let output = run("soak", &["--minutes", "0.02", "--workers", "1", "--seed", "1"]);
+    let (table, lines) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{lines}");
+    assert!(lines.contains("--seed 1"), "{lines}");
+    for row in ["rounds", "processes killed", "messages received", "a kill was seen after, at most"] {
+        assert!(table.contains(row), "{table}");
+    }
+    let one = run("soak", &["--round", "3"]);
+    assert!(one.status.success(), "{}", String::from_utf8_lossy(&one.stderr));
+}
+
+fn soak_leaves_nobody_behind_when_it_is_stopped() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let (mut reader, writer) = ipc::pipe().unwrap();
+        let soak = Command::new(example("soak")).stdout(ipc::Stdio::null()).stderr(writer).spawn().unwrap();
+        let mut lines = Vec::new();
+        while !lines.ends_with(b"ends passed\n") {
+            let mut byte = [0];
+            reader.read_exact(&mut byte).unwrap();
+            lines.extend(byte);
+        }
+        soak.signal(signal).unwrap();
+        // All that it has started have its stderr: it ends when they have.
+        reader.read_to_end(&mut lines).unwrap();
+        assert_eq!(exit_code(&soak), 130, "{}", String::from_utf8_lossy(&lines));
+    }
+}
+
+fn soak_says_how_it_is_used() {
+    assert!(run("soak", &["--help"]).stdout.starts_with(b"usage: soak"));
+    for wrong in [&["--minutes"][..], &["--minutes", "-1"], &["--seed", "x"], &["--banana"]] {
+        let output = run("soak", wrong);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("usage: soak"));
+    }
+}

@@ -1,0 +1,17 @@
+//! The examples: what they print, what they leave open, and how they serve.
+
+mod at_exit;
+mod examples;
+mod prefork;
+#[path = "../support/mod.rs"]
+mod support;
+mod travelling;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(done) = at_exit::started() {
+        return done;
+    }
+    support::run([at_exit::trials(), examples::trials(), prefork::trials(), travelling::trials()])
+}

@@ -1,0 +1,61 @@
+//! Random sequences of operations, on ends in two processes, answer what a simple model of a pipe, of a pair for messages and
+//! of a pair for bytes answers: every result, every byte, and every error (P3–P5, P8).
+//!
+//! `PROPTEST_CASES=5000 cargo test --test fire model` tries so many sequences of each. One that fails is shown as short as it
+//! could be made.
+
+mod partner;
+mod pipe;
+mod socket;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{TestCaseResult, TestRunner};
+
+use crate::rounds::{content, random};
+use crate::support::{SOON, Trial};
+
+/// Sequences of each kind, unless somebody says otherwise, and steps in one of them.
+const CASES: u32 = 150;
+const STEPS: usize = 60;
+
+pub fn trials() -> Vec<Trial> {
+    let where_they_are = || (any::<bool>(), any::<bool>());
+    vec![
+        trial("pipes_answer_as_the_model_does", move || {
+            try_all((prop::collection::vec(pipe::op(), 1..STEPS), where_they_are()), |(ops, (reader, writer))| {
+                pipe::follow(&ops, reader, writer)
+            })
+        }),
+        trial("message_pairs_answer_as_the_model_does", move || {
+            try_all((prop::collection::vec(socket::op(), 1..STEPS), where_they_are()), |(ops, (first, second))| {
+                socket::follow(true, &ops, [first, second])
+            })
+        }),
+        trial("stream_pairs_answer_as_the_model_does", move || {
+            try_all((prop::collection::vec(socket::op(), 1..STEPS), where_they_are()), |(ops, (first, second))| {
+                socket::follow(false, &ops, [first, second])
+            })
+        }),
+    ]
+}
+
+/// So many, or as the environment says.
+fn config() -> ProptestConfig {
+    let cases = match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default().cases,
+        None => CASES,
+    };
+    // There is one place for what failed: the test that is written of it.
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 10_000, ..ProptestConfig::default() }
+}
+
+fn trial(name: &str, body: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
+    let limit = Duration::from_secs(60) + Duration::from_millis(200) * config().cases;
+    Trial::new(module_path!(), name, limit, body)
+}
+
+fn try_all<S: Strategy>(steps: S, follow: impl Fn(S::Value) -> TestCaseResult) -> Result<(), String> {
+    TestRunner::new(config()).run(&steps, follow).map_err(|wrong| wrong.to_string())
+}

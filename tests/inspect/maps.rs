@@ -1,0 +1,311 @@
+//! The picture of a process tree (P10): what stands out in it, and what does not.
+
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use crate::support::{self, Gate, Trial, asleep_in, become_nobody, exit_code};
+use ipc::{Command, Error, FindingKind, ProcessMap, Stdio, datagram_pair, fork, pipe, stream_pair};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        a_reader_that_holds_its_own_writer_stands_out,
+        a_pipe_without_a_reader_stands_out,
+        who_saw_little_misses_nobody_for_sure,
+        a_process_that_waits_for_itself_stands_out,
+        a_pair_that_a_process_holds_whole_stands_out,
+        a_shared_end_may_be_meant,
+        what_is_given_has_nothing_to_stand_out,
+        a_childs_child_is_in_the_tree,
+        what_happens_elsewhere_is_counted,
+        nobody_has_no_map,
+        graphviz_accepts_the_pictures needs [DOT],
+        a_mermaid_picture_colours_the_right_lines,
+        a_name_breaks_nothing needs [DOT],
+    ]
+}
+
+fn me() -> u32 {
+    std::process::id()
+}
+
+fn inode(end: &impl AsFd) -> u64 {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", end.as_fd().as_raw_fd())).unwrap();
+    let link = link.to_str().unwrap();
+    link[link.find('[').unwrap() + 1..link.len() - 1].parse().unwrap()
+}
+
+/// What was found about one channel, with the processes, and whether it is sure.
+fn found(map: &ProcessMap, inode: u64) -> Vec<(FindingKind, Vec<u32>, bool)> {
+    let of_channel = map.findings().iter().filter(|finding| finding.inode == inode);
+    of_channel.map(|finding| (finding.what, finding.pids.clone(), finding.certain)).collect()
+}
+
+/// Whether a pipe is red in the pictures.
+fn is_red(map: &ProcessMap, inode: u64) -> bool {
+    let (dot, mermaid, label) = (map.to_dot(), map.to_mermaid(), format!("pipe {inode}\""));
+    let in_dot = dot.lines().find(|line| line.contains(&label)).unwrap().contains("color=red");
+    let mut in_mermaid = mermaid.lines().skip_while(|line| !line.contains(&label));
+    let name = in_mermaid.next().unwrap().trim().split('(').next().unwrap();
+    assert_eq!(in_mermaid.any(|line| line.contains(&format!("style {name} stroke:#d00"))), in_dot, "{mermaid}");
+    in_dot
+}
+
+/// A process that holds what it is given, for as long as this value lives. It is told to leave by the end of a pipe.
+struct Holder {
+    child: ipc::Child,
+    stay: Option<ipc::PipeWriter>,
+}
+
+impl Holder {
+    fn of(ends: impl ipc::Ends) -> Self {
+        let (leave, stay) = pipe().unwrap();
+        let child =
+            fork((ends, leave), |(_ends, leave)| leave.read_timeout(&mut [0], Duration::MAX).map(drop)).unwrap();
+        // Before it comes there, it may still hold what it is not given.
+        asleep_in(child.id(), &[libc::SYS_ppoll]);
+        Self { child, stay: Some(stay) }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.stay = None;
+        assert_eq!(exit_code(&self.child), 0);
+    }
+}
+
+fn a_reader_that_holds_its_own_writer_stands_out() {
+    let (reader, writer) = pipe().unwrap();
+    let holder = Holder::of(writer.as_fd());
+    let map = ProcessMap::current().unwrap();
+    let pipe = inode(&reader);
+    assert_eq!(found(&map, pipe), [(FindingKind::BothEnds, vec![me()], true)]);
+    let text = map.to_string();
+    let words = format!("! both ends of pipe {pipe} are held by {}: until one is closed, its end never comes\n", me());
+    assert!(text.contains(&words), "{text}");
+    let own = format!("{:>4} writes pipe {pipe} → {} fd {}  !\n", writer.as_raw_fd(), me(), reader.as_raw_fd());
+    assert!(text.contains(&own), "{text}");
+    let childs = text.lines().skip_while(|line| !line.contains(&holder.pid().to_string())).skip(1);
+    assert!(childs.take_while(|line| !line.starts_with('!')).all(|line| !line.ends_with('!')), "{text}");
+    // It is gone with the writer here: the child's is as given.
+    drop(writer);
+    assert_eq!(found(&ProcessMap::current().unwrap(), pipe), []);
+    drop(holder);
+}
+
+fn a_pipe_without_a_reader_stands_out() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let map = ProcessMap::current().unwrap();
+    assert_eq!(found(&map, inode(&writer)), [(FindingKind::NoReader, vec![], map.unseen() == 0)]);
+    let text = map.to_string();
+    assert!(text.contains(&format!("reads pipe {}", inode(&writer))), "{text}");
+    assert_eq!(is_red(&map, inode(&writer)), map.unseen() == 0);
+}
+
+/// A reader may be held by a process that nobody else may look into.
+fn who_saw_little_misses_nobody_for_sure() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let child = fork(writer, |writer| {
+        become_nobody();
+        // SAFETY: integers. A process that changed its user may not be looked into by itself either, unless it says so.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+        let map = ProcessMap::current().unwrap();
+        assert!(map.unseen() > 0);
+        assert_eq!(found(&map, inode(&writer)), [(FindingKind::NoReader, vec![], false)]);
+        let text = map.to_string();
+        assert!(text.contains("? nobody that could be seen reads pipe"), "{text}");
+        assert!(text.contains("could not be looked into"), "{text}");
+        assert!(!is_red(&map, inode(&writer)));
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_process_that_waits_for_itself_stands_out() {
+    let (reader, _writer) = pipe().unwrap();
+    let pair = datagram_pair().unwrap();
+    let map = ProcessMap::current().unwrap();
+    assert_eq!(found(&map, inode(&reader)), [(FindingKind::OnlyItself, vec![me()], true)]);
+    // Event loops are woken through such pairs.
+    let lower = inode(&pair.parent).min(inode(&pair.child));
+    assert_eq!(found(&map, lower), [(FindingKind::OnlyItself, vec![me()], false)]);
+    let pairs = map.findings().iter().filter(|finding| [inode(&reader), lower].contains(&finding.inode));
+    assert!(pairs.map(|finding| finding.pair).eq([false, true]));
+}
+
+fn a_pair_that_a_process_holds_whole_stands_out() {
+    let (messages, bytes) = (datagram_pair().unwrap(), stream_pair().unwrap());
+    // The master keeps the workers' sides by mistake.
+    let worker = Holder::of((messages.child.as_fd(), bytes.child.as_fd()));
+    let map = ProcessMap::current().unwrap();
+    for (one, other) in [(messages.parent.as_fd(), messages.child.as_fd()), (bytes.parent.as_fd(), bytes.child.as_fd())]
+    {
+        let lower = inode(&one).min(inode(&other));
+        assert_eq!(found(&map, lower), [(FindingKind::BothEnds, vec![me()], true)]);
+        let text = map.to_string();
+        assert!(text.contains(&format!("! both ends of pair {lower} are held by {}", me())), "{text}");
+        assert_eq!(text.matches(&format!("talks over pair {lower} ↔")).count(), 3, "{text}");
+    }
+    let lower = inode(&messages.parent).min(inode(&messages.child));
+    drop((messages.child, bytes.child));
+    assert_eq!(found(&ProcessMap::current().unwrap(), lower), [], "and now there is nothing");
+    drop(worker);
+}
+
+fn a_shared_end_may_be_meant() {
+    let (results, results_writer) = pipe().unwrap();
+    let (jobs_reader, jobs) = pipe().unwrap();
+    let pair = datagram_pair().unwrap();
+    let ends =
+        || (results_writer.try_clone().unwrap(), jobs_reader.try_clone().unwrap(), pair.child.try_clone().unwrap());
+    let workers = [Holder::of(ends()), Holder::of(ends())];
+    let numbers = [inode(&results), inode(&jobs), inode(&pair.parent).min(inode(&pair.child))];
+    drop((results_writer, jobs_reader, pair.child));
+    let map = ProcessMap::current().unwrap();
+    let mut pids = workers.iter().map(Holder::pid).collect::<Vec<_>>();
+    pids.sort_unstable();
+    assert_eq!(found(&map, numbers[0]), [(FindingKind::ManyWriters, pids.clone(), false)]);
+    assert_eq!(found(&map, numbers[1]), [(FindingKind::ManyReaders, pids.clone(), false)]);
+    assert_eq!(found(&map, numbers[2]), [(FindingKind::ManyOnOneSide, pids.clone(), false)]);
+    let (text, who) = (map.to_string(), format!("{}, {}", pids[0], pids[1]));
+    for words in [
+        format!("? a writer of pipe {} is held by {who}: its end comes when all have let go\n", numbers[0]),
+        format!("? a reader of pipe {} is held by {who}: a write fails when all have let go\n", numbers[1]),
+        format!("? one side of pair {} is held by {who}: the end comes to the other when all", numbers[2]),
+    ] {
+        assert!(text.contains(&words), "{text}");
+    }
+    // From inside one of them, the others are elsewhere, and so is who would wait.
+    let inner = ProcessMap::of(workers[0].pid()).unwrap();
+    assert!(numbers.iter().all(|number| found(&inner, *number).is_empty()), "{inner}");
+    drop((workers, pair.parent, jobs));
+}
+
+fn what_is_given_has_nothing_to_stand_out() {
+    let (reader, writer) = pipe().unwrap();
+    let pair = datagram_pair().unwrap();
+    let child = Holder::of((writer, pair.child));
+    let map = ProcessMap::of(me()).unwrap();
+    for channel in [inode(&reader), inode(&pair.parent), inode(&pair.parent) + 1] {
+        assert_eq!(found(&map, channel), []);
+    }
+    let text = map.to_string();
+    assert!(text.contains(&format!("reads pipe {} ← {} fd", inode(&reader), child.pid())), "{text}");
+    assert!(text.contains("talks over pair"), "{text}");
+}
+
+fn a_childs_child_is_in_the_tree() {
+    let (mut reader, writer) = pipe().unwrap();
+    let gate = Gate::new();
+    let child = fork(writer, |writer| {
+        let grandchild = fork(writer, |writer| {
+            writer.write_atomic(&me().to_ne_bytes()).unwrap();
+            gate.pass();
+        });
+        grandchild.unwrap().wait().map(drop)
+    })
+    .unwrap();
+    let mut grandchild = [0; 4];
+    reader.read_exact(&mut grandchild).unwrap();
+    let map = ProcessMap::current().unwrap().to_string();
+    assert!(map.contains(&u32::from_ne_bytes(grandchild).to_string()), "{map}");
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn what_happens_elsewhere_is_counted() {
+    let (reader, writer) = pipe().unwrap();
+    let (own_reader, own_writer) = pipe().unwrap();
+    // In the tree of the first: a writer of its own pipe, of which this process holds two more.
+    let first = Holder::of((writer.as_fd(), own_reader.as_fd()));
+    let copy = writer.try_clone().unwrap();
+    let text = ProcessMap::of(first.pid()).unwrap().to_string();
+    assert!(text.contains(&format!("writes pipe {} → 1 elsewhere\n", inode(&reader))), "{text}");
+    assert!(text.contains(&format!("reads pipe {} ← 1 elsewhere\n", inode(&own_writer))), "{text}");
+    let dot = ProcessMap::of(first.pid()).unwrap().to_dot();
+    assert!(dot.contains("label=\"2 elsewhere\""), "{dot}");
+    drop((first, copy));
+}
+
+fn nobody_has_no_map() {
+    let refused = ProcessMap::of(u32::MAX - 1).unwrap_err();
+    assert!(
+        matches!(&refused, Error::System { source, .. } if source.raw_os_error() == Some(libc::ESRCH)),
+        "{refused:?}"
+    );
+}
+
+fn assert_drawn(dot: &str) {
+    let (source, mut writer) = pipe().unwrap();
+    let (mut complaints, stderr) = pipe().unwrap();
+    let child = Command::new("dot").arg("-Tplain").stdin(source).stdout(Stdio::null()).stderr(stderr).spawn();
+    let child = child.expect("Graphviz is installed (apt-get install graphviz)");
+    std::io::Write::write_all(&mut writer, dot.as_bytes()).unwrap();
+    drop(writer);
+    assert_eq!(std::io::read_to_string(&mut complaints).unwrap(), "", "{dot}");
+    assert_eq!(exit_code(&child), 0, "{dot}");
+}
+
+fn graphviz_accepts_the_pictures() {
+    let (reader, _writer) = pipe().unwrap();
+    let (pair, bytes) = (datagram_pair().unwrap(), stream_pair().unwrap());
+    let holder = Holder::of((reader.as_fd(), pair.child, bytes.child));
+    assert_drawn(&ProcessMap::current().unwrap().to_dot());
+    assert_drawn(&ProcessMap::of(holder.pid()).unwrap().to_dot());
+    drop((pair.parent, bytes.parent));
+}
+
+/// They are coloured by their number.
+fn a_mermaid_picture_colours_the_right_lines() {
+    let (reader, writer) = pipe().unwrap();
+    let (_elsewhere, other) = pipe().unwrap();
+    let holder = Holder::of((writer.as_fd(), other));
+    let picture = ProcessMap::current().unwrap().to_mermaid();
+    let links: Vec<_> = picture.lines().filter(|line| line.contains("--") || line.contains("-.-")).collect();
+    let red = picture.lines().find_map(|line| line.strip_prefix("  linkStyle ")).expect("something is red");
+    let red = red.split(' ').next().unwrap().split(',').map(|number| links[number.parse::<usize>().unwrap()]);
+    let pipe = picture.lines().find(|line| line.contains(&format!("pipe {}", inode(&reader)))).unwrap();
+    let pipe = pipe.trim().split('(').next().unwrap();
+    let ends = [
+        format!("  p{} -->|fd {}| {pipe}", me(), writer.as_raw_fd()),
+        format!("  {pipe} -->|fd {}| p{}", reader.as_raw_fd(), me()),
+    ];
+    assert_eq!(red.collect::<Vec<_>>(), ends, "{picture}");
+    assert!(links.contains(&&*format!("  p{} -.- p{}", me(), holder.pid())), "{picture}");
+}
+
+fn a_name_breaks_nothing() {
+    let gate = Gate::new();
+    let arrived = Gate::new();
+    for name in [c"\"] ) x\n--> \\{", c"\x1b[2Jgone\r", c"`#quot;&lt;|$$", c"%%{init: 1}%%", c""] {
+        let child = fork((), |()| {
+            // SAFETY: a nul-terminated name.
+            unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+            arrived.open();
+            gate.pass();
+        })
+        .unwrap();
+        arrived.pass();
+        let map = ProcessMap::current().unwrap();
+        for picture in [map.to_dot(), map.to_mermaid()] {
+            let line = picture.lines().find(|line| line.contains(&format!("  p{}", child.id()))).unwrap();
+            assert_eq!(line.matches('"').count(), 2, "{line}");
+            let label = line.split('"').nth(1).unwrap().replace("\\n", " ");
+            assert!(label.ends_with(&child.id().to_string()), "{line}");
+            assert!(!label.contains(['[', '{', '`', '#', '&', '|', '$', '\\', '\x1b']), "{line}");
+        }
+        assert_drawn(&map.to_dot());
+        let text = map.to_string();
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert_eq!(text.matches(&format!("─ {} ", child.id())).count(), 1, "{text:?}");
+        gate.open();
+        assert_eq!(exit_code(&child), 0);
+    }
+}

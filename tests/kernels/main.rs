@@ -1,0 +1,16 @@
+//! Older kernels and sandboxes, which refuse calls.
+
+mod fallbacks;
+mod old_kernels;
+mod sandboxes;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(done) = old_kernels::started() {
+        return done;
+    }
+    support::run([fallbacks::trials(), old_kernels::trials(), sandboxes::trials()])
+}

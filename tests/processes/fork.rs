@@ -1,0 +1,573 @@
+//! A fork that cannot be safe does not happen (P9); what a child returns; and what its parent can do with it.
+
+use std::io::{Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    self, Gate, Later, SOON, Sigpipe, Trial, asleep_in, await_orphans, exit_code, poll_until, process_state,
+};
+use ipc::{Child, Error, Fork, Forked, Watch, fork, fork_raw, fork_unchecked, open_ends, pipe, wait_any};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        a_second_thread_refuses_the_fork_and_gives_the_ends_back,
+        a_thread_that_was_joined_does_not_count,
+        a_threaded_process_can_answer_for_itself,
+        what_a_child_returns_becomes_its_status,
+        a_panic_is_printed_and_becomes_101,
+        an_error_is_printed_and_becomes_1,
+        a_child_that_leaves_by_itself_is_no_trouble,
+        a_child_that_loops_for_ever_can_be_killed,
+        nothing_is_printed_twice,
+        what_a_child_prints_without_a_newline_is_printed,
+        destructors_of_the_parents_frames_do_not_run_in_the_child,
+        handlers_of_the_parents_exit_do_not_run_in_the_child,
+        waiting_again_gives_the_same_status,
+        waiting_has_deadlines,
+        a_deadline_of_waiting_holds_under_signals,
+        threads_that_wait_at_once_get_the_same_status,
+        waiting_waits_whatever_the_flags_of_the_pidfd,
+        a_deadline_of_waiting_for_a_traced_child_is_kept_without_a_busy_loop,
+        waiting_for_a_traced_child_sleeps_until_its_tracer_lets_go,
+        a_child_can_be_waited_for_with_ends,
+        a_signal_reaches_the_child_and_never_a_stranger,
+        an_elder_sibling_can_be_watched_and_not_waited_for,
+        dropping_reaps_one_that_has_left,
+        dropping_neither_kills_nor_waits,
+        ignored_children_refuse_the_fork,
+        a_status_taken_by_somebody_else_is_an_error,
+        the_process_limit_is_not_would_block,
+        a_child_dies_with_its_parent,
+        a_childs_signals_can_be_reset,
+        a_childs_signals_are_its_parents_otherwise,
+        the_bare_fork_leaves_everything_open,
+        the_bare_fork_is_refused_like_any,
+        forks_under_a_storm_of_signals,
+    ]
+}
+
+#[track_caller]
+fn assert_multi_threaded(error: &Error) {
+    assert!(matches!(error, Error::MultiThreaded { threads: 2.. }), "{error:?}");
+}
+
+fn a_second_thread_refuses_the_fork_and_gives_the_ends_back() {
+    let (reader, writer) = pipe().unwrap();
+    std::thread::scope(|scope| {
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || wait.recv().unwrap_err());
+        let refused = fork(writer, |_| ()).unwrap_err();
+        assert_multi_threaded(&refused.error);
+        let refused = Fork::new().die_with_parent().spawn(refused.ends, |_| ()).unwrap_err();
+        assert_multi_threaded(&refused.error);
+        refused.ends.write_atomic(b"still mine").unwrap();
+        drop(stop);
+    });
+    assert_eq!(reader.available().unwrap(), 10);
+}
+
+fn a_thread_that_was_joined_does_not_count() {
+    for round in 0..200 {
+        match round % 2 {
+            0 => std::thread::spawn(|| ()).join().unwrap(),
+            _ => std::thread::scope(|scope| {
+                scope.spawn(|| ());
+            }),
+        }
+        assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    }
+}
+
+fn a_threaded_process_can_answer_for_itself() {
+    let (reader, writer) = pipe().unwrap();
+    let (stop, wait) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || wait.recv().unwrap_err());
+    // SAFETY: the child makes one system call and leaves.
+    let child = unsafe { fork_unchecked(writer, |writer| u8::from(writer.write_atomic(b"x").is_err())) }.unwrap();
+    assert_eq!(exit_code(&child), 0);
+    assert_eq!(reader.try_read(&mut [0; 8]).unwrap(), 1);
+    assert_eq!(reader.try_read(&mut [0; 8]).unwrap(), 0);
+    drop(stop);
+    thread.join().unwrap();
+}
+
+fn what_a_child_returns_becomes_its_status() {
+    assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    assert_eq!(exit_code(&fork((), |()| 0_u8).unwrap()), 0);
+    assert_eq!(exit_code(&fork((), |()| 255_u8).unwrap()), 255);
+    assert_eq!(exit_code(&fork((), |()| Ok::<(), String>(())).unwrap()), 0);
+    assert_eq!(exit_code(&fork((), |()| Ok::<u8, String>(7)).unwrap()), 7);
+    assert_eq!(exit_code(&fork((), |()| Err::<u8, _>("no")).unwrap()), 1);
+    assert_eq!(exit_code(&fork((), |()| Ok::<Result<u8, ()>, ()>(Err(()))).unwrap()), 1);
+    assert_eq!(exit_code(&fork((), |()| -> ! { std::process::exit(9) }).unwrap()), 9);
+}
+
+/// All that this test has printed; its stdout and stderr are one file.
+fn printed() -> String {
+    std::fs::read_to_string("/proc/self/fd/1").unwrap()
+}
+
+fn a_panic_is_printed_and_becomes_101() {
+    assert_eq!(exit_code(&fork((), |()| panic!("a word")).unwrap()), 101);
+    assert!(printed().contains("a word"));
+    // A payload whose destructor panics again.
+    struct Twice;
+    impl Drop for Twice {
+        fn drop(&mut self) {
+            panic!("again");
+        }
+    }
+    assert_eq!(exit_code(&fork((), |()| -> () { std::panic::panic_any(Twice) }).unwrap()), 101);
+}
+
+fn an_error_is_printed_and_becomes_1() {
+    let child = fork((), |()| Err::<(), _>(Error::TooLong { len: 2, max: 1 })).unwrap();
+    assert_eq!(exit_code(&child), 1);
+    assert!(printed().ends_with("Error: TooLong { len: 2, max: 1 }\n"), "{}", printed());
+}
+
+fn a_child_that_leaves_by_itself_is_no_trouble() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(writer, |writer| {
+        writer.write_atomic(b"x").unwrap();
+        std::process::exit(3);
+    });
+    let child: Child = child.unwrap();
+    assert_eq!(exit_code(&child), 3);
+    assert_eq!(reader.try_read(&mut [0; 2]).unwrap(), 1);
+    assert_eq!(reader.try_read(&mut [0; 2]).unwrap(), 0);
+}
+
+fn a_child_that_loops_for_ever_can_be_killed() {
+    let (mut reader, writer) = pipe().unwrap();
+    let child = fork(writer, |_writer| {
+        loop {
+            std::hint::spin_loop();
+        }
+    })
+    .unwrap();
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "its writer went with it");
+    child.kill().unwrap();
+}
+
+fn nothing_is_printed_twice() {
+    print!("once, ");
+    for _ in 0..3 {
+        assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    }
+    std::io::stdout().flush().unwrap();
+    assert_eq!(printed().matches("once, ").count(), 1);
+}
+
+fn what_a_child_prints_without_a_newline_is_printed() {
+    assert_eq!(exit_code(&fork((), |()| print!("the last word")).unwrap()), 0);
+    assert!(printed().ends_with("the last word"));
+    // Held by whoever forks, the lock is the child's too.
+    let lock = std::io::stdout().lock();
+    assert_eq!(exit_code(&fork((), |()| println!("through the lock")).unwrap()), 0);
+    drop(lock);
+    assert!(printed().ends_with("through the lock\n"));
+}
+
+fn destructors_of_the_parents_frames_do_not_run_in_the_child() {
+    struct Loud<'a>(&'a Gate);
+    impl Drop for Loud<'_> {
+        fn drop(&mut self) {
+            self.0.open();
+        }
+    }
+    let gate = Gate::new();
+    let loud = Loud(&gate);
+    assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    assert_eq!(exit_code(&fork((), |()| panic!("unwinding stops at the fork")).unwrap()), 101);
+    assert!(!gate.is_open());
+    drop(loud);
+    assert!(gate.is_open());
+}
+
+fn handlers_of_the_parents_exit_do_not_run_in_the_child() {
+    static GATE: Mutex<Option<Gate>> = Mutex::new(None);
+    extern "C" fn note() {
+        GATE.lock().unwrap().iter().for_each(Gate::open);
+    }
+    let noted = || GATE.lock().unwrap().as_ref().unwrap().is_open();
+    *GATE.lock().unwrap() = Some(Gate::new());
+    // SAFETY: a function that may run at any time. This process itself leaves without it.
+    assert_eq!(unsafe { libc::atexit(note) }, 0);
+    assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    assert_eq!(exit_code(&fork((), |()| Err::<(), _>("an error")).unwrap()), 1);
+    assert!(!noted());
+    let child = fork((), |()| -> () { std::process::exit(0) });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+    assert!(noted(), "what leaves by itself runs them");
+    *GATE.lock().unwrap() = None;
+}
+
+fn waiting_again_gives_the_same_status() {
+    let child = fork((), |()| 5_u8).unwrap();
+    for _ in 0..3 {
+        assert_eq!(child.wait().unwrap().code(), Some(5));
+        assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(5));
+        assert_eq!(child.wait_timeout(Duration::ZERO).unwrap().unwrap().code(), Some(5));
+    }
+    assert!(format!("{child:?}").contains(&child.id().to_string()));
+}
+
+fn waiting_has_deadlines() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
+    assert_eq!(child.try_wait().unwrap(), None);
+    assert_eq!(child.wait_timeout(Duration::ZERO).unwrap(), None);
+    let started = Instant::now();
+    assert_eq!(child.wait_timeout(Duration::from_millis(20)).unwrap(), None);
+    assert!(started.elapsed() >= Duration::from_millis(20));
+    drop(writer);
+    assert!(child.wait_timeout(Duration::MAX).unwrap().unwrap().success());
+}
+
+fn a_deadline_of_waiting_holds_under_signals() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
+    support::with_interval_timer(Duration::from_millis(1), || {
+        let started = Instant::now();
+        assert_eq!(child.wait_timeout(Duration::from_millis(50)).unwrap(), None);
+        assert!(started.elapsed() >= Duration::from_millis(50));
+        assert!(started.elapsed() < SOON);
+        drop(writer);
+        assert!(child.wait().unwrap().success());
+    });
+}
+
+fn threads_that_wait_at_once_get_the_same_status() {
+    for _ in 0..100 {
+        let (reader, writer) = pipe().unwrap();
+        let child = fork(reader, |mut reader| reader.read(&mut [0]).map(|_| 7_u8)).unwrap();
+        let barrier = std::sync::Barrier::new(5);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (child, barrier) = (&child, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let status = match number {
+                        0 => child.wait_timeout(SOON).unwrap().expect("the child leaves"),
+                        _ => child.wait().unwrap(),
+                    };
+                    assert_eq!(status.code(), Some(7));
+                });
+            }
+            barrier.wait();
+            drop(writer);
+        });
+    }
+}
+
+fn waiting_waits_whatever_the_flags_of_the_pidfd() {
+    for timeout in [None, Some(SOON), Some(Duration::MAX)] {
+        let (reader, writer) = pipe().unwrap();
+        let child = fork(reader, |mut reader| reader.read(&mut [0]).map(|_| 7_u8)).unwrap();
+        // As whoever puts it into an event loop does.
+        rustix::fs::fcntl_setfl(&child, rustix::fs::OFlags::NONBLOCK).unwrap();
+        let later = Later::new(writer, |writer| writer.write_all(b"x").unwrap());
+        let status = match timeout {
+            None => child.wait().unwrap(),
+            Some(timeout) => child.wait_timeout(timeout).unwrap().expect("the child leaves"),
+        };
+        assert_eq!(status.code(), Some(7));
+        later.done();
+    }
+}
+
+/// A child that has left, and its tracer, which goes on to do something and then leaves too.
+fn traced_zombie(tracer_then: impl FnOnce()) -> (Child, Child) {
+    let (ready, seized) = (Gate::new(), Gate::new());
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(reader, |mut reader| {
+        // SAFETY: numbers. It is refused where everybody of the same user may trace anyway.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
+        ready.open();
+        reader.read(&mut [0]).map(|_| 7_u8)
+    })
+    .unwrap();
+    ready.pass();
+    let tracer = fork((), |()| {
+        // SAFETY: numbers.
+        let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, child.id() as libc::pid_t, 0, 0) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        seized.open();
+        tracer_then();
+    })
+    .unwrap();
+    seized.pass();
+    drop(writer);
+    poll_until("the child has left", || process_state(child.id()) == Some('Z'));
+    (child, tracer)
+}
+
+/// How long this process has run.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for a time.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn a_deadline_of_waiting_for_a_traced_child_is_kept_without_a_busy_loop() {
+    let stay = Gate::new();
+    let (child, tracer) = traced_zombie(|| stay.pass());
+    assert_eq!(child.try_wait().unwrap(), None);
+    assert_eq!(child.wait_timeout(Duration::ZERO).unwrap(), None);
+    let timeout = Duration::from_millis(200);
+    let (started, busy) = (Instant::now(), processor_time());
+    assert_eq!(child.wait_timeout(timeout).unwrap(), None);
+    let (took, busy) = (started.elapsed(), processor_time() - busy);
+    assert!(took >= timeout && took < SOON && busy < timeout / 10, "{took:?}, of which busy {busy:?}");
+    stay.open();
+    assert_eq!(exit_code(&tracer), 0);
+    assert_eq!(exit_code(&child), 7);
+}
+
+fn waiting_for_a_traced_child_sleeps_until_its_tracer_lets_go() {
+    type Wait = fn(&Child) -> Option<std::process::ExitStatus>;
+    let ways: [(libc::c_long, Wait); 3] = [
+        (libc::SYS_waitid, |child| Some(child.wait().unwrap())),
+        (libc::SYS_waitid, |child| child.wait_timeout(Duration::MAX).unwrap()),
+        (libc::SYS_ppoll, |child| child.wait_timeout(SOON).unwrap()),
+    ];
+    for (call, wait) in ways {
+        let parent = std::process::id();
+        let waits = Gate::new();
+        let (child, tracer) = traced_zombie(|| {
+            waits.pass();
+            asleep_in(parent, &[call]);
+        });
+        waits.open();
+        assert_eq!(wait(&child).expect("the child has left").code(), Some(7));
+        assert_eq!(exit_code(&tracer), 0);
+    }
+}
+
+fn a_child_can_be_waited_for_with_ends() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
+    assert_eq!(wait_any(&mut [Watch::readable(&child)], Some(Duration::ZERO)).unwrap(), 0);
+    drop(writer);
+    let mut on = [Watch::readable(&child)];
+    assert_eq!(wait_any(&mut on, Some(SOON)).unwrap(), 1);
+    assert!(on[0].ready().contains(ipc::Ready::READ));
+    assert!(child.try_wait().unwrap().is_some());
+}
+
+fn a_signal_reaches_the_child_and_never_a_stranger() {
+    let (reader, _writer) = pipe().unwrap();
+    let child = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
+    child.signal(0).unwrap();
+    let refused = child.signal(1000).unwrap_err();
+    assert!(matches!(refused, Error::System { call: "pidfd_send_signal", .. }), "{refused:?}");
+    child.signal(libc::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+    match child.signal(libc::SIGTERM).unwrap_err() {
+        Error::System { source, .. } => assert_eq!(source.raw_os_error(), Some(libc::ESRCH)),
+        other => panic!("{other:?}"),
+    }
+    child.kill().unwrap();
+}
+
+fn an_elder_sibling_can_be_watched_and_not_waited_for() {
+    let (reader, _writer) = pipe().unwrap();
+    let elder = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
+    let younger = fork((), |()| {
+        elder.signal(libc::SIGTERM).unwrap();
+        assert_eq!(wait_any(&mut [Watch::readable(&elder)], Some(SOON)).unwrap(), 1);
+        for refused in [elder.try_wait().map(drop), elder.wait().map(drop), elder.wait_timeout(SOON).map(drop)] {
+            assert_eq!(support::refused(refused), ("waitid", libc::ECHILD));
+        }
+    })
+    .unwrap();
+    assert_eq!(exit_code(&younger), 0);
+    assert_eq!(elder.wait().unwrap().signal(), Some(libc::SIGTERM));
+}
+
+fn dropping_reaps_one_that_has_left() {
+    let child = fork((), |()| ()).unwrap();
+    let pid = child.id();
+    assert_eq!(wait_any(&mut [Watch::readable(&child)], Some(SOON)).unwrap(), 1);
+    assert_eq!(process_state(pid), Some('Z'));
+    drop(child);
+    assert_eq!(process_state(pid), None);
+}
+
+fn dropping_neither_kills_nor_waits() {
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(reader, |mut reader| reader.read(&mut [0]).map(drop)).unwrap();
+    let pid = child.id();
+    asleep_in(pid, &[libc::SYS_read]);
+    drop(child);
+    assert_eq!(process_state(pid), Some('S'));
+    drop(writer);
+    await_orphans(1);
+}
+
+/// Sets the flags and the handler of a signal.
+fn set_action(signal: i32, handler: libc::sighandler_t, flags: i32) {
+    // SAFETY: zeroed bytes are a valid action; handlers are SIG_IGN or SIG_DFL here.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        action.sa_sigaction = handler;
+        action.sa_flags = flags;
+        assert_eq!(libc::sigaction(signal, &action, std::ptr::null_mut()), 0);
+    }
+}
+
+fn ignored_children_refuse_the_fork() {
+    let (reader, writer) = pipe().unwrap();
+    set_action(libc::SIGCHLD, libc::SIG_IGN, 0);
+    let refused = fork(writer, |_| ()).unwrap_err();
+    assert!(matches!(refused.error, Error::SigchldIgnored));
+    set_action(libc::SIGCHLD, libc::SIG_DFL, libc::SA_NOCLDWAIT);
+    let refused = fork(refused.ends, |_| ()).unwrap_err();
+    assert!(matches!(refused.error, Error::SigchldIgnored));
+    set_action(libc::SIGCHLD, libc::SIG_DFL, 0);
+    assert_eq!(exit_code(&fork(refused.ends, |writer| writer.write_atomic(b"x")).unwrap()), 0);
+    assert_eq!(reader.available().unwrap(), 1);
+}
+
+fn a_status_taken_by_somebody_else_is_an_error() {
+    let child = fork((), |()| ()).unwrap();
+    // SAFETY: no status is asked for.
+    assert_eq!(unsafe { libc::waitpid(child.id() as i32, std::ptr::null_mut(), 0) }, child.id() as i32);
+    for result in [child.try_wait().map(drop), child.wait().map(drop), child.wait_timeout(SOON).map(drop)] {
+        match result.unwrap_err() {
+            Error::System { call: "waitid", source } => assert_eq!(source.raw_os_error(), Some(libc::ECHILD)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn the_process_limit_is_not_would_block() {
+    // SAFETY: numbers, and a valid limit. Root has no such limit, so this process is somebody else from here on.
+    unsafe {
+        let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NPROC, &limit), 0);
+        if libc::geteuid() == 0 {
+            assert_eq!(libc::setresuid(54_321, 54_321, 54_321), 0);
+        }
+    }
+    let (_reader, writer) = pipe().unwrap();
+    let refused = fork(writer, |_| ()).unwrap_err();
+    match &refused.error {
+        Error::System { call: "fork", source } => assert_eq!(source.raw_os_error(), Some(libc::EAGAIN)),
+        other => panic!("{other:?}"),
+    }
+    assert!(!refused.ends.is_closed().unwrap());
+    assert_eq!(support::signal_mask(), [], "signals come again");
+}
+
+fn a_child_dies_with_its_parent() {
+    let (mut reader, writer) = pipe().unwrap();
+    let child = fork(writer, |writer| {
+        let grandchild = Fork::new().die_with_parent().spawn(writer, |writer| {
+            writer.write_atomic(b"here").unwrap();
+            loop {
+                // SAFETY: no conditions. Nothing else than its parent's end is to end it.
+                unsafe { libc::pause() };
+            }
+        });
+        grandchild.unwrap().wait().map(drop)
+    })
+    .unwrap();
+    reader.read_exact(&mut [0; 4]).unwrap();
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the grandchild is gone too");
+    await_orphans(1);
+}
+
+/// A set of signals of this process's status, such as those that it ignores; without 32 and 33, which libc keeps to itself.
+fn status_field(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":")).unwrap();
+    u64::from_str_radix(value.trim(), 16).unwrap() & !(0b11 << 31)
+}
+
+fn a_childs_signals_can_be_reset() {
+    support::sigpipe(Sigpipe::Ignore);
+    support::handle_signal(libc::SIGUSR1);
+    support::block_signal(libc::SIGUSR2);
+    let (reader, mut writer) = pipe().unwrap();
+    drop(reader);
+    let child = Fork::new().reset_signals().spawn(writer.as_fd(), |_| {
+        for field in ["SigIgn", "SigCgt", "SigBlk"] {
+            assert_eq!(status_field(field), 0, "{field}");
+        }
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+    // A writer that was made when SIGPIPE was ignored does not die of it.
+    let child = Fork::new().keep_all_ends().reset_signals().spawn((), |()| {
+        assert_eq!(writer.write(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        assert!(matches!(writer.try_write(b"x"), Err(Error::Closed)));
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
+fn a_childs_signals_are_its_parents_otherwise() {
+    support::handle_signal(libc::SIGUSR1);
+    support::block_signal(libc::SIGUSR2);
+    let before = (status_field("SigIgn"), status_field("SigCgt"), support::signal_mask());
+    let child = fork((), |()| {
+        assert_eq!((status_field("SigIgn"), status_field("SigCgt"), support::signal_mask()), before);
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+    assert_eq!((status_field("SigIgn"), status_field("SigCgt"), support::signal_mask()), before);
+}
+
+fn the_bare_fork_leaves_everything_open() {
+    let (mut reader, mut writer) = pipe().unwrap();
+    // SAFETY: the child leaves with _exit, and no guard of this frame matters to it.
+    match unsafe { fork_raw() }.unwrap() {
+        Forked::Child => {
+            let fine = open_ends() == 2 && reader.close().is_ok() && writer.write_all(b"by hand").is_ok();
+            // SAFETY: no conditions.
+            unsafe { libc::_exit(if fine { 0 } else { 1 }) }
+        }
+        Forked::Parent(child) => {
+            assert_eq!(exit_code(&child), 0);
+            assert_eq!(open_ends(), 2);
+            assert_eq!(reader.read(&mut [0; 16]).unwrap(), 7);
+            // The writer here is the one that everybody forgets.
+            assert!(matches!(reader.try_read(&mut [0]), Err(Error::WouldBlock)));
+            writer.close().unwrap();
+            assert_eq!(reader.read(&mut [0; 16]).unwrap(), 0);
+        }
+    }
+}
+
+fn the_bare_fork_is_refused_like_any() {
+    let (stop, wait) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || wait.recv().unwrap_err());
+    // SAFETY: it is refused.
+    let refused = unsafe { fork_raw() }.unwrap_err();
+    assert_multi_threaded(&refused);
+    drop(stop);
+    thread.join().unwrap();
+}
+
+fn forks_under_a_storm_of_signals() {
+    support::with_interval_timer(Duration::from_micros(200), || {
+        for _ in 0..100 {
+            let (mut reader, writer) = pipe().unwrap();
+            let child = fork(writer, |mut writer| writer.write_all(&[7; 100_000])).unwrap();
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).unwrap();
+            assert_eq!(all, [7; 100_000]);
+            assert!(child.wait().unwrap().success());
+        }
+    });
+    poll_until("some signals came", || support::handled() > 0);
+}

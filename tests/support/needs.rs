@@ -1,0 +1,116 @@
+//! What a test needs that not every machine has. Where it is missing the test is ignored, and says what to do about it.
+//!
+//! `IPC_TESTS_IGNORE=nothing` makes a failure of each test that would be ignored, and `IPC_TESTS_IGNORE=privileges` of each
+//! that would be for want of a program. What only a newer kernel has is never a failure.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{WithoutProc, has_nosignal, has_nowait, own_mounts};
+
+/// What a test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// A program on the `PATH`, and the package of Debian that has it.
+    Program(&'static str, &'static str),
+    /// To set the buffers of a socket past the administrator's limit (`CAP_NET_ADMIN`).
+    NetAdmin,
+    /// A view of the mounts of its own (`CAP_SYS_ADMIN`).
+    OwnMounts,
+    /// To hide `/proc`, which a namespace of users allows too.
+    HiddenProc,
+    /// File systems in user space.
+    Fuse,
+    /// A read or write of a pipe that does not wait.
+    NoWait,
+    /// A write that raises no `SIGPIPE`.
+    NoSignal,
+    /// That no other test runs at the same time: it measures how long something takes, or uses up what all processes of one
+    /// user share.
+    Alone,
+}
+
+pub const CC: Need = Need::Program("cc", "gcc");
+pub const CURL: Need = Need::Program("curl", "curl");
+pub const DOT: Need = Need::Program("dot", "graphviz");
+pub const LSOF: Need = Need::Program("lsof", "lsof");
+pub const NODE: Need = Need::Program("node", "nodejs");
+pub const PYTHON: Need = Need::Program("python3", "python3");
+pub const STRACE: Need = Need::Program("strace", "strace");
+pub const WRK: Need = Need::Program("wrk", "wrk");
+
+/// What is missing, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub why: String,
+    /// The test has failed, as somebody wants to have it run.
+    pub fails: bool,
+}
+
+impl Need {
+    /// What is missing here, if something is.
+    pub fn missing(self) -> Option<Missing> {
+        let (there, why) = match self {
+            Need::Alone => return None,
+            Need::Program(name, package) => {
+                (program(name).is_some(), format!("needs {name}: `apt-get install {package}`, or the like"))
+            }
+            Need::NetAdmin => (may_force_buffers(), "needs CAP_NET_ADMIN: run it as root".to_owned()),
+            Need::OwnMounts => (forked(own_mounts), "needs to mount: run it as root".to_owned()),
+            Need::HiddenProc => (
+                forked(|| WithoutProc::new().is_ok()),
+                "needs to mount, or namespaces of users: run it as root".to_owned(),
+            ),
+            Need::Fuse => (Path::new("/dev/fuse").exists(), "needs /dev/fuse: `modprobe fuse`".to_owned()),
+            Need::NoWait => (has_nowait(), "needs Linux 6.4".to_owned()),
+            Need::NoSignal => (has_nosignal(), "needs Linux 6.18".to_owned()),
+        };
+        (!there).then(|| Missing { why, fails: self.must_be_there() })
+    }
+
+    fn must_be_there(self) -> bool {
+        let ignored = std::env::var("IPC_TESTS_IGNORE");
+        match (self, ignored.as_deref()) {
+            (Need::NoWait | Need::NoSignal, _) | (_, Err(_)) => false,
+            (_, Ok("nothing")) => true,
+            (Need::Program(..), Ok("privileges")) => true,
+            (_, Ok("privileges")) => false,
+            (_, Ok(other)) => panic!("IPC_TESTS_IGNORE is `nothing` or `privileges`, and not `{other}`"),
+        }
+    }
+}
+
+/// Where the program is that a command would start.
+fn program(name: &str) -> Option<PathBuf> {
+    let runs =
+        |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(runs)
+}
+
+fn may_force_buffers() -> bool {
+    let (socket, _peer) = std::os::unix::net::UnixDatagram::pair().expect("a pair of sockets");
+    let bytes: libc::c_int = 64 << 20;
+    let len = size_of_val(&bytes) as libc::socklen_t;
+    // SAFETY: the option is an int, and the length says so.
+    unsafe {
+        let bytes = (&raw const bytes).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes, len) == 0
+    }
+}
+
+/// Whether something works, tried in a child.
+fn forked(works: fn() -> bool) -> bool {
+    // SAFETY: the caller has one thread; the child leaves with _exit, and is waited for.
+    unsafe {
+        match libc::fork() {
+            -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+            0 => libc::_exit(i32::from(!works())),
+            pid => {
+                let mut status = 0;
+                assert_eq!(libc::waitpid(pid, &mut status, 0), pid);
+                status == 0
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Several tests at once, each judged by a process that has no other children.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Completion, Failed};
+
+use super::needs::{Missing, Need};
+use super::places::memory_file;
+use super::{Verdict, judge};
+
+/// How many run at once at most, however many processors there are: tests of one user share its limits.
+const MOST: usize = 4;
+
+/// A test. [`trials!`](super::trials) makes them of functions.
+pub struct Trial {
+    name: String,
+    limit: Duration,
+    needs: Vec<Need>,
+    body: Box<dyn FnOnce() -> Result<(), String> + Send>,
+}
+
+impl Trial {
+    /// One that may take so long. Its name begins with the module that it is in.
+    pub fn new<V: Verdict>(
+        module: &str,
+        name: &str,
+        limit: Duration,
+        body: impl FnOnce() -> V + Send + 'static,
+    ) -> Self {
+        let module = module.split_once("::").map(|(_binary, module)| format!("{module}::")).unwrap_or_default();
+        Self { name: module + name, limit, needs: Vec::new(), body: Box::new(|| body().verdict()) }
+    }
+
+    pub fn needs(mut self, needs: impl IntoIterator<Item = Need>) -> Self {
+        self.needs.extend(needs);
+        self
+    }
+}
+
+/// Runs the tests that the command line asks for: as many at once as there are processors, or as `--test-threads` says.
+pub fn run(modules: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
+    close_inherited();
+    let mut arguments = Arguments::from_args();
+    let processors = available_parallelism().map_or(1, |processors| processors.get().min(MOST));
+    let queue = Arc::new(Mutex::new(Queue::new(arguments.test_threads.unwrap_or(processors).max(1))));
+    // On the main thread, so that there is no other and forking is allowed.
+    arguments.test_threads = Some(1);
+    let mut tests = Vec::new();
+    for (number, trial) in modules.into_iter().flatten().enumerate() {
+        let queue_of_all = Arc::clone(&queue);
+        let test = libtest_mimic::Trial::ignorable_test(&trial.name, move || {
+            queue_of_all.lock().expect("nobody panicked with it").outcome(number)
+        });
+        if !arguments.list && !arguments.is_filtered_out(&test) && !arguments.is_ignored(&test) {
+            queue.lock().expect("nobody panicked with it").waiting.push_back((number, trial));
+        }
+        tests.push(test);
+    }
+    libtest_mimic::run(&arguments, tests).exit_code()
+}
+
+/// Whoever started the tests may have left a descriptor open to them, such as a writer whose reader is gone, and a test that
+/// looks at all that a process holds would find it.
+fn close_inherited() {
+    close_from(3);
+}
+
+fn close_from(first: libc::c_uint) {
+    // SAFETY: numbers. Whatever this process has opened so far is not used any more.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+type Outcome = Result<Completion, Failed>;
+
+/// The tests, in the order in which they are asked for. Those that come next run ahead.
+struct Queue {
+    at_once: usize,
+    waiting: VecDeque<(usize, Trial)>,
+    running: Vec<Judge>,
+    done: HashMap<usize, Outcome>,
+    missing: HashMap<Need, Option<Missing>>,
+}
+
+/// A process that judges one test, and prints what was wrong.
+struct Judge {
+    number: usize,
+    pid: libc::pid_t,
+    alone: bool,
+    output: File,
+}
+
+impl Queue {
+    fn new(at_once: usize) -> Self {
+        let (waiting, running) = (VecDeque::new(), Vec::new());
+        Self { at_once, waiting, running, done: HashMap::new(), missing: HashMap::new() }
+    }
+
+    /// Blocks until the test is over.
+    fn outcome(&mut self, number: usize) -> Outcome {
+        loop {
+            if let Some(outcome) = self.done.remove(&number) {
+                return outcome;
+            }
+            self.start_next();
+            if !self.done.contains_key(&number) {
+                self.wait_for_one();
+            }
+        }
+    }
+
+    fn start_next(&mut self) {
+        while self.running.len() < self.at_once && !self.running.iter().any(|judge| judge.alone) {
+            let Some((_, next)) = self.waiting.front() else { return };
+            let alone = next.needs.contains(&Need::Alone);
+            if alone && !self.running.is_empty() {
+                return;
+            }
+            let (number, trial) = self.waiting.pop_front().expect("there is one");
+            match self.missing(&trial.needs) {
+                Some(Missing { why, fails: true }) => self.done.insert(number, Err(why.into())),
+                Some(Missing { why, fails: false }) => self.done.insert(number, Ok(Completion::ignored_with(why))),
+                None => {
+                    self.running.push(Judge::start(number, alone, trial));
+                    None
+                }
+            };
+        }
+    }
+
+    /// The first thing that is missing of what a test needs. It is looked for once.
+    fn missing(&mut self, needs: &[Need]) -> Option<Missing> {
+        needs.iter().find_map(|need| self.missing.entry(*need).or_insert_with(|| need.missing()).clone())
+    }
+
+    fn wait_for_one(&mut self) {
+        let mut status = 0;
+        // SAFETY: room for a status. There are no children but judges.
+        let pid = unsafe { libc::waitpid(-1, &mut status, 0) };
+        let place = self.running.iter().position(|judge| judge.pid == pid);
+        let judge = self.running.swap_remove(place.unwrap_or_else(|| panic!("{pid} is no judge")));
+        self.done.insert(judge.number, judge.outcome(status));
+    }
+}
+
+impl Judge {
+    fn start(number: usize, alone: bool, trial: Trial) -> Self {
+        let output = memory_file();
+        // Or it would be printed again.
+        std::io::stdout().flush().expect("stdout can be flushed");
+        // SAFETY: this process has one thread, so the child may do everything. It leaves with _exit.
+        match unsafe { libc::fork() } {
+            -1 => panic!("a process for the test could not be forked: {}", std::io::Error::last_os_error()),
+            0 => judge_and_leave(output, trial),
+            pid => Self { number, pid, alone, output },
+        }
+    }
+
+    fn outcome(mut self, status: libc::c_int) -> Outcome {
+        let mut said = String::new();
+        self.output.rewind().and_then(|()| self.output.read_to_string(&mut said)).expect("what it said can be read");
+        match status {
+            0 => Ok(Completion::Completed),
+            _ if libc::WIFEXITED(status) => Err(said.into()),
+            _ => Err(format!("the test was ended from outside, by signal {}\n{said}", libc::WTERMSIG(status)).into()),
+        }
+    }
+}
+
+/// The judge's process, from its start to its end. It holds nothing but the standard descriptors.
+fn judge_and_leave(output: File, trial: Trial) -> ! {
+    // SAFETY: numbers only; 1 is this process's stdout.
+    assert_eq!(unsafe { libc::dup2(output.as_raw_fd(), 1) }, 1, "{}", std::io::Error::last_os_error());
+    std::mem::forget(output);
+    close_from(3);
+    // A panic has been printed, to stderr.
+    let wrong = match catch_unwind(AssertUnwindSafe(|| judge(trial.limit, trial.body))) {
+        Ok(verdict) => verdict.err(),
+        Err(_) => Some("the harness panicked".to_owned()),
+    };
+    if let Some(wrong) = &wrong {
+        print!("{wrong}");
+    }
+    let _ = std::io::stdout().flush();
+    // SAFETY: no conditions.
+    unsafe { libc::_exit(i32::from(wrong.is_some())) }
+}
