@@ -231,7 +231,7 @@ fn node_gets_a_socket_and_sends_one() {
         }
     }
     assert_eq!(text, b"a present");
-    drop(channel.parent); // it leaves when its channel is closed
+    drop((present, channel.parent)); // it leaves when nothing is open
     assert_eq!(exit_code(&child), 0);
     std::fs::remove_file(script).unwrap();
 }
