@@ -122,7 +122,7 @@ fn moved(from: Any, to: Any) -> u64 {
         let len = match (&from, &to) {
             (Any::Reader(_), _) | (_, Any::Writer(_)) => splice(from_fd, to_fd, 1 << 20),
             // SAFETY: open descriptors, and no offset.
-            (Any::File(_), _) => unsafe { libc::sendfile(to_fd, from_fd, nowhere(), 1 << 20) },
+            (Any::File(_), _) => unsafe { libc::sendfile(to_fd, from_fd, std::ptr::null_mut(), 1 << 20) },
             _ => {
                 let staged = splice(from_fd, stage_writer, 1 << 20);
                 let mut left = staged;

@@ -105,11 +105,11 @@ fn packed_messages(size: usize) -> OneWay<impl FnMut()> {
     let message = vec![7; size];
     let mut from = None;
     let peer = Peer::start(1, Some(pair.child), move |bare, count| {
-        let from = from.get_or_insert_with(|| bare.take().expect("it was given").packed());
+        let from = from.get_or_insert_with(|| ipc::PackedSocket::new(bare.take().expect("it was given")));
         (0..count).for_each(|_| from.send(&message).expect("the receiver is there"));
         from.flush().expect("the receiver is there");
     });
-    let mut to = pair.parent.packed();
+    let mut to = ipc::PackedSocket::new(pair.parent);
     OneWay { peer, receive: move || look_at(to.recv().expect("it can be received").expect("a message")) }
 }
 
@@ -118,11 +118,11 @@ fn piped_messages(size: usize) -> OneWay<impl FnMut()> {
     let message = vec![7; size];
     let mut from = None;
     let peer = Peer::start(1, Some(writer), move |bare, count| {
-        let from = from.get_or_insert_with(|| bare.take().expect("it was given").messages());
+        let from = from.get_or_insert_with(|| ipc::MessageWriter::new(bare.take().expect("it was given")));
         (0..count).for_each(|_| from.send(&message).expect("the reader is there"));
         from.flush().expect("the reader is there");
     });
-    let mut to = reader.messages();
+    let mut to = ipc::MessageReader::new(reader);
     OneWay { peer, receive: move || look_at(to.recv().expect("it can be received").expect("a message")) }
 }
 
@@ -130,7 +130,7 @@ fn buffered_writes(size: usize, rounds: usize, scale: u64) {
     let (reader, writer) = std_pipe();
     let mut beside = buffered_stream(reader, writer, size, |bare| BufWriter::with_capacity(8 << 10, bare));
     let (reader, writer) = ipc_pipe();
-    let mut ours = buffered_stream(reader, writer, size, ipc::PipeWriter::buffered);
+    let mut ours = buffered_stream(reader, writer, size, ipc::BufferedWriter::new);
     let mut contenders: Vec<Contender<'_>> =
         vec![("std", Box::new(|count| beside.pass(count))), ("ipc", Box::new(|count| ours.pass(count)))];
     let count = ((1 << 30) / (size as u64).max(64) / scale).max(100);

@@ -293,8 +293,8 @@ impl From<io::Error> for Error {
 #[derive(thiserror::Error)]
 #[error("what waited could not be sent: {error}")]
 pub struct FlushError<T> {
-    /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter) or
-    /// [`BufferedWriter`](crate::BufferedWriter), with what still waits in it.
+    /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter),
+    /// [`BufferedWriter`](crate::BufferedWriter) or [`MessageReader`](crate::MessageReader), with what is still in it.
     pub unflushed: T,
     /// What went wrong.
     pub error: Error,

@@ -6,7 +6,7 @@ use ipc::Error;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let pair = ipc::datagram_pair().expect("a pair");
-    let mut socket = pair.child.packed();
+    let mut socket = ipc::PackedSocket::new(pair.child);
     pair.parent.send(bytes).expect("there is room");
     let mut again = Vec::new();
     loop {

@@ -9,7 +9,7 @@ const MAX: usize = 1000;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (reader, writer) = ipc::pipe().expect("a pipe");
-    let mut reader = reader.messages();
+    let mut reader = ipc::MessageReader::new(reader);
     reader.set_max_message(MAX);
     let middle = bytes.first().map_or(0, |byte| usize::from(*byte) % bytes.len());
     let mut left = bytes;

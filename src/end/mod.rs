@@ -1,6 +1,7 @@
 //! What every end is: one owned, close-on-exec descriptor that the ledger knows.
 
 mod ends;
+pub(crate) mod packets;
 mod stdio;
 
 use std::convert::Infallible;

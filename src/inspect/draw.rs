@@ -1,9 +1,10 @@
 //! A [`ProcessMap`] as text, and as the source of pictures.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use super::map::{Finding, FindingKind, Link, Port, ProcessMap};
-use super::processes::printable;
+use super::processes::{is_obeyed, printable};
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -12,13 +13,19 @@ impl fmt::Display for Finding {
             who.push(format!("{} elsewhere", self.elsewhere));
         }
         let who = who.join(", ");
-        let channel = format_args!("{} {}", if self.pair { "pair" } else { "pipe" }, self.inode);
+        let channel = format!("{} {}", if self.pair { "pair" } else { "pipe" }, self.inode);
         match self.what {
             FindingKind::NoReader if self.certain => write!(f, "nobody reads {channel}: a write to it fails"),
             FindingKind::NoReader => {
                 write!(f, "nobody that could be seen reads {channel}: if nobody does, a write to it fails")
             }
             FindingKind::OnlyItself => write!(f, "both ends of {channel} are held by {who} alone: its end never comes"),
+            FindingKind::BothEnds if !self.certain => {
+                write!(
+                    f,
+                    "both ends of {channel} are held by {who}, and its children read it: EOF comes when it lets go"
+                )
+            }
             FindingKind::BothEnds => {
                 write!(f, "both ends of {channel} are held by {who}: until one is closed, its end never comes")
             }
@@ -35,78 +42,109 @@ impl fmt::Display for Finding {
     }
 }
 
+/// How deep the tree is indented. Processes that are deeper say how deep they are.
+const INDENTED: usize = 24;
+
+/// How many holders of the other side are named beside each end.
+const NAMED: usize = 8;
+
 /// The tree of processes, with what each holds; and below it what was found.
 impl fmt::Display for ProcessMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.draw(f, self.root, &mut String::new(), "")?;
+        self.draw(f)?;
         for finding in &self.findings {
             writeln!(f, "{} {finding}", if finding.certain { "!" } else { "?" })?;
+        }
+        if self.other_namespace {
+            writeln!(f, "? the numbers are those of /proc, which shows another pid namespace")?;
         }
         if self.peers_unknown {
             writeln!(f, "? sockets are left out: the kernel did not say which are connected")?;
         }
         match self.unseen.len() {
+            0 => {}
+            1 => writeln!(f, "? 1 process could not be looked into: it may hold an end too")?,
+            unseen => writeln!(f, "? {unseen} processes could not be looked into: one of them may hold an end too")?,
+        }
+        match self.seen_in_part {
             0 => Ok(()),
-            1 => writeln!(f, "? 1 process could not be looked into: it may hold an end too"),
-            unseen => writeln!(f, "? {unseen} processes could not be looked into: one of them may hold an end too"),
+            1 => writeln!(f, "? 1 process could be looked into in part alone: it may hold an end too"),
+            in_part => writeln!(f, "? {in_part} processes could be looked into in part alone: one may hold an end too"),
         }
     }
 }
 
+/// A process that is to be drawn.
+struct Node {
+    pid: u32,
+    depth: usize,
+    /// Before its name, and before what it holds.
+    head: String,
+    body: String,
+}
+
 impl ProcessMap {
-    fn draw(&self, f: &mut fmt::Formatter<'_>, pid: u32, indent: &mut String, branch: &str) -> fmt::Result {
-        let Some(process) = self.processes.get(&pid) else { return Ok(()) };
-        let unseen = if self.unseen.contains(&pid) { "  (could not be looked into)" } else { "" };
-        writeln!(f, "{indent}{branch}{pid} {}{unseen}", printable(&process.name))?;
-        let length = indent.len();
-        indent.push_str(match branch {
-            "" => "",
-            "└─ " => "   ",
-            _ => "│  ",
-        });
-        // A process that is its own parent would be drawn for ever; /proc shows none, but it is not ours to vouch for.
-        let children: Vec<u32> = self
-            .processes
-            .iter()
-            .filter(|(child, process)| process.parent == pid && **child != pid && **child != self.root)
-            .map(|(child, _)| *child)
-            .collect();
-        let bar = if children.is_empty() { "   " } else { "│  " };
-        for link in &self.links {
-            for (port, writes) in link.ports().filter(|(port, _)| port.pid == pid) {
-                let mark = if self.is_marked(link, Some(port)) { "  !" } else { "" };
-                writeln!(f, "{indent}{bar}{:>4} {}{mark}", port.fd, link.seen_from(writes))?;
+    /// Draws the tree, which may be as deep as a stack is not.
+    fn draw(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for &pid in self.processes.keys() {
+            if let Some(parent) = self.parent_of(pid) {
+                children.entry(parent).or_default().push(pid);
             }
         }
-        for (i, child) in children.iter().enumerate() {
-            self.draw(f, *child, indent, if i + 1 == children.len() { "└─ " } else { "├─ " })?;
+        let mut held: BTreeMap<u32, Vec<(&Link, &Port, bool)>> = BTreeMap::new();
+        for link in &self.links {
+            for (port, first) in link.ports() {
+                held.entry(port.pid).or_default().push((link, port, first));
+            }
         }
-        indent.truncate(length);
+        let marks = Marks::of(self);
+        let mut waiting = vec![Node { pid: self.root, depth: 0, head: String::new(), body: String::new() }];
+        while let Some(Node { pid, depth, head, body }) = waiting.pop() {
+            let Some(process) = self.processes.get(&pid) else { continue };
+            let unseen = if self.unseen.contains(&pid) { "  (could not be looked into)" } else { "" };
+            let deep = if depth > INDENTED { format!("[{depth} deep] ") } else { String::new() };
+            writeln!(f, "{head}{deep}{pid} {}{unseen}", printable(&process.name))?;
+            // Whoever is drawn is not drawn again, whatever /proc says of parents while it changes.
+            let children = children.remove(&pid).unwrap_or_default();
+            let bar = if children.is_empty() { "   " } else { "│  " };
+            for &(link, port, first) in held.get(&pid).into_iter().flatten() {
+                let mark = if marks.has(link, Some(port)) { "  !" } else { "" };
+                writeln!(f, "{body}{bar}{:>4} {}{mark}", port.fd, link.seen_from(first))?;
+            }
+            let last = children.len().saturating_sub(1);
+            waiting.extend(children.into_iter().enumerate().rev().map(|(i, pid)| {
+                let (head, below) = if i == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+                let below = if depth < INDENTED { below } else { "" };
+                Node { pid, depth: depth + 1, head: format!("{body}{head}"), body: format!("{body}{below}") }
+            }));
+        }
         Ok(())
     }
 
     /// The source of a picture for Graphviz: `dot -Tsvg`. Boxes are processes, with dotted lines to their parents; arrows go
-    /// from who writes to who reads, with the numbers of the descriptors; red is what can hardly be meant.
+    /// from who writes to who reads, with the numbers of the descriptors; red is what is almost certainly a bug.
     pub fn to_dot(&self) -> String {
         let mut dot = String::from(
             "digraph ipc {\n  rankdir=LR; ranksep=0.8; nodesep=0.4;\n  node [fontname=\"sans-serif\", fontsize=11];\n  \
              edge [fontname=\"sans-serif\", fontsize=9];\n",
         );
         let red = |marked| if marked { ", color=red, fontcolor=red" } else { "" };
+        let marks = Marks::of(self);
         for (pid, process) in &self.processes {
             let style = if self.unseen.contains(pid) { "\"rounded,dashed\"" } else { "rounded" };
-            let (name, color) = (quoted(&process.name), red(self.is_suspect(*pid)));
+            let (name, color) = (quoted(&process.name), red(marks.suspects.contains(pid)));
             line(&mut dot, format_args!("  p{pid} [shape=box, style={style}, label=\"{name}\\n{pid}\"{color}];"));
             if let Some(parent) = self.parent_of(*pid) {
                 line(&mut dot, format_args!("  p{parent} -> p{pid} [style=dotted, arrowhead=none, color=gray50];"));
             }
         }
         for (i, link) in self.links.iter().enumerate() {
-            let (name, color) = (link.name(), red(self.is_marked(link, None)));
+            let (name, color) = (link.name(), red(marks.has(link, None)));
             line(&mut dot, format_args!("  l{i} [shape=ellipse, label=\"{name}\"{color}];"));
             let both = if link.pipe { "" } else { ", dir=both" };
             for (port, from) in link.ports() {
-                let (Port { pid, fd }, color) = (port, red(self.is_marked(link, Some(port))));
+                let (Port { pid, fd }, color) = (port, red(marks.has(link, Some(port))));
                 let ends = if from { format!("p{pid} -> l{i}") } else { format!("l{i} -> p{pid}") };
                 // An empty line below the number keeps it off the arrow.
                 line(&mut dot, format_args!("  {ends} [label=\"fd {fd}\\n \"{both}{color}];"));
@@ -130,9 +168,10 @@ impl ProcessMap {
         let mut text = String::from("flowchart LR\n");
         // Lines have no names in Mermaid: they are coloured by their number, in the order in which they come.
         let (mut lines, mut red) = (0, Vec::new());
+        let marks = Marks::of(self);
         for (pid, process) in &self.processes {
             line(&mut text, format_args!("  p{pid}[\"{} {pid}\"]", quoted(&process.name)));
-            if self.is_suspect(*pid) {
+            if marks.suspects.contains(pid) {
                 line(&mut text, format_args!("  style p{pid} stroke:#d00,color:#d00"));
             }
         }
@@ -144,7 +183,7 @@ impl ProcessMap {
         }
         for (i, link) in self.links.iter().enumerate() {
             line(&mut text, format_args!("  l{i}([\"{}\"])", link.name()));
-            if self.is_marked(link, None) {
+            if marks.has(link, None) {
                 line(&mut text, format_args!("  style l{i} stroke:#d00,color:#d00"));
             }
             let arrow = if link.pipe { "-->" } else { "<-->" };
@@ -154,7 +193,7 @@ impl ProcessMap {
                     true => line(&mut text, format_args!("  p{pid} {arrow}|fd {fd}| l{i}")),
                     false => line(&mut text, format_args!("  l{i} {arrow}|fd {fd}| p{pid}")),
                 }
-                if self.is_marked(link, Some(port)) {
+                if marks.has(link, Some(port)) {
                     red.push(lines.to_string());
                 }
                 lines += 1;
@@ -177,17 +216,30 @@ impl ProcessMap {
         let parent = self.processes.get(&pid)?.parent;
         (pid != self.root && self.processes.contains_key(&parent)).then_some(parent)
     }
+}
 
-    /// Whether a process holds something that it can hardly be meant to.
-    fn is_suspect(&self, pid: u32) -> bool {
-        self.findings.iter().any(|found| found.certain && found.pids.contains(&pid))
+/// What is almost certainly a bug, by process and by channel.
+struct Marks<'a> {
+    suspects: BTreeSet<u32>,
+    channels: BTreeMap<(u64, bool), &'a [u32]>,
+}
+
+impl<'a> Marks<'a> {
+    fn of(map: &'a ProcessMap) -> Self {
+        let certain = || map.findings.iter().filter(|finding| finding.certain);
+        Self {
+            suspects: certain().flat_map(|finding| &finding.pids).copied().collect(),
+            // Of one channel there is one finding that is certain at most.
+            channels: certain().map(|finding| ((finding.inode, !finding.pair), &*finding.pids)).collect(),
+        }
     }
 
-    /// Whether something can hardly be meant about a channel, or about one descriptor of it.
-    fn is_marked(&self, link: &Link, port: Option<&Port>) -> bool {
-        let mut of_link =
-            self.findings.iter().filter(|found| found.certain && found.inode == link.inode && found.pair != link.pipe);
-        of_link.any(|found| found.pids.is_empty() || port.is_none_or(|port| found.pids.contains(&port.pid)))
+    /// Whether a channel, or one descriptor of it, is marked.
+    fn has(&self, link: &Link, port: Option<&Port>) -> bool {
+        let pids = self.channels.get(&(link.inode, link.pipe));
+        // The numbers are in order.
+        let is_one = |port: &Port| pids.is_some_and(|pids| pids.is_empty() || pids.binary_search(&port.pid).is_ok());
+        port.map_or(pids.is_some(), is_one)
     }
 }
 
@@ -204,7 +256,10 @@ impl Link {
     /// What a holder of one side does with it, and who is at the other.
     fn seen_from(&self, first: bool) -> String {
         let (ports, outside) = if first { (&self.to, self.to_outside) } else { (&self.from, self.from_outside) };
-        let mut others: Vec<_> = ports.iter().map(|port| format!("{} fd {}", port.pid, port.fd)).collect();
+        let mut others: Vec<_> = ports.iter().take(NAMED).map(|port| format!("{} fd {}", port.pid, port.fd)).collect();
+        if ports.len() > NAMED {
+            others.push(format!("{} more", ports.len() - NAMED));
+        }
         if outside > 0 {
             others.push(format!("{outside} elsewhere"));
         }
@@ -224,6 +279,49 @@ fn line(text: &mut String, line: fmt::Arguments<'_>) {
 
 /// A process names itself: nothing of it may end the quotes, or start markup.
 pub(crate) fn quoted(name: &str) -> String {
-    let safe = |c: char| if c.is_control() || "\"\\<>&[]{}|#;`$".contains(c) { '?' } else { c };
+    let safe = |c: char| if is_obeyed(c) || "\"\\<>&[]{}|#;`$".contains(c) { '?' } else { c };
     name.chars().map(safe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::map::Process;
+
+    #[test]
+    fn a_deep_tree_takes_little_stack_and_little_text() {
+        const DEEP: u32 = 20_000;
+        let parent = |pid| if pid == 1 { DEEP } else { pid - 1 }; // whatever that is
+        let processes = (1..=DEEP).map(|pid| (pid, Process { name: "x".to_owned(), parent: parent(pid) })).collect();
+        let ports: Vec<Port> = (1..=DEEP).map(|pid| Port { pid, fd: 3 }).collect();
+        let (from, to) = (ports.clone(), ports);
+        let links = vec![Link { pipe: true, inode: 1, from, to, from_outside: 0, to_outside: 0 }];
+        let finding = Finding {
+            inode: 1,
+            pair: false,
+            pids: (1..=DEEP).collect(),
+            elsewhere: 0,
+            what: FindingKind::BothEnds,
+            certain: true,
+        };
+        let (findings, unseen) = (vec![finding], BTreeSet::new());
+        let map = ProcessMap {
+            root: 1,
+            processes,
+            links,
+            findings,
+            unseen,
+            seen_in_part: 0,
+            peers_unknown: false,
+            other_namespace: false,
+        };
+        let drawn = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            assert!(map.to_dot().contains("p20000") && map.to_mermaid().contains("p20000"));
+            map.to_string()
+        });
+        let text = drawn.unwrap().join().unwrap();
+        assert_eq!(text.lines().count(), 3 * DEEP as usize + 1);
+        assert!(text.len() < 1000 * DEEP as usize, "{}", text.len());
+        assert!(text.contains("└─ [19999 deep] 20000 x\n") && text.contains(", 19992 more  !\n"));
+    }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::RawFd;
 
 use super::diag;
-use super::processes::{self, Channel, Held, Seen};
+use super::processes::{self, Channel, Held};
 use crate::error::{Error, Result};
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 
 /// A process tree, with the pipes and socket pairs that its processes hold: a picture of a moment.
 ///
@@ -33,7 +33,10 @@ pub struct ProcessMap {
     pub(super) findings: Vec<Finding>,
     /// Processes that could not be looked into.
     pub(super) unseen: BTreeSet<u32>,
+    /// How many could be looked into in part.
+    pub(super) seen_in_part: usize,
     pub(super) peers_unknown: bool,
+    pub(super) other_namespace: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -77,7 +80,7 @@ pub struct Finding {
     pub elsewhere: usize,
     /// What it is.
     pub what: FindingKind,
-    /// Whether it can hardly be meant, nor be otherwise than it looks: a `!` in the text, red in the pictures.
+    /// Whether it is almost certainly a bug: a `!` in the text, red in the pictures.
     pub certain: bool,
 }
 
@@ -89,7 +92,8 @@ pub enum FindingKind {
     NoReader,
     /// One process alone holds both ends: it waits for itself. That may be meant of a pair.
     OnlyItself,
-    /// A process holds both ends, besides others: while it does, the end comes to nobody.
+    /// A process holds both ends, besides others: while it does, EOF comes to nobody. Not certain of a pipe that one process
+    /// alone writes and its descendants read: a lifeline is like that, whose readers learn by EOF that the process is gone.
     BothEnds,
     /// More than one process holds a writer. That may be meant: the end comes when the last of them lets go.
     ManyWriters,
@@ -113,6 +117,9 @@ impl ProcessMap {
 
     /// The tree of that process and all that descend from it; else as [`current`](Self::current).
     ///
+    /// The number is one of this process's pid namespace, such as [`Child::id`](crate::Child::id). The numbers in the map are
+    /// those of `/proc`; where that shows another namespace, the map says so.
+    ///
     /// # Errors
     ///
     /// As [`current`](Self::current); with `ESRCH`: there is no such process.
@@ -121,33 +128,33 @@ impl ProcessMap {
     }
 
     fn rooted_at(root: Option<u32>) -> Result<Self> {
-        let (me, pids) = processes::pids()?;
-        let root = root.unwrap_or(me);
-        let mut all: HashMap<u32, Process> = HashMap::new();
-        for pid in pids {
+        let shown = processes::shown()?;
+        let mut all: BTreeMap<u32, Process> = BTreeMap::new();
+        for &pid in &shown.pids {
             if let Some((name, parent)) = processes::name_and_parent(pid)? {
                 all.insert(pid, Process { name, parent });
             }
         }
-        if !all.contains_key(&root) {
-            return Err(Error::system("open", Errno::SRCH));
-        }
+        let root = match root {
+            None => Some(shown.me),
+            Some(root) => shown.translate(root)?,
+        };
+        let root = root.filter(|root| all.contains_key(root)).ok_or_else(|| Error::system("open", Errno::SRCH))?;
         let peers = match diag::peers() {
             // Then it is not the kernel that refuses to say.
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Error::system("socket", errno)),
             peers => peers,
         };
         let mut sides = Sides { peers: peers.as_ref().ok(), links: BTreeMap::new() };
-        let mut unseen = BTreeSet::new();
-        let inside = |pid: u32| descends(&all, pid, root);
+        let (mut unseen, mut seen_in_part) = (BTreeSet::new(), 0);
+        let tree = descendants(&all, root);
         for &pid in all.keys() {
-            match processes::channels(pid)? {
-                Seen::Channels(held) => held.iter().for_each(|held| sides.add(pid, held, inside(pid))),
-                Seen::Nothing => {
-                    unseen.insert(pid);
-                }
-                Seen::Gone => {}
+            let seen = shown.channels(pid)?;
+            seen.channels.iter().for_each(|held| sides.add(pid, held, tree.contains(&pid)));
+            if seen.unseen {
+                unseen.insert(pid);
             }
+            seen_in_part += usize::from(seen.in_part);
         }
         let mut links: Vec<_> =
             sides.links.into_values().filter(|link| !(link.from.is_empty() && link.to.is_empty())).collect();
@@ -155,12 +162,14 @@ impl ProcessMap {
             link.from.sort_unstable();
             link.to.sort_unstable();
         });
-        let mut findings: Vec<_> = links.iter().flat_map(|link| link.findings(unseen.is_empty())).collect();
+        let is_missed = |link: &Link| unseen.is_empty() && (seen_in_part == 0 || link.has_no_reader(shown.me));
+        let mut findings: Vec<_> = links.iter().flat_map(|link| link.findings(is_missed(link), &all)).collect();
         findings.sort_by_key(|finding| !finding.certain);
         let peers_unknown = peers.is_err();
-        let processes =
-            all.iter().filter(|(pid, _)| inside(**pid)).map(|(pid, process)| (*pid, process.clone())).collect();
-        Ok(Self { root, processes, links, findings, unseen, peers_unknown })
+        let mut processes = all;
+        processes.retain(|pid, _| tree.contains(pid));
+        let other_namespace = shown.depth > 0;
+        Ok(Self { root, processes, links, findings, unseen, seen_in_part, peers_unknown, other_namespace })
     }
 
     /// What keeps a stream from ending, or may, the surest first.
@@ -172,19 +181,28 @@ impl ProcessMap {
     pub fn unseen(&self) -> usize {
         self.unseen.len()
     }
+
+    /// How many processes of the machine could be looked into in part: they show that descriptors are open, and not all of what
+    /// they are. One of them may hold an end too.
+    pub fn seen_in_part(&self) -> usize {
+        self.seen_in_part
+    }
 }
 
-/// Whether a process is the root or descends from it.
-fn descends(all: &HashMap<u32, Process>, mut pid: u32, root: u32) -> bool {
-    // While it is looked at, the tree changes: a number may be used again. So no more steps than processes.
-    for _ in 0..all.len() {
-        match all.get(&pid) {
-            _ if pid == root => return true,
-            Some(process) => pid = process.parent,
-            None => return false,
+/// The process, and all that descend from it.
+fn descendants(all: &BTreeMap<u32, Process>, root: u32) -> BTreeSet<u32> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (&pid, process) in all {
+        children.entry(process.parent).or_default().push(pid);
+    }
+    let (mut found, mut waiting) = (BTreeSet::new(), vec![root]);
+    while let Some(pid) = waiting.pop() {
+        // While it is looked at, the tree changes, and a number may be used again: no process counts twice.
+        if found.insert(pid) {
+            waiting.extend(children.get(&pid).into_iter().flatten());
         }
     }
-    false
+    found
 }
 
 /// Puts descriptors together to links.
@@ -235,8 +253,14 @@ impl Link {
         if inside { self.to.push(port) } else { self.to_outside += 1 }
     }
 
-    /// What may be wrong with it. Where not everything was seen, nobody is missed for sure.
-    fn findings(&self, all_seen: bool) -> Vec<Finding> {
+    /// Whether the kernel says so of a writer that this process has itself.
+    fn has_no_reader(&self, me: u32) -> bool {
+        let own = self.from.iter().find(|port| port.pid == me);
+        own.is_some_and(|port| self.pipe && sys::poll::is_without_reader(port.fd, self.inode))
+    }
+
+    /// What may be wrong with it. Where not everything was seen, nobody is missed for certain.
+    fn findings(&self, all_seen: bool, all: &BTreeMap<u32, Process>) -> Vec<Finding> {
         let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
         let (writers, readers) = (pids(&self.from), pids(&self.to));
         let finding = |what, pids: &BTreeSet<u32>, elsewhere, certain| {
@@ -252,7 +276,7 @@ impl Link {
             return vec![finding(FindingKind::OnlyItself, &both, 0, self.pipe)];
         }
         if !both.is_empty() {
-            return vec![finding(FindingKind::BothEnds, &both, 0, true)];
+            return vec![finding(FindingKind::BothEnds, &both, 0, !self.may_be_lifeline(&writers, &readers, all))];
         }
         // Where nobody of the tree is at the other side, as with an inherited standard output, it is nobody's trouble here.
         if writers.is_empty() || readers.is_empty() {
@@ -265,5 +289,13 @@ impl Link {
         let sides = [(many_from, &writers, self.from_outside), (many_to, &readers, self.to_outside)];
         let shared = sides.into_iter().filter(|(_, pids, elsewhere)| pids.len() + elsewhere > 1);
         shared.map(|(what, pids, elsewhere)| finding(what, pids, elsewhere, false)).collect()
+    }
+
+    /// Whether one process alone writes the pipe, and all that read it besides descend from that one. It keeps a reader to give
+    /// to the next child, and EOF tells the children that it is gone.
+    fn may_be_lifeline(&self, writers: &BTreeSet<u32>, readers: &BTreeSet<u32>, all: &BTreeMap<u32, Process>) -> bool {
+        let Some(writer) = writers.first().filter(|_| self.pipe && writers.len() == 1) else { return false };
+        let nobody_elsewhere = self.from_outside == 0 && self.to_outside == 0;
+        nobody_elsewhere && readers.is_subset(&descendants(all, *writer))
     }
 }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 pub use map::{Finding, FindingKind, ProcessMap};
-use processes::{Channel, Held, Seen};
+use processes::{Channel, Held};
 
 use rustix::fs::OFlags;
 
@@ -56,7 +56,8 @@ impl fmt::Display for Side {
 pub struct Holder {
     /// The process.
     pub pid: u32,
-    /// Its name, at most 15 bytes of it (`/proc/PID/comm`), with `?` for what a terminal would obey.
+    /// Its name, at most 15 bytes of it (`/proc/PID/comm`), with `?` for what a terminal would obey: control characters, and
+    /// those that change the direction of text.
     pub command: String,
     /// The number of the descriptor there.
     pub fd: RawFd,
@@ -74,11 +75,17 @@ pub struct Holders {
     pub list: Vec<Holder>,
     /// How many processes could not be looked into, because they are another user's. One of them may hold an end too.
     pub unseen: usize,
+    /// How many processes could be looked into in part: they show that descriptors are open, and not all of what they are. One
+    /// of them may hold an end too.
+    pub seen_in_part: usize,
     /// Of a socket: the kernel did not say what the other side is, so nobody in the list is [`Side::Peer`].
     pub peer_unknown: bool,
     /// The other side is open, and nobody in the list has it: it is under way in a message, or in a process that was not looked
     /// into or is not shown. (A FIFO that has a name counts as open, for its reader, until its first writer has come and gone.)
     pub out_of_sight: bool,
+    /// `/proc` is that of another pid namespace than this process's. The numbers of the processes are those of `/proc`, and not
+    /// those that [`Child::id`](crate::Child::id) and [`std::process::id`] have here.
+    pub other_namespace: bool,
 }
 
 /// A line for each holder, and one for what was not seen.
@@ -86,8 +93,8 @@ impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for holder in &self.list {
             let me = if holder.is_self { " (this process)" } else { "" };
-            let command = processes::printable(&holder.command);
-            writeln!(f, "{:>7} {command:<15} fd {:<5} {}{me}", holder.pid, holder.fd, holder.side)?;
+            let Holder { pid, command, fd, side, .. } = holder;
+            writeln!(f, "{pid:>7} {command:<15} fd {fd:<5} {side}{me}")?;
         }
         if self.list.is_empty() {
             writeln!(f, "nobody that could be seen")?;
@@ -98,10 +105,18 @@ impl fmt::Display for Holders {
         if self.out_of_sight {
             writeln!(f, "the other side is open, and none of these has it: it may be under way in a message")?;
         }
+        if self.other_namespace {
+            writeln!(f, "the numbers are those of /proc, which shows another pid namespace")?;
+        }
         match self.unseen {
+            0 => {}
+            1 => writeln!(f, "1 process could not be looked into")?,
+            unseen => writeln!(f, "{unseen} processes could not be looked into")?,
+        }
+        match self.seen_in_part {
             0 => Ok(()),
-            1 => writeln!(f, "1 process could not be looked into"),
-            unseen => writeln!(f, "{unseen} processes could not be looked into"),
+            1 => writeln!(f, "1 process could be looked into in part alone"),
+            in_part => writeln!(f, "{in_part} processes could be looked into in part alone"),
         }
     }
 }
@@ -122,7 +137,7 @@ impl fmt::Display for Holders {
 ///
 /// # Platform
 ///
-/// `/proc/PID/fd` (proc.5), and sock_diag(7) for the other side of a unix socket. Where the kernel refuses that, the
+/// `/proc/PID/fd` (proc.5), or `/proc/PID/task/*/fd` of a process with threads, and sock_diag(7) for the other side of a unix socket. Where the kernel refuses that, the
 /// result [says so](Holders::peer_unknown). Processes that `/proc` does not show, with `hidepid` or in another pid
 /// namespace, are not counted as unseen.
 ///
@@ -159,18 +174,13 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
         }
         None => None,
     };
-    let (me, mut pids) = processes::pids()?;
-    pids.sort_unstable();
-    for pid in pids {
-        let held = match processes::channels(pid)? {
-            Seen::Channels(held) => held,
-            Seen::Nothing => {
-                found.unseen += 1;
-                continue;
-            }
-            Seen::Gone => continue,
-        };
-        let mut of_channel: Vec<_> = held.iter().filter_map(|held| Some((held, side(held, channel, peer)?))).collect();
+    let shown = processes::shown()?;
+    for &pid in &shown.pids {
+        let seen = shown.channels(pid)?;
+        found.unseen += usize::from(seen.unseen);
+        found.seen_in_part += usize::from(seen.in_part);
+        let mut of_channel: Vec<_> =
+            seen.channels.iter().filter_map(|held| Some((held, side(held, channel, peer)?))).collect();
         if of_channel.is_empty() {
             continue;
         }
@@ -179,12 +189,13 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
         of_channel.sort_unstable_by_key(|(held, _)| held.number);
         found.list.extend(of_channel.into_iter().map(|(held, side)| Holder {
             pid,
-            command: command.clone(),
+            command: processes::printable(&command),
             fd: held.number,
             side,
-            is_self: pid == me,
+            is_self: pid == shown.me,
         }));
     }
+    found.other_namespace = shown.depth > 0;
     // After that, so that a side which was closed meanwhile is not taken for one that nobody has.
     found.out_of_sight = match other_side(end, channel)? {
         Some(other) if found.list.iter().any(|holder| [other, Side::Both].contains(&holder.side)) => false,

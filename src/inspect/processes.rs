@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, CWD, FileType, RawMode, StatxFlags, makedev};
 
 use crate::error::{Error, Result};
 use crate::sys::Errno;
+use crate::sys::descriptor::is_table_shared;
 
 /// The channel behind a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,24 +32,30 @@ impl Channel {
         Some(Self { device, inode, socket })
     }
 
-    /// What is at the other end of a link in /proc.
+    /// What is at the other end of a link in /proc; an error if that may not be seen.
     ///
     /// That may be a file on a server that does not answer, and stat(2) would wait for it. This takes what the kernel knows
     /// by itself, which of channels is all.
-    fn behind(link: &str) -> Option<Self> {
-        match rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO) {
+    fn behind(link: &str) -> crate::sys::Result<Option<Self>> {
+        let seen = match rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO) {
             Ok(stat) => {
                 let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
-                Self::new(stat.stx_mode.into(), device, stat.stx_ino)
+                Ok(Self::new(stat.stx_mode.into(), device, stat.stx_ino))
             }
             // Refused in some sandboxes.
-            Err(Errno::NOSYS) => Self::of(&rustix::fs::stat(link).ok()?),
-            Err(_) => None,
+            Err(Errno::NOSYS | Errno::PERM) => rustix::fs::stat(link).map(|stat| Self::of(&stat)),
+            Err(errno) => Err(errno),
+        };
+        match seen {
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => Err(errno),
+            // What vanishes meanwhile is not held, and what cannot be asked for anything is no channel.
+            seen => Ok(seen.ok().flatten()),
         }
     }
 }
 
 /// One descriptor of a process that is a channel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Held {
     pub(super) number: RawFd,
     pub(super) channel: Channel,
@@ -57,50 +64,117 @@ pub(super) struct Held {
 }
 
 /// What could be seen of a process's descriptors.
-pub(super) enum Seen {
-    Channels(Vec<Held>),
+#[derive(Default)]
+pub(super) struct Seen {
+    /// By their numbers. A process that is gone holds nothing, nor does a zombie or a thread of the kernel.
+    pub(super) channels: Vec<Held>,
     /// It may not be looked into.
-    Nothing,
-    /// It is gone, or has no descriptors: a zombie, a thread of the kernel.
-    Gone,
+    pub(super) unseen: bool,
+    /// It shows that descriptors are open, and not all of what they are.
+    pub(super) in_part: bool,
 }
 
-/// This process, and all that /proc shows, by the numbers that they have there.
+/// What /proc shows, by the numbers that it uses.
+pub(super) struct Shown {
+    /// This process.
+    pub(super) me: u32,
+    /// All processes.
+    pub(super) pids: Vec<u32>,
+    /// How many pid namespaces below that of `/proc` this process is.
+    pub(super) depth: usize,
+}
+
+/// The processes that /proc shows.
 ///
 /// Where it is not mounted there is an empty directory, which would say that nobody holds anything.
-pub(super) fn pids() -> Result<(u32, Vec<u32>)> {
+pub(super) fn shown() -> Result<Shown> {
     let link = rustix::fs::readlink(c"/proc/self", Vec::new()).map_err(|errno| Error::system("readlink", errno))?;
     let me = link.to_str().ok().and_then(|number| number.parse().ok());
     let me = me.ok_or_else(|| Error::system("readlink", Errno::NOENT))?;
     let entries = fs::read_dir("/proc").map_err(|source| Error::System { call: "open", source })?;
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok((me, pids.collect()))
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    Ok(Shown { me, pids, depth: numbers(me)?.len().saturating_sub(1) })
 }
 
-/// The channels that a process has open. Fails where this process is at the end of its own means: what it has no descriptor
-/// to look with is not gone.
-pub(super) fn channels(pid: u32) -> Result<Seen> {
-    let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
+impl Shown {
+    /// The number that /proc has for what has this number here.
+    pub(super) fn translate(&self, pid: u32) -> Result<Option<u32>> {
+        if self.depth == 0 {
+            return Ok(Some(pid));
+        }
+        let own = namespace(self.me);
+        for &shown in &self.pids {
+            let numbers = numbers(shown)?;
+            // One that is as deep as this process may be in another namespace; one that is deeper has a number in those above.
+            let is_ours =
+                || numbers.len() > self.depth + 1 || namespace(shown).is_none_or(|its| own.as_ref() == Some(&its));
+            if numbers.get(self.depth) == Some(&pid) && is_ours() {
+                return Ok(Some(shown));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The channels that a process has open. Fails where this process is at the end of its own means: what it has no descriptor
+    /// to look with is not gone.
+    pub(super) fn channels(&self, pid: u32) -> Result<Seen> {
+        let mut seen = Seen::default();
+        let directory = format!("/proc/{pid}");
+        // The directory of the threads has a link for each of them. Most processes have one.
+        if !rustix::fs::stat(format!("{directory}/task")).is_ok_and(|stat| stat.st_nlink > 3) {
+            look(&directory, &mut seen)?;
+            return Ok(seen);
+        }
+        // The first thread may have gone, and takes its view of the descriptors along; and each may have a table of its own.
+        let threads = fs::read_dir(format!("{directory}/task")).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let threads = match threads {
+            Ok(threads) => threads,
+            Err(error) if is_gone(&error) => return Ok(seen),
+            Err(source) => return Err(Error::System { call: "open", source }),
+        };
+        let mut tables: Vec<u32> = Vec::new();
+        for thread in threads.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+            // By the numbers of this process's namespace.
+            if self.depth == 0 && tables.iter().any(|looked_at| is_table_shared(*looked_at, thread)) {
+                continue;
+            }
+            tables.push(thread);
+            look(&format!("{directory}/task/{thread}"), &mut seen)?;
+        }
+        seen.channels.sort_unstable();
+        seen.channels.dedup();
+        Ok(seen)
+    }
+}
+
+/// Looks through the descriptors of one process or thread.
+fn look(directory: &str, seen: &mut Seen) -> Result<()> {
+    let entries = match fs::read_dir(format!("{directory}/fd")) {
         Ok(entries) => entries,
-        Err(error) => return unless_gone(pid, error),
+        Err(error) => return unless_gone(directory, error, seen),
     };
-    let mut channels = Vec::new();
     for entry in entries {
         let number = match entry {
             Ok(entry) => entry.file_name().to_str().and_then(|name| name.parse().ok()),
-            Err(error) => return unless_gone(pid, error),
+            Err(error) => return unless_gone(directory, error, seen),
         };
-        // What vanishes meanwhile is not held.
-        channels.extend(number.and_then(|number| held(pid, number)));
+        match number.map(|number| held(directory, number)) {
+            Some(Ok(held)) => seen.channels.extend(held),
+            Some(Err(_)) => seen.in_part = true,
+            None => {}
+        }
     }
-    Ok(Seen::Channels(channels))
+    Ok(())
 }
 
-fn unless_gone(pid: u32, error: io::Error) -> Result<Seen> {
+fn unless_gone(directory: &str, error: io::Error, seen: &mut Seen) -> Result<()> {
     match error.kind() {
-        io::ErrorKind::PermissionDenied if is_kernels(pid)? => Ok(Seen::Gone),
-        io::ErrorKind::PermissionDenied => Ok(Seen::Nothing),
-        _ if is_gone(&error) => Ok(Seen::Gone),
+        io::ErrorKind::PermissionDenied => {
+            seen.unseen |= Stat::of(directory)?.is_some_and(|stat| !stat.holds_nothing());
+            Ok(())
+        }
+        _ if is_gone(&error) => Ok(()),
         _ => Err(Error::System { call: "open", source: error }),
     }
 }
@@ -110,25 +184,36 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
-fn held(pid: u32, number: RawFd) -> Option<Held> {
-    let path = format!("/proc/{pid}/fd/{number}");
+fn held(directory: &str, number: RawFd) -> crate::sys::Result<Option<Held>> {
+    let path = format!("{directory}/fd/{number}");
     // Through the link, to the channel itself; and the link, whose permissions say how it is open.
-    let channel = Channel::behind(&path)?;
-    let mode = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode;
-    let (reads, writes) = (mode & 0o400 != 0, mode & 0o200 != 0);
+    let Some(channel) = Channel::behind(&path)? else { return Ok(None) };
+    let Ok(link) = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(None) };
+    let (reads, writes) = (link.st_mode & 0o400 != 0, link.st_mode & 0o200 != 0);
     // Neither: O_PATH, which keeps no stream open.
-    (reads || writes).then_some(Held { number, channel, reads, writes })
+    Ok((reads || writes).then_some(Held { number, channel, reads, writes }))
+}
+
+/// The numbers of a process, from that in /proc's pid namespace to that in its own. None where the kernel does not say.
+fn numbers(pid: u32) -> Result<Vec<u32>> {
+    let status = match fs::read(format!("/proc/{pid}/status")) {
+        Ok(status) => status,
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        Err(source) => return Err(Error::System { call: "open", source }),
+    };
+    let status = String::from_utf8_lossy(&status);
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    Ok(numbers.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect())
+}
+
+/// The name of a process's pid namespace, if it may be seen.
+fn namespace(pid: u32) -> Option<std::path::PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
 /// Name and parent of a process, as long as it is there.
 pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
-    Ok(Stat::of(pid)?.map(|stat| (stat.name, stat.parent)))
-}
-
-/// Whether it is a thread of the kernel, which holds nothing and lets nobody look.
-fn is_kernels(pid: u32) -> Result<bool> {
-    const PF_KTHREAD: u64 = 0x0020_0000;
-    Ok(Stat::of(pid)?.is_some_and(|stat| stat.flags & PF_KTHREAD != 0))
+    Ok(Stat::of(&format!("/proc/{pid}"))?.map(|stat| (stat.name, stat.parent)))
 }
 
 /// What is used of a process's `stat` (proc_pid_stat.5).
@@ -136,12 +221,13 @@ fn is_kernels(pid: u32) -> Result<bool> {
 pub(crate) struct Stat {
     pub(crate) name: String,
     pub(crate) parent: u32,
+    state: char,
     flags: u64,
 }
 
 impl Stat {
-    fn of(pid: u32) -> Result<Option<Self>> {
-        match fs::read(format!("/proc/{pid}/stat")) {
+    fn of(directory: &str) -> Result<Option<Self>> {
+        match fs::read(format!("{directory}/stat")) {
             Ok(stat) => Ok(Self::parse(&stat)),
             Err(error) if is_gone(&error) => Ok(None),
             Err(source) => Err(Error::System { call: "open", source }),
@@ -155,13 +241,28 @@ impl Stat {
         let (before, rest) = stat.rsplit_once(") ")?;
         let name = before.split_once('(')?.1.to_owned();
         let fields: Vec<_> = rest.split(' ').take(7).collect();
-        Some(Self { name, parent: fields.get(1)?.parse().ok()?, flags: fields.get(6)?.parse().ok()? })
+        let state = fields.first()?.chars().next()?;
+        Some(Self { name, state, parent: fields.get(1)?.parse().ok()?, flags: fields.get(6)?.parse().ok()? })
+    }
+
+    /// Whether it is a thread of the kernel, or one that has ended and is still to be waited for: neither has descriptors,
+    /// and not everybody may look.
+    fn holds_nothing(&self) -> bool {
+        const PF_KTHREAD: u64 = 0x0020_0000;
+        self.flags & PF_KTHREAD != 0 || matches!(self.state, 'Z' | 'X')
     }
 }
 
-/// A name as it may go to a terminal, which would obey what is no letter.
+/// A name as it may go to a terminal, which would obey what is no letter, and turn the text around that follows some others.
 pub(crate) fn printable(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    name.chars().map(|c| if is_obeyed(c) { '?' } else { c }).collect()
+}
+
+/// Whether a character is a control, one of the separators of lines, or one that changes the direction of text (Unicode's
+/// `Bidi_Control`).
+pub(crate) fn is_obeyed(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]
@@ -171,11 +272,13 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let me = std::process::id();
-        let (here, pids) = pids().unwrap();
-        assert!(here == me && pids.contains(&me));
+        let shown = shown().unwrap();
+        assert!(shown.me == me && shown.depth == 0 && shown.pids.contains(&me));
         let (reader, writer) = std::io::pipe().unwrap();
         let channel = Channel::of(&rustix::fs::fstat(&reader).unwrap()).unwrap();
-        let Ok(Seen::Channels(channels)) = channels(me) else { panic!("this process may look at itself") };
+        let Seen { channels, unseen: false, in_part: false } = shown.channels(me).unwrap() else {
+            panic!("it may look at itself")
+        };
         let sides: Vec<_> = channels.iter().filter(|held| held.channel == channel).collect();
         assert_eq!(sides.len(), 2);
         assert!(sides.iter().any(|held| held.reads && !held.writes));

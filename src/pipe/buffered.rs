@@ -1,65 +1,17 @@
-//! Pipe ends with a buffer of the right size.
+//! A pipe's writer with a buffer of the right size.
 
 use std::fmt;
-use std::io::{self, BufReader, BufWriter, IoSlice, Write};
+use std::io::{self, BufWriter, IoSlice, Write};
 
-use super::{PipeReader, PipeWriter};
+use super::PipeWriter;
 use crate::end::Held;
 use crate::error::{FlushError, Result};
 use crate::wait::Patience;
 
 /// The best buffer for a pipe. Through a longer write the kernel holds the pipe's lock while the reader waits for it.
-pub(super) const BUFFER: usize = 8 << 10;
+pub(crate) const BUFFER: usize = 8 << 10;
 
-impl PipeReader {
-    /// Puts a buffer of 8 KiB in front of the reader: for lines, and for many small reads. Never blocks.
-    ///
-    /// The `BufReader` reads ahead. It can not be given to another process, as what it has read would go along and be read
-    /// twice: give the bare reader, and put the buffer on where it is used.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::io::{BufRead, Write};
-    ///
-    /// let (reader, mut writer) = ipc::pipe()?;
-    /// writer.write_all(b"one\ntwo\n")?;
-    /// drop(writer);
-    /// let lines = reader.buffered().lines().collect::<Result<Vec<_>, _>>()?;
-    /// assert_eq!(lines, ["one", "two"]);
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
-    pub fn buffered(self) -> BufReader<PipeReader> {
-        BufReader::with_capacity(BUFFER, self)
-    }
-}
-
-impl PipeWriter {
-    /// Puts a buffer of 8 KiB in front of the writer, so that many small writes are few system calls. Never blocks.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::io::{BufRead, Write};
-    ///
-    /// let (reader, writer) = ipc::pipe()?;
-    /// let child = ipc::fork(writer, |writer| -> ipc::Result<()> {
-    ///     let mut writer = writer.buffered(); // here, in the process that uses it
-    ///     for number in 0..10_000 {
-    ///         writeln!(writer, "{number}")?;
-    ///     }
-    ///     writer.close() // and not `drop`, which could not say that nobody reads
-    /// })?;
-    /// assert_eq!(reader.buffered().lines().count(), 10_000);
-    /// assert!(child.wait()?.success());
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
-    pub fn buffered(self) -> BufferedWriter {
-        BufferedWriter(Held::new(BufWriter::with_capacity(BUFFER, self)))
-    }
-}
-
-/// A [`PipeWriter`] with a buffer of 8 KiB, made by [`PipeWriter::buffered`].
+/// A [`PipeWriter`] with a buffer of 8 KiB, so that many small writes are few system calls.
 ///
 /// [`Write`] fills the buffer, and blocks only when that is full and so is the pipe. What is longer than the buffer goes
 /// past it, cut as [`PipeWriter`] says.
@@ -74,12 +26,36 @@ impl PipeWriter {
 ///
 /// ```compile_fail,E0277
 /// let (_reader, writer) = ipc::pipe().unwrap();
-/// ipc::fork(writer.buffered(), |writer| writer.close()); // `BufferedWriter: Ends` is not satisfied
+/// ipc::fork(ipc::BufferedWriter::new(writer), |writer| writer.close()); // `BufferedWriter: Ends` is not satisfied
+/// ```
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{BufRead, BufReader, Write};
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// let child = ipc::fork(writer, |writer| -> ipc::Result<()> {
+///     let mut writer = ipc::BufferedWriter::new(writer); // here, in the process that uses it
+///     for number in 0..10_000 {
+///         writeln!(writer, "{number}")?;
+///     }
+///     writer.close() // and not `drop`, which could not say that nobody reads
+/// })?;
+/// assert_eq!(BufReader::new(reader).lines().count(), 10_000);
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
 /// ```
 pub struct BufferedWriter(Held<BufWriter<PipeWriter>>);
 
 impl BufferedWriter {
-    /// The writer. What is written through it goes ahead of what is in the buffer.
+    /// Puts a buffer in front of the writer. Never blocks.
+    pub fn new(writer: PipeWriter) -> Self {
+        Self(Held::new(BufWriter::with_capacity(BUFFER, writer)))
+    }
+
+    /// Returns the writer. What is written through it goes ahead of what is in the buffer.
+    #[must_use]
     pub fn get_ref(&self) -> &PipeWriter {
         self.0.get_ref()
     }
@@ -99,7 +75,7 @@ impl BufferedWriter {
     /// [`Error::WouldBlock`]: crate::Error::WouldBlock
     /// [`Error::NotGiven`]: crate::Error::NotGiven
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn into_writer(mut self) -> Result<PipeWriter, FlushError<Self>> {
+    pub fn into_inner(mut self) -> Result<PipeWriter, FlushError<Self>> {
         self.0.take().into_inner().map_err(|refused| {
             let (error, unflushed) = refused.into_parts();
             FlushError { unflushed: Self(Held::new(unflushed)), error: error.into() }
@@ -110,7 +86,7 @@ impl BufferedWriter {
     ///
     /// # Errors
     ///
-    /// As [`into_writer`](Self::into_writer): the rest is lost then. And [`Error::System`](crate::Error::System) if somebody
+    /// As [`into_inner`](Self::into_inner): the rest is lost then. And [`Error::System`](crate::Error::System) if somebody
     /// else closed the number.
     ///
     /// # Examples
@@ -119,14 +95,14 @@ impl BufferedWriter {
     /// use std::io::Write;
     ///
     /// let (reader, writer) = ipc::pipe()?;
-    /// let mut writer = writer.buffered();
+    /// let mut writer = ipc::BufferedWriter::new(writer);
     /// drop(reader);
     /// writer.write_all(b"who reads this?")?; // only into the buffer
     /// assert!(matches!(writer.close(), Err(ipc::Error::Closed)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn close(self) -> Result<()> {
-        match self.into_writer() {
+        match self.into_inner() {
             Ok(writer) => writer.close(),
             Err(FlushError { mut unflushed, error }) => {
                 // Taken apart, so that it is not written once more when it is dropped.

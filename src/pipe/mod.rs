@@ -1,19 +1,18 @@
 //! Pipes: a stream of bytes, one way, from all that hold a writer to all that hold a reader.
 
 mod buffered;
-mod messages;
 mod reader;
 mod writer;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+pub(crate) use buffered::BUFFER;
 pub use buffered::BufferedWriter;
-pub use messages::{MessageReader, MessageWriter};
 pub use reader::PipeReader;
 pub(crate) use writer::CUT;
 pub use writer::PipeWriter;
 
-use crate::end::{self, End, FromFdError, READING_END, WRITING_END, end_traits};
+use crate::end::{self, End, FromFdError, READING_END, WRITING_END, end_traits, packets};
 use crate::error::{Error, Result};
 use crate::sys;
 use crate::sys::signal::Sigpipe;
@@ -23,7 +22,7 @@ use crate::sys::signal::Sigpipe;
 /// 4096 on Linux, also where pages are larger.
 ///
 /// [pipe(7)]: https://man7.org/linux/man-pages/man7/pipe.7.html
-pub const PIPE_BUF: usize = 4096;
+pub const PIPE_BUF: usize = packets::PACKET;
 
 bitflags::bitflags! {
     /// Options of [`pipe_with`].

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::PipeWriter;
 use super::splice;
-use crate::end::{self, End};
+use crate::end::{self, End, packets};
 use crate::error::{Error, Result};
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
@@ -16,8 +16,8 @@ use crate::wait::{Patience, Spin, TimedRead, Until};
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
 /// [`Read`] blocks until there is something to read, and is `Ok(0)` at EOF: when the last writer,
-/// in any process, is closed. It is implemented for `&PipeReader` too. For lines, put a buffer in front of it with
-/// [`buffered`](Self::buffered).
+/// in any process, is closed. It is implemented for `&PipeReader` too. For lines, put a
+/// [`BufReader`](std::io::BufReader) in front of it.
 ///
 /// Several may hold a reader of one pipe; every byte goes to one of them.
 ///
@@ -287,7 +287,7 @@ impl PipeReader {
     }
 
     #[inline]
-    pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
@@ -326,6 +326,14 @@ impl Read for PipeReader {
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         (&*self).read_vectored(bufs)
     }
+
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        (&*self).read_to_end(buf)
+    }
+
+    fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        (&*self).read_to_string(buf)
+    }
 }
 
 /// Blocks until there is something to read, or EOF comes. See [`PipeReader`].
@@ -344,6 +352,16 @@ impl Read for &PipeReader {
             false => sys::pipe::read_nowait(fd, bufs),
         });
         read.map_err(Error::into_io)
+    }
+
+    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        packets::read_to_end(buf, |buf| self.read(buf))
+    }
+
+    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        packets::read_to_string(buf, |buf| self.read(buf))
     }
 }
 

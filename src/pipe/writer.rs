@@ -336,7 +336,7 @@ impl PipeWriter {
     }
 
     /// Writes some of `buf`, which is not empty: at least one byte.
-    pub(super) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+    pub(crate) fn write_some(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         match self.write_with(self.cut(buf), patience)? {
             // Not from a pipe, and from nothing that passes for one.
             0 => Err(Error::System { call: "write", source: io::ErrorKind::WriteZero.into() }),

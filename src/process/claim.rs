@@ -1,14 +1,17 @@
 //! Taking the ends that this program was started with. `docs/given-ends.md` says how they are described.
 
-use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::given::{Given, VARIABLE, parse};
 use crate::end::FromFdError;
 use crate::error::{Error, Result};
-use crate::sys::descriptor::{leave_inherited, take_inherited};
+use crate::sys::Errno;
+use crate::sys::descriptor::{is_inherited, is_the_same, leave_inherited, take_inherited};
 
-/// What was claimed in this process.
+/// What was claimed in this process, and what is being converted right now.
 static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 
 /// Takes an end that this program was started with, by the name that it was given under. Never blocks.
@@ -19,20 +22,30 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 /// Once it is claimed it is close-on-exec, like every end, and a fork severs it; before that, a program that this one starts
 /// and a child that it forks have it too, and a stream does not end before they leave. So claim first, and start afterwards.
 ///
+/// The conversion runs outside of any lock, so a `TryFrom` may claim another end. Until it is done, the end counts as
+/// claimed. A failed conversion undoes the claim only if it gives the very descriptor back.
+///
 /// # Errors
 ///
 /// - [`Error::NoSuchEnd`]: nothing was given under that name; or what was given is not there any more, as in a program that
 ///   inherited the description and not the end.
 /// - [`Error::AlreadyClaimed`]: it was claimed before, under this name, or under another where a description that is not of
-///   this crate's making gives one descriptor two.
+///   this crate's making gives one descriptor two; or another thread is claiming it now.
 /// - [`Error::WrongKind`]: it is something else. It can be claimed again, as what it is.
-/// - [`Error::System`]: `/proc/self/environ` cannot be read.
+/// - [`Error::System`]: no descriptor or no memory is left to read the description with (`EMFILE`, `ENFILE`, `ENOMEM`).
 ///
 /// # Platform
 ///
 /// The description is read from `/proc/self/environ`, which shows the environment that the program was started with,
-/// whatever `set_var` was called with since. A descriptor counts only if it is not close-on-exec and has the device and
-/// inode that the parent saw (fstat.2).
+/// whatever `set_var` was called with since. The environment of the moment (getenv.3) is asked only where that file tells
+/// nothing: it cannot be read by a process that is not dumpable (after `setuid`, or with file capabilities) or without
+/// `/proc`, and setproctitle(3) writes over it.
+///
+/// A descriptor counts only if it is not close-on-exec and has the device and inode that the parent saw (fstat.2).
+///
+/// One case is left to the caller. A program that was started with the description but without the end, as
+/// [`std::process::Command`] starts one, must not open the same file at the same number without close-on-exec (as `dup`
+/// does) before it claims: the two descriptors cannot be told apart. [`Command`](crate::Command) removes the description.
 ///
 /// # Examples
 ///
@@ -49,8 +62,51 @@ where
     T: TryFrom<OwnedFd>,
     T::Error: Into<FromFdError>,
 {
-    // Nothing panics while it is locked.
-    let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let (fd, given) = take(name)?;
+    match T::try_from(fd) {
+        Ok(end) => Ok(end),
+        Err(refused) => {
+            let FromFdError { fd, error } = refused.into();
+            let mut claimed = claimed();
+            // Another one may have been opened at the number, or the conversion kept the descriptor and made this up.
+            if fd.as_raw_fd() == given.number && is_the_same(fd.as_fd(), given.device, given.inode) {
+                leave_inherited(fd);
+                claimed.retain(|other| *other != given);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The names of the ends that this program was started with and that are still to be claimed. Never blocks.
+///
+/// # Errors
+///
+/// [`Error::System`]: no descriptor or no memory is left to read the description with.
+///
+/// # Examples
+///
+/// ```
+/// assert!(ipc::claimable()?.is_empty()); // started by something that gives nothing
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn claimable() -> Result<Vec<String>> {
+    let claimed = claimed();
+    let is_left = |given: &Given| {
+        !claimed.iter().any(|other| other.name == given.name || other.is_that_of(given))
+            && is_inherited(given.number, given.device, given.inode)
+    };
+    Ok(offered()?.into_iter().filter(is_left).map(|given| given.name).collect())
+}
+
+/// Nothing panics while it is locked, and nothing of the caller's runs.
+fn claimed() -> MutexGuard<'static, Vec<Given>> {
+    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the descriptor, close-on-exec, and notes that it is claimed before anybody else can have it.
+fn take(name: &str) -> Result<(OwnedFd, Given)> {
+    let mut claimed = claimed();
     let again = || Err(Error::AlreadyClaimed { name: name.to_owned() });
     if claimed.iter().any(|other| other.name == name) {
         return again();
@@ -61,54 +117,57 @@ where
     if claimed.iter().any(|other| other.is_that_of(&given)) {
         return again();
     }
-    let fd = take_inherited(given.number, given.device, given.inode).ok_or_else(missing)?;
-    // Before it is anybody's: a type that is not of this crate would not see to it.
-    if let Err(errno) = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC) {
-        return Err(Error::system("fcntl", errno));
-    }
-    match T::try_from(fd) {
-        Ok(end) => {
-            claimed.push(given);
-            Ok(end)
-        }
-        Err(refused) => {
-            let FromFdError { fd, error } = refused.into();
-            leave_inherited(fd);
-            Err(error)
-        }
-    }
+    let taken = take_inherited(given.number, given.device, given.inode);
+    let fd = taken.map_err(|errno| Error::system("fcntl", errno))?.ok_or_else(missing)?;
+    claimed.push(given.clone());
+    Ok((fd, given))
 }
 
-/// The names of the ends that this program was started with and that are still to be claimed. Never blocks.
-///
-/// # Errors
-///
-/// [`Error::System`]: `/proc/self/environ` cannot be read.
-///
-/// # Examples
-///
-/// ```
-/// assert!(ipc::claimable()?.is_empty()); // started by something that gives nothing
-/// # Ok::<(), ipc::Error>(())
-/// ```
-pub fn claimable() -> Result<Vec<String>> {
-    let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut names = Vec::new();
-    for given in offered()? {
-        if claimed.iter().any(|other| other.name == given.name || other.is_that_of(&given)) {
-            continue;
-        }
-        if take_inherited(given.number, given.device, given.inode).map(leave_inherited).is_some() {
-            names.push(given.name);
-        }
-    }
-    Ok(names)
-}
-
+/// What the environment describes that the program was started with.
 fn offered() -> Result<Vec<Given>> {
-    let environment = std::fs::read("/proc/self/environ").map_err(|source| Error::System { call: "open", source })?;
-    let value = environment
-        .split(|byte| *byte == 0)
-        .find_map(|entry| entry.strip_prefix(VARIABLE.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")));
-    Ok(value.map(parse).unwrap_or_default())
+    let started_with = match std::fs::read("/proc/self/environ") {
+        Ok(environment) => environment,
+        // There is room again a moment later, and the file can be read then.
+        Err(source) if is_exhausted(&source) => return Err(Error::System { call: "open", source }),
+        Err(_) => return Ok(offered_now()),
+    };
+    let prefix = [VARIABLE.as_bytes(), b"="].concat();
+    match started_with.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(&*prefix)) {
+        Some(value) => Ok(parse(value)),
+        None if is_environment(&started_with) => Ok(Vec::new()),
+        None => Ok(offered_now()),
+    }
+}
+
+/// What the environment of the moment describes, which the program can change.
+fn offered_now() -> Vec<Given> {
+    std::env::var_os(VARIABLE).map(|value| parse(value.as_bytes())).unwrap_or_default()
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+/// Whether every entry is a name with a value. The title of a process that was written over them, and the padding behind
+/// it, are not.
+fn is_environment(bytes: &[u8]) -> bool {
+    let Some((last, entries)) = bytes.split_last() else { return true };
+    *last == 0 && entries.split(|byte| *byte == 0).all(|entry| entry.iter().skip(1).any(|byte| *byte == b'='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_environment;
+
+    #[test]
+    fn a_title_is_no_environment() {
+        for real in [&b""[..], b"A=b\0", b"A=\0B=c=d\0", b"PATH=/bin\0_=x y\0"] {
+            assert!(is_environment(real), "{real:?}");
+        }
+        for title in
+            [&b"\0"[..], b"\0\0\0", b"ker: idle\0\0\0", b"a=b\0\0\0", b"A=b", b"=x\0", b"A=b\0worker\0", b"    "]
+        {
+            assert!(!is_environment(title), "{title:?}");
+        }
+    }
 }

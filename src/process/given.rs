@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 pub(super) const VARIABLE: &str = "IPC_ENDS";
 
 /// One end, as the variable describes it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Given {
     pub(crate) name: String,
     pub(crate) number: RawFd,

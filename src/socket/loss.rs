@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 /// hands out what the peer had sent. It is kept here, and passed on to a receiver after that. Clones share it: one may send
 /// while another receives. Another process that holds the same end does not, and nothing can be put back for it.
 #[derive(Clone, Default)]
-pub(crate) struct Loss(Arc<AtomicBool>);
+pub(super) struct Loss(Arc<AtomicBool>);
 
 impl Loss {
     /// Messages of ours were lost: a receiver is to be told.
     #[cold]
-    pub(crate) fn note(&self) {
+    pub(super) fn note(&self) {
         self.0.store(true, Relaxed);
     }
 

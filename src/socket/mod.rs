@@ -2,7 +2,6 @@
 
 mod datagram;
 mod loss;
-mod packed;
 mod received;
 mod spill;
 mod stream;
@@ -13,8 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 pub use datagram::{DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
-pub use packed::PackedSocket;
 pub use received::{Received, SendError};
+pub(crate) use stream::PIECE;
 pub use stream::{StreamPair, StreamSocket, stream_pair};
 
 use crate::end::{self, End};

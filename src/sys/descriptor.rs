@@ -142,22 +142,33 @@ macro_rules! from_raw_fd {
 }
 pub(crate) use from_raw_fd;
 
-/// Takes over a descriptor that this process was started with, if it still is the one with that identity (of fstat.2) and
-/// can be nobody else's: whatever Rust opens is close-on-exec, and what comes through a start is not.
-pub(crate) fn take_inherited(number: RawFd, device: u64, inode: u64) -> Option<OwnedFd> {
+/// Whether the number is a descriptor that this process was started with, with that identity (of fstat.2), and can be
+/// nobody else's: whatever Rust opens is close-on-exec, and what comes through a start is not.
+pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {
     if number <= 2 {
-        return None;
+        return false;
     }
     // SAFETY: borrowed for calls that cope with a number that is not open.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    let inherited = rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC));
-    let same = rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode));
-    if !(inherited && same) {
-        return None;
+    rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) && is_the_same(fd, device, inode)
+}
+
+/// Whether the descriptor has that identity.
+pub(crate) fn is_the_same(fd: BorrowedFd<'_>, device: u64, inode: u64) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode))
+}
+
+/// Takes over an [inherited](is_inherited) descriptor, and sets close-on-exec before it is anybody's: not every type would
+/// see to that.
+pub(crate) fn take_inherited(number: RawFd, device: u64, inode: u64) -> Result<Option<OwnedFd>> {
+    if !is_inherited(number, device, inode) {
+        return Ok(None);
     }
-    // SAFETY: it is open, and the one that the parent left here for whoever asks by its name. Whoever asked before has it
-    // close-on-exec, and it would not be found.
-    Some(unsafe { std::os::fd::FromRawFd::from_raw_fd(number) })
+    // SAFETY: it is open, as was just seen.
+    set_close_on_exec(unsafe { BorrowedFd::borrow_raw(number) })?;
+    // SAFETY: it is open, and the one that the parent left here for whoever asks by its name. Whoever asked before had it
+    // close-on-exec, and is in the list of what was claimed.
+    Ok(Some(unsafe { std::os::fd::FromRawFd::from_raw_fd(number) }))
 }
 
 /// Leaves a descriptor where it is, to be taken over later.
@@ -165,4 +176,12 @@ pub(crate) fn leave_inherited(fd: OwnedFd) {
     // An error would mean that the number is not open any more, and then there is nothing to leave.
     let _ = rustix::io::fcntl_setfd(&fd, FdFlags::empty());
     let _ = fd.into_raw_fd();
+}
+
+/// Whether two threads, by their numbers, have one table of descriptors between them. `false` where the kernel does not say
+/// (kcmp.2).
+pub(crate) fn is_table_shared(one: u32, other: u32) -> bool {
+    const KCMP_FILES: libc::c_int = 2;
+    // SAFETY: integers; kcmp touches no memory.
+    unsafe { libc::syscall(libc::SYS_kcmp, one as libc::pid_t, other as libc::pid_t, KCMP_FILES, 0, 0) == 0 }
 }

@@ -1,6 +1,6 @@
 //! `ppoll(2)` with what is left of the time.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use super::{Result, errno, retry};
@@ -12,7 +12,8 @@ pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, po
 pub(crate) fn poll(fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usize> {
     let timeout = timeout.map(|left| libc::timespec {
         tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_nsec: left.subsec_nanos().into(),
+        // Less than 1e9, which the type has room for whatever its width.
+        tv_nsec: left.subsec_nanos() as _,
     });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the slice is valid for its length, the timeout is null or points to a live timespec, and a null mask
@@ -26,4 +27,12 @@ pub(crate) fn look(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
     let mut fds = [pollfd { fd: fd.as_raw_fd(), events, revents: 0 }];
     retry(|| poll(&mut fds, Some(Duration::ZERO)))?;
     Ok(fds[0].revents)
+}
+
+/// Whether that number is a pipe's writer in this process, with that inode, and the kernel says that nobody reads the pipe.
+pub(crate) fn is_without_reader(number: RawFd, inode: u64) -> bool {
+    // SAFETY: borrowed for calls that cope with a number that is not open, or is somebody else's by now.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let is_the_pipe = || rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_ino == inode);
+    is_the_pipe() && look(fd, 0).is_ok_and(|events| events & POLLERR != 0) && is_the_pipe()
 }

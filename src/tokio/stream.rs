@@ -15,7 +15,7 @@ use crate::error::Error;
 /// and [`AsyncWrite`].
 ///
 /// Reads and single writes are cancel safe, `write_all` is not, as with every `AsyncWrite`. Shutting down ends this side's
-/// stream, and the peer reads EOF. For a half in each of two tasks, use [`tokio::io::split`](::tokio::io::split).
+/// stream, and the peer reads EOF. For a half in each of two tasks, use [`tokio::io::split`](https://docs.rs/tokio/latest/tokio/io/fn.split.html).
 ///
 /// # Examples
 ///

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use super::Patience;
+use crate::end::packets;
 use crate::error::{Error, Result};
 
 /// An end whose [`Read`] and [`Write`] wait no longer than until a deadline.
@@ -17,7 +18,8 @@ use crate::error::{Error, Result};
 /// and go on.
 ///
 /// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter),
-/// [`StreamSocket`](crate::StreamSocket). Like every other call with a deadline it looks at least once, holds across signals,
+/// [`StreamSocket`](crate::StreamSocket); and std's [`UnixStream`](std::os::unix::net::UnixStream) and
+/// [`TcpStream`](std::net::TcpStream). Like every other call with a deadline it looks at least once, holds across signals,
 /// and leaves `O_NONBLOCK` alone.
 ///
 /// # Errors
@@ -133,6 +135,16 @@ impl<T: TimedRead> Read for Deadline<T> {
         let until = Until(self.patience());
         self.end.read_until(buf, until).map_err(Error::into_io)
     }
+
+    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        packets::read_to_end(buf, |buf| self.read(buf))
+    }
+
+    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        packets::read_to_string(buf, |buf| self.read(buf))
+    }
 }
 
 impl<T: TimedWrite> Write for Deadline<T> {
@@ -154,8 +166,8 @@ impl<T: TimedWrite> Write for Deadline<T> {
 #[derive(Clone, Copy, Debug)]
 pub struct Until(pub(crate) Patience);
 
-/// An end that can be read until a [`Deadline`]: [`PipeReader`](crate::PipeReader), [`StreamSocket`](crate::StreamSocket), and
-/// references to them. It cannot be implemented outside of this crate.
+/// An end that can be read until a [`Deadline`]: [`PipeReader`](crate::PipeReader), [`StreamSocket`](crate::StreamSocket),
+/// references to them, and std's streams. It cannot be implemented outside of this crate.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read until a deadline",
     note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufReader::new(Deadline::after(reader, timeout))`"
@@ -166,7 +178,7 @@ pub trait TimedRead {
 }
 
 /// An end that can be written until a [`Deadline`]: [`PipeWriter`](crate::PipeWriter), [`StreamSocket`](crate::StreamSocket),
-/// and references to them. It cannot be implemented outside of this crate.
+/// references to them, and std's streams. It cannot be implemented outside of this crate.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written until a deadline",
     note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufWriter::new(Deadline::after(writer, timeout))`"

@@ -62,7 +62,7 @@ impl Ready {
 ///
 /// Everything with a descriptor that [poll(2)] knows can be waited for, also sockets of the standard library. A type with a
 /// buffer in front of its descriptor makes one itself, which knows of the buffer:
-/// [`PackedSocket::wait`](crate::PackedSocket::wait), [`MessageReader::wait`](crate::MessageReader::wait).
+/// [`PackedSocket::watch`](crate::PackedSocket::watch), [`MessageReader::watch`](crate::MessageReader::watch).
 ///
 /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
 pub struct Watch<'a> {

@@ -1,12 +1,12 @@
 //! How long one call waits for one end, and how it retries.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
 use super::spin::{Look, Spin};
-use crate::end::End;
+use crate::end::{self, End};
 use crate::error::{Error, Result};
 use crate::sys::poll::{POLLNVAL, pollfd};
 use crate::sys::{self, Errno};
@@ -42,7 +42,7 @@ impl Patience {
     #[inline(always)]
     pub(crate) fn persist<T>(
         self,
-        end: &End,
+        end: &impl AsFd,
         spin: &Spin,
         call: &'static str,
         events: i16,
@@ -51,7 +51,7 @@ impl Patience {
     ) -> Result<T> {
         let mut look = if matches!(self, Patience::None) { None } else { spin.look() };
         if let Some(errno) = first {
-            self.go_on(end, call, events, &mut look, errno)?;
+            self.go_on(end.as_fd(), call, events, &mut look, errno)?;
         }
         loop {
             match attempt(matches!(self, Patience::Blocking) && look.is_none()) {
@@ -59,7 +59,7 @@ impl Patience {
                     look.iter().for_each(Look::found);
                     return Ok(done);
                 }
-                Err(errno) => self.go_on(end, call, events, &mut look, errno)?,
+                Err(errno) => self.go_on(end.as_fd(), call, events, &mut look, errno)?,
             }
         }
     }
@@ -69,7 +69,7 @@ impl Patience {
     #[inline(never)]
     fn go_on(
         self,
-        end: &End,
+        end: BorrowedFd<'_>,
         call: &'static str,
         events: i16,
         look: &mut Option<Look<'_>>,
@@ -86,12 +86,12 @@ impl Patience {
             }
             // This end cannot be looked at without waiting, and this call may wait.
             _ if sys::is_refused(errno) && look.is_some() && matches!(self, Patience::Blocking) => *look = None,
-            _ => return Err(end.error(call, errno)),
+            _ => return Err(end::error(&[end], call, errno)),
         }
         Ok(())
     }
 
-    fn looks_again(self, end: &End, look: &mut Look<'_>) -> Result<bool> {
+    fn looks_again(self, end: BorrowedFd<'_>, look: &mut Look<'_>) -> Result<bool> {
         let deadline = match self {
             Patience::Until(deadline) => Some(deadline),
             _ => None,
@@ -115,7 +115,8 @@ impl Patience {
     }
 
     /// Sleeps until the end is ready for one of several events, where no single system call would: as that would.
-    pub(crate) fn sleep(self, end: &End, events: i16) -> Result<()> {
+    pub(crate) fn sleep(self, end: &impl AsFd, events: i16) -> Result<()> {
+        let end = end.as_fd();
         match self {
             Patience::Blocking if !is_nonblocking(end)? => Patience::Endless.wait(end, events),
             patience => patience.wait(end, events),
@@ -123,7 +124,7 @@ impl Patience {
     }
 
     /// Sleeps until the end is ready, or a signal came.
-    fn wait(self, end: &End, events: i16) -> Result<()> {
+    fn wait(self, end: BorrowedFd<'_>, events: i16) -> Result<()> {
         let left = match self {
             Patience::None | Patience::Blocking => return Err(Error::WouldBlock),
             Patience::Until(deadline) => match deadline.saturating_duration_since(Instant::now()) {
@@ -132,20 +133,20 @@ impl Patience {
             },
             Patience::Endless => None,
         };
-        let mut fds = [pollfd { fd: end.as_fd().as_raw_fd(), events, revents: 0 }];
+        let mut fds = [pollfd { fd: end.as_raw_fd(), events, revents: 0 }];
         match sys::poll::poll(&mut fds, left) {
             // A number that is not open at all would never be ready.
-            Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end.error("poll", Errno::BADF)),
+            Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end::error(&[end], "poll", Errno::BADF)),
             // Also when the time is up: then there is one last attempt. A socket has room long before poll says so, which
             // is when three quarters of its buffer are free.
             Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(end.error("poll", errno)),
+            Err(errno) => Err(end::error(&[end], "poll", errno)),
         }
     }
 }
 
-fn is_nonblocking(end: &End) -> Result<bool> {
-    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end.error("fcntl", errno))?;
+fn is_nonblocking(end: BorrowedFd<'_>) -> Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end::error(&[end], "fcntl", errno))?;
     Ok(flags.contains(OFlags::NONBLOCK))
 }
 

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::support::{self, Sigpipe, Trial, fill, refuse_flags, sigpipe, spliced_once};
-use ipc::{Error, Watch, datagram_pair, pipe, stream_pair, wait_any};
+use ipc::{
+    BufferedWriter, Error, MessageReader, MessageWriter, PackedSocket, Watch, datagram_pair, pipe, stream_pair,
+    wait_any,
+};
 
 struct Counting;
 
@@ -265,7 +268,7 @@ fn waiting_allocates_nothing() {
 
 fn packed_messages_allocate_nothing() {
     let pair = datagram_pair().unwrap();
-    let (mut from, mut to) = (pair.child.packed(), pair.parent.packed());
+    let (mut from, mut to) = (PackedSocket::new(pair.child), PackedSocket::new(pair.parent));
     let long = vec![1; 100_000];
     // The buffer of the receiver grows to the longest message, once.
     from.send(&long).unwrap();
@@ -291,8 +294,8 @@ fn packed_messages_allocate_nothing() {
     free("recv_timeout", || assert!(matches!(to.recv_timeout(Duration::ZERO), Err(Error::TimedOut))));
     free("wait", || {
         from.send(b"hello").unwrap();
-        from.wait().unwrap();
-        assert_eq!(wait_any(&mut [to.wait().unwrap()], Some(SECOND)).unwrap(), 1);
+        from.watch().unwrap();
+        assert_eq!(wait_any(&mut [to.watch().unwrap()], Some(SECOND)).unwrap(), 1);
         assert_eq!(to.try_recv().unwrap(), Some(&b"hello"[..]));
     });
     while from.try_send(&[1; 1000]).is_ok() {}
@@ -312,7 +315,7 @@ fn packed_messages_allocate_nothing() {
 fn messages_through_a_pipe_allocate_nothing() {
     let (reader, writer) = pipe().unwrap();
     writer.set_capacity(1 << 20).unwrap();
-    let (mut reader, mut writer) = (reader.messages(), writer.messages());
+    let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
     let long = vec![1; 100_000];
     // The buffer of the reader grows to the longest message, once.
     writer.send(&long).unwrap();
@@ -347,7 +350,7 @@ fn messages_through_a_pipe_allocate_nothing() {
 
 fn a_message_in_two_parts_allocates_nothing() {
     let (mut reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     while writer.try_send(&[1; 5000]).is_ok() {}
     // A page at a time: half of what waits goes, and the message is begun, or there is still no room for it.
     let (mut taken, mut refused) = (0, 0);
@@ -364,7 +367,7 @@ fn a_message_in_two_parts_allocates_nothing() {
 
 fn buffered_writes_allocate_nothing() {
     let (reader, writer) = pipe().unwrap();
-    let (mut reader, mut writer) = (reader.buffered(), writer.buffered());
+    let (mut reader, mut writer) = (std::io::BufReader::new(reader), BufferedWriter::new(writer));
     let mut buf = [0; 100];
     free("buffered ends", || {
         for _ in 0..1000 {

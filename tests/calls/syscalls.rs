@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::support::{self, Later, RWF_NOSIGNAL, Sigpipe, Trial, fill, measured, refuse_flags, sigpipe};
-use ipc::{Error, PipeFlags, Watch, datagram_pair, pipe, pipe_with, stream_pair, wait_any};
+use ipc::{
+    BufferedWriter, Error, MessageReader, MessageWriter, PackedSocket, PipeFlags, Watch, datagram_pair, pipe,
+    pipe_with, stream_pair, wait_any,
+};
 
 /// What this program does where a test of this module has started it.
 pub fn started() -> Option<ExitCode> {
@@ -313,7 +316,7 @@ support::traced! {
 
     packed_messages_are_one_call_for_many => ["sendto", "recvmsg"] {
         let pair = datagram_pair().unwrap();
-        let (mut from, mut to) = (pair.child.packed(), pair.parent.packed());
+        let (mut from, mut to) = (PackedSocket::new(pair.child), PackedSocket::new(pair.parent));
         // The first one maps memory.
         from.send(b"first").unwrap();
         from.flush().unwrap();
@@ -327,7 +330,7 @@ support::traced! {
 
     a_packed_request_is_one_call_and_its_answer_another => ["sendto", "recvmsg"] {
         let pair = datagram_pair().unwrap();
-        let mut socket = pair.parent.packed();
+        let mut socket = PackedSocket::new(pair.parent);
         assert!(socket.try_recv().is_err());
         pair.child.send(b"\x06\0\0\0answer").unwrap();
         measured(|| {
@@ -338,7 +341,7 @@ support::traced! {
 
     a_packed_message_that_is_waited_for_is_one_call => ["recvmsg"] {
         let pair = datagram_pair().unwrap();
-        let mut socket = pair.parent.packed();
+        let mut socket = PackedSocket::new(pair.parent);
         assert!(socket.try_recv().is_err());
         let later = Later::new(pair.child, |socket| socket.send(b"\x05\0\0\0hello").unwrap());
         assert_eq!(measured(|| socket.recv().map(|message| message.map(<[u8]>::len))).unwrap(), Some(5));
@@ -347,7 +350,7 @@ support::traced! {
 
     messages_through_a_pipe_are_one_call_for_many => ["write", "write", "read"] {
         let (reader, writer) = pipe().unwrap();
-        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
         measured(|| {
             (0..1000).for_each(|_| writer.send(b"hello").unwrap()); // of 9 bytes each
             writer.flush().unwrap();
@@ -357,7 +360,7 @@ support::traced! {
 
     a_long_message_through_a_pipe_is_cut_writes => ["write", "write", "write", "write", "read"] {
         let (reader, writer) = pipe().unwrap();
-        let (mut reader, mut writer) = (reader.messages(), writer.messages());
+        let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
         let long = [7; 30_000];
         measured(|| {
             writer.send(&long).unwrap();
@@ -366,9 +369,43 @@ support::traced! {
         });
     }
 
+    messages_over_a_stream_pair_are_one_call_for_many => ["sendto", "recvfrom"] {
+        let pair = ipc::stream_pair().unwrap();
+        let (mut reader, mut writer) = (MessageReader::new(pair.parent), MessageWriter::new(pair.child));
+        measured(|| {
+            (0..1000).for_each(|_| writer.send(b"hello").unwrap());
+            writer.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(reader.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    messages_over_a_stream_of_the_standard_library_are_one_call_for_many => ["sendto", "recvfrom"] {
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (mut reader, mut writer) = (MessageReader::new(one), MessageWriter::new(other));
+        measured(|| {
+            (0..1000).for_each(|_| writer.send(b"hello").unwrap());
+            writer.flush().unwrap();
+            (0..1000).for_each(|_| assert_eq!(reader.recv().unwrap(), Some(&b"hello"[..])));
+        });
+    }
+
+    a_message_that_just_does_not_fit_asks_for_room_once => ["fcntl", "ioctl", "fcntl", "write", "write", "write", "write", "write", "write", "write", "write", "write", "read", "read", "write", "write", "write", "write", "write", "write", "write", "write", "write", "read"] {
+        let (reader, writer) = pipe().unwrap();
+        let mut reader = MessageReader::new(reader);
+        let mut writer = MessageWriter::new(writer);
+        let long = vec![7; 64 << 10];
+        measured(|| {
+            for _ in 0..2 {
+                writer.send(&long).unwrap();
+                writer.flush().unwrap();
+                assert_eq!(reader.recv().unwrap(), Some(&long[..]));
+            }
+        });
+    }
+
     buffered_writes_are_one_call_for_many => ["write"] {
         let (_reader, writer) = pipe().unwrap();
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         measured(|| {
             (0..100).for_each(|_| writer.write_all(b"hello").unwrap());
             writer.flush().unwrap();
@@ -377,7 +414,7 @@ support::traced! {
 
     closing_a_buffered_writer_in_vain_is_two_calls => ["write", "close"] {
         let (_, writer) = pipe().unwrap();
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         writer.write_all(b"hello").unwrap();
         assert!(matches!(measured(|| writer.close()), Err(Error::Closed)));
     }
@@ -388,7 +425,7 @@ support::traced! {
         // What is not to wait says that there is no room; and dropping, which would wait, has nothing left.
         let socket = std::os::fd::OwnedFd::from(pair.parent);
         rustix::io::ioctl_fionbio(&socket, true).unwrap();
-        let mut socket = ipc::DatagramSocket::try_from(socket).unwrap().packed();
+        let mut socket = PackedSocket::new(ipc::DatagramSocket::try_from(socket).unwrap());
         socket.send(b"hello").unwrap();
         assert!(matches!(measured(|| socket.close()), Err(Error::WouldBlock)));
     }
@@ -396,7 +433,7 @@ support::traced! {
     closing_a_message_writer_in_vain_is_two_calls => ["write", "close"] {
         let (_reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
         fill(&writer);
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         writer.send(b"hello").unwrap();
         assert!(matches!(measured(|| writer.close()), Err(Error::WouldBlock)));
     }

@@ -215,7 +215,7 @@ fn limit_address_space(more: u64) {
     let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
     // SAFETY: no conditions.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
-    limit(libc::RLIMIT_AS, |_| pages * page + more);
+    limit(libc::RLIMIT_AS, |_| (pages * page + more) as _);
 }
 
 fn without_address_space_nothing_is_received() {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::rounds::calls::{CALLS, Call};
@@ -191,7 +191,7 @@ extern "C" fn fill_now_and_then(_: libc::c_int) {
 
 /// A number up to 512, of every magnitude: a look takes as long as it takes, and is to be disturbed at times.
 fn some_magnitude() -> usize {
-    static STATE: AtomicUsize = AtomicUsize::new(1);
+    static STATE: AtomicU64 = AtomicU64::new(1);
     let next = STATE.load(SeqCst).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     STATE.store(next, SeqCst);
     1 << ((next >> 33) % 10)

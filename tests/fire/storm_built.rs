@@ -7,7 +7,10 @@ use std::time::Duration;
 use crate::rounds::content::{bytes, check, check_message, message};
 use crate::rounds::random::Random;
 use crate::support::{self, Trial, exit_code, handled, read_all, with_interval_timer};
-use ipc::{Error, MessageReader, MessageWriter, PIPE_BUF, PackedSocket, copy, datagram_pair, fork, pipe, stream_pair};
+use ipc::{
+    BufferedWriter, Error, MessageReader, MessageWriter, PIPE_BUF, PackedSocket, copy, datagram_pair, fork, pipe,
+    stream_pair,
+};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -69,7 +72,7 @@ fn packed_messages_arrive_once_and_whole() {
         for receive in RECEIVE_PACKED {
             let pair = datagram_pair().unwrap();
             let child = fork(pair.child, |socket| {
-                let mut socket = socket.packed();
+                let mut socket = PackedSocket::new(socket);
                 in_the_storm(|| {
                     for number in 0..MESSAGES {
                         while !done(send(&mut socket, &message(key, number, LONGEST))) {}
@@ -79,7 +82,7 @@ fn packed_messages_arrive_once_and_whole() {
                 socket.close().unwrap();
             })
             .unwrap();
-            let mut socket = pair.parent.packed();
+            let mut socket = PackedSocket::new(pair.parent);
             in_the_storm(|| {
                 let mut number = 0;
                 loop {
@@ -125,7 +128,7 @@ fn messages_through_pipes_arrive_once_and_whole() {
             let (reader, writer) = pipe().unwrap();
             writer.set_capacity(2 * PIPE_BUF).unwrap();
             let child = fork(writer, |writer| {
-                let mut writer = writer.messages();
+                let mut writer = MessageWriter::new(writer);
                 in_the_storm(|| {
                     for number in 0..MESSAGES {
                         while !done(send(&mut writer, &message(key, number, LONGEST))) {}
@@ -135,7 +138,7 @@ fn messages_through_pipes_arrive_once_and_whole() {
                 writer.close().unwrap();
             })
             .unwrap();
-            let mut reader = reader.messages();
+            let mut reader = MessageReader::new(reader);
             in_the_storm(|| {
                 let mut number = 0;
                 loop {
@@ -160,7 +163,7 @@ fn buffered_writers_lose_and_double_nothing() {
     let (reader, writer) = pipe().unwrap();
     writer.set_capacity(PIPE_BUF).unwrap();
     let child = fork(writer, |writer| {
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         in_the_storm(|| {
             let mut random = Random::new(key);
             let mut sent = 0;

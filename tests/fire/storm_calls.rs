@@ -15,9 +15,9 @@ use crate::support::{
     self, FAR, Gate, Trial, exit_code, fill, handled, kinds, poll_until, read_all, with_interval_timer,
 };
 use ipc::{
-    Child, Command, DatagramFlags, DatagramSocket, Error, Fork, Forked, Holders, PipeReader, PipeWriter, ProcessMap,
-    Side, StreamSocket, Watch, claim, claimable, datagram_pair, datagram_pair_with, fork, fork_raw, fork_unchecked,
-    holders, open_ends, pipe, stream_pair, wait_any,
+    Child, Command, DatagramFlags, DatagramSocket, Error, Fork, Forked, Holders, MessageReader, MessageWriter,
+    PackedSocket, PipeReader, PipeWriter, ProcessMap, Side, StreamSocket, Watch, claim, claimable, datagram_pair,
+    datagram_pair_with, fork, fork_raw, fork_unchecked, holders, open_ends, pipe, stream_pair, wait_any,
 };
 
 /// The argument that makes this program the worker.
@@ -132,14 +132,14 @@ fn deadlines_are_kept_to_within_ten_milliseconds() {
         });
         let pair = datagram_pair().unwrap();
         let (reader, writer) = pipe().unwrap();
-        let (packed, reader) = (RefCell::new(pair.parent.packed()), RefCell::new(reader.messages()));
+        let (packed, reader) = (RefCell::new(PackedSocket::new(pair.parent)), RefCell::new(MessageReader::new(reader)));
         assert_in_time("PackedSocket::recv_timeout", timed_out, |timeout| {
             packed.borrow_mut().recv_timeout(timeout).map(|message| message.is_some())
         });
         assert_in_time("MessageReader::recv_timeout", timed_out, |timeout| {
             reader.borrow_mut().recv_timeout(timeout).map(|message| message.is_some())
         });
-        let writer = RefCell::new(writer.messages());
+        let writer = RefCell::new(MessageWriter::new(writer));
         while writer.borrow_mut().try_send(&[1; 100]).is_ok() {}
         while packed.borrow_mut().try_send(&[1; 100]).is_ok() {}
         for (what, send) in [("PackedSocket::send_timeout", true), ("PackedSocket::flush_timeout", false)] {

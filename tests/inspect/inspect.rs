@@ -1,12 +1,13 @@
 //! When it hangs all the same, you can see why (P10): who holds an end, against what `lsof` says of the same processes.
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use crate::support::{self, Gate, Trial, asleep_in, exit_code, poll_until, refuse_calls, refused};
+use crate::support::{self, Gate, Trial, asleep_in, exit_code, poll_until, process_state, refuse_calls, refused};
 use ipc::{Command, Error, Fork, ProcessMap, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
@@ -21,13 +22,20 @@ pub fn trials() -> Vec<Trial> {
         what_is_no_channel_is_refused,
         a_severed_end_is_refused,
         processes_that_may_not_be_looked_into_are_counted,
-        threads_of_the_kernel_are_not_counted needs [Alone],
+        what_holds_nothing_is_not_counted needs [Alone],
+        a_process_whose_first_thread_has_gone_holds_what_it_holds,
+        a_thread_with_a_table_of_its_own_is_seen,
+        in_another_pid_namespace_the_numbers_say_so needs [OwnPids],
         a_full_table_is_not_taken_for_a_side_that_is_unknown,
         processes_that_come_and_go_are_no_error,
         a_pipeline_of_programs_is_seen_as_lsof_sees_it needs [LSOF] within 60,
         a_tree_of_workers_is_seen_as_lsof_sees_it needs [LSOF] within 60,
         a_name_commands_no_terminal,
     ]
+}
+
+fn me() -> u32 {
+    std::process::id()
 }
 
 fn is_root() -> bool {
@@ -190,9 +198,11 @@ fn processes_that_may_not_be_looked_into_are_counted() {
     assert_eq!(exit_code(&child), 0);
 }
 
-/// They hold nothing, and let nobody look.
-fn threads_of_the_kernel_are_not_counted() {
+/// Threads of the kernel, and processes that nobody has waited for yet, let nobody look.
+fn what_holds_nothing_is_not_counted() {
     let (reader, writer) = pipe().unwrap();
+    let ended = fork((), |()| ()).unwrap();
+    poll_until("it has ended", || process_state(ended.id()) == Some('Z'));
     let child = fork((reader, writer), |(reader, _writer)| {
         if is_root() {
             support::become_nobody();
@@ -208,16 +218,118 @@ fn threads_of_the_kernel_are_not_counted() {
             std::fs::read_to_string("/proc/2/comm").is_ok_and(|name| name == "kthreadd\n")
                 && (*pid == 2 || parent == Some("2"))
         };
+        assert!(refused(&ended.id()) || !is_root());
         let count = || {
             let names =
                 std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-            names.filter_map(|name| name.parse().ok()).filter(|pid| refused(pid) && !kernels(pid)).count()
+            names
+                .filter_map(|name| name.parse().ok())
+                .filter(|pid| refused(pid) && !kernels(pid) && process_state(*pid) != Some('Z'))
+                .count()
         };
         // Other processes come and go meanwhile.
         poll_until("as many as there are", || holders(&reader).unwrap().unseen == count());
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+/// A process holds what it holds until its last thread has gone.
+fn a_process_whose_first_thread_has_gone_holds_what_it_holds() {
+    let (reader, writer) = pipe().unwrap();
+    let number = writer.as_raw_fd();
+    let gate = Gate::new();
+    let child = fork(writer, |_writer| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                gate.pass();
+                // SAFETY: no conditions.
+                unsafe { libc::_exit(0) }
+            });
+            // SAFETY: the thread ends here, and everything stays as it is.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+        });
+    })
+    .unwrap();
+    poll_until("its first thread has gone", || process_state(child.id()) == Some('Z'));
+    let expected = [(me(), reader.as_raw_fd(), "Read".to_owned()), (child.id(), number, "Write".to_owned())];
+    assert_eq!(seen(&reader), BTreeSet::from(expected));
+    let map = ProcessMap::current().unwrap().to_string();
+    assert!(map.contains(&format!("← {} fd {number}\n", child.id())), "{map}");
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_thread_with_a_table_of_its_own_is_seen() {
+    let (reader, writer) = pipe().unwrap();
+    let (gate, arrived) = (Gate::new(), Gate::new());
+    let number = reader.as_raw_fd();
+    let child = fork(reader, |reader| {
+        let own = Gate::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: an integer.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+                own.open();
+                gate.pass();
+                // SAFETY: no conditions.
+                unsafe { libc::_exit(0) }
+            });
+            own.pass();
+            // Here it is closed, and in the table of the other thread it is not.
+            drop(reader);
+            arrived.open();
+        });
+    })
+    .unwrap();
+    arrived.pass();
+    let expected =
+        BTreeSet::from([(me(), writer.as_raw_fd(), "Write".to_owned()), (child.id(), number, "Read".to_owned())]);
+    assert_eq!(seen(&writer), expected);
+    let found = |map: ProcessMap| map.findings().iter().filter(|found| found.inode == inode(&writer)).count();
+    assert_eq!(found(ProcessMap::current().unwrap()), 0, "somebody reads it");
+    // Also where the kernel does not say which threads have one table.
+    let looks = fork(writer.as_fd(), |writer| {
+        refuse_calls(&[libc::SYS_kcmp], libc::EPERM);
+        assert!(holders(&writer).unwrap().list.iter().any(|holder| (holder.fd, holder.side) == (number, Side::Read)));
+    });
+    assert_eq!(exit_code(&looks.unwrap()), 0);
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn in_another_pid_namespace_the_numbers_say_so() {
+    let (reader, writer) = pipe().unwrap();
+    assert!(!holders(&reader).unwrap().other_namespace);
+    let child = fork((reader, writer), |(reader, _writer)| {
+        assert!(support::own_pids());
+        let first = fork(reader, |reader| {
+            assert_eq!(me(), 1);
+            let (gate, arrived) = (Gate::new(), Gate::new());
+            let second = fork(reader.as_fd(), |_reader| {
+                // SAFETY: a nul-terminated name.
+                unsafe { libc::prctl(libc::PR_SET_NAME, c"second".as_ptr(), 0, 0, 0) };
+                arrived.open();
+                gate.pass();
+            })
+            .unwrap();
+            arrived.pass();
+            let found = holders(&reader).unwrap();
+            assert!(found.other_namespace && found.to_string().contains("another pid namespace"), "{found}");
+            assert_eq!(found.list.iter().filter(|holder| holder.is_self).count(), 1, "{found}");
+            let map = ProcessMap::of(second.id()).unwrap().to_string();
+            assert!(map.lines().next().unwrap().ends_with(" second"), "{map}");
+            assert!(map.contains("another pid namespace"), "{map}");
+            let map = ProcessMap::of(me()).unwrap().to_string();
+            assert!(map.contains(" second\n"), "{map}");
+            let missing = ProcessMap::of(77).unwrap_err();
+            assert_eq!(refused(Err::<(), _>(missing)), ("open", libc::ESRCH));
+            gate.open();
+            assert_eq!(exit_code(&second), 0);
+        });
+        assert_eq!(exit_code(&first.unwrap()), 0);
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 fn a_full_table_is_not_taken_for_a_side_that_is_unknown() {
@@ -342,12 +454,18 @@ fn a_tree_of_workers_is_seen_as_lsof_sees_it() {
 }
 
 fn a_name_commands_no_terminal() {
+    for (name, shown) in [(c"\x1b[2J) S 1 \x9b\xff", "?[2J) S 1 "), (c"a\u{202e}b\u{2066}c\u{2028}", "a?b?c?")] {
+        is_shown_as(name, shown);
+    }
+}
+
+fn is_shown_as(name: &CStr, shown: &str) {
     let (reader, writer) = pipe().unwrap();
     let gate = Gate::new();
     let arrived = Gate::new();
     let child = fork(writer, |_writer| {
         // SAFETY: a nul-terminated name.
-        unsafe { libc::prctl(libc::PR_SET_NAME, c"\x1b[2J) S 1 \x9b\xff".as_ptr(), 0, 0, 0) };
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
         arrived.open();
         gate.pass();
     })
@@ -355,10 +473,11 @@ fn a_name_commands_no_terminal() {
     arrived.pass();
     let found = holders(&reader).unwrap();
     let holder = found.list.iter().find(|holder| holder.pid == child.id()).unwrap();
-    assert!(holder.command.starts_with("\x1b[2J) S 1 "), "as it is: {:?}", holder.command);
+    assert!(holder.command.starts_with(shown), "{:?}", holder.command);
     for text in [found.to_string(), ProcessMap::current().unwrap().to_string()] {
-        assert!(text.contains("?[2J) S 1 "), "{text}");
-        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert!(text.contains(shown), "{text}");
+        let turns = |c| ('\u{2028}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+        assert!(text.chars().all(|c| c == '\n' || !(c.is_control() || turns(c))), "{text:?}");
     }
     gate.open();
     assert_eq!(exit_code(&child), 0);

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         a_process_that_waits_for_itself_stands_out,
         a_pair_that_a_process_holds_whole_stands_out,
         a_shared_end_may_be_meant,
+        a_lifeline_may_be_meant,
         what_is_given_has_nothing_to_stand_out,
         a_childs_child_is_in_the_tree,
         what_happens_elsewhere_is_counted,
@@ -186,6 +187,31 @@ fn a_shared_end_may_be_meant() {
     let inner = ProcessMap::of(workers[0].pid()).unwrap();
     assert!(numbers.iter().all(|number| found(&inner, *number).is_empty()), "{inner}");
     drop((workers, pair.parent, jobs));
+}
+
+/// A pipe that nobody writes: its readers wait for EOF, which says that the master is gone.
+fn a_lifeline_may_be_meant() {
+    let (lifeline, alive) = pipe().unwrap();
+    let worker = Holder::of(lifeline.try_clone().unwrap());
+    let pipe = inode(&lifeline);
+    let map = ProcessMap::current().unwrap();
+    assert_eq!(found(&map, pipe), [(FindingKind::BothEnds, vec![me()], false)]);
+    let words = format!(
+        "? both ends of pipe {pipe} are held by {}, and its children read it: EOF comes when it lets go\n",
+        me()
+    );
+    assert!(map.to_string().contains(&words), "{map}");
+    assert!(!is_red(&map, pipe));
+    // A writer that got lost to a child keeps the lifeline from ending, and that is a bug.
+    let lost = Holder::of(alive.try_clone().unwrap());
+    assert_eq!(found(&ProcessMap::current().unwrap(), pipe), [(FindingKind::BothEnds, vec![me()], true)]);
+    drop((lost, alive));
+    // So is a child that holds both ends of a pipe that its parent reads.
+    let (results, writer) = ipc::pipe().unwrap();
+    let child = Holder::of((results.as_fd(), writer));
+    let both = found(&ProcessMap::current().unwrap(), inode(&results));
+    assert_eq!(both, [(FindingKind::BothEnds, vec![child.pid()], true)]);
+    drop((worker, child));
 }
 
 fn what_is_given_has_nothing_to_stand_out() {

@@ -14,8 +14,8 @@ use crate::support::{
     handle_signal, handled, judge, read_some, refused, sigpipe, spliced_once,
 };
 use ipc::{
-    Command, DatagramFlags, DatagramPair, DatagramSocket, Error, FindingKind, Fork, ProcessMap, Side, datagram_pair,
-    datagram_pair_with, fork, holders, pipe, stream_pair,
+    Command, DatagramFlags, DatagramPair, DatagramSocket, Error, FindingKind, Fork, PackedSocket, ProcessMap, Side,
+    datagram_pair, datagram_pair_with, fork, holders, pipe, stream_pair,
 };
 use libc::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
 
@@ -268,7 +268,7 @@ fn messages_without_an_end(pair: DatagramPair) -> ipc::Result<()> {
 
 fn packed_messages() -> ipc::Result<()> {
     let pair = datagram_pair()?;
-    let (mut sender, mut receiver) = (pair.child.packed(), pair.parent.packed());
+    let (mut sender, mut receiver) = (PackedSocket::new(pair.child), PackedSocket::new(pair.parent));
     for message in ["abc", "", "de"] {
         sender.send(message.as_bytes())?;
     }

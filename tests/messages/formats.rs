@@ -43,14 +43,14 @@ fn a_peer_in_python_packs_messages() {
     let child = python(0).give_at(5, pair.child).arg("5").spawn().unwrap();
     // Another process sends, as the peer answers before it takes more.
     let sender = fork(pair.parent.try_clone().unwrap(), |socket| {
-        let mut socket = socket.packed();
+        let mut socket = PackedSocket::new(socket);
         for (number, len) in lengths().enumerate() {
             socket.send(&text(number, len)).unwrap();
         }
         socket.close().unwrap();
     })
     .unwrap();
-    let mut socket = pair.parent.packed();
+    let mut socket = PackedSocket::new(pair.parent);
     for (number, len) in lengths().enumerate() {
         assert_next(socket.recv(), &text(number, len).to_ascii_uppercase());
     }
@@ -63,14 +63,14 @@ fn a_peer_in_python_reads_and_writes_a_stream() {
     let ((stdin, to), (from, stdout)) = (pipe().unwrap(), pipe().unwrap());
     let child = python(1).stdin(stdin).stdout(stdout).spawn().unwrap();
     let sender = fork(to, |to| {
-        let mut to = to.messages();
+        let mut to = MessageWriter::new(to);
         for (number, len) in lengths().chain([3 << 20]).enumerate() {
             to.send(&text(number, len)).unwrap();
         }
         to.close().unwrap();
     })
     .unwrap();
-    let mut from = from.messages();
+    let mut from = MessageReader::new(from);
     for (number, len) in lengths().chain([3 << 20]).enumerate() {
         assert_next(from.recv(), &text(number, len).to_ascii_uppercase());
     }
@@ -135,7 +135,7 @@ fn arbitrary_messages_go_through_a_packed_socket() {
     check(200_000, 300, |steps| {
         let pair = datagram_pair().unwrap();
         let child = fork(pair.child, |socket| {
-            let mut socket = socket.packed();
+            let mut socket = PackedSocket::new(socket);
             for message in messages(steps) {
                 assert_next(socket.recv(), &message);
             }
@@ -143,7 +143,7 @@ fn arbitrary_messages_go_through_a_packed_socket() {
             socket.close().unwrap();
         })
         .unwrap();
-        let mut socket = pair.parent.packed();
+        let mut socket = PackedSocket::new(pair.parent);
         follow(steps, &mut socket, PackedSocket::send, PackedSocket::flush);
         for message in messages(steps) {
             assert_next(socket.recv(), &message);
@@ -158,12 +158,12 @@ fn arbitrary_messages_go_through_a_pipe() {
     check(1 << 20, 300, |steps| {
         let (reader, writer) = pipe().unwrap();
         let child = fork(writer, |writer| {
-            let mut writer = writer.messages();
+            let mut writer = MessageWriter::new(writer);
             follow(steps, &mut writer, MessageWriter::send, MessageWriter::flush);
             writer.close().unwrap();
         })
         .unwrap();
-        let mut reader: MessageReader = reader.messages();
+        let mut reader: MessageReader = MessageReader::new(reader);
         for message in messages(steps) {
             assert_next(reader.recv(), &message);
         }

@@ -10,6 +10,7 @@ mod message_peers;
 mod message_pipe_ends;
 mod message_pipes;
 mod message_queues;
+mod message_streams;
 mod messages;
 mod packed;
 mod packed_peers;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         message_pipe_ends::trials(),
         message_pipes::trials(),
         message_queues::trials(),
+        message_streams::trials(),
         messages::trials(),
         packed::trials(),
         packed_peers::trials(),

@@ -222,7 +222,7 @@ fn a_long_write_tells_of_a_loss_where_there_is_one() {
             0 => socket.write(&bytes).unwrap(),
             _ => std::iter::from_fn(|| socket.try_write(&bytes).ok()).sum(),
         };
-        let taken: [u8; 8] = read_all(report).try_into().unwrap();
+        let taken: [u8; size_of::<usize>()] = read_all(report).try_into().unwrap();
         assert_eq!(exit_code(&child), 0);
         match written - usize::from_le_bytes(taken) {
             0 => assert_eq!(socket.try_read(&mut [0; 8]).unwrap(), 0, "round {round}: nothing was lost"),

@@ -62,7 +62,7 @@ fn assert_numbered(mut reader: MessageReader, lengths: impl IntoIterator<Item = 
 fn a_full_pipe_takes_messages_whole_or_not_at_all() {
     for len in [0, 1, 100, 5000, BUFFER - 4, BUFFER, 20_000] {
         for (kind, reader, writer) in kinds() {
-            let mut writer = writer.messages();
+            let mut writer = MessageWriter::new(writer);
             let filled = send_until_full(&mut writer, len);
             let refused = message(filled, len);
             for _ in 0..3 {
@@ -72,7 +72,7 @@ fn a_full_pipe_takes_messages_whole_or_not_at_all() {
                 assert!(matches!(writer.flush_timeout(Duration::ZERO), Err(Error::TimedOut)), "{kind}, {len}");
             }
             let child = fork(reader, |reader| {
-                let mut reader = reader.messages();
+                let mut reader = MessageReader::new(reader);
                 for number in 0..=filled {
                     assert_next(reader.recv_timeout(LONG), &message(number, len));
                 }
@@ -97,7 +97,7 @@ fn a_message_that_has_begun_goes_on_at_the_next_call() {
     ];
     for send in sends {
         let (reader, writer) = pipe().unwrap();
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         writer.send(&message(0, 100)).unwrap();
         // It is far longer than the pipe, and there was room for its beginning: it is taken.
         send(&mut writer, &message(1, 1 << 20)).unwrap();
@@ -107,7 +107,7 @@ fn a_message_that_has_begun_goes_on_at_the_next_call() {
             assert!(matches!(writer.try_flush(), Err(Error::WouldBlock)));
             assert!(matches!(writer.flush_timeout(short), Err(Error::TimedOut)));
         }
-        let child = fork(reader, |reader| assert_numbered(reader.messages(), [100, 1 << 20, 300])).unwrap();
+        let child = fork(reader, |reader| assert_numbered(MessageReader::new(reader), [100, 1 << 20, 300])).unwrap();
         writer.send(&message(2, 300)).unwrap();
         writer.close().unwrap();
         assert_eq!(exit_code(&child), 0);
@@ -121,7 +121,7 @@ fn a_message_of_which_half_a_length_went_goes_on() {
         assert_eq!(writer.set_capacity(BUFFER).unwrap(), BUFFER);
         writer.set_max_write(1); // so that it can be full to the byte
         writer.write_atomic(&[0; 4096][..left]).unwrap();
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         writer.send(&message(0, 5000)).unwrap();
         writer.send(&message(1, BUFFER - 5004 - 4 - there)).unwrap();
         assert_eq!(reader.available().unwrap(), left);
@@ -142,7 +142,7 @@ fn a_message_of_which_half_a_length_went_goes_on() {
 
 fn after_a_message_that_had_to_wait_the_buffer_is_as_before() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.try_send(&message(0, 1 << 20)).unwrap();
     let there = || read_some(&reader, reader.available().unwrap());
     let mut received = Vec::new();
@@ -173,7 +173,7 @@ impl Random {
 /// come out.
 fn assert_never_torn(reader: PipeReader, writer: PipeWriter, seed: u64, steps: usize) {
     writer.set_capacity(4096).unwrap();
-    let (mut reader, mut writer) = (reader, writer.messages());
+    let (mut reader, mut writer) = (reader, MessageWriter::new(writer));
     let mut random = Random(seed);
     let (mut expected, mut received) = (Vec::new(), Vec::new());
     let read = |reader: &PipeReader, received: &mut Vec<u8>, len| {
@@ -240,7 +240,7 @@ fn the_stream_is_never_torn_where_the_kernel_refuses_flags() {
                 assert_never_torn(reader, writer, seed, 500);
             }
             let (_, writer) = pipe().unwrap();
-            assert!(matches!(writer.messages().send(&[0; 10_000]), Err(Error::Closed)));
+            assert!(matches!(MessageWriter::new(writer).send(&[0; 10_000]), Err(Error::Closed)));
         })
         .unwrap();
         assert_eq!(exit_code(&child), 0);
@@ -250,7 +250,7 @@ fn the_stream_is_never_torn_where_the_kernel_refuses_flags() {
 fn assert_deadlines_are_kept() {
     for timeout in [Duration::from_micros(1), Duration::from_millis(3), Duration::from_millis(30)] {
         for (kind, reader, writer) in kinds() {
-            let (mut reader, mut writer) = (reader.messages(), writer.messages());
+            let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
             assert_times_out(kind, timeout, |timeout| reader.recv_timeout(timeout).map(drop));
             writer.send(b"there").unwrap();
             writer.flush().unwrap();
@@ -263,7 +263,7 @@ fn assert_deadlines_are_kept() {
         }
         // A message that comes in parts has one deadline.
         let (reader, writer) = pipe().unwrap();
-        let mut reader = reader.messages();
+        let mut reader = MessageReader::new(reader);
         writer.write_atomic(b"\x05\0").unwrap();
         assert_times_out("a part", timeout, |timeout| reader.recv_timeout(timeout).map(drop));
         writer.write_atomic(b"\0\0four").unwrap();
@@ -284,8 +284,8 @@ fn deadlines_are_kept_under_a_storm_of_signals() {
         assert!(handled() > before);
         // And blocking calls are not ended.
         let (reader, writer) = pipe().unwrap();
-        let child = fork(reader, |reader| assert_numbered(reader.messages(), [1 << 20, 7, 1 << 20])).unwrap();
-        let mut writer = writer.messages();
+        let child = fork(reader, |reader| assert_numbered(MessageReader::new(reader), [1 << 20, 7, 1 << 20])).unwrap();
+        let mut writer = MessageWriter::new(writer);
         for (number, len) in [1 << 20, 7, 1 << 20].into_iter().enumerate() {
             writer.send(&message(number, len)).unwrap();
         }
@@ -296,12 +296,12 @@ fn deadlines_are_kept_under_a_storm_of_signals() {
 
 fn a_pipe_that_never_waits_says_so() {
     let (reader, writer) = ipc::pipe_with(ipc::PipeFlags::NONBLOCK).unwrap();
-    let (mut reader, mut writer) = (reader.messages(), writer.messages());
+    let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
     assert!(matches!(reader.recv(), Err(Error::WouldBlock)));
     let taken = send_until_full(&mut writer, 100);
     assert!(matches!(writer.send(&message(taken, 100)), Err(Error::WouldBlock)));
     assert!(matches!(writer.flush(), Err(Error::WouldBlock)));
-    let refused = writer.into_writer().unwrap_err();
+    let refused = writer.into_inner().unwrap_err();
     assert!(matches!(refused.error, Error::WouldBlock));
     writer = refused.unflushed;
     for number in 0..taken / 2 {
@@ -327,7 +327,7 @@ fn a_reader_that_is_gone_is_told_of_each_time_and_at_once() {
     ];
     for tell in tells {
         let (reader, writer) = pipe().unwrap();
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         writer.send(b"taken: nobody has asked the kernel").unwrap();
         drop(reader);
         assert!(matches!(tell(&mut writer), Err(Error::Closed)));
@@ -338,13 +338,13 @@ fn a_reader_that_is_gone_is_told_of_each_time_and_at_once() {
         }
         // Who asks only at the end is told as well, and the writer can be had back.
         assert!(matches!(writer.flush(), Err(Error::Closed)));
-        let mut writer = writer.into_writer().unwrap().messages();
+        let mut writer = MessageWriter::new(writer.into_inner().unwrap());
         assert!(writer.send(b"lost").and_then(|()| writer.flush()).is_err());
         assert!(matches!(writer.close(), Err(Error::Closed)));
     }
     // In the middle of a long message.
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.try_send(&vec![0; 1 << 20]).unwrap();
     drop(reader);
     assert!(matches!(writer.flush(), Err(Error::Closed)));
@@ -366,7 +366,7 @@ fn a_reader_that_is_killed_ends_the_wait() {
         })
         .unwrap();
         let waiter = fork(writer, |writer| {
-            let mut writer = writer.messages();
+            let mut writer = MessageWriter::new(writer);
             send_until_full(&mut writer, 100);
             assert!(matches!(wait(&mut writer), Err(Error::Closed)));
         })
@@ -380,13 +380,13 @@ fn a_reader_that_is_killed_ends_the_wait() {
 
 fn closing_flushes_and_tells_what_went_wrong() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(&message(0, 100)).unwrap();
     writer.close().unwrap();
-    assert_numbered(reader.messages(), [100]);
+    assert_numbered(MessageReader::new(reader), [100]);
 
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(b"never").unwrap();
     drop(reader);
     assert!(matches!(writer.close(), Err(Error::Closed)));
@@ -394,31 +394,31 @@ fn closing_flushes_and_tells_what_went_wrong() {
 
 fn the_writer_comes_back_flushed() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(b"message").unwrap();
-    let writer = writer.into_writer().unwrap();
+    let writer = writer.into_inner().unwrap();
     writer.write_atomic(b"bare").unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(b"").unwrap();
     writer.close().unwrap();
     assert_same(&read_all(reader), b"\x07\0\0\0messagebare\0\0\0\0");
 
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(b"never").unwrap();
     drop(reader);
-    let refused = writer.into_writer().unwrap_err();
+    let refused = writer.into_inner().unwrap_err();
     assert!(matches!(refused.error, Error::Closed));
     // What could not go is lost, and that was said, so the writer can be had now.
-    assert!(refused.unflushed.into_writer().unwrap().is_closed().unwrap());
+    assert!(refused.unflushed.into_inner().unwrap().is_closed().unwrap());
 }
 
 fn dropping_flushes() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(&message(0, 100)).unwrap();
     drop(writer);
-    assert_numbered(reader.messages(), [100]);
+    assert_numbered(MessageReader::new(reader), [100]);
 }
 
 fn dropping_waits_for_a_slow_reader() {
@@ -432,10 +432,10 @@ fn dropped_before_the_reader_reads() -> bool {
     let parent = std::process::id();
     let child = fork(reader, |reader| {
         asleep_in(parent, &[libc::SYS_ppoll]);
-        u8::from(!matches!(reader.messages().recv(), Ok(Some(received)) if received == message(0, 1 << 20)))
+        u8::from(!matches!(MessageReader::new(reader).recv(), Ok(Some(received)) if received == message(0, 1 << 20)))
     })
     .unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.try_send(&message(0, 1 << 20)).unwrap();
     drop(writer);
     exit_code(&child) == 0
@@ -443,13 +443,13 @@ fn dropped_before_the_reader_reads() -> bool {
 
 fn dropping_does_not_wait_for_ever() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.try_send(&message(0, 1 << 20)).unwrap();
     let started = Instant::now();
     drop(writer);
     assert!(started.elapsed() < FAR);
     // And the reader is told.
-    match reader.messages().recv() {
+    match MessageReader::new(reader).recv() {
         Err(Error::Truncated { message: part, expected: Some(1_048_576) }) => {
             assert_same(&part, &message(0, 1 << 20)[..part.len()]);
         }
@@ -460,7 +460,7 @@ fn dropping_does_not_wait_for_ever() {
 fn dropping_while_a_panic_unwinds_does_not_wait() {
     // All of them would take far longer, if each waited for a second.
     let (readers, writers): (Vec<_>, Vec<_>) = (0..8).map(|_| pipe().unwrap()).unzip();
-    let mut writers: Vec<_> = writers.into_iter().map(PipeWriter::messages).collect();
+    let mut writers: Vec<_> = writers.into_iter().map(MessageWriter::new).collect();
     for writer in &mut writers {
         send_until_full(writer, 1000);
     }
@@ -475,19 +475,19 @@ fn dropping_while_a_panic_unwinds_does_not_wait() {
 
 fn a_fork_sends_nothing_twice() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(&message(0, 10)).unwrap();
     // The closure takes it along, and the child drops it.
     let mut held = Some(writer);
     let child = fork((), |()| drop(held.take())).unwrap();
     assert_eq!(exit_code(&child), 0);
     held.take().unwrap().close().unwrap();
-    assert_numbered(reader.messages(), [10]);
+    assert_numbered(MessageReader::new(reader), [10]);
 }
 
 fn an_end_that_was_not_given_says_so() {
     let (reader, writer) = pipe().unwrap();
-    let (mut reader, mut writer) = (reader.messages(), writer.messages());
+    let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
     writer.send(b"one").unwrap();
     writer.send(b"read before the fork").unwrap();
     writer.flush().unwrap();
@@ -498,7 +498,7 @@ fn an_end_that_was_not_given_says_so() {
         writer.send(b"into the buffer").unwrap();
         assert!(matches!(writer.flush(), Err(Error::NotGiven)));
         assert!(matches!(writer.send(&[0; 100_000]), Err(Error::NotGiven)));
-        let refused = writer.into_writer().unwrap_err();
+        let refused = writer.into_inner().unwrap_err();
         assert!(matches!(refused.error, Error::NotGiven));
         assert!(matches!(refused.unflushed.close(), Err(Error::NotGiven)));
     });
@@ -507,29 +507,29 @@ fn an_end_that_was_not_given_says_so() {
 
 fn a_buffered_message_is_ready() {
     let (reader, writer) = pipe().unwrap();
-    let (mut reader, mut writer) = (reader.messages(), writer.messages());
-    let look = |reader: &MessageReader| {
-        let mut on = [reader.wait()];
+    let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
+    let look = |reader: &mut MessageReader| {
+        let mut on = [reader.watch().unwrap()];
         let count = wait_any(&mut on, Some(Duration::ZERO)).unwrap();
         assert_eq!(count, usize::from(!on[0].ready().is_empty()));
         on[0].ready()
     };
-    assert_eq!(look(&reader), Ready::empty());
+    assert_eq!(look(&mut reader), Ready::empty());
     writer.send(b"one").unwrap();
     writer.send(b"two").unwrap();
     writer.flush().unwrap();
-    assert_eq!(look(&reader), Ready::READ);
+    assert_eq!(look(&mut reader), Ready::READ);
     assert_next(reader.try_recv(), b"one");
-    assert_eq!(look(&reader), Ready::READ);
-    assert_eq!(wait_any(&mut [reader.wait()], None).unwrap(), 1);
+    assert_eq!(look(&mut reader), Ready::READ);
+    assert_eq!(wait_any(&mut [reader.watch().unwrap()], None).unwrap(), 1);
     assert_next(reader.try_recv(), b"two");
-    assert_eq!(look(&reader), Ready::empty());
+    assert_eq!(look(&mut reader), Ready::empty());
     // A message that is over the limit is an answer too.
     writer.send(b"three").unwrap();
     writer.flush().unwrap();
     reader.set_max_message(4);
     assert!(matches!(reader.try_recv(), Err(Error::TooLong { len: 5, max: 4 })));
-    assert_eq!(look(&reader), Ready::READ);
+    assert_eq!(look(&mut reader), Ready::READ);
     reader.set_max_message(5);
     assert_next(reader.try_recv(), b"three");
     // Room, through the writer itself.
@@ -545,7 +545,7 @@ fn a_master_waits_for_several_writers() {
     for worker in 0..4 {
         let (reader, writer) = pipe().unwrap();
         children.push(fork(writer, move |writer| {
-            let mut writer = writer.messages();
+            let mut writer = MessageWriter::new(writer);
             for (number, len) in lengths(worker).enumerate() {
                 writer.send(&message(number, len)).unwrap();
                 if number % 7 == 0 {
@@ -554,10 +554,10 @@ fn a_master_waits_for_several_writers() {
             }
             writer.close().unwrap();
         }));
-        readers.push((worker, 0, reader.messages()));
+        readers.push((worker, 0, MessageReader::new(reader)));
     }
     while !readers.is_empty() {
-        let mut on: Vec<_> = readers.iter().map(|(_, _, reader)| reader.wait()).collect();
+        let mut on: Vec<_> = readers.iter_mut().map(|(_, _, reader)| reader.watch().unwrap()).collect();
         assert!(wait_any(&mut on, Some(LONG)).unwrap() > 0);
         let ready: Vec<_> = on.iter().map(Watch::ready).collect();
         for index in (0..readers.len()).rev().filter(|index| ready[*index].contains(Ready::READ)) {

@@ -36,7 +36,7 @@ const HEAD: usize = 4;
 
 fn message_pipe() -> (MessageReader, MessageWriter) {
     let (reader, writer) = pipe().unwrap();
-    (reader.messages(), writer.messages())
+    (MessageReader::new(reader), MessageWriter::new(writer))
 }
 
 /// These messages, as they are in a stream.
@@ -50,13 +50,13 @@ fn reader_of(bytes: &[u8]) -> MessageReader {
     let (reader, mut writer) = pipe().unwrap();
     writer.set_capacity(1 << 20).unwrap();
     writer.write_all(bytes).unwrap();
-    reader.messages()
+    MessageReader::new(reader)
 }
 
 fn send_all(lengths: impl IntoIterator<Item = usize>) -> impl FnOnce(PipeWriter) {
     let lengths: Vec<_> = lengths.into_iter().collect();
     move |writer| {
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         for (number, len) in lengths.into_iter().enumerate() {
             writer.send(&message(number, len)).unwrap();
         }
@@ -68,7 +68,7 @@ fn send_all(lengths: impl IntoIterator<Item = usize>) -> impl FnOnce(PipeWriter)
 fn assert_all_arrive(lengths: Vec<usize>) {
     let (reader, writer) = pipe().unwrap();
     let child = fork(writer, send_all(lengths.clone())).unwrap();
-    let mut reader = reader.messages();
+    let mut reader = MessageReader::new(reader);
     for (number, len) in lengths.into_iter().enumerate() {
         assert_next(reader.recv(), &message(number, len));
     }
@@ -116,7 +116,7 @@ fn empty_messages_are_messages() {
 
 fn what_goes_into_the_pipe_is_lengths_and_bytes() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(b"one").unwrap();
     writer.try_send(b"").unwrap();
     writer.send_timeout(b"three", LONG).unwrap();
@@ -135,7 +135,7 @@ fn there(reader: &PipeReader) -> Vec<u8> {
 fn whole_buffers_are_written() {
     for len in [0, 1, 10, 100, 1000, BUFFER - HEAD] {
         let (reader, writer) = pipe().unwrap();
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         let (mut sent, mut expected) = (0, Vec::new());
         while expected.len() <= 2 * BUFFER {
             assert_eq!(reader.available().unwrap(), expected.len().saturating_sub(1) / BUFFER * BUFFER);
@@ -149,7 +149,7 @@ fn whole_buffers_are_written() {
     }
     // What is longer goes past the buffer, but for the rest of it.
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     writer.send(&message(0, 30_000)).unwrap();
     let expected = stream(&[&message(0, 30_000)]);
     let passed = there(&reader);
@@ -168,7 +168,7 @@ fn nothing_goes_before_it_is_flushed() {
     ];
     for flush in flushes {
         let (reader, writer) = pipe().unwrap();
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         flush(&mut writer).unwrap();
         for round in 0..3 {
             writer.send(&message(round, 100)).unwrap();
@@ -183,7 +183,7 @@ fn room_in_front_of_what_waits_is_used() {
     const LEN: usize = 1000;
     let (reader, writer) = pipe().unwrap();
     let filled = fill(&writer);
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     let mut sent = 0;
     let mut send_until_refused = |writer: &mut MessageWriter| {
         let before = sent;
@@ -205,7 +205,7 @@ fn room_in_front_of_what_waits_is_used() {
 
     read_some(&reader, filled - 3 * 4096);
     writer.close().unwrap();
-    let mut reader = reader.messages();
+    let mut reader = MessageReader::new(reader);
     for number in 0..=sent {
         assert_next(reader.recv(), &message(number, LEN));
     }
@@ -216,7 +216,7 @@ fn after_a_long_message_no_more_waits_than_before() {
     const LEN: usize = 1000;
     let (reader, writer) = pipe().unwrap();
     let room = reader.capacity().unwrap();
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     // All of it but four bytes goes, and then the pipe is full.
     let long = message(0, 8 * room);
     writer.try_send(&long).unwrap();
@@ -281,12 +281,12 @@ fn a_writer_that_is_killed_inside_a_message_is_told_of() {
     let (reader, writer) = pipe().unwrap();
     let long = message(3, 1 << 20);
     let child = fork(writer, |writer| {
-        let mut writer = writer.messages();
+        let mut writer = MessageWriter::new(writer);
         writer.send(b"before").unwrap();
         writer.send(&long).unwrap(); // more than the pipe holds
     })
     .unwrap();
-    let mut reader = reader.messages();
+    let mut reader = MessageReader::new(reader);
     assert_next(reader.recv(), b"before");
     support::asleep_in(child.id(), &[libc::SYS_write]);
     child.kill().unwrap();
@@ -315,7 +315,7 @@ fn a_length_that_is_over_the_limit_is_refused_until_the_limit_is_raised() {
     for len in [5000, 300_000] {
         let (reader, writer) = pipe().unwrap();
         let child = fork(writer, send_all([10, len, 10])).unwrap();
-        let mut reader = reader.messages();
+        let mut reader = MessageReader::new(reader);
         assert_eq!(reader.max_message(), 64 << 20);
         reader.set_max_message(len - 1);
         assert_next(reader.recv(), &message(0, 10));
@@ -373,7 +373,7 @@ fn a_length_that_never_arrives_takes_no_memory() {
                 writer.close().unwrap();
             })
             .unwrap();
-            let mut reader = reader.messages();
+            let mut reader = MessageReader::new(reader);
             reader.set_max_message(usize::MAX);
             assert_eq!(
                 exit_code_while(&child, || {
@@ -418,7 +418,7 @@ fn the_long_form_of_a_length_is_understood() {
 
 fn bytes_that_come_one_by_one_become_messages() {
     let (reader, mut writer) = pipe().unwrap();
-    let mut reader = reader.messages();
+    let mut reader = MessageReader::new(reader);
     let long = [[0xff; HEAD].as_slice(), &3_u64.to_le_bytes(), b"abc"].concat();
     let messages: [(&[u8], Vec<u8>); 4] =
         [(b"hello", stream(&[b"hello"])), (b"", stream(&[b""])), (b"abc", long), (b"x", stream(&[b"x"]))];
@@ -499,7 +499,7 @@ fn model(bytes: &[u8], max: u64) -> Model<'_> {
 fn what_is_buffered_can_be_seen() {
     let (reader, writer) = pipe().unwrap();
     let (reader_text, writer_text) = (format!("{reader:?}"), format!("{writer:?}"));
-    let (mut reader, mut writer) = (reader.messages(), writer.messages());
+    let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
     writer.send(b"one").unwrap();
     writer.send(b"two").unwrap();
     assert_eq!(format!("{writer:?}"), format!("MessageWriter {{ writer: {writer_text}, unflushed: 14 }}"));

@@ -35,13 +35,13 @@ const HEAD: usize = 4;
 
 fn packed_pair() -> (PackedSocket, PackedSocket) {
     let pair = datagram_pair().unwrap();
-    (pair.parent.packed(), pair.child.packed())
+    (PackedSocket::new(pair.parent), PackedSocket::new(pair.child))
 }
 
 /// One side packs, and the other shows what goes over.
 fn half_packed() -> (PackedSocket, DatagramSocket) {
     let pair = datagram_pair().unwrap();
-    (pair.parent.packed(), pair.child)
+    (PackedSocket::new(pair.parent), pair.child)
 }
 
 #[track_caller]
@@ -67,7 +67,7 @@ fn messages_of_every_length_arrive_whole_and_in_order() {
         let expected = lengths.clone();
         let child = fork(pair.child, move |socket| {
             // The child receives all of them and then sends them back.
-            let mut socket = socket.packed();
+            let mut socket = PackedSocket::new(socket);
             for (number, len) in expected.iter().enumerate() {
                 assert_next(socket.recv(), &message(number, *len));
             }
@@ -77,7 +77,7 @@ fn messages_of_every_length_arrive_whole_and_in_order() {
             socket.close().unwrap();
         })
         .unwrap();
-        let mut socket = pair.parent.packed();
+        let mut socket = PackedSocket::new(pair.parent);
         assert_eq!(socket.max_message().unwrap(), max);
         for (number, len) in lengths.iter().enumerate() {
             socket.send(&message(number, *len)).unwrap();
@@ -164,7 +164,7 @@ fn packs_are_no_longer_than_the_socket_sends() {
     let pair = datagram_pair().unwrap();
     let least = pair.parent.set_max_message(0).unwrap();
     assert!(least < PACK, "the kernel's least: {least}");
-    let (mut from, to) = (pair.parent.packed(), pair.child);
+    let (mut from, to) = (PackedSocket::new(pair.parent), pair.child);
     assert_eq!(from.max_message().unwrap(), least - HEAD);
     let whole = message(0, least - HEAD);
     for round in 0..2 {
@@ -236,7 +236,7 @@ fn the_longest_message_of_all_arrives_whole() {
     let pair = datagram_pair().unwrap();
     let most = pair.parent.set_max_message(usize::MAX).unwrap();
     let child = fork(pair.child, move |socket| {
-        let mut socket = socket.packed();
+        let mut socket = PackedSocket::new(socket);
         for number in 0..3 {
             assert_next(socket.recv(), &message(number, most - HEAD));
             assert_next(socket.recv(), b"between");
@@ -244,7 +244,7 @@ fn the_longest_message_of_all_arrives_whole() {
         assert_eq!(socket.recv().unwrap(), None);
     })
     .unwrap();
-    let mut socket = pair.parent.packed();
+    let mut socket = PackedSocket::new(pair.parent);
     for number in 0..3 {
         socket.send(&message(number, most - HEAD)).unwrap();
         socket.send(b"between").unwrap();
@@ -285,7 +285,7 @@ fn whatever_waits_flushes_first() {
     assert!(matches!(from.recv_timeout(Duration::from_millis(1)), Err(Error::TimedOut)));
     goes("recv_timeout");
     from.send(b"wait").unwrap();
-    from.wait().unwrap();
+    from.watch().unwrap();
     goes("wait");
     // Also where there is something to receive, as long as it is not in the buffer.
     to.send(&pack(&[b"one", b"two"])).unwrap();
@@ -302,14 +302,14 @@ fn whatever_waits_flushes_first() {
 fn a_request_and_its_answer_need_no_flush() {
     let pair = datagram_pair().unwrap();
     let child = fork(pair.child, |socket| {
-        let mut socket = socket.packed();
+        let mut socket = PackedSocket::new(socket);
         while let Some(request) = socket.recv().unwrap() {
             let answer = request.to_ascii_uppercase();
             socket.send(&answer).unwrap();
         }
     })
     .unwrap();
-    let mut socket = pair.parent.packed();
+    let mut socket = PackedSocket::new(pair.parent);
     for round in 0..200 {
         for _ in 0..round {
             socket.send(b"request").unwrap();
@@ -342,14 +342,14 @@ fn dropping_flushes() {
 fn the_socket_comes_back_flushed() {
     let (mut from, to) = half_packed();
     from.send(b"packed").unwrap();
-    let socket = from.into_socket().unwrap();
+    let socket = from.into_inner().unwrap();
     assert_same(&to.recv_vec().unwrap().unwrap(), &pack(&[b"packed"]));
     socket.send(b"plain").unwrap();
     assert_same(&to.recv_vec().unwrap().unwrap(), b"plain");
     to.send(b"back").unwrap();
     assert_same(&socket.recv_vec().unwrap().unwrap(), b"back");
     // And again.
-    let mut from = socket.packed();
+    let mut from = PackedSocket::new(socket);
     from.send(b"packed").unwrap();
     from.close().unwrap();
     assert_same(&to.recv_vec().unwrap().unwrap(), &pack(&[b"packed"]));
@@ -360,7 +360,7 @@ fn the_socket_does_not_come_back_while_messages_are_unread() {
     to.send(&pack(&[b"one", b"two", b"three"])).unwrap();
     assert_next(from.recv(), b"one");
     from.send(b"waits").unwrap();
-    let refused = from.into_socket().unwrap_err();
+    let refused = from.into_inner().unwrap_err();
     assert!(matches!(refused.error, Error::Unread), "{:?}", refused.error);
     let mut from = refused.unflushed;
     assert_nothing_there(&to);
@@ -369,14 +369,14 @@ fn the_socket_does_not_come_back_while_messages_are_unread() {
         assert_next(from.recv(), message);
     }
     assert!(!from.has_message());
-    from.into_socket().unwrap();
+    from.into_inner().unwrap();
     assert_same(&to.recv_vec().unwrap().unwrap(), &pack(&[b"waits"]));
 }
 
 fn what_is_buffered_can_be_seen() {
     let DatagramPair { parent, child } = datagram_pair().unwrap();
     let text = format!("{parent:?}");
-    let mut socket = parent.packed();
+    let mut socket = PackedSocket::new(parent);
     assert_eq!(format!("{socket:?}"), format!("PackedSocket {{ socket: {text}, unflushed: 0, arrived: 0 }}"));
     assert!(!socket.has_message());
     child.send(&pack(&[b"one", b"two"])).unwrap();

@@ -43,7 +43,7 @@ const LONG: Duration = Duration::from_secs(10);
 
 fn half_packed() -> (PackedSocket, DatagramSocket) {
     let pair = datagram_pair().unwrap();
-    (pair.parent.packed(), pair.child)
+    (PackedSocket::new(pair.parent), pair.child)
 }
 
 /// A pack with one message.
@@ -94,7 +94,7 @@ fn fill(socket: &mut PackedSocket, len: usize) -> usize {
 fn what_a_peer_sent_before_it_left_arrives_first() {
     let pair = datagram_pair().unwrap();
     let child = fork(pair.child, |socket| {
-        let mut socket = socket.packed();
+        let mut socket = PackedSocket::new(socket);
         for number in 0..5000 {
             socket.send(&message(number, 30)).unwrap();
         }
@@ -102,7 +102,7 @@ fn what_a_peer_sent_before_it_left_arrives_first() {
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);
-    let mut socket = pair.parent.packed();
+    let mut socket = PackedSocket::new(pair.parent);
     for number in 0..5000 {
         assert_next(socket.recv(), &message(number, 30));
     }
@@ -175,7 +175,7 @@ fn a_peer_that_is_gone_refuses_everything_at_once() {
     assert_gone(&mut socket);
     // Who asks only at the end is told as well, and the socket can be had back.
     assert!(matches!(socket.flush(), Err(Error::Closed)));
-    let mut socket = socket.into_socket().unwrap().packed();
+    let mut socket = PackedSocket::new(socket.into_inner().unwrap());
     assert!(socket.send(b"lost").and_then(|()| socket.flush()).is_err());
     assert!(matches!(socket.close(), Err(Error::Closed)));
     // A long one is refused by itself, when nothing waits.
@@ -195,10 +195,10 @@ fn closing_tells_that_the_peer_is_gone() {
     let (mut socket, peer) = half_packed();
     drop(peer);
     socket.send(b"never").unwrap();
-    let refused = socket.into_socket().unwrap_err();
+    let refused = socket.into_inner().unwrap_err();
     assert!(matches!(refused.error, Error::Closed));
     // What could not go is lost, and said to be, so the socket can be had now.
-    let socket = refused.unflushed.into_socket().unwrap();
+    let socket = refused.unflushed.into_inner().unwrap();
     assert!(matches!(socket.recv_vec(), Err(Error::Reset)));
     assert_eq!(socket.recv_vec().unwrap(), None);
 }
@@ -221,7 +221,7 @@ fn a_peer_that_is_killed_ends_the_wait() {
     for wait in waits {
         let pair = datagram_pair().unwrap();
         let holder = fork(pair.child, |_socket| loop_for_ever()).unwrap();
-        let waiter = fork(pair.parent, |socket| wait(&mut socket.packed())).unwrap();
+        let waiter = fork(pair.parent, |socket| wait(&mut PackedSocket::new(socket))).unwrap();
         asleep_in(waiter.id(), &[libc::SYS_recvmsg, libc::SYS_sendto, libc::SYS_ppoll]);
         holder.kill().unwrap();
         holder.wait().unwrap();
@@ -350,11 +350,11 @@ fn unpack_all(mut bytes: &[u8]) -> bool {
 fn a_receiver_takes_what_arrives_while_the_queue_is_full() {
     for receive in WAITING {
         let pair = datagram_pair().unwrap();
-        let mut socket = pair.parent.packed();
+        let mut socket = PackedSocket::new(pair.parent);
         let filled = fill(&mut socket, 1000);
         // The child sends far more than fits before it receives anything.
         let child = fork(pair.child, |socket| {
-            let mut socket = socket.packed();
+            let mut socket = PackedSocket::new(socket);
             (0..5000).for_each(|number| socket.send(&message(number, 1000)).unwrap());
             socket.flush().unwrap();
             for number in 0..filled {
@@ -380,11 +380,11 @@ const WAITING: [Receive; 3] =
 fn a_request_without_room_goes_as_soon_as_there_is_some() {
     for receive in WAITING {
         let pair = datagram_pair().unwrap();
-        let mut socket = pair.parent.packed();
+        let mut socket = PackedSocket::new(pair.parent);
         let filled = fill(&mut socket, 1000);
         let parent = std::process::id();
         let child = fork(pair.child, |socket| {
-            let mut socket = socket.packed();
+            let mut socket = PackedSocket::new(socket);
             asleep_in(parent, &[libc::SYS_ppoll]);
             // The last of them waits in the parent, which receives.
             for number in 0..filled {
@@ -471,13 +471,13 @@ fn deadlines_are_kept_under_a_storm_of_signals() {
 
 fn a_socket_that_never_waits_does_not_wait_for_room() {
     let (socket, peer) = half_packed();
-    let fd = OwnedFd::from(socket.into_socket().unwrap());
+    let fd = OwnedFd::from(socket.into_inner().unwrap());
     // SAFETY: an open descriptor, and flags.
     unsafe {
         let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
         assert_eq!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK), 0);
     }
-    let mut socket = DatagramSocket::try_from(fd).unwrap().packed();
+    let mut socket = PackedSocket::new(DatagramSocket::try_from(fd).unwrap());
     assert!(matches!(socket.recv(), Err(Error::WouldBlock)));
     fill(&mut socket, 100);
     assert!(matches!(socket.recv(), Err(Error::WouldBlock)));
@@ -494,7 +494,7 @@ fn dropping_waits_for_a_slow_peer() {
 /// Whether all of it arrives.
 fn dropped_before_the_peer_receives() -> bool {
     let pair = datagram_pair().unwrap();
-    let mut socket = pair.parent.packed();
+    let mut socket = PackedSocket::new(pair.parent);
     let filled = fill(&mut socket, 100);
     let parent = std::process::id();
     let child = fork(pair.child, |socket| {
@@ -533,7 +533,7 @@ fn dropping_while_a_panic_unwinds_does_not_wait() {
 fn a_fork_sends_nothing_twice() {
     let pair = datagram_pair().unwrap();
     let peer = pair.child;
-    let mut socket = pair.parent.packed();
+    let mut socket = PackedSocket::new(pair.parent);
     socket.send(b"once").unwrap();
     // The closure takes it along, and the child drops it.
     let mut held = Some(socket);
@@ -567,10 +567,10 @@ fn a_socket_that_was_not_given_says_so() {
         assert_next(socket.recv(), b"arrived before the fork");
         assert!(matches!(socket.recv(), Err(Error::NotGiven)));
         assert!(matches!(socket.flush(), Err(Error::NotGiven)));
-        assert!(matches!(socket.wait(), Err(Error::NotGiven)));
+        assert!(matches!(socket.watch(), Err(Error::NotGiven)));
         assert!(matches!(socket.send(&[0; 100_000]), Err(Error::NotGiven)));
         assert!(matches!(socket.max_message(), Err(Error::NotGiven)));
-        let refused = socket.into_socket().unwrap_err();
+        let refused = socket.into_inner().unwrap_err();
         assert!(matches!(refused.error, Error::NotGiven));
         assert!(matches!(refused.unflushed.close(), Err(Error::NotGiven)));
     });
@@ -583,18 +583,18 @@ fn a_buffered_message_is_ready() {
     assert_next(socket.recv(), b"one");
     // The descriptor has nothing to read, and there is no end of time.
     let (quiet, _other) = ipc::pipe().unwrap();
-    let mut on = [Watch::readable(&quiet), socket.wait().unwrap(), Watch::readable(&quiet)];
+    let mut on = [Watch::readable(&quiet), socket.watch().unwrap(), Watch::readable(&quiet)];
     assert_eq!(wait_any(&mut on, None).unwrap(), 1);
     assert_eq!(on.map(|wait| wait.ready()), [Ready::empty(), Ready::READ, Ready::empty()]);
     assert_next(socket.try_recv(), b"two");
-    let mut on = [socket.wait().unwrap()];
+    let mut on = [socket.watch().unwrap()];
     assert_eq!(wait_any(&mut on, Some(Duration::ZERO)).unwrap(), 0);
     assert_eq!(on[0].ready(), Ready::empty());
     // Beside others that are ready, and with something to read too, it counts once.
     peer.send(&[pack(b"one"), pack(b"two")].concat()).unwrap();
     assert_next(socket.recv(), b"one");
     peer.send(&pack(b"three")).unwrap();
-    let mut on = [Watch::writable(&peer), socket.wait().unwrap()];
+    let mut on = [Watch::writable(&peer), socket.watch().unwrap()];
     assert_eq!(wait_any(&mut on, None).unwrap(), 2);
     assert_eq!(on.map(|wait| wait.ready()), [Ready::WRITE, Ready::READ]);
 }
@@ -602,7 +602,7 @@ fn a_buffered_message_is_ready() {
 fn what_has_no_room_makes_the_wait_end_with_room() {
     let (mut socket, peer) = half_packed();
     let filled = fill(&mut socket, 1000);
-    let mut on = [socket.wait().unwrap()];
+    let mut on = [socket.watch().unwrap()];
     assert_eq!(wait_any(&mut on, Some(Duration::ZERO)).unwrap(), 0, "there is no room");
     let parent = std::process::id();
     let child = fork(peer, |peer| {
@@ -611,12 +611,12 @@ fn what_has_no_room_makes_the_wait_end_with_room() {
         assert!(received == (0..filled).map(|number| message(number, 1000)).collect::<Vec<_>>());
     })
     .unwrap();
-    let mut on = [socket.wait().unwrap()];
+    let mut on = [socket.watch().unwrap()];
     assert_eq!(wait_any(&mut on, None).unwrap(), 1);
     assert_eq!(on[0].ready(), Ready::WRITE);
     assert!(matches!(socket.try_recv(), Err(Error::WouldBlock)));
     // That has sent it.
-    let (mut on, timeout) = ([socket.wait().unwrap()], Duration::from_millis(10));
+    let (mut on, timeout) = ([socket.watch().unwrap()], Duration::from_millis(10));
     assert_eq!(wait_any(&mut on, Some(timeout)).unwrap(), 0);
     socket.close().unwrap();
     assert_eq!(exit_code(&child), 0);
@@ -627,12 +627,12 @@ fn a_peer_that_is_gone_is_ready() {
     peer.send(&pack(b"last")).unwrap();
     drop(peer);
     socket.send(b"never").unwrap();
-    let mut on = [socket.wait().unwrap()];
+    let mut on = [socket.watch().unwrap()];
     assert_eq!(wait_any(&mut on, None).unwrap(), 1);
     assert!(on[0].ready().contains(Ready::READ | Ready::HANGUP));
     assert_next(socket.try_recv(), b"last");
     assert_reset(socket.try_recv());
-    let mut on = [socket.wait().unwrap()];
+    let mut on = [socket.watch().unwrap()];
     assert_eq!(wait_any(&mut on, None).unwrap(), 1);
     assert_eq!(socket.try_recv().unwrap(), None);
 }

@@ -31,12 +31,12 @@ const BUFFER: usize = 8 << 10;
 fn lines_are_read_one_by_one() {
     let (reader, writer) = pipe().unwrap();
     let child = fork(writer, |writer| {
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         (0..10_000).for_each(|number| writeln!(writer, "line {number}").unwrap());
         writer.close().unwrap();
     })
     .unwrap();
-    let reader = reader.buffered();
+    let reader = std::io::BufReader::new(reader);
     assert_eq!(reader.capacity(), BUFFER);
     for (number, line) in reader.lines().enumerate() {
         assert_eq!(line.unwrap(), format!("line {number}"));
@@ -52,7 +52,7 @@ fn there(reader: &PipeReader) -> usize {
 fn small_writes_go_together_in_8_kib() {
     for len in [1, 16, 64, 256, 1000, 1024] {
         let (reader, writer) = pipe().unwrap();
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         let fit = BUFFER / len;
         for number in 0..=fit {
             assert_eq!(there(&reader), 0, "after {number} of {len} bytes");
@@ -67,7 +67,7 @@ fn small_writes_go_together_in_8_kib() {
 
 fn a_long_write_goes_past_the_buffer() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     writer.write_all(b"first").unwrap();
     // One call of the pipe's own, with its cut, after what waits.
     assert_eq!(writer.write(&message(1, 30_000)).unwrap(), BUFFER);
@@ -82,14 +82,14 @@ fn everything_arrives_in_another_process() {
     let (reader, writer) = pipe().unwrap();
     let lengths = || (0..3000).map(|number| number * number % 20_011);
     let child = fork(writer, |writer| {
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         for (number, len) in lengths().enumerate() {
             writer.write_all(&message(number, len)).unwrap();
         }
         writer.close().unwrap();
     })
     .unwrap();
-    let mut reader = reader.buffered();
+    let mut reader = std::io::BufReader::new(reader);
     for (number, len) in lengths().enumerate() {
         let mut buf = vec![0; len];
         reader.read_exact(&mut buf).unwrap();
@@ -101,7 +101,7 @@ fn everything_arrives_in_another_process() {
 
 fn nothing_goes_before_it_is_flushed() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     for round in 0..3 {
         writer.write_all(&message(round, 100)).unwrap();
         assert_eq!(there(&reader), 0);
@@ -112,7 +112,7 @@ fn nothing_goes_before_it_is_flushed() {
 
 fn closing_writes_the_rest() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     writer.write_all(b"the rest").unwrap();
     writer.close().unwrap();
     assert_same(&read_all(reader), b"the rest");
@@ -122,7 +122,7 @@ fn closing_tells_that_nobody_reads() {
     for disposition in [Sigpipe::Ignore, Sigpipe::Default] {
         sigpipe(disposition);
         let (reader, writer) = pipe().unwrap();
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         writer.write_all(b"the rest").unwrap();
         drop(reader);
         assert!(matches!(writer.close(), Err(Error::Closed)));
@@ -130,7 +130,7 @@ fn closing_tells_that_nobody_reads() {
         // Nothing waits: nothing is wrong.
         let (reader, writer) = pipe().unwrap();
         drop(reader);
-        writer.buffered().close().unwrap();
+        BufferedWriter::new(writer).close().unwrap();
     }
 }
 
@@ -138,7 +138,7 @@ fn closing_tells_that_nobody_reads() {
 fn without_room() -> (PipeReader, BufferedWriter, usize) {
     let (reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
     let filled = fill(&writer);
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     writer.write_all(&message(0, 100)).unwrap();
     (reader, writer, filled)
 }
@@ -152,9 +152,9 @@ fn closing_tells_that_there_is_no_room() {
 
 fn the_writer_comes_back_flushed() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     writer.write_all(b"buffered").unwrap();
-    let writer = writer.into_writer().unwrap();
+    let writer = writer.into_inner().unwrap();
     writer.write_atomic(b" bare").unwrap();
     drop(writer);
     assert_same(&read_all(reader), b"buffered bare");
@@ -164,23 +164,23 @@ fn what_could_not_be_written_comes_back() {
     let (reader, mut writer, filled) = without_room();
     let error = writer.flush().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    let FlushError { unflushed, error } = writer.into_writer().unwrap_err();
+    let FlushError { unflushed, error } = writer.into_inner().unwrap_err();
     assert!(matches!(error, Error::WouldBlock), "{error:?}");
     read_some(&reader, filled);
     // It is all there, and goes now.
-    let writer = unflushed.into_writer().unwrap();
+    let writer = unflushed.into_inner().unwrap();
     assert_same(&read_some(&reader, 100), &message(0, 100));
     drop(reader);
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     writer.write_all(b"nobody").unwrap();
-    let refused = writer.into_writer().unwrap_err();
+    let refused = writer.into_inner().unwrap_err();
     assert!(matches!(refused.error, Error::Closed), "{:?}", refused.error);
 }
 
 fn dropping_writes_the_rest() {
     let (reader, writer) = pipe().unwrap();
     let child = fork(writer, |writer| {
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         writer.write_all(&message(0, 100)).unwrap();
     })
     .unwrap();
@@ -192,7 +192,7 @@ fn dropping_while_a_panic_unwinds_waits_for_nobody() {
     for full in [false, true] {
         let (reader, writer) = pipe().unwrap();
         let filled = if full { fill(&writer) } else { 0 };
-        let mut writer = writer.buffered();
+        let mut writer = BufferedWriter::new(writer);
         writer.write_all(b"the rest").unwrap();
         support::panics(|| {
             let _writer = writer;
@@ -206,7 +206,7 @@ fn dropping_while_a_panic_unwinds_waits_for_nobody() {
 
 fn a_fork_writes_nothing_twice() {
     let (reader, writer) = pipe().unwrap();
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     writer.write_all(b"once").unwrap();
     // The closure takes it along, and the child drops it.
     let mut held = Some(writer);
@@ -218,7 +218,7 @@ fn a_fork_writes_nothing_twice() {
 
 fn an_end_that_was_not_given_says_so() {
     let (_reader, writer) = pipe().unwrap();
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     writer.write_all(b"waits").unwrap();
     let child = fork((), |()| {
         let error = writer.flush().unwrap_err();
@@ -231,7 +231,7 @@ fn an_end_that_was_not_given_says_so() {
 fn what_is_buffered_can_be_seen() {
     let (reader, writer) = pipe().unwrap();
     let text = format!("{writer:?}");
-    let mut writer = writer.buffered();
+    let mut writer = BufferedWriter::new(writer);
     writer.write_all(b"hello").unwrap();
     assert_eq!(format!("{writer:?}"), format!("BufferedWriter {{ writer: {text}, unflushed: 5 }}"));
     assert!(!writer.get_ref().is_closed().unwrap());

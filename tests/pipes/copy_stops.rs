@@ -270,7 +270,7 @@ fn a_limit_in_the_middle_loses_nothing() {
 }
 
 /// Lets no file become longer, from now on.
-fn limit_files(bytes: u64) {
+fn limit_files(bytes: libc::rlim_t) {
     // SAFETY: integers, and a limit that lives as long as the call.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);

@@ -47,6 +47,10 @@ pub fn trials() -> Vec<Trial> {
         a_stale_description_names_nobodys_descriptor,
         an_end_that_was_closed_is_not_there,
         the_environment_cannot_be_forged_from_inside,
+        a_conversion_that_keeps_the_descriptor_has_claimed_it,
+        a_conversion_may_claim,
+        a_process_that_may_not_read_its_environment_claims,
+        a_process_that_wrote_its_title_over_the_environment_claims,
         hostile_descriptions_name_nothing within 60,
         a_descriptor_of_the_programs_own_is_never_taken,
         standard_descriptors_are_never_taken,
@@ -72,6 +76,10 @@ const ROLES: &[Role] = &[
     ("stale", worker_stale),
     ("closed", worker_closed),
     ("forging", worker_forging),
+    ("keeping", worker_keeping),
+    ("nesting", worker_nesting),
+    ("undumpable", worker_undumpable),
+    ("retitled", worker_retitled),
     ("hostile", worker_hostile),
     ("own", worker_own),
     ("standard", worker_standard),
@@ -446,6 +454,132 @@ fn worker_forging() {
     // The same is true in a program that is started with it: that is how it is known to be well formed.
     let started = foreign_worker("hostile").env("IPC_ENDS", forged.replace("forged", "other")).status().unwrap();
     assert_eq!(started.code(), Some(3), "there it counts");
+}
+
+fn a_conversion_that_keeps_the_descriptor_has_claimed_it() {
+    let (reader, writer) = pipe().unwrap();
+    let (other, _writer) = pipe().unwrap();
+    let child = worker("keeping").give("writer", writer).give("other", other).spawn().unwrap();
+    assert_eq!(read_all(reader), b"kept");
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// What a [`Keeper`] was made of.
+static KEPT: std::sync::Mutex<Option<OwnedFd>> = std::sync::Mutex::new(None);
+
+/// Keeps what it is made of, and gives another descriptor back: one of the same file, if it is to.
+#[derive(Debug)]
+struct Keeper<const SAME_FILE: bool>;
+
+impl<const SAME_FILE: bool> TryFrom<OwnedFd> for Keeper<SAME_FILE> {
+    type Error = ipc::FromFdError;
+
+    fn try_from(fd: OwnedFd) -> Result<Self, Self::Error> {
+        let other = if SAME_FILE { fd.try_clone().unwrap() } else { File::open("/dev/null").unwrap().into() };
+        let mut refused = PipeReader::try_from(OwnedFd::from(File::open("/dev/null").unwrap())).unwrap_err();
+        refused.fd = other;
+        *KEPT.lock().unwrap() = Some(fd);
+        Err(refused)
+    }
+}
+
+fn worker_keeping() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    assert!(matches!(claim::<Keeper<false>>("other"), Err(Error::WrongKind { .. })));
+    drop(KEPT.lock().unwrap().take());
+    assert!(matches!(claim::<Keeper<true>>("writer"), Err(Error::WrongKind { .. })));
+    let kept = KEPT.lock().unwrap().take().unwrap();
+    assert_eq!(open(), before - 1, "what was given back is closed");
+    assert_eq!(descriptor_flags(&kept), libc::FD_CLOEXEC, "it belongs to whoever kept it");
+    // Whatever is done with it now, nobody else has it.
+    // SAFETY: an open descriptor and an integer.
+    assert_eq!(unsafe { libc::fcntl(kept.as_raw_fd(), libc::F_SETFD, 0) }, 0);
+    assert!(claimable().unwrap().is_empty());
+    for name in ["writer", "other"] {
+        assert!(matches!(claim::<OwnedFd>(name), Err(Error::AlreadyClaimed { name: n }) if n == name));
+    }
+    File::from(kept).write_all(b"kept").unwrap();
+}
+
+fn a_conversion_may_claim() {
+    let ((reader, _writer), (_reader, writer)) = (pipe().unwrap(), pipe().unwrap());
+    assert_succeeds(worker("nesting").give("reader", reader).give("writer", writer));
+}
+
+/// A reader, and the writer that was given beside it.
+#[derive(Debug)]
+struct Nested(PipeReader, PipeWriter);
+
+impl TryFrom<OwnedFd> for Nested {
+    type Error = ipc::FromFdError;
+
+    fn try_from(fd: OwnedFd) -> Result<Self, Self::Error> {
+        assert_eq!(claimable().unwrap(), ["writer"], "what is being converted is claimed");
+        assert!(matches!(claim::<PipeReader>("reader"), Err(Error::AlreadyClaimed { .. })));
+        Ok(Self(PipeReader::try_from(fd)?, claim("writer").unwrap()))
+    }
+}
+
+fn worker_nesting() {
+    let nested: Nested = claim("reader").unwrap();
+    assert!(matches!(nested.0.try_read(&mut [0]), Err(Error::WouldBlock)));
+    nested.1.write_atomic(b"x").unwrap();
+    assert!(claimable().unwrap().is_empty());
+}
+
+fn a_process_that_may_not_read_its_environment_claims() {
+    let (reader, writer) = pipe().unwrap();
+    let child = worker("undumpable").give("writer", writer).spawn().unwrap();
+    assert_eq!(read_all(reader), b"claimed");
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn worker_undumpable() {
+    support::become_nobody();
+    // SAFETY: integers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }, 0);
+    let refused = std::fs::read("/proc/self/environ").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    claims_by_the_environment_of_the_moment();
+}
+
+fn a_process_that_wrote_its_title_over_the_environment_claims() {
+    for title in ["worker: idle", "", "a=b", "fills"] {
+        let (reader, writer) = pipe().unwrap();
+        let child = worker("retitled").arg(title).give("writer", writer).spawn().unwrap();
+        assert_eq!(read_all(reader), b"claimed", "{title:?}");
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+/// As setproctitle(3) does: the environment moves elsewhere, and the title is written where it was.
+fn worker_retitled() {
+    let title = std::env::args().nth(3).unwrap();
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let mut fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(47);
+    let mut field = || fields.next().unwrap().parse::<usize>().unwrap();
+    let (start, end) = (field(), field());
+    // SAFETY: this is the only thread, and nobody has a reference to the environment that it was started with. The kernel
+    // says where that is, on the stack, and nothing else is there.
+    unsafe {
+        libc::clearenv();
+        variables.iter().for_each(|(name, value)| std::env::set_var(name, value));
+        let title = if title == "fills" { "x".repeat(end - start - 1) } else { title };
+        std::ptr::write_bytes(start as *mut u8, 0, end - start);
+        std::ptr::copy_nonoverlapping(title.as_ptr(), start as *mut u8, title.len());
+    }
+    let there = std::fs::read("/proc/self/environ").unwrap();
+    assert!(!String::from_utf8_lossy(&there).contains("IPC_ENDS"));
+    claims_by_the_environment_of_the_moment();
+}
+
+fn claims_by_the_environment_of_the_moment() {
+    assert_eq!(claimable().unwrap(), ["writer"]);
+    assert_missing(claim::<OwnedFd>("other"), "other");
+    claim::<PipeWriter>("writer").unwrap().write_all(b"claimed").unwrap();
+    assert!(matches!(claim::<OwnedFd>("writer"), Err(Error::AlreadyClaimed { .. })));
 }
 
 fn hostile_descriptions_name_nothing() {

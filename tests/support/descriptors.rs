@@ -31,7 +31,7 @@ pub fn limit_descriptors(free: usize) -> FullTable {
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut before) }, 0);
     let holes = (0..after_last).filter(|number| !open.contains(number));
     let _fillers = holes.map(at_number).collect();
-    let limit = libc::rlimit { rlim_cur: after_last as u64 + free as u64, ..before };
+    let limit = libc::rlimit { rlim_cur: after_last as libc::rlim_t + free as libc::rlim_t, ..before };
     // SAFETY: a valid limit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0, "{}", std::io::Error::last_os_error());
     FullTable { before, _fillers }

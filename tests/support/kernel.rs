@@ -149,6 +149,12 @@ impl Rule {
     }
 }
 
+/// Puts the children that this process makes from now on into a pid namespace of their own. Says whether it may.
+pub fn own_pids() -> bool {
+    // SAFETY: integers.
+    unsafe { libc::unshare(libc::CLONE_NEWPID) == 0 || libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) == 0 }
+}
+
 /// Gives this process, and the children that it makes from now on, a view of the mounts of its own. Says whether it may.
 pub fn own_mounts() -> bool {
     // SAFETY: integers, nul-terminated names, and null pointers where nothing is to be said.

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{WithoutProc, has_nosignal, has_nowait, own_mounts};
+use super::{WithoutProc, has_nosignal, has_nowait, own_mounts, own_pids};
 
 /// What a test needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +20,8 @@ pub enum Need {
     OwnMounts,
     /// To hide `/proc`, which a namespace of users allows too.
     HiddenProc,
+    /// Children that are in a pid namespace of their own, which a namespace of users allows too.
+    OwnPids,
     /// File systems in user space.
     Fuse,
     /// A read or write of a pipe that does not wait.
@@ -62,6 +64,7 @@ impl Need {
                 forked(|| WithoutProc::new().is_ok()),
                 "needs to mount, or namespaces of users: run it as root".to_owned(),
             ),
+            Need::OwnPids => (forked(own_pids), "needs namespaces of pids or of users: run it as root".to_owned()),
             Need::Fuse => (Path::new("/dev/fuse").exists(), "needs /dev/fuse: `modprobe fuse`".to_owned()),
             Need::NoWait => (has_nowait(), "needs Linux 6.4".to_owned()),
             Need::NoSignal => (has_nosignal(), "needs Linux 6.18".to_owned()),

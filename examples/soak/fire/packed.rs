@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipc::{DatagramSocket, Error, MessageReader, PackedSocket, PipeReader, PipeWriter, datagram_pair};
+use ipc::{DatagramSocket, Error, MessageReader, MessageWriter, PackedSocket, PipeReader, PipeWriter, datagram_pair};
 
 use super::bytes::some_pipe;
 use super::content::{check_message, message};
@@ -29,7 +29,7 @@ pub fn killed_peer(round: &mut Round) {
 
 /// Sends messages and receives others, as it comes, until all are through or the peer is gone.
 fn talk(round: &mut Round, socket: DatagramSocket, [out, back]: [u64; 2], count: u64) -> Fate {
-    let mut socket = socket.packed();
+    let mut socket = PackedSocket::new(socket);
     let (mut sent, mut got) = (0, 0);
     let mut closed = false;
     while got < count || (sent < count && !closed) {
@@ -116,7 +116,7 @@ pub fn killed_writer(round: &mut Round) {
 }
 
 fn send_all(round: &mut Round, writer: PipeWriter, key: u64, count: u64) -> Fate {
-    let mut writer = writer.messages();
+    let mut writer = MessageWriter::new(writer);
     let mut number = 0;
     while number < count {
         let text = message(key, number, LONGEST);
@@ -136,7 +136,7 @@ fn send_all(round: &mut Round, writer: PipeWriter, key: u64, count: u64) -> Fate
 }
 
 fn receive_all(round: &mut Round, reader: PipeReader, key: u64, count: u64) -> Fate {
-    let mut reader = reader.messages();
+    let mut reader = MessageReader::new(reader);
     let mut got = 0;
     loop {
         match receive_through(&mut round.random, &mut reader) {

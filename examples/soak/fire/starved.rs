@@ -133,7 +133,7 @@ impl Limit {
         // SAFETY: room for a limit, and one that is lower.
         unsafe {
             assert_eq!(libc::getrlimit(resource, &mut before), 0);
-            let lower = libc::rlimit { rlim_cur: soft.min(before.rlim_max), ..before };
+            let lower = libc::rlimit { rlim_cur: before.rlim_max.min(soft as _), ..before };
             assert_eq!(libc::setrlimit(resource, &lower), 0, "{}", std::io::Error::last_os_error());
         }
         Self { resource, before }

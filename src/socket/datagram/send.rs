@@ -39,6 +39,11 @@ impl DatagramSocket {
         sent.map_err(|error| SendError { ends, error })
     }
 
+    /// Messages of ours that waited were lost with the peer: a receiver is to be told.
+    pub(crate) fn note_loss(&self) {
+        self.loss.note();
+    }
+
     /// Sends a message of that length: makes one call that works, or goes on with what it answered.
     #[inline(always)]
     pub(crate) fn deliver(

@@ -37,7 +37,7 @@ use crate::wait::{Patience, Spin};
 pub struct DatagramSocket {
     pub(crate) end: End,
     pub(super) spin: Spin,
-    pub(crate) loss: Loss,
+    pub(super) loss: Loss,
     /// Nobody is told that the peer is gone, and only whoever waits that nothing more comes.
     pub(super) connectionless: bool,
 }

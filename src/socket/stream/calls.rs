@@ -13,7 +13,7 @@ use crate::wait::Patience;
 
 /// How many bytes go in one system call. The kernel puts a longer write into the queue in pieces, and an error between two of
 /// them, which it tells once, is lost behind the count.
-pub(super) const PIECE: usize = 32 << 10;
+pub(crate) const PIECE: usize = 32 << 10;
 
 impl StreamSocket {
     pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
@@ -55,7 +55,7 @@ impl StreamSocket {
     }
 
     /// In pieces, and stops where one does not go whole.
-    pub(super) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+    pub(crate) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         let mut written = 0;
         for piece in buf.chunks(PIECE) {
             // What is not to wait for all of it returns at the first progress.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::net::SocketType;
 
-use self::calls::PIECE;
+pub(crate) use self::calls::PIECE;
 use super::Credentials;
 use super::loss::Loss;
 use super::received::{Received, SendError};

@@ -191,7 +191,7 @@ pub fn workers_that_leave_at_once_are_given_up() {
 
 pub fn a_worker_that_cannot_be_forked_is_tried_again() {
     let server = Server::start(Folder::new(), &["--workers", "2"]);
-    let limit = |soft: u64| {
+    let limit = |soft: libc::rlim_t| {
         let limit = libc::rlimit { rlim_cur: soft, rlim_max: 1024 };
         // SAFETY: a process of this test's, a valid limit, and the old one is not asked for.
         let result = unsafe {

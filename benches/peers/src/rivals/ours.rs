@@ -10,8 +10,9 @@ use crate::channel::{Receiver, Records, Sender};
 use super::{Made, ended};
 
 pub const NOTE: &str = "`pipe`, `datagram_pair` and `stream_pair` as they come; \"spin 50 µs\" is `set_spin` of 50 µs on every end, which \
-                        is off unless it is asked for; \"buffered\" is `buffered()` on both ends of a pipe, \"packed\" is \
-                        `packed()` on both ends of a pair, and \"messages\" is `messages()` on both ends of a pipe.";
+                        is off unless it is asked for; \"buffered\" is `BufReader` and `BufferedWriter` over a pipe, \
+                        \"packed\" is `PackedSocket` over both ends of a pair, and \"messages\" is `MessageReader` and \
+                        `MessageWriter` over a pipe.";
 
 const SPIN: Duration = Duration::from_micros(50);
 

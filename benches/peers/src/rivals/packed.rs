@@ -10,17 +10,17 @@ use super::{Made, ended, ours};
 
 pub fn buffered() -> Made<BufReader<PipeReader>, BufferedWriter> {
     let (reader, writer) = ours::pipe()?;
-    Ok((reader.buffered(), writer.buffered()))
+    Ok((BufReader::new(reader), BufferedWriter::new(writer)))
 }
 
 pub fn packed() -> Made<PackedSocket, PackedSocket> {
     let (parent, child) = ours::datagrams()?;
-    Ok((parent.packed(), child.packed()))
+    Ok((PackedSocket::new(parent), PackedSocket::new(child)))
 }
 
 pub fn messages() -> Made<MessageWriter, MessageReader> {
     let (reader, writer) = ours::pipe()?;
-    Ok((writer.messages(), reader.messages()))
+    Ok((MessageWriter::new(writer), MessageReader::new(reader)))
 }
 
 /// The message is shown where it has arrived: in memory of this process, as with a vector of its own.

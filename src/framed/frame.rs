@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 /// In front of each message: its length, little-endian.
 pub(crate) const HEAD: usize = size_of::<u32>();
 
+/// So many bytes go in one datagram, where the socket sends as long ones.
+pub(super) const PACK: usize = 32 << 10;
+
 /// In a stream, stands for a length that follows in eight bytes more.
 const LONG: u32 = u32::MAX;
 
@@ -49,125 +52,6 @@ pub(crate) fn stream_head(len: usize) -> ([u8; LONGEST_HEAD], usize) {
     head[..HEAD].copy_from_slice(&short.unwrap_or(LONG).to_le_bytes());
     head[HEAD..].copy_from_slice(&(len as u64).to_le_bytes());
     (head, if short.is_some() { HEAD } else { LONGEST_HEAD })
-}
-
-/// Messages that wait to be sent together.
-pub(crate) struct Batch {
-    /// As long as there is room, also where nothing is in it yet.
-    buf: Vec<u8>,
-    /// What waits is from here…
-    start: usize,
-    /// …to here.
-    end: usize,
-    /// How long the buffer is, unless it had to take more.
-    size: usize,
-}
-
-impl Batch {
-    pub(crate) fn new(size: usize) -> Self {
-        Self { buf: vec![0; size], start: 0, end: 0, size }
-    }
-
-    /// Adds a message, if there is room for all of it.
-    #[inline]
-    pub(crate) fn push(&mut self, message: &[u8]) -> bool {
-        self.append(message) || self.move_and_append(message)
-    }
-
-    /// Adds a message behind what waits.
-    #[inline]
-    fn append(&mut self, message: &[u8]) -> bool {
-        let Some(room) = self.buf.get_mut(self.end..) else { return false };
-        let Some((head, room)) = room.split_first_chunk_mut() else { return false };
-        let Some(room) = room.get_mut(..message.len()) else { return false };
-        // No buffer is so large that a message in it needs the long form.
-        *head = (message.len() as u32).to_le_bytes();
-        room.copy_from_slice(message);
-        self.end += HEAD + message.len();
-        true
-    }
-
-    /// Adds a message where the room for it is in front of what waits. If that is the last of a long message, the buffer is as
-    /// short again as it was.
-    #[cold]
-    fn move_and_append(&mut self, message: &[u8]) -> bool {
-        let fits = self.start > 0 && self.bytes().len() + HEAD + message.len() <= self.size;
-        if fits {
-            self.move_to_front();
-            self.buf.truncate(self.size);
-            self.buf.shrink_to_fit();
-        }
-        fits && self.append(message)
-    }
-
-    fn move_to_front(&mut self) {
-        self.buf.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
-    }
-
-    /// Adds as many bytes as there is room for, and returns the others.
-    pub(crate) fn fill<'bytes>(&mut self, bytes: &'bytes [u8]) -> &'bytes [u8] {
-        let room = &mut self.buf[self.end..];
-        let (now, later) = bytes.split_at(bytes.len().min(room.len()));
-        room[..now.len()].copy_from_slice(now);
-        self.end += now.len();
-        later
-    }
-
-    /// Adds these bytes, and makes the buffer longer for them until it is empty again.
-    pub(crate) fn keep(&mut self, bytes: &[u8]) {
-        self.move_to_front();
-        if self.buf.len() - self.end < bytes.len() {
-            self.buf.resize(self.end + bytes.len(), 0);
-        }
-        self.fill(bytes);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    /// Whether there would be room for the message if nothing were waiting.
-    pub(crate) fn could_take(&self, message: &[u8]) -> bool {
-        message.len() <= self.size.saturating_sub(HEAD)
-    }
-
-    /// What waits.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buf[self.start..self.end]
-    }
-
-    /// So many bytes were sent.
-    pub(crate) fn consume(&mut self, count: usize) {
-        self.start += count;
-        if self.is_empty() {
-            self.clear();
-        }
-    }
-
-    /// Takes back the last `count` bytes, which wait.
-    pub(crate) fn take_back(&mut self, count: usize) {
-        self.end -= count;
-        self.consume(0);
-    }
-
-    /// Nothing waits any more.
-    pub(crate) fn clear(&mut self) {
-        (self.start, self.end) = (0, 0);
-        if self.buf.len() > self.size {
-            self.buf.truncate(self.size);
-            self.buf.shrink_to_fit();
-        }
-    }
-
-    /// Nothing waits any more, and there is no room from now on.
-    pub(crate) fn retire(&mut self) {
-        *self = Self::new(0);
-    }
-
-    pub(crate) fn is_retired(&self) -> bool {
-        self.size == 0
-    }
 }
 
 /// A pack that has arrived, as far as it was not received.

@@ -1,0 +1,232 @@
+//! Messages that wait to be sent together: one buffer, and one set of rules for what becomes of what is in it.
+
+use super::frame::{HEAD, PACK};
+use crate::end::Held;
+use crate::error::{Error, Result};
+use crate::socket::DatagramSocket;
+use crate::sys;
+use crate::wait::{Patience, Until};
+
+/// Where a batch goes.
+pub trait Outlet: Sized {
+    /// How much waits before it goes, in bytes.
+    fn batch_size(&self) -> usize;
+
+    /// Sends `bytes`, which are not empty, from the first one on, and returns how many went: at least one.
+    ///
+    /// `Closed` is final: nobody will ever have what did not go.
+    fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize>;
+
+    /// So many bytes belong together: they may be worth more room. Says whether that is settled, for all that follow.
+    /// Never blocks.
+    fn make_room(&mut self, _len: usize) -> bool {
+        true
+    }
+
+    /// Closes it, and says what the kernel said.
+    fn close(self) -> Result<()>;
+}
+
+/// Messages that wait, and where they go. Dropping it sends them, if that takes no more than a second.
+pub(super) struct Batch<W: Outlet> {
+    outlet: Held<W>,
+    /// As long as there is room, also where nothing is in it yet.
+    buf: Vec<u8>,
+    /// What waits is from here…
+    start: usize,
+    /// …to here.
+    end: usize,
+    /// How long the buffer is, unless it had to take more. 0: nothing is taken any more.
+    size: usize,
+    /// Whether the outlet has as much room as it is going to have.
+    is_settled: bool,
+}
+
+impl<W: Outlet> Batch<W> {
+    pub(super) fn new(outlet: W) -> Self {
+        let size = outlet.batch_size();
+        Self { outlet: Held::new(outlet), buf: vec![0; size], start: 0, end: 0, size, is_settled: false }
+    }
+
+    /// Adds a message, if there is room for all of it.
+    #[inline]
+    pub(super) fn push(&mut self, message: &[u8]) -> bool {
+        self.append(message) || self.move_and_append(message)
+    }
+
+    /// Adds a message behind what waits.
+    #[inline]
+    fn append(&mut self, message: &[u8]) -> bool {
+        let Some(room) = self.buf.get_mut(self.end..) else { return false };
+        let Some((head, room)) = room.split_first_chunk_mut() else { return false };
+        let Some(room) = room.get_mut(..message.len()) else { return false };
+        // No buffer is so large that a message in it needs the long form.
+        *head = (message.len() as u32).to_le_bytes();
+        room.copy_from_slice(message);
+        self.end += HEAD + message.len();
+        true
+    }
+
+    /// Adds a message where the room for it is in front of what waits. If that is the last of a long message, the buffer
+    /// is as short again as it was.
+    #[cold]
+    fn move_and_append(&mut self, message: &[u8]) -> bool {
+        let fits = self.start > 0 && self.waiting().len() + HEAD + message.len() <= self.size;
+        if fits {
+            self.move_to_front();
+            self.shrink();
+        }
+        fits && self.append(message)
+    }
+
+    /// Adds as many bytes as there is room for, and returns the others.
+    pub(super) fn fill<'bytes>(&mut self, bytes: &'bytes [u8]) -> &'bytes [u8] {
+        let room = &mut self.buf[self.end..];
+        let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+        room[..now.len()].copy_from_slice(now);
+        self.end += now.len();
+        later
+    }
+
+    /// Adds these bytes, and makes the buffer longer for them until it is empty again.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        self.move_to_front();
+        if self.buf.len() - self.end < bytes.len() {
+            self.buf.resize(self.end + bytes.len(), 0);
+        }
+        self.fill(bytes);
+    }
+
+    /// Takes back the last `count` bytes, which wait.
+    pub(super) fn take_back(&mut self, count: usize) {
+        self.end -= count;
+        self.consume(0);
+    }
+
+    /// What waits.
+    pub(super) fn waiting(&self) -> &[u8] {
+        &self.buf[self.start..self.end]
+    }
+
+    /// How much waits before it goes.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether there would be room for the message if nothing were waiting.
+    pub(super) fn could_take(&self, message: &[u8]) -> bool {
+        message.len() <= self.size.saturating_sub(HEAD)
+    }
+
+    /// Fails once a message could not be delivered because nobody is left: no further one is taken.
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.size == 0 { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Sends what waits. What was lost once stays lost: that is said each time.
+    pub(super) fn flush(&mut self, patience: Patience) -> Result<()> {
+        self.check_open()?;
+        self.flush_rest(patience)
+    }
+
+    /// Sends what waits. After a loss, nothing does.
+    pub(super) fn flush_rest(&mut self, patience: Patience) -> Result<()> {
+        while self.start < self.end {
+            let put = self.outlet.put(&self.buf[self.start..self.end], Until(patience));
+            let count = self.heed(put)?;
+            self.consume(count);
+        }
+        Ok(())
+    }
+
+    /// Sends some of these bytes, ahead of what waits.
+    pub(super) fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
+        let put = self.outlet.put(bytes, Until(patience));
+        self.heed(put)
+    }
+
+    /// A message that is longer than the buffer goes next.
+    pub(super) fn make_room(&mut self, message: &[u8]) {
+        if !self.is_settled {
+            let len = self.waiting().len() + HEAD + message.len();
+            self.is_settled = self.outlet.make_room(len);
+        }
+    }
+
+    /// Passes on how it went. Where nobody is left, what waits is gone, and without a buffer the next message is refused.
+    pub(super) fn heed<T>(&mut self, put: Result<T>) -> Result<T> {
+        if matches!(put, Err(Error::Closed)) {
+            (self.start, self.end, self.size) = (0, 0, 0);
+            self.buf = Vec::new();
+        }
+        put
+    }
+
+    /// So many bytes were sent.
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            self.shrink();
+        }
+    }
+
+    fn move_to_front(&mut self) {
+        self.buf.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+    }
+
+    /// Makes the buffer as short as it was.
+    fn shrink(&mut self) {
+        if self.buf.len() > self.size {
+            self.buf.truncate(self.size);
+            self.buf.shrink_to_fit();
+        }
+    }
+
+    pub(super) fn outlet(&self) -> &W {
+        &self.outlet
+    }
+
+    /// Sends what waits, and gives the outlet back; or itself, and why not.
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub(super) fn into_outlet(mut self) -> Result<W, (Self, Error)> {
+        match self.flush_rest(Patience::Blocking) {
+            Ok(()) => Ok(self.outlet.take()),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// Sends what waits and closes the outlet. What does not go then is lost.
+    pub(super) fn close(mut self) -> Result<()> {
+        let flushed = self.flush(Patience::Blocking);
+        self.end = self.start; // not again in drop
+        flushed.and(self.outlet.take().close())
+    }
+}
+
+impl<W: Outlet> Drop for Batch<W> {
+    fn drop(&mut self) {
+        let _ = self.flush_rest(Patience::linger()); // to see the error, close
+    }
+}
+
+/// A batch of messages is a pack: it goes whole.
+impl Outlet for DatagramSocket {
+    /// What is no socket, or severed, says so when it is used.
+    fn batch_size(&self) -> usize {
+        PACK.min(self.max_message().unwrap_or(PACK))
+    }
+
+    fn put(&mut self, pack: &[u8], until: Until) -> Result<usize> {
+        let sent = self.deliver(pack.len(), until.0, |fd, wait| sys::socket::send(fd, pack, wait));
+        if matches!(sent, Err(Error::Closed)) {
+            self.note_loss(); // nobody will ever have the pack
+        }
+        sent.map(|()| pack.len())
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}

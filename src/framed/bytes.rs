@@ -1,0 +1,162 @@
+//! What carries messages as a stream of bytes. A stream of another kind joins here: it reads and writes [`Until`] a time,
+//! closes, and says when reading is worth a try.
+
+use std::fmt;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use super::batch::Outlet;
+use crate::error::{Error, Result};
+use crate::pipe::{BUFFER, PipeReader, PipeWriter};
+use crate::socket::{PIECE, StreamSocket};
+use crate::sys;
+use crate::sys::poll::{POLLIN, POLLOUT};
+use crate::wait::{Spin, TimedRead, TimedWrite, Until, Watch};
+
+/// What a pipe holds unless somebody has set it, or its user has too many.
+const USUAL_CAPACITY: usize = 64 << 10;
+
+/// What a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`StreamSocket`], a [`UnixStream`] or a
+/// [`TcpStream`].
+///
+/// This trait is sealed: other crates cannot implement it.
+pub trait ByteReader: Source {}
+
+impl ByteReader for PipeReader {}
+impl ByteReader for StreamSocket {}
+impl ByteReader for UnixStream {}
+impl ByteReader for TcpStream {}
+
+/// What a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`StreamSocket`], a [`UnixStream`] or a
+/// [`TcpStream`].
+///
+/// This trait is sealed: other crates cannot implement it.
+pub trait ByteWriter: Outlet + fmt::Debug {}
+
+impl ByteWriter for PipeWriter {}
+impl ByteWriter for StreamSocket {}
+impl ByteWriter for UnixStream {}
+impl ByteWriter for TcpStream {}
+
+/// The part of [`ByteReader`] that cannot be named outside. That of [`ByteWriter`] is [`Outlet`].
+pub trait Source: TimedRead + fmt::Debug + Sized {
+    /// Ready when reading is worth a try.
+    fn watch(&mut self) -> Result<Watch<'_>>;
+
+    /// Closes it, and says what the kernel said.
+    fn close(self) -> Result<()>;
+}
+
+impl Source for PipeReader {
+    fn watch(&mut self) -> Result<Watch<'_>> {
+        Ok(Watch::readable(self))
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Outlet for PipeWriter {
+    fn batch_size(&self) -> usize {
+        BUFFER
+    }
+
+    fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
+        self.write_some(bytes, until.0)
+    }
+
+    /// The last bytes of a message that just does not fit would wait for the reader to wake, and the reader for them.
+    /// Where something is in the pipe already, it is the reader who is late.
+    fn make_room(&mut self, len: usize) -> bool {
+        if len <= USUAL_CAPACITY || len > 2 * USUAL_CAPACITY {
+            return false;
+        }
+        // Both questions take the pipe's lock, which a reader may hold: they are not asked with every message.
+        let is_usual = matches!(self.capacity(), Ok(USUAL_CAPACITY));
+        if is_usual && !matches!(sys::pipe::available(&*self), Ok(0)) {
+            return false;
+        }
+        // Refused where the user has too many pages in pipes. Then it takes longer, and that is all.
+        let _ = is_usual.then(|| self.set_capacity(2 * USUAL_CAPACITY));
+        true
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Source for StreamSocket {
+    fn watch(&mut self) -> Result<Watch<'_>> {
+        Ok(Watch::readable(self))
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Outlet for StreamSocket {
+    /// What one system call takes.
+    fn batch_size(&self) -> usize {
+        PIECE
+    }
+
+    fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
+        self.write_with(bytes, until.0)
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+/// The standard library's streams, whose settings are left alone. Here and for a [`Deadline`](crate::Deadline).
+macro_rules! std_streams {
+    ($($stream:ty),*) => {$(
+        impl TimedRead for $stream {
+            fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+                let read = |wait| sys::socket::read(self.as_fd(), buf, wait);
+                until.0.persist(self, &Spin::default(), "recv", POLLIN, None, read)
+            }
+        }
+
+        impl TimedWrite for $stream {
+            fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+                let piece = &buf[..buf.len().min(PIECE)];
+                let write = |wait| sys::socket::write(self.as_fd(), piece, wait);
+                until.0.persist(self, &Spin::default(), "send", POLLOUT, None, write)
+            }
+        }
+
+        impl Source for $stream {
+            fn watch(&mut self) -> Result<Watch<'_>> {
+                Ok(Watch::readable(self))
+            }
+
+            fn close(self) -> Result<()> {
+                sys::descriptor::close(self.into()).map_err(|errno| Error::system("close", errno))
+            }
+        }
+
+        impl Outlet for $stream {
+            fn batch_size(&self) -> usize {
+                PIECE
+            }
+
+            fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
+                match self.write_until(bytes, until) {
+                    Err(Error::Reset) => Err(Error::Closed),
+                    written => written,
+                }
+            }
+
+            fn close(self) -> Result<()> {
+                sys::descriptor::close(self.into()).map_err(|errno| Error::system("close", errno))
+            }
+        }
+    )*};
+}
+std_streams!(UnixStream, TcpStream);

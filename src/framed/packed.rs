@@ -1,0 +1,402 @@
+//! Many small messages in one datagram, both ways.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::Messages;
+use super::batch::Batch;
+use super::frame::{HEAD, PACK, Pack};
+use crate::error::{Error, FlushError, Result};
+use crate::socket::DatagramSocket;
+use crate::sys;
+use crate::sys::poll::{POLLIN, POLLOUT};
+use crate::wait::{Patience, Watch};
+
+/// A [`DatagramSocket`] that packs many messages into each datagram, which makes small ones many times as fast.
+///
+/// Both sides have to pack. What a datagram pair promises holds: a message arrives whole, in order, and never joined with
+/// the next; an empty one is a message; `None` is EOF. What differs is *when* it goes.
+///
+/// # When messages go
+///
+/// What was sent waits in a buffer of this process. It goes to the peer
+///
+/// - when the next message does not fit the pack any more,
+/// - with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout),
+/// - before every wait: when a receiving call finds no message that has arrived, and with [`watch`](Self::watch). So a
+///   request is under way before its answer is waited for, and nobody has to think of it.
+///
+/// Whoever sends and then does something else than receive has to flush.
+///
+/// A receiving call that waits for a message does not insist on flushing first: while the peer's queue is full, it takes
+/// what arrives. Two sides that both only *send* wait for each other all the same, as with any queue.
+///
+/// # Closing
+///
+/// [`close`](Self::close) flushes, closes, and says what went wrong. Dropping does the same and can say nothing; it waits
+/// for room for at most a second, and not at all while a panic unwinds. What does not go then is lost.
+///
+/// # Not an end
+///
+/// A `PackedSocket` can neither be given to another process nor be looked at by `poll`, on purpose: it is no
+/// [`Ends`](crate::Ends) and has no descriptor of its own. Its buffers would be copied by a fork, and what is in them
+/// sent twice; and `poll` does not see what has arrived in them. Give the bare socket away, and pack it where it is used;
+/// for [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
+///
+/// ```compile_fail,E0277
+/// let pair = ipc::datagram_pair().unwrap();
+/// let packed = ipc::PackedSocket::new(pair.child);
+/// ipc::fork(packed, |mut packed| packed.send(b"twice?")); // `PackedSocket: Ends` is not satisfied
+/// ```
+///
+/// After a bare fork ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both
+/// processes have the buffers, so flush before it.
+///
+/// # Platform
+///
+/// The format is written down in `docs/packed.md`, for peers that are written in another language.
+///
+/// # Examples
+///
+/// The bare ends are made and given as ever, and each is packed where it is used.
+///
+/// ```
+/// use ipc::PackedSocket;
+///
+/// let pair = ipc::datagram_pair()?;
+/// let child = ipc::fork(pair.child, |socket| -> ipc::Result<()> {
+///     let mut socket = PackedSocket::new(socket);
+///     while let Some(number) = socket.recv()? {
+///         let sum: u32 = number.iter().map(|byte| u32::from(*byte)).sum();
+///         socket.send(&sum.to_le_bytes())?; // goes along when there is nothing more to receive
+///     }
+///     socket.close()
+/// })?;
+///
+/// let mut socket = PackedSocket::new(pair.parent);
+/// for _ in 0..1000 {
+///     socket.send(b"sum me up")?; // a few system calls for all of them
+/// }
+/// for _ in 0..1000 {
+///     assert_eq!(socket.recv()?, Some(&844_u32.to_le_bytes()[..]));
+/// }
+/// socket.close()?;
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub struct PackedSocket {
+    batch: Batch<DatagramSocket>,
+    arrived: Pack,
+}
+
+impl PackedSocket {
+    /// Packs many messages into each datagram from here on; the peer has to do the same. Never blocks.
+    ///
+    /// Packs are of at most 32 KiB, or of [`max_message`](DatagramSocket::max_message) if that is less. Settings, such as
+    /// [`set_spin`](DatagramSocket::set_spin), are made before.
+    pub fn new(socket: DatagramSocket) -> Self {
+        Self { batch: Batch::new(socket), arrived: Pack::new(PACK) }
+    }
+
+    /// Adds a message to the pack. Blocks only if the pack is full and so is the peer's queue.
+    ///
+    /// A message that is longer than a pack goes at once, by itself, after those before it.
+    ///
+    /// # Errors
+    ///
+    /// The message was not taken, and what was taken before it is still there:
+    ///
+    /// - [`Error::TooLong`]: longer than [`max_message`](Self::max_message).
+    /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down. What waited is lost, and receiving says so
+    ///   with [`Error::Reset`]; from then on, every message is refused at once.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the kernel has no memory for it (`ENOBUFS`).
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::Blocking) }
+    }
+
+    /// Adds a message to the pack without blocking; else as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: the pack and the peer's queue are full; and as [`send`](Self::send).
+    #[inline]
+    pub fn try_send(&mut self, message: &[u8]) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::None) }
+    }
+
+    /// Adds a message to the pack, and blocks for room until the time is up; else as [`send`](Self::send).
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`send`](Self::send).
+    #[inline]
+    pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::timeout(timeout)) }
+    }
+
+    /// Sends what did not fit the pack.
+    #[inline(never)]
+    fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<()> {
+        self.batch.check_open()?;
+        if !self.batch.could_take(message) {
+            let max = self.max_message()?; // before anything is done
+            if message.len() > max {
+                return Err(Error::TooLong { len: message.len(), max });
+            }
+        }
+        self.batch.flush(patience)?;
+        if self.batch.push(message) {
+            return Ok(());
+        }
+        // Longer than a pack.
+        let head = (message.len() as u32).to_le_bytes();
+        let parts = [IoSlice::new(&head), IoSlice::new(message)];
+        let send = |fd: BorrowedFd<'_>, wait| sys::socket::send_vectored(fd, &parts, wait);
+        let sent = self.get_ref().deliver(HEAD + message.len(), patience, send);
+        self.batch.heed(sent)
+    }
+
+    /// Sends what waits. Blocks while the peer's queue is full.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Closed`]: as for [`send`](Self::send); from then on each time.
+    /// - [`Error::TooLong`]: the limit of the socket was set below the size of the pack meanwhile. What waits stays.
+    /// - [`Error::NotGiven`], [`Error::System`]: as for [`send`](Self::send). What waits stays.
+    pub fn flush(&mut self) -> Result<()> {
+        self.batch.flush(Patience::Blocking)
+    }
+
+    /// Sends what waits, without blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: the peer's queue is full. What waits stays; and as [`flush`](Self::flush).
+    pub fn try_flush(&mut self) -> Result<()> {
+        self.batch.flush(Patience::None)
+    }
+
+    /// Sends what waits, and blocks for room until the time is up.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up. What waits stays; and as [`flush`](Self::flush).
+    pub fn flush_timeout(&mut self, timeout: Duration) -> Result<()> {
+        self.batch.flush(Patience::timeout(timeout))
+    }
+
+    /// Blocks until a message arrives, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away, as
+    /// for an answer that is made of it. `None`: the peer is gone, and all that it sent was received.
+    ///
+    /// Takes a message that has arrived in the buffer without a system call. If there is none, what waits to be sent is
+    /// sent first.
+    ///
+    /// `None` also where the peer lives and has only finished sending ([`shutdown`](crate::DatagramSocket::shutdown)).
+    /// Then what had no room in its queue still waits, and goes with [`flush`](Self::flush).
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Malformed`]: a datagram is no pack, as from a peer that does not pack. All of it is in the error, and
+    ///   the next can be received.
+    /// - [`Error::Reset`]: the peer went away with messages of ours that it had not received from its socket, or that had
+    ///   not been flushed; said once, after all that it sent.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::TooLong`], [`Error::System`]: what waits could not be sent, see [`flush`](Self::flush); or no address
+    ///   space for a long message (`ENOMEM`).
+    ///
+    /// # Platform
+    ///
+    /// [`recvmsg(2)`](https://man7.org/linux/man-pages/man2/recvmsg.2.html). The buffer grows to the longest message that
+    /// arrives, which is at most 4160 KiB.
+    #[inline]
+    pub fn recv(&mut self) -> Result<Option<&[u8]>> {
+        self.receive(|| Patience::Blocking)
+    }
+
+    /// Receives a message without blocking; else as [`recv`](Self::recv).
+    ///
+    /// If there is none, what waits to be sent is sent as far as there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv`](Self::recv).
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Option<&[u8]>> {
+        self.receive(|| Patience::None)
+    }
+
+    /// Blocks until a message arrives or the time is up; else as [`recv`](Self::recv).
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
+    /// and goes for the flushing too. What a peer can do against it is said at
+    /// [`DatagramSocket::recv_timeout`](crate::DatagramSocket::recv_timeout).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv`](Self::recv).
+    #[inline]
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<&[u8]>> {
+        self.receive(|| Patience::timeout(timeout))
+    }
+
+    /// Blocks until a message arrives, and returns it as a vector of its own; else as [`recv`](Self::recv).
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    pub fn recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(self.recv()?.map(<[u8]>::to_vec))
+    }
+
+    /// Returns a message without blocking; else as [`recv_vec`](Self::recv_vec).
+    ///
+    /// # Errors
+    ///
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(self.try_recv()?.map(<[u8]>::to_vec))
+    }
+
+    /// Blocks until a message arrives or the time is up, and returns it; else as [`recv_vec`](Self::recv_vec).
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_timeout`](Self::recv_timeout).
+    pub fn recv_vec_timeout(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        Ok(self.recv_timeout(timeout)?.map(<[u8]>::to_vec))
+    }
+
+    /// Returns an iterator over the messages, each of which it blocks for, until EOF.
+    ///
+    /// # Examples
+    ///
+    /// See [`MessageReader::iter`](crate::MessageReader::iter).
+    pub fn iter(&mut self) -> Messages<'_, Self> {
+        Messages::new(self)
+    }
+
+    #[inline]
+    fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
+        if self.arrived.is_empty() && !self.arrive(patience())? {
+            return Ok(None);
+        }
+        Ok(self.arrived.take())
+    }
+
+    /// Waits for a pack, after what waits was sent. `false`: EOF.
+    #[inline(never)]
+    fn arrive(&mut self, patience: Patience) -> Result<bool> {
+        loop {
+            match self.batch.flush_rest(Patience::None) {
+                // What the peer sent before it left can still be received.
+                Ok(()) | Err(Error::Closed) => return self.receive_pack(patience),
+                Err(Error::WouldBlock) => {}
+                Err(error) => return Err(error),
+            }
+            match self.receive_pack(Patience::None) {
+                Err(Error::WouldBlock) => patience.sleep(self.get_ref(), POLLIN | POLLOUT)?,
+                received => return received,
+            }
+        }
+    }
+
+    fn receive_pack(&mut self, patience: Patience) -> Result<bool> {
+        match self.batch.outlet().receive_growing(self.arrived.buffer(), patience)? {
+            Some(len) => self.arrived.fill(len).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Returns whether a message has arrived in the buffer, so that the next [`recv`](Self::recv) takes it without a
+    /// system call. Never blocks.
+    #[must_use]
+    pub fn has_message(&self) -> bool {
+        !self.arrived.is_empty()
+    }
+
+    /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) has something to say. Never blocks.
+    ///
+    /// What waits to be sent is sent. If there is no room for it, `wait_any` waits for room too, and
+    /// [`try_recv`](Self::try_recv) then sends it. Where a message has arrived in the buffer, `wait_any` returns at once.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::TooLong`], [`Error::System`]: what waits could not be sent, see [`flush`](Self::flush).
+    ///
+    /// # Examples
+    ///
+    /// The guide has a master over several workers.
+    pub fn watch(&mut self) -> Result<Watch<'_>> {
+        let waits = match self.batch.flush_rest(Patience::None) {
+            Ok(()) | Err(Error::Closed) => false, // receiving tells of the loss
+            Err(Error::WouldBlock) => true,
+            Err(error) => return Err(error),
+        };
+        let watch = Watch::readable(self.get_ref()).buffered(self.has_message());
+        Ok(if waits { watch.or_writable() } else { watch })
+    }
+
+    /// Returns the longest message that this end sends, in bytes. Never blocks.
+    ///
+    /// Four less than the [`max_message`](DatagramSocket::max_message) of the socket.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn max_message(&self) -> Result<usize> {
+        Ok(self.get_ref().max_message()?.saturating_sub(HEAD))
+    }
+
+    /// Returns the socket. What is sent or received through it goes past the buffers, and is no message of this socket's.
+    #[must_use]
+    pub fn get_ref(&self) -> &DatagramSocket {
+        self.batch.outlet()
+    }
+
+    /// Flushes, and gives the socket back. Blocks while the peer's queue is full.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the `PackedSocket` back, and `?` turns it into [`Error`].
+    ///
+    /// - [`Error::Unread`]: messages have arrived in the buffer that were not received. Receive them first, for as long
+    ///   as [`has_message`](Self::has_message) says that there are any.
+    /// - Else as [`flush`](Self::flush). After [`Error::Closed`] was said once, there is nothing to flush.
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn into_inner(self) -> Result<DatagramSocket, FlushError<Self>> {
+        if self.has_message() {
+            return Err(FlushError { unflushed: self, error: Error::Unread });
+        }
+        let Self { batch, arrived } = self;
+        batch.into_outlet().map_err(|(batch, error)| FlushError { unflushed: Self { batch, arrived }, error })
+    }
+
+    /// Flushes and closes, and says what went wrong with either. Blocks while the peer's queue is full.
+    ///
+    /// Messages that have arrived in the buffer count as received: the peer is not told that nobody looked at them.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush): what waited is lost. To keep it, [`flush`](Self::flush) first. And [`Error::System`] if
+    /// somebody else closed the number.
+    pub fn close(self) -> Result<()> {
+        self.batch.close()
+    }
+}
+
+impl fmt::Debug for PackedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("PackedSocket");
+        debug.field("socket", self.get_ref()).field("unflushed", &self.batch.waiting().len());
+        debug.field("arrived", &self.arrived.len()).finish()
+    }
+}

@@ -1,0 +1,235 @@
+//! Messages of any length into a stream of bytes.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::bytes::ByteWriter;
+use super::frame;
+use crate::error::{Error, FlushError, Result};
+use crate::pipe::PipeWriter;
+use crate::wait::Patience;
+
+/// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write: through a pipe,
+/// or over a [`StreamSocket`](crate::StreamSocket), a [`UnixStream`](std::os::unix::net::UnixStream) or a
+/// [`TcpStream`](std::net::TcpStream).
+///
+/// A message arrives whole, in order, and never joined with the next. An empty one is a message. One process writes and
+/// one reads: of several writers, the messages would be torn.
+///
+/// # When messages go
+///
+/// What was sent waits in a buffer of this process, of 8 KiB for a pipe and 32 KiB for a socket. It goes when that is
+/// full, or with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout). Whoever
+/// waits for the effect of a message has to flush first.
+///
+/// A message is taken, or it is not. It is taken as soon as its first byte was written, also if there is no more room
+/// then or the time is up: the rest waits, is written before anything else, and the stream is never torn.
+///
+/// A pipe of the usual 64 KiB is made one of 128 KiB when it is empty and a message comes that fits only then, as far as
+/// the user's limit allows: a request and its answer then take two thirds of the time. A
+/// [`capacity`](PipeWriter::set_capacity) that was set to anything else is left alone.
+///
+/// # Closing
+///
+/// [`close`](Self::close) flushes, closes, and says what went wrong. Dropping does the same and can say nothing; it waits
+/// for room for at most a second, and not at all while a panic unwinds. What does not go then is lost, and the reader is
+/// told, with [`Error::Truncated`], if that is inside a message.
+///
+/// # Not an end
+///
+/// A `MessageWriter` is no [`Ends`](crate::Ends), on purpose: a fork would copy its buffer, and what is in it would be
+/// sent twice. Give the bare end away, and make this of it where it is used. After a bare fork
+/// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the
+/// buffer, so flush before it. The standard library's streams are severed by no fork: of a `MessageWriter` over one that
+/// a closure captures, what is in the buffer would be sent by both.
+///
+/// ```compile_fail,E0277
+/// let (_reader, writer) = ipc::pipe().unwrap();
+/// ipc::fork(ipc::MessageWriter::new(writer), |writer| writer.close()); // `MessageWriter: Ends` is not satisfied
+/// ```
+///
+/// # Platform
+///
+/// The format is written down in `docs/packed.md`, for readers that are written in another language.
+///
+/// # Examples
+///
+/// The bare ends are made and given as ever, and turned into this where they are used.
+///
+/// ```
+/// let (reader, writer) = ipc::pipe()?;
+/// let child = ipc::fork(writer, |writer| -> ipc::Result<()> {
+///     let mut writer = ipc::MessageWriter::new(writer);
+///     for number in 0..10_000_u32 {
+///         writer.send(&number.to_le_bytes())?; // some system calls for all of them
+///     }
+///     writer.send(&vec![7; 1 << 20])?; // of any length
+///     writer.close()
+/// })?;
+///
+/// let mut reader = ipc::MessageReader::new(reader);
+/// for number in 0..10_000_u32 {
+///     assert_eq!(reader.recv()?, Some(&number.to_le_bytes()[..]));
+/// }
+/// assert_eq!(reader.recv()?.map(<[u8]>::len), Some(1 << 20));
+/// assert_eq!(reader.recv()?, None); // EOF
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub struct MessageWriter<W: ByteWriter = PipeWriter> {
+    batch: Batch<W>,
+}
+
+impl<W: ByteWriter> MessageWriter<W> {
+    /// Sends messages through `writer` from here on. Never blocks.
+    ///
+    /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before.
+    pub fn new(writer: W) -> Self {
+        Self { batch: Batch::new(writer) }
+    }
+
+    /// Adds a message to the buffer. Blocks only if the buffer is full and there is no room for it to go.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Closed`]: no reader is left. What waited is lost, and from then on every message is refused at once.
+    /// - [`Error::WouldBlock`]: there is no room, and the end has `O_NONBLOCK` (see
+    ///   [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK)), or the standard library's stream has a timeout of its own.
+    ///   The message was not taken.
+    /// - [`Error::NotGiven`]: this process was not given the end. The message was not taken.
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::Blocking) }
+    }
+
+    /// Adds a message to the buffer without blocking; else as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: the buffer is full and there is no room, and the message was not taken; [`Error::System`]:
+    /// see Platform of [`PipeWriter::try_write`]; and as [`send`](Self::send).
+    #[inline]
+    pub fn try_send(&mut self, message: &[u8]) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::None) }
+    }
+
+    /// Adds a message to the buffer, and blocks for room until the time is up; else as [`send`](Self::send).
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    /// Where the time is up in the middle of a long message, that was taken: its rest waits in a buffer that is longer
+    /// for so long.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up, and the message was not taken; and as [`try_send`](Self::try_send).
+    #[inline]
+    pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::timeout(timeout)) }
+    }
+
+    /// Sends what there is no room for in the buffer: fills it, so that whole buffers are written, and writes what is
+    /// longer past it.
+    #[inline(never)]
+    fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<()> {
+        self.batch.check_open()?;
+        self.batch.make_room(message);
+        let (head, len) = frame::stream_head(message.len());
+        let (mut head, mut rest) = (&head[..len], message);
+        let mut begun = false; // its first byte was written
+        loop {
+            let before = self.batch.waiting().len();
+            head = self.batch.fill(head);
+            rest = self.batch.fill(rest); // nothing, if there was no room for all of the head
+            if head.is_empty() && rest.is_empty() {
+                return Ok(());
+            }
+            let added = self.batch.waiting().len() - before;
+            let mut written = self.batch.flush(patience);
+            begun |= self.batch.waiting().len() < added;
+            while written.is_ok() && head.is_empty() && rest.len() >= self.batch.size() {
+                written = self.batch.put(rest, patience).map(|count| rest = &rest[count..]);
+            }
+            match written {
+                Ok(()) => {}
+                Err(Error::Closed) => return Err(Error::Closed),
+                Err(error) if !begun => {
+                    self.batch.take_back(added);
+                    // Something of what waits may have gone, and left room enough.
+                    let room = matches!(error, Error::WouldBlock | Error::TimedOut) && self.batch.push(message);
+                    return if room { Ok(()) } else { Err(error) };
+                }
+                // What hinders the rest is told by the next call, if it still does.
+                Err(_) => {
+                    self.batch.keep(head);
+                    self.batch.keep(rest);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Writes what waits. Blocks while there is no room.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send). What waits stays, but after [`Error::Closed`], which is then said again each time.
+    pub fn flush(&mut self) -> Result<()> {
+        self.batch.flush(Patience::Blocking)
+    }
+
+    /// Writes what there is room for of what waits, without blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there was not room for all of it. What is left waits; and as [`flush`](Self::flush).
+    pub fn try_flush(&mut self) -> Result<()> {
+        self.batch.flush(Patience::None)
+    }
+
+    /// Writes what waits, and blocks for room until the time is up.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up. What is left waits; and as [`flush`](Self::flush).
+    pub fn flush_timeout(&mut self, timeout: Duration) -> Result<()> {
+        self.batch.flush(Patience::timeout(timeout))
+    }
+
+    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). What is written through
+    /// it lands between messages, or inside one: the stream is torn then.
+    #[must_use]
+    pub fn get_ref(&self) -> &W {
+        self.batch.outlet()
+    }
+
+    /// Flushes, and gives the writer back. Blocks while there is no room.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush). The error gives the `MessageWriter` back, and `?` turns it into [`Error`]. After
+    /// [`Error::Closed`] was said once, there is nothing to flush.
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn into_inner(self) -> Result<W, FlushError<Self>> {
+        self.batch.into_outlet().map_err(|(batch, error)| FlushError { unflushed: Self { batch }, error })
+    }
+
+    /// Flushes and closes, and says what went wrong with either. Blocks while there is no room.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush): what waited is lost then. To keep it, [`flush`](Self::flush) first. And
+    /// [`Error::System`] if somebody else closed the number.
+    pub fn close(self) -> Result<()> {
+        self.batch.close()
+    }
+}
+
+impl<W: ByteWriter> fmt::Debug for MessageWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unflushed = self.batch.waiting().len();
+        f.debug_struct("MessageWriter").field("writer", self.get_ref()).field("unflushed", &unflushed).finish()
+    }
+}

@@ -1,0 +1,277 @@
+//! Bytes, children and forks.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use crate::support::{self, Trial, bytes, exit_code, status_flags};
+use crate::{on_one_thread, on_threads};
+use ipc::tokio::{Child, PipeReader, PipeWriter, StreamSocket};
+use ipc::{Error, Fork, fork, pipe, stream_pair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        a_stream_passes_whole_in_both_directions,
+        eof_arrives_and_a_dead_reader_is_an_error,
+        a_killed_writer_is_eof_for_a_task_that_waits,
+        a_killed_reader_wakes_a_writer_that_waits,
+        nonblock_is_never_set_and_the_end_that_comes_back_blocks,
+        a_reader_works_after_a_splice,
+        a_stream_socket_ends_each_direction_by_itself,
+        a_child_is_awaited_killed_and_asked_again,
+        many_children_leave_at_once,
+        a_process_inside_of_a_runtime_is_not_forked,
+        outside_of_a_runtime_an_end_is_refused,
+        hundreds_of_ends_wait_at_once,
+    ]
+}
+
+/// Over a long write: pieces of it are short, and a short one does not mean that the pipe is full.
+const LONG: usize = 3_000_000;
+
+fn a_stream_passes_whole_in_both_directions() {
+    let (from_child, to_parent) = pipe().unwrap();
+    let (from_parent, to_child) = pipe().unwrap();
+    let child =
+        fork((from_parent, to_parent), |(mut from, mut to)| std::io::copy(&mut from, &mut to).map(drop)).unwrap();
+    let data = bytes(LONG);
+    let (sent, runtime) = (data.clone(), on_one_thread());
+    runtime.block_on(async {
+        let mut writer = PipeWriter::new(to_child).unwrap();
+        let mut reader = PipeReader::new(from_child).unwrap();
+        let send = async {
+            writer.write_all(&sent).await.unwrap();
+            drop(writer);
+        };
+        let mut back = Vec::new();
+        let (_, read) = tokio::join!(send, reader.read_to_end(&mut back));
+        assert_eq!(read.unwrap(), LONG);
+        assert!(back == data);
+    });
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn eof_arrives_and_a_dead_reader_is_an_error() {
+    on_one_thread().block_on(async {
+        let (reader, writer) = pipe().unwrap();
+        let mut reader = PipeReader::new(reader).unwrap();
+        let mut writer = PipeWriter::new(writer).unwrap();
+        writer.write_all(b"last").await.unwrap();
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "last");
+        assert_eq!(reader.read(&mut [0; 8]).await.unwrap(), 0, "and every time");
+
+        let (reader, writer) = pipe().unwrap();
+        let mut writer = PipeWriter::new(writer).unwrap();
+        drop(reader);
+        let closed = writer.write(b"x").await.unwrap_err();
+        assert_eq!(closed.kind(), ErrorKind::BrokenPipe);
+        assert!(matches!(Error::from(closed), Error::Closed));
+    });
+}
+
+fn a_killed_writer_is_eof_for_a_task_that_waits() {
+    let (reader, writer) = pipe().unwrap();
+    let (hold, _release) = pipe().unwrap();
+    let child = fork((writer, hold), |(mut writer, hold)| {
+        writer.write_all(b"alive").unwrap();
+        hold.read_timeout(&mut [0], Duration::MAX).map(drop)
+    })
+    .unwrap();
+    on_one_thread().block_on(async {
+        let mut reader = PipeReader::new(reader).unwrap();
+        let mut text = [0; 5];
+        reader.read_exact(&mut text).await.unwrap();
+        child.kill().unwrap();
+        assert_eq!(reader.read(&mut text).await.unwrap(), 0);
+    });
+    child.wait().unwrap();
+}
+
+fn a_killed_reader_wakes_a_writer_that_waits() {
+    let (reader, writer) = pipe().unwrap();
+    let (hold, _release) = pipe().unwrap();
+    let child = fork((reader, hold), |(_reader, hold)| hold.read_timeout(&mut [0], Duration::MAX).map(drop)).unwrap();
+    on_one_thread().block_on(async {
+        let mut writer = PipeWriter::new(writer).unwrap();
+        let full = async {
+            let data = [0; 4096];
+            loop {
+                if let Err(error) = writer.write(&data).await {
+                    return error;
+                }
+            }
+        };
+        // The writer is polled first, and waits; then its reader dies.
+        let kill = async {
+            tokio::task::yield_now().await;
+            child.kill().unwrap();
+        };
+        let (error, ()) = tokio::join!(full, kill);
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    });
+    child.wait().unwrap();
+}
+
+fn nonblock_is_never_set_and_the_end_that_comes_back_blocks() {
+    let (reader, writer) = pipe().unwrap();
+    let pair = stream_pair().unwrap();
+    let flags = |fd: &dyn AsFd| status_flags(fd.as_fd());
+    let before = [flags(&reader), flags(&writer), flags(&pair.parent)];
+    let (reader, writer, socket) = on_one_thread().block_on(async {
+        let mut reader = PipeReader::new(reader).unwrap();
+        let mut writer = PipeWriter::new(writer).unwrap();
+        let mut socket = StreamSocket::new(pair.parent).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(5), reader.read(&mut [0])).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(5), socket.read(&mut [0])).await.is_err());
+        writer.write_all(b"x").await.unwrap();
+        assert_eq!([flags(&reader), flags(&writer), flags(&socket)], before);
+        (reader.into_inner(), writer.into_inner(), socket.into_inner())
+    });
+    assert_eq!([flags(&reader), flags(&writer), flags(&socket)], before);
+    assert_eq!((&reader).read(&mut [0; 8]).unwrap(), 1);
+    assert!(matches!(reader.read_timeout(&mut [0], Duration::from_millis(5)), Err(Error::TimedOut)));
+}
+
+fn a_reader_works_after_a_splice() {
+    let (reader, writer) = pipe().unwrap();
+    let (_sink, to) = pipe().unwrap();
+    writer.write_atomic(b"away").unwrap();
+    assert_eq!(reader.splice_to(&to, 100).unwrap(), 4);
+    on_one_thread().block_on(async {
+        let mut reader = PipeReader::new(reader).unwrap();
+        let mut writer = PipeWriter::new(writer).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(5), reader.read(&mut [0])).await.is_err());
+        let mut five = [0; 5];
+        let (read, written) = tokio::join!(reader.read_exact(&mut five), writer.write_all(b"still"));
+        (read.unwrap(), written.unwrap());
+        assert_eq!(&five, b"still");
+    });
+}
+
+fn a_stream_socket_ends_each_direction_by_itself() {
+    let pair = stream_pair().unwrap();
+    let child = fork(pair.child, |mut socket| {
+        let mut all = Vec::new();
+        socket.read_to_end(&mut all).unwrap();
+        socket.write_all(&all).unwrap();
+    })
+    .unwrap();
+    let data = bytes(LONG);
+    on_one_thread().block_on(async {
+        let mut socket = StreamSocket::new(pair.parent).unwrap();
+        socket.write_all(&data).await.unwrap();
+        socket.shutdown().await.unwrap();
+        let mut back = Vec::new();
+        socket.read_to_end(&mut back).await.unwrap();
+        assert!(back == data);
+        assert_eq!(socket.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_child_is_awaited_killed_and_asked_again() {
+    let (hold, release) = pipe().unwrap();
+    let children = [3, 4].map(|status| {
+        let hold = hold.try_clone().unwrap();
+        fork(hold, move |hold| hold.read_timeout(&mut [0], Duration::MAX).map(|_| status)).unwrap()
+    });
+    drop(hold);
+    on_one_thread().block_on(async {
+        let [first, second] = children.map(|child| Child::new(child).unwrap());
+        assert!(tokio::time::timeout(Duration::from_millis(5), first.wait()).await.is_err(), "it runs");
+        first.kill().unwrap();
+        // Two wait for it at once, and both are told.
+        let (one, two) = tokio::join!(first.wait(), first.wait());
+        assert_eq!([one.unwrap().signal(), two.unwrap().signal()], [Some(libc::SIGKILL); 2]);
+        assert_eq!(first.wait().await.unwrap().signal(), Some(libc::SIGKILL));
+        second.signal(0).unwrap();
+        drop(release);
+        assert_eq!(second.wait().await.unwrap().code(), Some(4));
+        assert_eq!(second.into_inner().wait().unwrap().code(), Some(4), "the status stays");
+    });
+}
+
+fn many_children_leave_at_once() {
+    let (hold, release) = pipe().unwrap();
+    let children: Vec<_> = (0..50_u8)
+        .map(|number| fork(&hold, move |hold| hold.read_timeout(&mut [0], Duration::MAX).map(|_| number)).unwrap())
+        .collect();
+    drop(hold);
+    on_threads().block_on(async {
+        let tasks: Vec<_> = children
+            .into_iter()
+            .map(|child| {
+                let child = Child::new(child).unwrap();
+                tokio::spawn(async move { child.wait().await.unwrap().code() })
+            })
+            .collect();
+        drop(release);
+        for (number, task) in tasks.into_iter().enumerate() {
+            assert_eq!(task.await.unwrap(), Some(number as i32));
+        }
+    });
+}
+
+fn a_process_inside_of_a_runtime_is_not_forked() {
+    let runtime = on_one_thread();
+    let refused = |error: Error| assert!(matches!(error, Error::InsideRuntime), "{error:?}");
+    runtime.block_on(async {
+        let (_reader, writer) = pipe().unwrap();
+        let given_back = fork(writer, |_| ()).unwrap_err();
+        refused(given_back.error);
+        given_back.ends.write_atomic(b"still open").unwrap();
+        refused(Fork::new().die_with_parent().spawn((), |()| ()).unwrap_err().error);
+        tokio::spawn(async move { refused(fork((), |()| ()).unwrap_err().error) }).await.unwrap();
+    });
+    {
+        let _entered = runtime.enter();
+        refused(fork((), |()| ()).unwrap_err().error);
+    }
+    // Outside of it, and with no thread of its own left, the process is as any other.
+    drop(runtime);
+    assert_eq!(exit_code(&fork((), |()| 7).unwrap()), 7);
+    // A program can be started from anywhere.
+    on_one_thread().block_on(async {
+        let child = Child::new(ipc::Command::new("true").spawn().unwrap()).unwrap();
+        assert!(child.wait().await.unwrap().success());
+    });
+}
+
+fn outside_of_a_runtime_an_end_is_refused() {
+    let (reader, writer) = pipe().unwrap();
+    assert!(PipeReader::new(reader).is_err());
+    assert!(PipeWriter::new(writer).is_err());
+}
+
+fn hundreds_of_ends_wait_at_once() {
+    on_threads().block_on(async {
+        let pairs: Vec<_> = (0..200).map(|_| stream_pair().unwrap()).collect();
+        let (mut near, mut tasks) = (Vec::new(), Vec::new());
+        for (number, pair) in pairs.into_iter().enumerate() {
+            near.push(StreamSocket::new(pair.parent).unwrap());
+            let mut far = StreamSocket::new(pair.child).unwrap();
+            tasks.push(tokio::spawn(async move {
+                let mut word = [0; 8];
+                far.read_exact(&mut word).await.unwrap();
+                assert_eq!(usize::from_ne_bytes(word), number);
+                far.write_all(&word).await.unwrap();
+            }));
+        }
+        for (number, socket) in near.iter_mut().enumerate().rev() {
+            socket.write_all(&number.to_ne_bytes()).await.unwrap();
+        }
+        for (number, socket) in near.iter_mut().enumerate() {
+            let mut word = [0; 8];
+            socket.read_exact(&mut word).await.unwrap();
+            assert_eq!(usize::from_ne_bytes(word), number);
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+}

@@ -1,0 +1,23 @@
+//! The ends for tokio: the promises of the blocking ends hold, nothing is lost when a future is dropped, and `O_NONBLOCK` is
+//! left alone.
+
+mod ends;
+mod messages;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::run([ends::trials(), messages::trials()])
+}
+
+/// A runtime on the calling thread.
+fn on_one_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A runtime with two threads of its own.
+fn on_threads() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
