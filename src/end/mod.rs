@@ -49,7 +49,7 @@ impl End {
     pub(crate) fn adopt(fd: OwnedFd) -> Self {
         // Fails only where the number is not open at all, and then every use of the end says so.
         let _ = sys::descriptor::set_close_on_exec(fd.as_fd());
-        if sys::descriptor::is_inert(fd.as_raw_fd()) {
+        if sys::descriptor::is_inert(fd.as_raw_fd()) == Ok(true) {
             return Self { entry: Entry::severed(fd.as_raw_fd()), fd, shared: AtomicBool::new(true) };
         }
         Self::own(fd, true)

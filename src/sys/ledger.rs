@@ -101,7 +101,7 @@ impl Drop for Entry {
 pub(crate) fn is_severed(fd: RawFd) -> bool {
     let Some((word, bit)) = find(fd).filter(|(word, bit)| word.severed.load(SeqCst) & bit != 0) else { return false };
     // It may have been handed on as a plain descriptor and closed, and the number be somebody else's.
-    let severed = is_inert(fd);
+    let severed = is_inert(fd).unwrap_or(true);
     if !severed {
         word.severed.fetch_and(!bit, SeqCst);
     }

@@ -115,11 +115,11 @@ impl DatagramSocket {
             };
             match arrived {
                 Ok(Some(message)) => return Ok(Some(message)),
-                Ok(None) if !self.is_eof()? => return Ok(Some(T::default())),
+                Ok(None) if was_eof => return self.loss.at_eof().map(|()| None),
                 // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last message
                 // or the loss of ours, is not in this answer. Nothing comes after EOF, so a second look misses nothing.
-                Ok(None) if !was_eof => was_eof = true,
-                Ok(None) => return self.loss.at_eof().map(|()| None),
+                Ok(None) if self.is_eof()? => was_eof = true,
+                Ok(None) => return Ok(Some(T::default())),
                 Err(Error::Reset) => self.loss.note(),
                 Err(error) => return Err(error),
             }
