@@ -6,9 +6,9 @@ mod command;
 mod fork;
 mod given;
 
-pub use child::Child;
+pub use child::{Child, KillOnDrop};
 pub use claim::{claim, claimable};
-pub use command::{Command, SpawnError};
+pub use command::{Command, CommunicateError, SpawnError};
 pub use fork::{Fork, ForkError, Forked, Outcome, fork, fork_raw, fork_unchecked};
 
 #[cfg(fuzzing)]

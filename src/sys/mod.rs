@@ -5,6 +5,7 @@
 
 pub(crate) mod ancillary;
 pub(crate) mod descriptor;
+pub(crate) mod exec;
 pub(crate) mod ledger;
 pub(crate) mod memory;
 pub(crate) mod pipe;
@@ -14,7 +15,7 @@ pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod signal;
 pub(crate) mod socket;
-pub(crate) mod spawn;
+pub(crate) mod start;
 
 use std::ops::{Deref, Range};
 

@@ -5,6 +5,7 @@ mod command;
 mod command_start;
 mod ends;
 mod fork;
+mod starting;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,5 +15,12 @@ fn main() -> ExitCode {
     if let Some(done) = claim::started().or_else(command::started) {
         return done;
     }
-    support::run([claim::trials(), command::trials(), command_start::trials(), ends::trials(), fork::trials()])
+    support::run([
+        claim::trials(),
+        command::trials(),
+        command_start::trials(),
+        ends::trials(),
+        fork::trials(),
+        starting::trials(),
+    ])
 }
