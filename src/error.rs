@@ -61,9 +61,10 @@ pub enum Error {
 
     /// The peer of a socket went away with messages of ours that it had not read.
     ///
-    /// Reported once, to one holder of the socket (of clones in one process, to whichever receives the end), and only after
-    /// everything that the peer sent was received. Some kernels, 6.18 among them, do not count a single empty message as
-    /// unread.
+    /// Reported once, to one holder of the socket (of clones in one process, to whichever receives EOF), and only after
+    /// everything that the peer sent was received. Where two processes hold the socket, the kernel tells one of them: if that
+    /// one only sends, it says [`Closed`](Error::Closed), and no process says this. Some kernels, 6.18 among them, do not count
+    /// a single empty message as unread.
     Reset,
 
     /// A received message was longer than the buffer. Nothing of it is lost: here it is, whole.
