@@ -71,6 +71,8 @@ impl From<DatagramPair> for (DatagramSocket, DatagramSocket) {
 ///
 /// Both ends are close-on-exec, and after a [`fork`](crate::fork()) open only in the process that they were given to.
 ///
+/// In the guide: [messages](crate::guide::messages).
+///
 /// # Peers that are not trusted
 ///
 /// **Make the pair yourself, and give only the peer's end away.** A process that has a copy of *your* end, because it made

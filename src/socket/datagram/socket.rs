@@ -20,6 +20,8 @@ use crate::wait::{Patience, Spin};
 ///
 /// All calls take `&self`, so that one thread or process can send while another receives.
 ///
+/// In the guide: [messages](crate::guide::messages), [ends in messages](crate::guide::travelling#in-a-message).
+///
 /// # Programs that do not use this crate
 ///
 /// An end that leaves this crate is a socket as the kernel makes it. That is one that is given to a program, sent in a

@@ -58,6 +58,8 @@ impl From<StreamPair> for (StreamSocket, StreamSocket) {
 ///
 /// Both ends are close-on-exec, and after a [`fork`](crate::fork()) open only in the process that they were given to.
 ///
+/// In the guide: [streams and messages](crate::guide::streams_and_messages).
+///
 /// # Errors
 ///
 /// [`Error::System`] if the process or the system has no descriptors left (`EMFILE`, `ENFILE`).
