@@ -19,7 +19,9 @@ macro_rules! chapters {
 [children]: crate::guide::children
 [threads-and-fork]: crate::guide::threads_and_fork
 [threads]: crate::guide::threads_and_fork
+[programs]: crate::guide::programs
 [signals]: crate::guide::signals
+[signals-to-wait-for]: crate::guide::signals#signals-to-wait-for
 [moving-bytes]: crate::guide::moving_bytes
 [spinning]: crate::guide::spinning
 [travelling]: crate::guide::travelling
@@ -85,6 +87,11 @@ chapter!(
 );
 chapter!(children, "guide/children.md", "[`Child`](crate::Child), [`Outcome`](crate::Outcome), [`Fork`](crate::Fork)");
 chapter!(
+    programs,
+    "guide/programs.md",
+    "[`Command`](crate::Command), [`Child`](crate::Child), [`KillOnDrop`](crate::KillOnDrop)"
+);
+chapter!(
     threads_and_fork,
     "guide/threads-and-fork.md",
     "[`fork()`](crate::fork()), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
@@ -92,7 +99,7 @@ chapter!(
 chapter!(
     signals,
     "guide/signals.md",
-    "[`Fork::reset_signals`](crate::Fork::reset_signals), [`Error::Closed`](crate::Error::Closed)"
+    "[`Signals`](crate::Signals), [`Fork::reset_signals`](crate::Fork::reset_signals), [`Error::Closed`](crate::Error::Closed)"
 );
 chapter!(
     travelling,

@@ -44,6 +44,9 @@ use crate::sys::{self, Errno, ledger};
 /// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
 /// of another version of this crate in the same program.
 ///
+/// In the guide: [four ends](crate::guide::four_ends), [threads and fork](crate::guide::threads_and_fork),
+/// [children](crate::guide::children), [tests that fork](crate::guide::testing).
+///
 /// # Errors
 ///
 /// The error gives the ends back, and `?` turns it into [`Error`]. Nothing was started:

@@ -22,6 +22,8 @@ use crate::error::{Error, Result};
 /// [`TcpStream`](std::net::TcpStream). Like every other call with a deadline it looks at least once, holds across signals,
 /// and leaves `O_NONBLOCK` alone.
 ///
+/// In the guide: [deadlines](crate::guide::deadlines).
+///
 /// # Errors
 ///
 /// Those of the end's `_timeout` calls, as an [`io::Error`]; `?` turns it back into the [`Error`].

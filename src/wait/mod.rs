@@ -134,6 +134,8 @@ const FEW: usize = 32;
 /// A reader whose writers are all gone is ready, and stays so: leave it out once EOF was read, or the next call
 /// returns at once again.
 ///
+/// In the guide: [waiting for several](crate::guide::waiting).
+///
 /// # Errors
 ///
 /// - [`Error::NotGiven`]: one of them is an end that this process was not given.
@@ -210,6 +212,8 @@ pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize
 ///
 /// Same as [`wait_any`], but for a loop over many: the key (an index, a number, a reference) says whose it is, and what is
 /// not ready is left out. An empty list: the time is up.
+///
+/// In the guide: [waiting for several](crate::guide::waiting).
 ///
 /// # Errors
 ///
