@@ -276,7 +276,7 @@ impl Fork {
         // that one and prints would wait for this one.
         let mut stdout = io::stdout().lock();
         stdout.flush().map_err(|source| Error::System { call: "write", source })?;
-        let mask = Mask::block_all();
+        let mut mask = Mask::block_all();
         let ready = permit().and_then(|permit| {
             let gate = permit.gate().map_err(|errno| Error::system("socketpair", errno))?;
             Ok((permit, gate))
@@ -298,6 +298,8 @@ impl Fork {
                     sys::process::give_up("fork: die_with_parent was refused\n");
                 }
                 drop((inert, parent, stdout));
+                // Who reads signals is the parent.
+                sys::signalfd::forget(&mut mask);
                 if self.reset_signals {
                     signal::reset_all();
                     Mask::set_empty();

@@ -5,11 +5,13 @@ mod claim;
 mod command;
 mod fork;
 mod given;
+mod signals;
 
 pub use child::{Child, KillOnDrop};
-pub use claim::{claim, claimable};
+pub use claim::{claim, claim_number, claimable};
 pub use command::{Command, CommunicateError, SpawnError};
 pub use fork::{Fork, ForkError, Forked, Outcome, fork, fork_raw, fork_unchecked};
+pub use signals::Signals;
 
 #[cfg(fuzzing)]
 pub(crate) use given::{describe, parse};

@@ -192,6 +192,16 @@ pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {
     rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) && is_the_same(fd, device, inode)
 }
 
+/// Device and inode (of fstat.2) of what the number stands for, if it stands for anything.
+pub(crate) fn identity(number: RawFd) -> Option<(u64, u64)> {
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: borrowed for one call, which copes with a number that is not open.
+    let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(number) }).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
 /// Whether the descriptor has that identity.
 pub(crate) fn is_the_same(fd: BorrowedFd<'_>, device: u64, inode: u64) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode))

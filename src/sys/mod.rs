@@ -14,6 +14,7 @@ pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
 pub(crate) mod signal;
+pub(crate) mod signalfd;
 pub(crate) mod socket;
 pub(crate) mod start;
 
@@ -30,6 +31,11 @@ pub(crate) type Result<T> = std::result::Result<T, Errno>;
 fn errno() -> Errno {
     // `last_os_error` reads errno, and always has a raw code.
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+/// The errno of an error of the standard library's.
+fn from_io(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 /// Whether a call that moves bytes, or a flag with it, is not to be had here: an older kernel says `EOPNOTSUPP` or `ENOSYS`,

@@ -104,6 +104,28 @@ impl Mask {
         }
     }
 
+    /// Blocks these too in this thread.
+    pub(super) fn add(set: &libc::sigset_t) -> Self {
+        Self::change(libc::SIG_BLOCK, set)
+    }
+
+    /// Blocks these no longer in this thread.
+    pub(super) fn remove(set: &libc::sigset_t) -> Self {
+        Self::change(libc::SIG_UNBLOCK, set)
+    }
+
+    /// Whether a signal is blocked in it.
+    pub(super) fn has(&self, signal: i32) -> bool {
+        // SAFETY: an initialised set, and a number, of which libc sees whether it is a signal's.
+        unsafe { libc::sigismember(&self.0, signal) == 1 }
+    }
+
+    /// Blocks one signal less, when it becomes the thread's mask.
+    pub(super) fn take_out(&mut self, signal: i32) {
+        // SAFETY: as above.
+        unsafe { libc::sigdelset(&mut self.0, signal) };
+    }
+
     /// Makes this the thread's mask.
     pub(crate) fn restore(&self) {
         Self::change(libc::SIG_SETMASK, &self.0);

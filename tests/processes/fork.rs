@@ -466,7 +466,7 @@ fn the_process_limit_is_not_would_block() {
         other => panic!("{other:?}"),
     }
     assert!(!refused.ends.is_closed().unwrap());
-    assert_eq!(support::signal_mask(), [], "signals come again");
+    assert!(support::signal_mask().is_empty(), "signals come again");
 }
 
 fn a_child_dies_with_its_parent() {
