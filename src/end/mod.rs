@@ -93,7 +93,7 @@ impl End {
 
     /// Whether somebody else may have it too, and may have taken the mark of its messages off.
     pub(crate) fn is_shared(&self) -> bool {
-        self.shared.load(Relaxed)
+        self.shared.load(Relaxed) || ALL_SHARED.load(Relaxed)
     }
 
     pub(crate) fn close(self) -> Result<()> {
@@ -136,6 +136,14 @@ pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> 
         Errno::CONNRESET => Error::Reset,
         errno => Error::system(call, errno),
     }
+}
+
+/// Whether there was a fork that left every end in both processes.
+static ALL_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// Notes that every end is another process's too from here on.
+pub(crate) fn note_all_shared() {
+    ALL_SHARED.store(true, Relaxed);
 }
 
 /// Makes a descriptor of this crate, which is about to be a plain one, another program's or another process's, what the

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::support::{self, Gate, Trial, exit_code};
 use ipc::{
-    Command, DatagramFlags, DatagramPair, DatagramSocket, Error, PipeReader, PipeWriter, StreamSocket, datagram_pair,
-    datagram_pair_with, fork, open_ends, pipe, stream_pair,
+    Command, DatagramFlags, DatagramPair, DatagramSocket, Error, Fork, PipeReader, PipeWriter, StreamSocket,
+    datagram_pair, datagram_pair_with, fork, open_ends, pipe, stream_pair,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -383,21 +383,26 @@ fn an_empty_message_is_not_eof_after_a_clone_has_left() {
 }
 
 fn an_empty_message_is_not_eof_after_another_process_let_the_end_leave() {
-    let pair = datagram_pair().unwrap();
-    let gate = Gate::new();
-    // It is lent, so both processes have it.
-    let child = fork(&pair.parent, |socket| {
-        drop(OwnedFd::from(socket.try_clone().unwrap()));
-        gate.open();
-    })
-    .unwrap();
-    gate.pass();
-    assert_plain(&pair.parent);
-    for _ in 0..2 {
-        pair.child.send(b"").unwrap();
-        assert_eq!(pair.parent.recv(&mut [0; 8]).unwrap(), Some(0));
+    // It is lent; or the fork leaves all ends in both.
+    for lent in [true, false] {
+        let pair = datagram_pair().unwrap();
+        let gate = Gate::new();
+        let leave = || {
+            drop(OwnedFd::from(pair.parent.try_clone().unwrap()));
+            gate.open();
+        };
+        let child = match lent {
+            true => fork(&pair.parent, |_| leave()).unwrap(),
+            false => Fork::new().keep_all_ends().spawn((), |()| leave()).unwrap(),
+        };
+        gate.pass();
+        assert_plain(&pair.parent);
+        for _ in 0..2 {
+            pair.child.send(b"").unwrap();
+            assert_eq!(pair.parent.recv(&mut [0; 8]).unwrap(), Some(0));
+        }
+        assert_eq!(exit_code(&child), 0);
     }
-    assert_eq!(exit_code(&child), 0);
 }
 
 fn eof_arrives_on_an_end_whose_clone_has_left() {
