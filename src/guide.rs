@@ -17,6 +17,7 @@ macro_rules! chapters {
 [spliced]: crate::guide::deadlines#spliced-pipes-and-fifos
 [waiting]: crate::guide::waiting
 [children]: crate::guide::children
+[programs]: crate::guide::programs
 [threads-and-fork]: crate::guide::threads_and_fork
 [threads]: crate::guide::threads_and_fork
 [signals]: crate::guide::signals
@@ -85,6 +86,11 @@ chapter!(
 );
 chapter!(children, "guide/children.md", "[`Child`](crate::Child), [`Outcome`](crate::Outcome), [`Fork`](crate::Fork)");
 chapter!(
+    programs,
+    "guide/programs.md",
+    "[`Command`](crate::Command), [`Child`](crate::Child), [`KillOnDrop`](crate::KillOnDrop), [`Error::StatusTaken`](crate::Error::StatusTaken)"
+);
+chapter!(
     threads_and_fork,
     "guide/threads-and-fork.md",
     "[`fork()`](crate::fork()), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
@@ -92,7 +98,7 @@ chapter!(
 chapter!(
     signals,
     "guide/signals.md",
-    "[`Fork::reset_signals`](crate::Fork::reset_signals), [`Error::Closed`](crate::Error::Closed)"
+    "[`Signals`](crate::Signals), [`Fork::reset_signals`](crate::Fork::reset_signals), [`Error::Closed`](crate::Error::Closed)"
 );
 chapter!(
     travelling,

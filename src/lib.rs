@@ -48,6 +48,7 @@
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
+//! | talk to a program, by a deadline | [`Command::communicate`] |
 //! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
 //! | copy all of one end or file to another | [`copy()`], [`copy_up_to()`] |
 //! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
@@ -55,7 +56,8 @@
 //! | know who sent a message | [`DatagramSocket::set_passcred`], [`Received::sender`] |
 //! | limit a wait | the `_timeout` calls, and [`Deadline`] for lines and `write_all`; the `try_` calls do not block |
 //! | wait for many ends and children at once | [`wait_any()`], [`wait_ready()`] |
-//! | wait for a child, or kill it | [`Child`] |
+//! | wait for a child, or kill it | [`Child`], [`Child::shut_down`], [`KillOnDrop`] |
+//! | wait for signals | [`Signals`] |
 //! | use tokio | the module `tokio`, with the feature of that name |
 //! | check that nothing is left open | [`open_ends()`] |
 //! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole process tree |
