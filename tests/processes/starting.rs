@@ -613,7 +613,7 @@ fn no_hidden_copy_is_made_of_what_is_given() {
     assert_eq!(read_all(reader), b"");
 }
 
-fn inode(number: i32) -> Option<u64> {
+fn inode(number: i32) -> Option<libc::ino_t> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: a number, and room for what is said about it, which is integers.
     unsafe { (libc::fstat(number, stat.as_mut_ptr()) == 0).then(|| stat.assume_init().st_ino) }
