@@ -17,9 +17,9 @@ macro_rules! chapters {
 [spliced]: crate::guide::deadlines#spliced-pipes-and-fifos
 [waiting]: crate::guide::waiting
 [children]: crate::guide::children
+[programs]: crate::guide::programs
 [threads-and-fork]: crate::guide::threads_and_fork
 [threads]: crate::guide::threads_and_fork
-[programs]: crate::guide::programs
 [signals]: crate::guide::signals
 [signals-to-wait-for]: crate::guide::signals#signals-to-wait-for
 [moving-bytes]: crate::guide::moving_bytes
@@ -89,7 +89,7 @@ chapter!(children, "guide/children.md", "[`Child`](crate::Child), [`Outcome`](cr
 chapter!(
     programs,
     "guide/programs.md",
-    "[`Command`](crate::Command), [`Child`](crate::Child), [`KillOnDrop`](crate::KillOnDrop)"
+    "[`Command`](crate::Command), [`Child`](crate::Child), [`KillOnDrop`](crate::KillOnDrop), [`Error::StatusTaken`](crate::Error::StatusTaken)"
 );
 chapter!(
     threads_and_fork,

@@ -169,4 +169,17 @@ pipe_end_traits! {
     PipeWriter, WRITING_END, std::io::PipeWriter;
 }
 
+/// The pipes to a program that the standard library has started.
+macro_rules! from_childs_pipe {
+    ($($std:ident => $end:ident),*) => {$(
+        impl From<std::process::$std> for $end {
+            /// Takes the pipe over, with its deadlines and the rest.
+            fn from(pipe: std::process::$std) -> Self {
+                Self::adopt(pipe.into())
+            }
+        }
+    )*};
+}
+from_childs_pipe!(ChildStdout => PipeReader, ChildStderr => PipeReader, ChildStdin => PipeWriter);
+
 end_traits!(PipeReader, PipeWriter);

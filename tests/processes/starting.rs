@@ -56,6 +56,7 @@ pub fn trials() -> Vec<Trial> {
         without_clone_posix_spawn_starts_it_and_the_rest_is_refused,
         a_socket_is_both_stdin_and_stdout,
         an_end_is_lent_and_shared,
+        the_pipes_of_a_child_of_std_are_ends,
         this_processes_stdout_can_be_a_programs_stderr,
         an_exec_among_threads_changes_nothing,
         an_exec_of_a_failing_program_runs_no_handler_on_a_given_end,
@@ -723,6 +724,21 @@ fn an_end_is_lent_and_shared() {
     let refused = command.spawn().unwrap_err();
     assert!(matches!(refused.error, Error::InvalidInput { .. }));
     assert!(matches!(refused.command.spawn().unwrap_err().error, Error::InvalidInput { .. }));
+}
+
+fn the_pipes_of_a_child_of_std_are_ends() {
+    let piped = std::process::Stdio::piped;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "cat; echo err >&2"]).stdin(piped()).stdout(piped()).stderr(piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = ipc::PipeWriter::from(child.stdin.take().unwrap());
+    let stdout = ipc::PipeReader::from(child.stdout.take().unwrap());
+    let stderr = ipc::PipeReader::from(child.stderr.take().unwrap());
+    assert!(matches!(stdout.read_timeout(&mut [0], Duration::from_millis(1)), Err(Error::TimedOut)));
+    stdin.write_all(b"in").unwrap();
+    drop(stdin);
+    assert_eq!((read_all(stdout), read_all(stderr)), (b"in".to_vec(), b"err\n".to_vec()));
+    assert!(child.wait().unwrap().success());
 }
 
 fn this_processes_stdout_can_be_a_programs_stderr() {
