@@ -94,7 +94,7 @@ fn one_that_does_not_stop_is_killed() {
 /// Whether a signal waits to be read by a process.
 fn is_pending_in(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let pending = |line: &str| line.strip_prefix("ShdPnd:").is_some_and(|set| set.trim().trim_matches('0') != "");
+    let pending = |line: &str| line.strip_prefix("ShdPnd:").is_some_and(|set| !set.trim().trim_matches('0').is_empty());
     status.lines().any(pending)
 }
 

@@ -398,10 +398,11 @@ impl Iterator for Digits {
 /// Makes `target` stand for `source`, in the place of whatever it stood for.
 pub(in crate::sys) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<(), Errno> {
     loop {
-        // SAFETY: neither touches memory. Whoever calls knows what `target` stood for.
         let done = match flags.contains(FdFlags::CLOEXEC) {
+            // SAFETY: it touches no memory, and whoever calls knows what `target` stood for.
             true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
             // Some sandboxes have this one alone.
+            // SAFETY: as above.
             false => unsafe { libc::dup2(source, target) },
         };
         if done >= 0 {
