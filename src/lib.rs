@@ -80,6 +80,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
+mod blob;
 mod copy;
 mod end;
 mod error;
@@ -97,6 +98,7 @@ mod sys;
 pub mod tokio;
 mod wait;
 
+pub use blob::{Blob, BlobWriter};
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};

@@ -6,7 +6,9 @@
 pub(crate) mod ancillary;
 pub(crate) mod descriptor;
 pub(crate) mod exec;
+pub(crate) mod frozen;
 pub(crate) mod ledger;
+pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod pipe;
 pub(crate) mod poll;
