@@ -119,7 +119,7 @@ impl AsFd for Blob {
 
 /// Its descriptor. A process that it is given to makes a `Blob` of it again.
 impl Ends for Blob {
-    fn each(&self, visit: &mut dyn FnMut(BorrowedFd<'_>)) {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         visit(self.as_fd());
     }
 }

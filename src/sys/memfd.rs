@@ -59,16 +59,18 @@ pub(crate) enum Unfit {
 pub(crate) fn check(fd: BorrowedFd<'_>, seals: SealFlags, for_writing: bool) -> std::result::Result<u64, Unfit> {
     let unknown = |call| move |errno| Unfit::Unknown(call, errno);
     let flags = rustix::fs::fcntl_getfl(fd).map_err(unknown("fcntl"))?;
-    match flags & OFlags::RWMODE {
-        _ if flags.contains(OFlags::PATH) => return Err(Unfit::Kind),
-        OFlags::RDWR => {}
-        OFlags::RDONLY if !for_writing => {}
-        _ => return Err(Unfit::Mode),
+    if flags.contains(OFlags::PATH) {
+        return Err(Unfit::Kind);
     }
     // A file of a file system that has no seals says EINVAL.
     let has = rustix::fs::fcntl_get_seals(fd).map_err(|_| Unfit::Kind)?;
     if rustix::fs::fstatfs(fd).map_err(unknown("fstatfs"))?.f_type as u32 != TMPFS_MAGIC {
         return Err(Unfit::Kind);
+    }
+    match flags & OFlags::RWMODE {
+        OFlags::RDWR => {}
+        OFlags::RDONLY if !for_writing => {}
+        _ => return Err(Unfit::Mode),
     }
     if !has.contains(seals) {
         return Err(Unfit::Seals);
