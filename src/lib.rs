@@ -92,6 +92,7 @@ pub mod guide;
 mod inspect;
 mod pipe;
 mod process;
+mod ring;
 mod socket;
 mod sys;
 #[cfg(feature = "tokio")]
@@ -109,6 +110,7 @@ pub use process::{
     Child, Command, CommunicateError, Fork, ForkError, Forked, KillOnDrop, Outcome, Signals, SpawnError, claim,
     claim_number, claimable, fork, fork_raw, fork_unchecked,
 };
+pub use ring::{RingError, RingReader, RingWriter};
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
     datagram_pair, datagram_pair_with, stream_pair,
