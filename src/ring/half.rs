@@ -156,7 +156,7 @@ impl<const WRITER: bool> Half<WRITER> {
                 return Ok(left);
             }
             if let Some(again) = &mut look {
-                if self.looks_in_vain() && !patience.looks_again(self.socket.end(), again)? {
+                if self.looks_in_vain() && !patience.looks_again(self.socket.as_fd(), again)? {
                     look = None;
                 }
                 continue;

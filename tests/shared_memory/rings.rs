@@ -1,31 +1,21 @@
 //! Rings in shared memory keep every promise that pipes keep: EOF and death are seen, deadlines are kept, nothing leaks, and
 //! what was written arrives.
 
-mod support;
-
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::AsRawFd;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc::{
-    Child, Command, Error, Fork, Forked, Ready, RingReader, RingWriter, StreamSocket, Watch, claim, datagram_pair,
-    fork, fork_raw, open_ends, stream_pair, wait_any,
+use crate::support::{
+    self, FAR, Gate, Inventory, Sigpipe, Trial, asleep_in, assert_times_out, bytes, exit_code, handled,
+    limit_descriptors, poll_until, refused, sigpipe, with_interval_timer,
 };
-use support::{
-    FAR, Gate, Inventory, Sigpipe, asleep_in, assert_times_out, bytes, exit_code, handled, limit_descriptors,
-    poll_until, refused, sigpipe, with_interval_timer,
+use ipc::{
+    Child, Command, Error, Fork, Forked, Ready, RingReader, RingWriter, StreamSocket, Watch, datagram_pair, fork,
+    fork_raw, open_ends, stream_pair, wait_any,
 };
 
-fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some("worker") {
-        let mut ring = RingReader::new(claim("ring").unwrap()).unwrap();
-        let mut data = Vec::new();
-        ring.read_to_end(&mut data).unwrap();
-        return ExitCode::from(u8::from(data != bytes(1 << 20)));
-    }
-    support::run(support::trials![
+pub fn trials() -> Vec<Trial> {
+    support::trials![
         bytes_arrive_whole_and_in_order within 120,
         what_write_took_can_be_read_when_it_returns,
         eof_comes_after_everything_that_was_written,
@@ -61,7 +51,7 @@ fn main() -> ExitCode {
         a_child_makes_rings_of_its_own,
         ten_thousand_rings_leave_nothing within 120,
         spinning_changes_no_answer,
-    ])
+    ]
 }
 
 /// A child that has one side of a ring, and the other side here.
@@ -602,7 +592,7 @@ fn a_socket_travels_and_becomes_a_ring() {
     // By exec.
     let pair = stream_pair().unwrap();
     let me = std::env::current_exe().unwrap();
-    let child = Command::new(me).arg("worker").give("ring", pair.child).spawn().unwrap();
+    let child = Command::new(me).args(["worker", "ring"]).give("ring", pair.child).spawn().unwrap();
     let mut ring = RingWriter::new(pair.parent).unwrap();
     ring.write_all(&bytes(1 << 20)).unwrap();
     drop(ring);

@@ -3,21 +3,20 @@
 //!
 //! The hostile peer speaks the format of `docs/ring.md` by hand.
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use crate::support::{
+    self, FAR, Gate, Is, Kernel, Trial, bytes, disk_file, exit_code, refuse_calls, with_interval_timer,
+};
 use ipc::{Error, RingReader, RingWriter, StreamSocket, fork, pipe, stream_pair, wait_any};
-use support::{FAR, Gate, Is, Kernel, bytes, disk_file, exit_code, refuse_calls, with_interval_timer};
 
-fn main() -> ExitCode {
-    support::run(support::trials![
+pub fn trials() -> Vec<Trial> {
+    support::trials![
         a_peer_by_hand_is_a_peer,
         a_reader_copes_with_every_value_of_every_word within 120,
         a_writer_copes_with_every_value_of_every_word within 120,
@@ -41,7 +40,7 @@ fn main() -> ExitCode {
         the_same_where_membarrier_is_refused_later within 120,
         the_same_without_noexec_seals,
         memory_that_cannot_be_had_is_an_error,
-    ])
+    ]
 }
 
 const CAPACITY: usize = 8192;

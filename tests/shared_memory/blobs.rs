@@ -1,27 +1,18 @@
 //! Bytes that processes share: they arrive without a copy, by every way that an end travels, and nobody can change them.
 
-mod support;
-
 use std::fs::File;
 use std::io::{IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::process::ExitCode;
 use std::ptr::null_mut;
 
-use ipc::{Blob, BlobWriter, Command, Error, claim, datagram_pair, fork, open_ends, pipe};
-use support::{
-    Inventory, Is, Kernel, bytes, closed_standard_descriptors, descriptor_flags, exit_code, limit_descriptors, refused,
+use crate::support::{
+    self, Inventory, Is, Kernel, Trial, bytes, closed_standard_descriptors, descriptor_flags, exit_code,
+    limit_descriptors, refused,
 };
+use ipc::{Blob, BlobWriter, Command, Error, datagram_pair, fork, open_ends, pipe};
 
-fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some("worker") {
-        let blob: Blob = claim("blob").unwrap();
-        assert!(*blob == bytes(100_000), "the bytes arrive");
-        assert_eq!(descriptor_flags(&blob) & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
-        return ExitCode::SUCCESS;
-    }
-    support::run(support::trials![
+pub fn trials() -> Vec<Trial> {
+    support::trials![
         a_blob_has_its_bytes,
         a_writer_takes_pieces,
         a_clone_takes_no_descriptor,
@@ -39,7 +30,7 @@ fn main() -> ExitCode {
         standard_descriptors_stay_free,
         the_same_without_noexec_seals,
         a_file_that_grows_no_further_is_an_error,
-    ])
+    ]
 }
 
 fn a_blob_has_its_bytes() {
@@ -155,7 +146,7 @@ fn a_blob_reaches_a_child_by_every_way() {
 fn a_blob_goes_to_another_program() {
     let blob = Blob::new(&bytes(100_000)).unwrap();
     let me = std::env::current_exe().unwrap();
-    assert!(Command::new(&me).arg("worker").give("blob", blob.clone()).status().unwrap().success());
+    assert!(Command::new(&me).args(["worker", "blob"]).give("blob", blob.clone()).status().unwrap().success());
     let output = Command::new("cat").give_path(blob).output().unwrap();
     assert!(output.stdout == bytes(100_000));
 }
