@@ -33,6 +33,8 @@ pub(super) struct Side<W, const WRITER: bool> {
     other: u64,
     /// What this side says of itself, but for [`WAITING`].
     says: u64,
+    /// What the other side said last.
+    heard: u64,
     /// The other side makes the barriers.
     spared: bool,
     /// A barrier for both was refused after it had been promised: being rung for cannot be relied on any more.
@@ -45,11 +47,21 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
     const OWN_SAYS: Word = if WRITER { Word::Writer } else { Word::Reader };
     const OTHER_SAYS: Word = if WRITER { Word::Reader } else { Word::Writer };
 
-    /// Begins, and says whether this process takes part in the barriers of others.
+    /// Begins. `registered`: this process takes part in the barriers of others.
     pub(super) fn new(words: W, capacity: usize, registered: bool) -> Self {
-        let says = if registered { REGISTERED } else { 0 };
-        words.store(Self::OWN_SAYS, says);
-        Self { words, capacity: capacity as u64, done: 0, other: 0, says, spared: false, unsure: false }
+        let mut side = Self {
+            words,
+            capacity: capacity as u64,
+            done: 0,
+            other: 0,
+            says: if registered { REGISTERED } else { 0 },
+            heard: 0,
+            spared: false,
+            unsure: false,
+        };
+        side.heed(side.words.load(Self::OTHER_SAYS));
+        side.disarm();
+        side
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -104,21 +116,35 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
             self.words.barrier()
         }
         let says = self.words.load(Self::OTHER_SAYS);
-        self.spared = says & BARS != 0 && self.says & REGISTERED != 0;
-        says & WAITING != 0 && self.take_waiting()
+        if says == self.heard {
+            return false;
+        }
+        self.heed(says);
+        if says & WAITING == 0 {
+            return false;
+        }
+        self.take_waiting()
     }
 
     /// Of several that see it, one rings.
-    #[cold]
     fn take_waiting(&self) -> bool {
         self.words.clear(Self::OTHER_SAYS, WAITING) & WAITING != 0
     }
 
+    /// Draws conclusions from what the other side says. It is never remembered as waiting, so that it is seen each time.
+    #[cold]
+    fn heed(&mut self, says: u64) {
+        self.heard = says & !WAITING;
+        self.spared = says & BARS != 0 && self.says & REGISTERED != 0;
+        if says & REGISTERED != 0 && self.says & BARS == 0 && !self.unsure {
+            // From here on this side makes the barrier whenever it is about to sleep.
+            self.says |= BARS;
+            self.disarm();
+        }
+    }
+
     /// Says that this side is about to sleep. It has to look once more after this.
     pub(super) fn arm(&mut self) {
-        if !self.unsure && self.words.load(Self::OTHER_SAYS) & REGISTERED != 0 {
-            self.says |= BARS;
-        }
         self.words.store(Self::OWN_SAYS, self.says | WAITING);
         if self.says & BARS == 0 {
             self.words.barrier();

@@ -21,7 +21,7 @@ const LOOKS: u32 = 64;
 const LOOKS_AT_ONCE: u32 = 32;
 
 /// How much is copied before the other side is told. It goes on with that while this side copies the rest.
-pub(super) const PIECE: usize = 16 << 10;
+pub(super) const PIECE: usize = 32 << 10;
 
 /// How often a call that does not wait takes rings, before it says that there is nothing. A peer could ring for ever.
 const RINGS: u32 = 16;

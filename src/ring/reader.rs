@@ -18,7 +18,7 @@ use crate::sys::memfd::{self, LENGTH, Unfit};
 use crate::sys::poll::POLLIN;
 use crate::sys::shared_memory::{SharedMemory, page_size};
 use crate::sys::{Errno, ancillary, membarrier};
-use crate::wait::{Patience, Watch};
+use crate::wait::{Patience, TimedRead, Until, Watch};
 
 /// What a writer may make this process map, unless somebody says otherwise.
 const MAX_CAPACITY: usize = 64 << 20;
@@ -254,6 +254,13 @@ impl Read for RingReader {
             }
         }
         Ok(read)
+    }
+}
+
+/// For a [`Deadline`](crate::Deadline), and for messages over a ring.
+impl TimedRead for RingReader {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, || until.0)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::sys::epoch::Epoch;
 use crate::sys::memfd::{self, LENGTH};
 use crate::sys::shared_memory::{SharedMemory, page_size};
 use crate::sys::{ancillary, membarrier};
-use crate::wait::{Patience, Watch};
+use crate::wait::{Patience, TimedWrite, Until, Watch};
 
 /// What a ring holds unless somebody says otherwise.
 const CAPACITY: usize = 256 << 10;
@@ -186,6 +186,13 @@ impl Write for RingWriter {
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// For a [`Deadline`](crate::Deadline), and for messages over a ring.
+impl TimedWrite for RingWriter {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(buf, || until.0)
     }
 }
 
