@@ -3,6 +3,8 @@
 mod doorbell;
 mod half;
 mod layout;
+#[cfg(all(test, ipc_loom))]
+mod model;
 mod reader;
 mod writer;
 

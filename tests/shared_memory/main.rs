@@ -2,6 +2,7 @@
 
 mod blobs;
 mod ring_peers;
+mod ring_programs;
 mod rings;
 #[path = "../support/mod.rs"]
 mod support;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    support::run([blobs::trials(), ring_peers::trials(), rings::trials()])
+    support::run([blobs::trials(), ring_peers::trials(), ring_programs::trials(), rings::trials()])
 }
 
 fn claim_blob() {
