@@ -44,6 +44,8 @@
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
 //! | pass very many small messages | [`PackedSocket`], both ways; [`MessageWriter`] and [`MessageReader`], one way, of any length |
+//! | pass a great many bytes one way, without the kernel | [`RingWriter`], [`RingReader`] |
+//! | share bytes that do not change | [`Blob`] |
 //! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |

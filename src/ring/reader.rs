@@ -23,7 +23,37 @@ use crate::wait::{Patience, TimedRead, Until, Watch};
 /// What a writer may make this process map, unless somebody says otherwise.
 const MAX_CAPACITY: usize = 64 << 20;
 
-/// The reading side of a ring in shared memory.
+/// The reading side of a ring in shared memory, which a [`RingWriter`](crate::RingWriter) in another process writes.
+///
+/// [`Read`] blocks until there is something to read, or the writer is gone and everything was read: `Ok(0)`, EOF. It makes no
+/// system call as long as there is something. What a ring is, and where a pipe is better, is said at
+/// [`RingWriter`](crate::RingWriter).
+///
+/// # A writer that is not trusted
+///
+/// The writer can write whatever it likes into the memory and the socket, at any time. The bytes that are read are then
+/// whatever it wrote, and nothing worse: a hello, seals or counters that are wrong are an error and stay one, and no more memory
+/// is taken than was agreed to ([`set_max_capacity`](Self::set_max_capacity)).
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let pair = ipc::stream_pair()?;
+/// let child = ipc::fork(pair.child, |socket| -> ipc::Result<()> {
+///     let mut ring = ipc::RingWriter::new(socket)?;
+///     ring.write_all(b"from shared memory")?;
+///     ring.close()
+/// })?;
+///
+/// let mut ring = ipc::RingReader::new(pair.parent)?;
+/// let mut text = String::new();
+/// ring.read_to_string(&mut text)?;
+/// assert_eq!(text, "from shared memory");
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
 pub struct RingReader {
     half: Half<false>,
     /// What has arrived of the hello.
@@ -35,6 +65,15 @@ pub struct RingReader {
 impl RingReader {
     /// Takes one end of a [`stream_pair`](crate::stream_pair()), to read what a [`RingWriter`](crate::RingWriter) at the other
     /// end writes. Never blocks.
+    ///
+    /// The memory that the writer sends is taken, and looked at, by the first call that reads.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the socket back, and `?` turns it into [`Error`].
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the socket.
+    /// - [`Error::System`]: no memory is left (`ENOMEM`).
     pub fn new(socket: StreamSocket) -> Result<Self, RingError> {
         let given = socket.end().check_given();
         match given.and_then(|()| Epoch::now().map_err(|errno| Error::system("madvise", errno))) {
@@ -46,17 +85,57 @@ impl RingReader {
         }
     }
 
-    /// Sets how large a ring may be that the writer makes this process map. 64 MiB at first.
+    /// Sets how large a ring may be that the writer makes this process map: 64 MiB at first. A larger one is
+    /// [`Error::TooLong`].
+    ///
+    /// It goes for a ring whose memory was not taken yet. More than 1 GiB are as 1 GiB.
     pub fn set_max_capacity(&mut self, bytes: usize) {
         self.max_capacity = bytes;
     }
 
     /// Reads what is there, without blocking. `Ok(0)`: EOF.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::WouldBlock`]: there is nothing, and the writer is there, or has still to come.
+    /// - [`Error::Malformed`]: the hello is none, or its memory does not fit it, or the writer has written nonsense into the
+    ///   shared memory. [`Error::Truncated`]: the writer left in the middle of its hello.
+    /// - [`Error::WrongKind`]: what came with the hello is no sealed memory.
+    /// - [`Error::TooLong`]: the ring is larger than [`set_max_capacity`](Self::set_max_capacity) allows.
+    /// - [`Error::System`]: the memory could not be mapped (`ENOMEM`); or no descriptor is left for it (`EMFILE`), and then the
+    ///   call can be made again.
+    /// - [`Error::NotGiven`]: this process has a copy of the ring of another one.
+    ///
+    /// What is wrong with the hello, its memory or the counters stays wrong: each later call says the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let pair = ipc::stream_pair()?;
+    /// let mut reader = ipc::RingReader::new(pair.parent)?;
+    /// let mut writer = ipc::RingWriter::new(pair.child)?;
+    /// let mut buf = [0; 16];
+    /// assert!(matches!(reader.try_read(&mut buf), Err(ipc::Error::WouldBlock)));
+    /// writer.write_all(b"now")?;
+    /// assert_eq!(reader.try_read(&mut buf)?, 3);
+    /// drop(writer);
+    /// assert_eq!(reader.try_read(&mut buf)?, 0);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<usize> {
         self.read_with(buf, || Patience::None)
     }
 
     /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
+    /// whatever the peer does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up, and nothing was read; and as [`try_read`](Self::try_read).
     pub fn read_timeout(&mut self, buf: &mut [u8], timeout: Duration) -> Result<usize> {
         self.read_with(buf, || Patience::timeout(timeout))
     }
@@ -188,7 +267,13 @@ impl RingReader {
         Ok(Side::new(words, len, membarrier::register()))
     }
 
-    /// How many bytes can be read now. Never blocks.
+    /// Returns how many bytes can be read now. Never blocks.
+    ///
+    /// 0 says nothing about EOF: [`try_read`](Self::try_read) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_read`](Self::try_read), but [`Error::WouldBlock`].
     pub fn available(&mut self) -> Result<usize> {
         self.half.check_process()?;
         self.half.check_fault()?;
@@ -202,12 +287,42 @@ impl RingReader {
         self.half.look()
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep.
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; 20 µs at first, and zero for not at all.
+    ///
+    /// What that costs is said at [`RingWriter::set_spin`](crate::RingWriter::set_spin).
     pub fn set_spin(&mut self, spin: Duration) {
         self.half.set_spin(spin);
     }
 
     /// For [`wait_any`](crate::wait_any): ready when there is something to read, or EOF.
+    ///
+    /// It asks the writer to ring, which costs that one a system call at its next write. Make a new one for each wait. A ring may
+    /// come for nothing: use [`try_read`](Self::try_read) then. What is wrong with the ring makes it ready, and that call says
+    /// it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let pair = ipc::stream_pair()?;
+    /// let mut ring = ipc::RingReader::new(pair.parent)?;
+    /// let child = ipc::fork(pair.child, |socket| -> ipc::Result<()> {
+    ///     ipc::RingWriter::new(socket)?.write_all(b"news")?;
+    ///     Ok(())
+    /// })?;
+    /// let mut buf = [0; 16];
+    /// let len = loop {
+    ///     ipc::wait_any(&mut [ring.watch(), ipc::Watch::readable(&child)], None)?;
+    ///     match ring.try_read(&mut buf) {
+    ///         Err(ipc::Error::WouldBlock) => continue,
+    ///         done => break done?,
+    ///     }
+    /// };
+    /// assert_eq!(&buf[..len], b"news");
+    /// # child.wait()?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn watch(&mut self) -> Watch<'_> {
         let is_ready = match self.available() {
             // Before the hello, the hello is what comes.
@@ -218,7 +333,13 @@ impl RingReader {
         Watch::readable(&*self.half.socket).buffered(is_ready)
     }
 
-    /// Closes, and says what the kernel said. Never blocks.
+    /// Closes, and says what the kernel said. Never blocks. Dropping closes too.
+    ///
+    /// What was not read is lost. The writer notices at its next write.
+    ///
+    /// # Errors
+    ///
+    /// As [`RingWriter::close`](crate::RingWriter::close).
     pub fn close(self) -> Result<()> {
         self.half.close()
     }
@@ -236,6 +357,7 @@ fn unfit_fault(memory: &OwnedFd, unfit: Unfit) -> Fault {
     Fault::WrongKind { expected: EXPECTED, found }
 }
 
+/// Blocks until there is something to read, or the writer is gone. See [`RingReader`].
 impl Read for RingReader {
     #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
