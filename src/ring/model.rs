@@ -169,13 +169,25 @@ fn no_wake_up_is_lost_where_there_is_room() {
 }
 
 #[test]
-#[should_panic]
-fn without_the_barrier_of_who_moves_one_is_lost() {
+#[ignore = "it fails, as the next one expects"]
+fn without_the_barrier_of_who_moves() {
     model(|| pass(2, 1, false, Barriers::NotAfterMove));
 }
 
 #[test]
-#[should_panic]
-fn without_the_barrier_of_who_sleeps_one_is_lost() {
+#[ignore = "it fails, as the next one expects"]
+fn without_the_barrier_of_who_sleeps() {
     model(|| pass(2, 1, false, Barriers::NotBeforeSleep));
+}
+
+/// In processes of their own, as a deadlock of loom's ends the process.
+#[test]
+fn without_a_barrier_a_wake_up_is_lost_and_the_model_sees_it() {
+    for name in ["without_the_barrier_of_who_moves", "without_the_barrier_of_who_sleeps"] {
+        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = test.args(["--exact", "--ignored", &format!("ring::model::{name}")]).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!output.status.success() && said.contains("deadlock; threads"), "{name}: {said}");
+    }
 }
