@@ -73,10 +73,13 @@ pub enum Error {
         message: Vec<u8>,
     },
 
-    /// A datagram that is to be a pack of messages is none: the peer does not pack, or means harm. Here it is, whole, and
-    /// the next one can be received.
+    /// What the peer sent is not what it has to be: it does not speak the same format, or means harm.
+    ///
+    /// Of a [`PackedSocket`](crate::PackedSocket): a datagram that is no pack of messages. Here it is, whole, and the next one
+    /// can be received. Of a ring: a hello that is none, or counters in the shared memory that cannot be, and each later call
+    /// says the same.
     Malformed {
-        /// The datagram.
+        /// The datagram, the hello, or the two counters.
         message: Vec<u8>,
     },
 
@@ -192,7 +195,7 @@ impl fmt::Display for Error {
                 write!(f, "a message of {} bytes does not fit the buffer", message.len())
             }
             Error::Malformed { message } => {
-                write!(f, "a datagram of {} bytes is no pack of messages", message.len())
+                write!(f, "what the peer sent, {} bytes, does not fit the format", message.len())
             }
             Error::Truncated { message, expected: None } => {
                 write!(f, "EOF came inside the length of a message, after {} bytes of it", message.len())

@@ -44,6 +44,8 @@
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
 //! | pass very many small messages | [`PackedSocket`], both ways; [`MessageWriter`] and [`MessageReader`], one way, of any length |
+//! | pass a great many bytes one way, without the kernel | [`RingWriter`], [`RingReader`] |
+//! | share bytes that do not change | [`Blob`] |
 //! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
@@ -80,6 +82,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
+mod blob;
 mod copy;
 mod end;
 mod error;
@@ -91,12 +94,14 @@ pub mod guide;
 mod inspect;
 mod pipe;
 mod process;
+mod ring;
 mod socket;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod wait;
 
+pub use blob::{Blob, BlobWriter};
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
@@ -107,6 +112,7 @@ pub use process::{
     Child, Command, CommunicateError, Fork, ForkError, Forked, KillOnDrop, Outcome, Signals, SpawnError, claim,
     claim_number, claimable, fork, fork_raw, fork_unchecked,
 };
+pub use ring::{RingError, RingReader, RingWriter};
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
     datagram_pair, datagram_pair_with, stream_pair,

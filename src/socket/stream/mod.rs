@@ -139,6 +139,10 @@ impl StreamSocket {
         Self { end, spin: Spin::default(), loss: Loss::default() }
     }
 
+    pub(crate) fn end(&self) -> &End {
+        &self.end
+    }
+
     fn adopt(fd: OwnedFd) -> Self {
         Self::new(End::adopt(fd))
     }
