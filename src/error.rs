@@ -309,6 +309,24 @@ impl From<io::Error> for Error {
     }
 }
 
+/// The way of an error that gives something back into [`Error`] and [`io::Error`], which drop that.
+macro_rules! gives_back {
+    ($name:ident $(<$kept:ident>)?) => {
+        impl$(<$kept>)? From<$name$(<$kept>)?> for $crate::error::Error {
+            fn from(refused: $name$(<$kept>)?) -> Self {
+                refused.error
+            }
+        }
+
+        impl$(<$kept>)? From<$name$(<$kept>)?> for std::io::Error {
+            fn from(refused: $name$(<$kept>)?) -> Self {
+                refused.error.into()
+            }
+        }
+    };
+}
+pub(crate) use gives_back;
+
 /// A buffer that could not be flushed, and why. Its owner is given back.
 ///
 /// `?` turns it into [`Error`] or [`io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
@@ -329,14 +347,4 @@ impl<T> fmt::Debug for FlushError<T> {
     }
 }
 
-impl<T> From<FlushError<T>> for Error {
-    fn from(refused: FlushError<T>) -> Self {
-        refused.error
-    }
-}
-
-impl<T> From<FlushError<T>> for io::Error {
-    fn from(refused: FlushError<T>) -> Self {
-        refused.error.into()
-    }
-}
+gives_back!(FlushError<T>);

@@ -6,7 +6,6 @@ mod stdio;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,7 +17,7 @@ pub(crate) use ends::{descriptors, one_descriptor};
 pub(crate) use stdio::Opened;
 pub use stdio::Stdio;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, gives_back};
 use crate::sys::ledger::{self, Entry};
 use crate::sys::{self, Errno};
 
@@ -331,17 +330,7 @@ impl From<Infallible> for FromFdError {
     }
 }
 
-impl From<FromFdError> for Error {
-    fn from(refused: FromFdError) -> Self {
-        refused.error
-    }
-}
-
-impl From<FromFdError> for io::Error {
-    fn from(refused: FromFdError) -> Self {
-        refused.error.into()
-    }
-}
+gives_back!(FromFdError);
 
 /// How many ends of this crate this process holds. Never blocks.
 ///

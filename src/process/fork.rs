@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Child;
 use crate::end::{self, Ends};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, gives_back};
 use crate::sys::descriptor::{Inert, table_limit};
 use crate::sys::process::{Gate, Permit, Side};
 use crate::sys::signal::{self, Mask};
@@ -450,14 +450,4 @@ impl<E> fmt::Debug for ForkError<E> {
     }
 }
 
-impl<E> From<ForkError<E>> for Error {
-    fn from(refused: ForkError<E>) -> Self {
-        refused.error
-    }
-}
-
-impl<E> From<ForkError<E>> for io::Error {
-    fn from(refused: ForkError<E>) -> Self {
-        refused.error.into()
-    }
-}
+gives_back!(ForkError<E>);

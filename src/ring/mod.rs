@@ -9,17 +9,16 @@ mod reader;
 mod writer;
 
 use std::fmt;
-use std::io;
 
 pub use reader::RingReader;
 pub use writer::RingWriter;
 
-use crate::error::Error;
+use crate::error::{Error, gives_back};
 use crate::socket::StreamSocket;
 
 /// A ring that could not be made, and why. The socket is given back.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], and closes the socket. `anyhow::Error` and `Box<dyn Error>` take the whole
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and closes the socket. `anyhow::Error` and `Box<dyn Error>` take the whole
 /// value, and the socket stays open in it: `.map_err(ipc::Error::from)?` closes it first.
 pub struct RingError {
     /// The socket, as it was.
@@ -42,14 +41,4 @@ impl fmt::Display for RingError {
 
 impl std::error::Error for RingError {}
 
-impl From<RingError> for Error {
-    fn from(refused: RingError) -> Self {
-        refused.error
-    }
-}
-
-impl From<RingError> for io::Error {
-    fn from(refused: RingError) -> Self {
-        refused.error.into()
-    }
-}
+gives_back!(RingError);

@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::Credentials;
 use crate::end::{self, End, Ends, FromFdError};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, gives_back};
 use crate::sys::ancillary::{Beside, MOST};
 
 /// What came with a message besides its bytes: ends, in the order in which they were sent, and who sent it.
@@ -135,7 +134,7 @@ impl fmt::Debug for Received {
 
 /// A message that was not sent, and why. The ends that were to go with it are given back.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes those that it owns.
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), whatever the ends are, and closes those that it owns.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: there is no EOF as long as the
 /// error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way into
@@ -155,17 +154,7 @@ impl<E> fmt::Debug for SendError<E> {
     }
 }
 
-impl<E> From<SendError<E>> for Error {
-    fn from(refused: SendError<E>) -> Self {
-        refused.error
-    }
-}
-
-impl<E> From<SendError<E>> for io::Error {
-    fn from(refused: SendError<E>) -> Self {
-        refused.error.into()
-    }
-}
+gives_back!(SendError<E>);
 
 /// Sends descriptors. Those that do not leave come back as they were.
 pub(super) fn sending<T>(ends: &impl Ends, send: impl FnOnce(&[RawFd]) -> Result<T>) -> Result<T> {
