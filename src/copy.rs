@@ -29,6 +29,8 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// Ends that travel in a stream of bytes are not copied along.
 ///
+/// In the guide: [moving bytes without copying](crate::guide::moving_bytes).
+///
 /// # Errors
 ///
 /// [`CopyError`] says how much was copied before it, and what was wrong:

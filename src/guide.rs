@@ -21,7 +21,9 @@ macro_rules! chapters {
 [threads-and-fork]: crate::guide::threads_and_fork
 [threads]: crate::guide::threads_and_fork
 [signals]: crate::guide::signals
+[signals-to-wait-for]: crate::guide::signals#signals-to-wait-for
 [moving-bytes]: crate::guide::moving_bytes
+[rings]: crate::guide::rings
 [spinning]: crate::guide::spinning
 [travelling]: crate::guide::travelling
 [into-another-program]: crate::guide::travelling#into-another-program
@@ -33,6 +35,7 @@ macro_rules! chapters {
 [from-elsewhere]: crate::guide::from_elsewhere
 [given-ends]: crate::guide::given_ends
 [packed]: crate::guide::packed
+[ring]: crate::guide::ring
 [platforms]: crate::guide::platforms
 [picture]: crate#four-ends-two-of-them-closed
 [who-holds]: crate::ProcessMap
@@ -110,6 +113,11 @@ chapter!(
     "guide/moving-bytes.md",
     "[`copy`](crate::copy()), [`copy_up_to`](crate::copy_up_to), [`PipeReader::tee`](crate::PipeReader::tee)"
 );
+chapter!(
+    rings,
+    "guide/rings.md",
+    "[`RingWriter`](crate::RingWriter), [`RingReader`](crate::RingReader), [`Blob`](crate::Blob)"
+);
 chapter!(spinning, "guide/spinning.md", "[`PipeReader::set_spin`](crate::PipeReader::set_spin)");
 chapter!(
     preforking_server,
@@ -142,4 +150,5 @@ chapter!(
     "packed.md",
     "[`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter), [`MessageReader`](crate::MessageReader)"
 );
+chapter!(ring, "ring.md", "[`RingWriter`](crate::RingWriter), [`RingReader`](crate::RingReader)");
 chapter!(platforms, "platforms.md", "[the crate](crate)");

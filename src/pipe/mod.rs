@@ -56,6 +56,8 @@ bitflags::bitflags! {
 /// The classic way to hang is to read to EOF while holding a writer oneself: the last writer is then never closed.
 /// Drop it, or give it away.
 ///
+/// In the guide: [pipes](crate::guide::pipes).
+///
 /// # Errors
 ///
 /// [`Error::System`] if the process or the system has no descriptors left (`EMFILE`, `ENFILE`).

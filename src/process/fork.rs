@@ -45,6 +45,9 @@ use crate::sys::{self, Errno, ledger};
 /// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
 /// of another version of this crate in the same program.
 ///
+/// In the guide: [four ends](crate::guide::four_ends), [threads and fork](crate::guide::threads_and_fork),
+/// [children](crate::guide::children), [tests that fork](crate::guide::testing).
+///
 /// # Errors
 ///
 /// The error gives the ends back, and `?` turns it into [`Error`]. Nothing was started:
@@ -265,7 +268,9 @@ impl Fork {
         let mut given: Vec<_> = given.iter().map(AsRawFd::as_raw_fd).collect();
         given.sort_unstable();
         let limit = table_limit();
-        if !self.keep_all_ends && ledger::others(&given).any(|number| number as u64 >= limit) {
+        if self.keep_all_ends {
+            end::note_all_shared();
+        } else if ledger::others(&given).any(|number| number as u64 >= limit) {
             return Err(Error::system("dup3", Errno::MFILE));
         }
         // Also in the parent's table until it is replaced there by the child's pidfd.
