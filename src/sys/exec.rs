@@ -30,7 +30,7 @@ fn try_exec(plan: Plan<'_>, stage: Stage) -> std::result::Result<Failed, Failed>
     before.save(&plan)?;
     let mut steps = Steps::new(plan, stage)?;
     let failed = steps.run();
-    for number in steps.scratch().drain(..) {
+    for number in steps.numbers.scratch.drain(..) {
         // SAFETY: the steps opened it for themselves. One that something was moved over is put back below.
         unsafe { libc::close(number) };
     }

@@ -63,8 +63,8 @@ fn await_line(lines: impl BufRead, expected: &str) {
 
 fn sigterm_asks_all_of_them_to_stop() {
     let folder = Folder::new();
-    // dash runs a trap when its foreground child is gone, which is in the group and hears of it too.
-    let programs = "polite: trap 'echo bye; exit 7' TERM; echo ready; sleep 1000\n";
+    // A trap ends `wait` at once, and no other command.
+    let programs = "polite: trap 'echo bye; exit 7' TERM; sleep 1000 & echo ready; wait\n";
     let (child, reader) = supervise(&folder, programs, &[]);
     let mut lines = BufReader::new(reader);
     await_line(&mut lines, "polite | ready");

@@ -339,7 +339,7 @@ fn user_groups_and_limits_are_set() {
     let command = Command::new("id").uid(12_345).gid(23_456).groups([1, 2]);
     assert_eq!(said(command), "uid=12345 gid=23456 groups=23456,1(daemon),2(bin)\n");
     assert_eq!(said(Command::new("id").arg("-G").uid(12_345).gid(23_456)), "23456\n", "root's groups are given up");
-    assert_eq!(said(Command::new("id").arg("-G").gid(23_456).groups(&[7])), "23456 7\n");
+    assert_eq!(said(Command::new("id").arg("-G").gid(23_456).groups([7].iter())), "23456 7\n");
     assert_eq!(said(sh("id -u; ulimit -n").uid(12_345).rlimit(libc::RLIMIT_NOFILE, 77, 77).nice(-1)), "12345\n77\n");
     // The death signal survives the change of user.
     let (reader, writer) = pipe().unwrap();
