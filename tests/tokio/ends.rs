@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::support::{self, Trial, bytes, exit_code, status_flags};
 use crate::{on_one_thread, on_threads};
 use ipc::tokio::{Child, PipeReader, PipeWriter, StreamSocket};
-use ipc::{Error, Fork, fork, pipe, stream_pair};
+use ipc::{Error, Fork, Signals, fork, pipe, stream_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
+        signals_are_awaited,
         a_stream_passes_whole_in_both_directions,
         eof_arrives_and_a_dead_reader_is_an_error,
         a_killed_writer_is_eof_for_a_task_that_waits,
@@ -26,6 +27,26 @@ pub fn trials() -> Vec<Trial> {
         outside_of_a_runtime_an_end_is_refused,
         hundreds_of_ends_wait_at_once,
     ]
+}
+
+fn signals_are_awaited() {
+    let signals = Signals::new(&[libc::SIGUSR1, libc::SIGUSR2]).unwrap();
+    let signals = on_one_thread().block_on(async {
+        let signals = ipc::tokio::Signals::new(signals).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(5), signals.next()).await.is_err(), "none has come");
+        // SAFETY: a signal to this process, which holds it back.
+        unsafe { libc::kill(libc::getpid(), libc::SIGUSR2) };
+        assert_eq!(signals.next().await.unwrap(), libc::SIGUSR2);
+        let me = std::process::id().to_string();
+        let send = async {
+            let kill = ipc::Command::new("kill").args(["-USR1", &me]).spawn().unwrap();
+            assert!(Child::new(kill).unwrap().wait().await.unwrap().success());
+        };
+        let (signal, ()) = tokio::join!(signals.next(), send);
+        assert_eq!(signal.unwrap(), libc::SIGUSR1);
+        signals.into_inner()
+    });
+    assert!(matches!(signals.try_next(), Err(Error::WouldBlock)), "they are as they were");
 }
 
 /// Over a long write: pieces of it are short, and a short one does not mean that the pipe is full.
@@ -274,5 +295,27 @@ fn hundreds_of_ends_wait_at_once() {
         for task in tasks {
             task.await.unwrap();
         }
+    });
+}
+
+fn signals_are_awaited() {
+    let signals = ipc::Signals::new(&[libc::SIGTERM, libc::SIGUSR1]).unwrap();
+    let raise = |signal| {
+        // SAFETY: numbers.
+        assert_eq!(unsafe { libc::kill(libc::getpid(), signal) }, 0);
+    };
+    super::on_one_thread().block_on(async {
+        let signals = ipc::tokio::Signals::new(signals).unwrap();
+        let early = tokio::time::timeout(std::time::Duration::from_millis(5), signals.next()).await;
+        assert!(early.is_err());
+        raise(libc::SIGTERM);
+        assert_eq!(signals.next().await.unwrap(), libc::SIGTERM);
+        let later = async {
+            tokio::task::yield_now().await;
+            raise(libc::SIGUSR1);
+        };
+        let (signal, ()) = tokio::join!(signals.next(), later);
+        assert_eq!(signal.unwrap(), libc::SIGUSR1);
+        assert!(matches!(signals.into_inner().try_next(), Err(ipc::Error::WouldBlock)));
     });
 }
