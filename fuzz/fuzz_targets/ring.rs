@@ -96,7 +96,7 @@ fn call(side: &mut Side, which: u8, len: usize) -> Option<String> {
             0 => ring.available(),
             1 => ring.read_timeout(&mut buf, Duration::ZERO),
             2 => {
-                drop(ring.watch());
+                let _ = ring.watch();
                 ring.try_read(&mut buf)
             }
             _ => ring.try_read(&mut buf),
@@ -105,7 +105,7 @@ fn call(side: &mut Side, which: u8, len: usize) -> Option<String> {
             0 => ring.is_closed().map(usize::from),
             1 => ring.write_timeout(&buf, Duration::ZERO),
             2 => {
-                drop(ring.watch());
+                let _ = ring.watch();
                 ring.try_write(&buf)
             }
             _ => ring.try_write(&buf),
