@@ -73,7 +73,7 @@ fn begin(script: &mut Script<'_>) -> (Side, Option<StreamSocket>, File) {
     }
     let reader = RingReader::new(pair.parent).expect("a reader");
     let seals = if how & 2 == 0 { LENGTH } else { script.byte().into() };
-    let len = if how & 4 == 0 { PAGE + CAPACITY } else { script.counter() as usize };
+    let len = if how & 4 == 0 { PAGE + CAPACITY } else { script.counter() as usize % (1 << 40) };
     let memory = memory(len, seals);
     let mut told = hello(if how & 8 == 0 { CAPACITY as u64 } else { script.number() });
     if how & 16 != 0 {
