@@ -177,7 +177,7 @@ impl RingWriter {
     fn begin(&mut self, len: usize, patience: impl FnOnce() -> Patience) -> Result<bool> {
         self.half.check_process()?;
         if len == 0 {
-            return Ok(false);
+            return self.half.check_fault().map(|()| false);
         }
         if let Some(side) = &self.half.side {
             if self.half.is_over || side.is_other_closed() {
