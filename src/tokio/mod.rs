@@ -47,6 +47,7 @@
 mod child;
 mod datagram;
 mod pipe;
+mod ring;
 mod stream;
 
 use std::fmt;
@@ -61,6 +62,7 @@ use ::tokio::runtime::Handle;
 pub use child::Child;
 pub use datagram::DatagramSocket;
 pub use pipe::{PipeReader, PipeWriter};
+pub use ring::{RingReader, RingWriter};
 pub use stream::StreamSocket;
 
 use crate::error::{Error, Result};
