@@ -324,13 +324,24 @@ impl RingReader {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn watch(&mut self) -> Watch<'_> {
-        let is_ready = match self.available() {
+        let is_ready = self.arm();
+        Watch::readable(&*self.half.socket).buffered(is_ready)
+    }
+
+    /// Asks to be rung for. Whether there is something to read, or to say, at once.
+    pub(crate) fn arm(&mut self) -> bool {
+        match self.available() {
             // Before the hello, the hello is what comes.
             Ok(0) if self.half.side.is_none() => self.half.is_over,
             Ok(0) => self.half.watch(),
             _ => true,
-        };
-        Watch::readable(&*self.half.socket).buffered(is_ready)
+        }
+    }
+
+    /// The socket that it is rung at.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn bell(&self) -> &StreamSocket {
+        &self.half.socket
     }
 
     /// Closes, and says what the kernel said. Never blocks. Dropping closes too.

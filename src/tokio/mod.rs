@@ -47,6 +47,7 @@
 mod child;
 mod datagram;
 mod pipe;
+mod ring;
 mod signals;
 mod stream;
 
@@ -62,6 +63,7 @@ use ::tokio::runtime::Handle;
 pub use child::Child;
 pub use datagram::DatagramSocket;
 pub use pipe::{PipeReader, PipeWriter};
+pub use ring::{RingReader, RingWriter};
 pub use signals::Signals;
 pub use stream::StreamSocket;
 
