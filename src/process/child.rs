@@ -18,13 +18,16 @@ use crate::wait::{Watch, wait_any};
 /// first, and, each being twice as long as the one before, the longest.
 const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
-/// A process that this one started, by [`fork`](crate::fork()).
+/// A process that this one started, by [`fork`](crate::fork()) or with a [`Command`](crate::Command).
 ///
 /// It is held by a pidfd, so that a signal or a wait never hits a stranger who got the number later. As a descriptor it
 /// can be waited for together with ends: [`Watch::readable(&child)`](crate::Watch::readable) is ready when it has left.
 ///
 /// **Dropping it neither kills nor waits**, but takes away the status of a child that has already left. One that leaves
 /// later stays a zombie until this process ends: wait for it.
+///
+/// What a program writes is not collected here: make a [`pipe`](crate::pipe()) for it, or start it with
+/// [`Command::output`](crate::Command::output) or [`communicate`](crate::Command::communicate).
 ///
 /// In the guide: [children](crate::guide::children).
 ///
