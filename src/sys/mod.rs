@@ -5,8 +5,8 @@
 
 pub(crate) mod ancillary;
 pub(crate) mod descriptor;
-pub(crate) mod exec;
 pub(crate) mod epoch;
+pub(crate) mod exec;
 pub(crate) mod frozen;
 pub(crate) mod ledger;
 pub(crate) mod membarrier;

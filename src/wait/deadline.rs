@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 /// and go on.
 ///
 /// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter),
-/// [`StreamSocket`](crate::StreamSocket); and std's [`UnixStream`](std::os::unix::net::UnixStream) and
-/// [`TcpStream`](std::net::TcpStream). Like every other call with a deadline it looks at least once, holds across signals,
+/// [`StreamSocket`](crate::StreamSocket); a [`RingReader`](crate::RingReader) or [`RingWriter`](crate::RingWriter); and std's
+/// [`UnixStream`](std::os::unix::net::UnixStream) and [`TcpStream`](std::net::TcpStream). Like every other call with a deadline it looks at least once, holds across signals,
 /// and leaves `O_NONBLOCK` alone.
 ///
 /// In the guide: [deadlines](crate::guide::deadlines).
