@@ -34,6 +34,7 @@ const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)
 /// # Platform
 ///
 /// pidfd_open(2), waitid(2) with `P_PIDFD`, pidfd_send_signal(2): Linux 5.4.
+#[doc(alias = "pidfd_open")]
 pub struct Child {
     id: u32,
     pidfd: OwnedFd,
@@ -89,6 +90,9 @@ impl Child {
     /// assert_eq!(child.wait()?.code(), Some(3));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "waitpid")]
+    #[doc(alias = "waitid")]
+    #[doc(alias = "join")]
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
             if let Some(status) = self.try_wait()? {
@@ -177,6 +181,7 @@ impl Child {
     /// # Errors
     ///
     /// [`Error::System`] with `EPERM`: it runs as another user now.
+    #[doc(alias = "SIGKILL")]
     pub fn kill(&self) -> Result<()> {
         match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGKILL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -191,6 +196,7 @@ impl Child {
     /// # Errors
     ///
     /// As [`kill`](Self::kill).
+    #[doc(alias = "SIGTERM")]
     pub fn terminate(&self) -> Result<()> {
         match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGTERM) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -215,6 +221,7 @@ impl Child {
     /// assert_eq!(child.shut_down(Duration::from_secs(60))?.signal(), Some(15));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "stop")]
     pub fn shut_down(&self, grace: Duration) -> Result<ExitStatus> {
         self.terminate()?;
         if let Some(status) = self.wait_timeout(grace)? {

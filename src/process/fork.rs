@@ -365,6 +365,7 @@ fn leave(child: impl FnOnce() -> u8) -> ! {
     message = "a child cannot return `{Self}`",
     note = "it returns `()`, a status as `u8`, or a `Result` of one of these; `Ok::<_, ipc::Error>(())` names the error"
 )]
+#[doc(alias = "ExitCode")]
 pub trait Outcome {
     /// The exit status; an error is printed.
     fn status(self) -> u8;

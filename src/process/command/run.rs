@@ -145,6 +145,7 @@ impl Command {
     /// assert!(child.wait()?.success());
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "execve")]
     pub fn exec(mut self) -> SpawnError {
         let error = self.0.exec();
         SpawnError { command: self, error }
