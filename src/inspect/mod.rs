@@ -158,6 +158,8 @@ impl fmt::Display for Holders {
 /// # drop(writer);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "lsof")]
+#[doc(alias = "fuser")]
 pub fn holders(end: &impl AsFd) -> Result<Holders> {
     let end = end.as_fd();
     if ledger::is_severed(end.as_raw_fd()) {

@@ -18,7 +18,7 @@ use crate::wait::{Watch, wait_any};
 /// first, and, each being twice as long as the one before, the longest.
 const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
-/// A process that this one started, by [`fork`](crate::fork()).
+/// A process that this one started, by [`fork`](crate::fork()) or with a [`Command`](crate::Command).
 ///
 /// It is held by a pidfd, so that a signal or a wait never hits a stranger who got the number later. As a descriptor it
 /// can be waited for together with ends: [`Watch::readable(&child)`](crate::Watch::readable) is ready when it has left.
@@ -26,11 +26,15 @@ const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)
 /// **Dropping it neither kills nor waits**, but takes away the status of a child that has already left. One that leaves
 /// later stays a zombie until this process ends: wait for it.
 ///
+/// What a program writes is not collected here: make a [`pipe`](crate::pipe()) for it, or start it with
+/// [`Command::output`](crate::Command::output) or [`communicate`](crate::Command::communicate).
+///
 /// In the guide: [children](crate::guide::children).
 ///
 /// # Platform
 ///
 /// pidfd_open(2), waitid(2) with `P_PIDFD`, pidfd_send_signal(2): Linux 5.4.
+#[doc(alias = "pidfd_open")]
 pub struct Child {
     id: u32,
     pidfd: OwnedFd,
@@ -86,6 +90,9 @@ impl Child {
     /// assert_eq!(child.wait()?.code(), Some(3));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "waitpid")]
+    #[doc(alias = "waitid")]
+    #[doc(alias = "join")]
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
             if let Some(status) = self.try_wait()? {
@@ -174,6 +181,7 @@ impl Child {
     /// # Errors
     ///
     /// [`Error::System`] with `EPERM`: it runs as another user now.
+    #[doc(alias = "SIGKILL")]
     pub fn kill(&self) -> Result<()> {
         match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGKILL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -188,6 +196,7 @@ impl Child {
     /// # Errors
     ///
     /// As [`kill`](Self::kill).
+    #[doc(alias = "SIGTERM")]
     pub fn terminate(&self) -> Result<()> {
         match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGTERM) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -212,6 +221,7 @@ impl Child {
     /// assert_eq!(child.shut_down(Duration::from_secs(60))?.signal(), Some(15));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "stop")]
     pub fn shut_down(&self, grace: Duration) -> Result<ExitStatus> {
         self.terminate()?;
         if let Some(status) = self.wait_timeout(grace)? {

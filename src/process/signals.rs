@@ -66,6 +66,8 @@ pub struct Signals {
 impl Signals {
     /// Holds the signals back in this thread, and reads them from now on. Never blocks.
     ///
+    /// They are numbers, as `libc::SIGTERM` is one.
+    ///
     /// # Errors
     ///
     /// - [`Error::MultiThreaded`]: another thread does not hold them back, and the kernel could give them to it.

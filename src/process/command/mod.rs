@@ -21,7 +21,8 @@ use crate::sys::start::Options;
 
 /// Another program to be started, with the ends that it is given.
 ///
-/// A builder by value, with the method names of [`std::process::Command`] where the meaning is the same. The classic trap
+/// A builder by value, with the method names of [`std::process::Command`] where the meaning is the same. Outside of one
+/// expression, each call is `command = command.arg("--fast")`. The classic trap
 /// of that one is that it keeps the descriptors that it was given as standard input and output for as long as it lives,
 /// so that a stream does not end while it lies around; this one is used up by [`spawn`](Self::spawn), and keeps nothing.
 ///
@@ -41,7 +42,7 @@ use crate::sys::start::Options;
 /// **A script without `#!`** is refused with `ENOEXEC`. A shell would run it, and so would `execvp`; but they would run a damaged
 /// program, or one for another processor, as a script too. Start `sh` with the path as its argument.
 ///
-/// In the guide: [how an end travels](crate::guide::travelling#into-another-program).
+/// In the guide: [starting programs](crate::guide::programs), [how an end travels](crate::guide::travelling#into-another-program).
 ///
 /// # Platform
 ///
@@ -72,6 +73,7 @@ use crate::sys::start::Options;
 /// let child = ipc::Command::new("worker").arg("--fast").give("results", writer).stdin(reader).spawn()?;
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "posix_spawn")]
 pub struct Command(Box<Parts>);
 
 struct Parts {
@@ -209,6 +211,8 @@ impl Command {
     }
 
     /// Gives an end under a name, which the program asks [`claim`](crate::claim) for.
+    ///
+    /// The command owns what it is given. To keep the end as well, give an `Arc` of it, or a clone.
     ///
     /// It keeps its descriptor number, unless that is wanted by a [`give_at`](Self::give_at). A program in another language
     /// finds the number in the environment variable `IPC_ENDS` ([the format](crate::guide::given_ends)).

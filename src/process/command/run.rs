@@ -59,6 +59,7 @@ impl Command {
     /// As [`spawn`](Self::spawn) and [`Child::wait`]; [`Error::StatusTaken`] has what was read. [`Error::System`] of `read`: what it writes cannot be read, as with no
     /// descriptor left for what stands in for `RWF_NOWAIT`. The program was killed, or, if it runs as another user by now, left
     /// without readers and waited for.
+    #[doc(alias = "wait_with_output")]
     pub fn output(mut self) -> Result<Output> {
         if !self.0.is_set(0) {
             self.0.stdio[0] = Some(Stdio::null());
@@ -144,6 +145,7 @@ impl Command {
     /// assert!(child.wait()?.success());
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "execve")]
     pub fn exec(mut self) -> SpawnError {
         let error = self.0.exec();
         SpawnError { command: self, error }
