@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::{self, Trial, bytes, exit_code, status_flags};
 use crate::{on_one_thread, on_threads};
 use ipc::tokio::{Child, PipeReader, PipeWriter, StreamSocket};
-use ipc::{Error, Fork, Signals, fork, pipe, stream_pair};
+use ipc::{Error, Fork, fork, pipe, stream_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub fn trials() -> Vec<Trial> {
@@ -27,26 +27,6 @@ pub fn trials() -> Vec<Trial> {
         outside_of_a_runtime_an_end_is_refused,
         hundreds_of_ends_wait_at_once,
     ]
-}
-
-fn signals_are_awaited() {
-    let signals = Signals::new(&[libc::SIGUSR1, libc::SIGUSR2]).unwrap();
-    let signals = on_one_thread().block_on(async {
-        let signals = ipc::tokio::Signals::new(signals).unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(5), signals.next()).await.is_err(), "none has come");
-        // SAFETY: a signal to this process, which holds it back.
-        unsafe { libc::kill(libc::getpid(), libc::SIGUSR2) };
-        assert_eq!(signals.next().await.unwrap(), libc::SIGUSR2);
-        let me = std::process::id().to_string();
-        let send = async {
-            let kill = ipc::Command::new("kill").args(["-USR1", &me]).spawn().unwrap();
-            assert!(Child::new(kill).unwrap().wait().await.unwrap().success());
-        };
-        let (signal, ()) = tokio::join!(signals.next(), send);
-        assert_eq!(signal.unwrap(), libc::SIGUSR1);
-        signals.into_inner()
-    });
-    assert!(matches!(signals.try_next(), Err(Error::WouldBlock)), "they are as they were");
 }
 
 /// Over a long write: pieces of it are short, and a short one does not mean that the pipe is full.
