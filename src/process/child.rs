@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::server::Reporter;
 use crate::error::{Error, Result};
 use crate::sys::{self, Errno};
 use crate::wait::{Watch, wait_any};
@@ -33,6 +34,8 @@ pub struct Child {
     pidfd: OwnedFd,
     /// The kernel tells it once.
     status: Mutex<Option<ExitStatus>>,
+    /// Of a process that is not this one's child.
+    reporter: Option<Reporter>,
 }
 
 impl Child {
@@ -41,10 +44,22 @@ impl Child {
         sys::process::check_children().map_err(|(call, errno)| Error::system(call, errno))
     }
 
+    /// Takes a child over that was just started.
+    pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
+        let id = pid.as_raw_nonzero().get().unsigned_abs();
+        Self { id, pidfd, status: Mutex::new(None), reporter: None }
+    }
+
+    /// The same of a process that is another one's child.
+    pub(super) fn reported_by(mut self, reporter: Reporter) -> Self {
+        self.reporter = Some(reporter);
+        self
+    }
+
     /// Takes a child over that was just started, and that nobody has waited for. One that cannot be held is ended.
     pub(super) fn hold(pid: Pid) -> Result<Self> {
         match sys::process::pidfd(pid) {
-            Ok(pidfd) => Ok(Self { id: pid.as_raw_nonzero().get().unsigned_abs(), pidfd, status: Mutex::new(None) }),
+            Ok(pidfd) => Ok(Self::new(pid, pidfd)),
             Err(errno) => {
                 // Gone, if another thread has waited for it: then the number is perhaps somebody else's.
                 if errno != Errno::SRCH {
@@ -79,6 +94,12 @@ impl Child {
     /// ```
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
+            if self.reporter.is_some() {
+                // Only its own parent can wait for it in one call.
+                if let Some(status) = self.wait_until(None)? {
+                    return Ok(status);
+                }
+            }
             if let Some(status) = self.try_wait()? {
                 return Ok(status);
             }
@@ -105,7 +126,11 @@ impl Child {
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
         let mut status = self.status();
         if status.is_none() {
-            let reaped = sys::process::reap(self.pidfd.as_fd()).map_err(|errno| Error::system("waitid", errno))?;
+            let reaped = match &self.reporter {
+                None => sys::process::reap(self.pidfd.as_fd()),
+                Some(reporter) => reporter.reap(self.pidfd.as_fd()),
+            };
+            let reaped = reaped.map_err(|errno| Error::system("waitid", errno))?;
             *status = reaped.map(ExitStatus::from_raw);
         }
         Ok(*status)
@@ -203,7 +228,10 @@ impl fmt::Debug for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // One that runs goes on; an error would mean that somebody else has waited for it.
-        let _ = self.try_wait();
+        // Another process waits for one that is reported.
+        if self.reporter.is_none() {
+            // One that runs goes on; an error would mean that somebody else has waited for it.
+            let _ = self.try_wait();
+        }
     }
 }

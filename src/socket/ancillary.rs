@@ -180,7 +180,12 @@ impl DatagramSocket {
         self.deliver_with(message, ends, Patience::timeout(timeout))
     }
 
-    fn deliver_with<E: Ends>(&self, message: &[u8], ends: E, patience: Patience) -> Result<(), SendError<E>> {
+    pub(crate) fn deliver_with<E: Ends>(
+        &self,
+        message: &[u8],
+        ends: E,
+        patience: Patience,
+    ) -> Result<(), SendError<E>> {
         let sent = to_send(&ends).and_then(|fds| {
             self.deliver(message.len(), patience, |fd, wait| sys::ancillary::send(fd, message, &fds, wait).map(drop))
         });
@@ -404,7 +409,7 @@ impl StreamSocket {
 }
 
 /// The numbers of ends that are to be sent, in their order.
-fn to_send(ends: &impl Ends) -> Result<Vec<RawFd>> {
+pub(crate) fn to_send(ends: &impl Ends) -> Result<Vec<RawFd>> {
     let numbers: Vec<_> = end::descriptors(ends)?.iter().map(AsRawFd::as_raw_fd).collect();
     if numbers.len() > MOST {
         return Err(Error::TooLong { len: numbers.len(), max: MOST });

@@ -12,6 +12,7 @@ pub(crate) mod poll;
 pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
+pub(crate) mod sibling;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spawn;

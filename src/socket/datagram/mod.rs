@@ -140,7 +140,7 @@ impl DatagramSocket {
         Self::of(End::adopt(fd), connectionless)
     }
 
-    fn of(end: End, connectionless: bool) -> Self {
+    pub(crate) fn of(end: End, connectionless: bool) -> Self {
         let (spin, loss, credentials) = (Spin::default(), Loss::default(), AtomicBool::new(false));
         Self { end, spin, loss, connectionless, credentials }
     }
