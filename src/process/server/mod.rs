@@ -259,7 +259,7 @@ impl Handle {
         }
         Ok(match is_reported {
             false => child,
-            true => child.reported_by(Reporter { line: line.into(), _server: Arc::clone(self) }),
+            true => child.reported_by(Reporter { line: line.into(), server: Arc::clone(self) }),
         })
     }
 
@@ -327,7 +327,12 @@ type Said = (Answer, Option<OwnedFd>);
 /// What was said on a line, without blocking. `None`: nobody is left who could say something.
 fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
     let mut bytes = [0; Answer::LEN];
-    let arrived = sys::retry(|| ancillary::receive(line.as_fd(), &mut bytes, false))?;
+    let mut receive = || sys::retry(|| ancillary::receive(line.as_fd(), &mut bytes, false));
+    // A worker that was killed had not read its message. That is told once, before what was said.
+    let arrived = match receive() {
+        Err(Errno::CONNRESET) => receive()?,
+        arrived => arrived?,
+    };
     let Some((len, mut beside)) = arrived else { return Ok(None) };
     let answer = bytes.get(..len).and_then(Answer::parse).ok_or(Errno::BADMSG)?;
     Ok(Some((answer, beside.fds.pop())))
@@ -361,14 +366,17 @@ fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
 fn is_settled(line: &DatagramSocket, deadline: Instant) -> bool {
     loop {
         match said(line) {
-            Ok(Some((Answer::Yours(pid) | Answer::Unused(pid), pidfd))) => {
+            Ok(Some((answer @ (Answer::Yours(pid) | Answer::Unused(pid)), pidfd))) => {
                 match (pidfd, Pid::from_raw(pid)) {
                     (Some(pidfd), Some(pid)) => {
                         let child = Child::new(pid, pidfd);
+                        // An error: it was the server's child.
                         drop(child.kill().and_then(|()| child.wait()));
                     }
-                    (None, Some(pid)) => sys::process::kill_and_reap(pid),
-                    (_, None) => {}
+                    (None, Some(pid)) if answer == Answer::Yours(pid.as_raw_nonzero().get()) => {
+                        sys::process::kill_and_reap(pid);
+                    }
+                    _ => {}
                 }
                 return true;
             }
@@ -393,7 +401,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Reporter {
     line: OwnedFd,
     /// It waits for the worker, and so it lives as long as this.
-    _server: Arc<Handle>,
+    server: Arc<Handle>,
 }
 
 impl Reporter {
@@ -410,10 +418,19 @@ impl Reporter {
             Err(Errno::AGAIN) => return Ok(None),
             Ok(_) | Err(_) => {} // it was killed
         }
-        // The worker is this process's child now, if this process adopts orphans; or that of whoever does.
+        // As long as it is on its way out, the worker is its child.
+        drop(self.server.process.wait_timeout(LEAVING));
+        // Then that of whoever adopts orphans, which may be this process.
         match sys::process::reap(pidfd) {
-            Err(Errno::CHILD) => sys::sibling::exit_status(pidfd).map_err(|_| Errno::CHILD),
-            reaped => reaped,
+            Err(Errno::CHILD) => {}
+            reaped => return reaped,
+        }
+        // Or another, which is about to wait for it.
+        let mut fds = [pollfd { fd: pidfd.as_raw_fd(), events: 0, revents: 0 }];
+        sys::retry(|| poll(&mut fds, Some(LEAVING)))?;
+        match sys::sibling::exit_status(pidfd) {
+            Ok(Some(status)) => Ok(Some(status)),
+            Ok(None) | Err(_) => Err(Errno::CHILD),
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) enum Answer {
     Refused(Step, i32),
     /// The worker has left, with that wait status (wait.2).
     Left(i32),
-    /// The worker, a child of the caller's, leaves without having run. Its pidfd comes with it, where it has one.
+    /// The worker leaves without having run. Its pidfd comes with it, where it has one.
     Unused(i32),
 }
 

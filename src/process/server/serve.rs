@@ -84,7 +84,7 @@ impl<'a> Server<'a> {
                     // The server's socket and the lines of other orders are none of this process's business.
                     drop((control, children));
                     let parent = if whose == Whose::Callers { caller } else { myself };
-                    work(order.line, whose, parent, options, mask, entry)
+                    work(order.line, parent, options, mask, entry)
                 }
                 Err((step, errno)) => order.answer(Answer::Refused(step, errno.raw_os_error()), &[]),
             }
@@ -194,10 +194,12 @@ impl Order {
 impl OwnChild {
     /// Whether it has left, and that was said.
     fn is_reported(&self) -> bool {
-        match sys::process::reap(self.pidfd.as_fd()) {
+        match sys::process::peek(self.pidfd.as_fd()) {
             Ok(None) => false,
             Ok(Some(status)) => {
+                // Before it is gone: if this process is killed in between, the status can be had by one way or the other.
                 say(&self.line, Answer::Left(status), &[]);
+                drop(sys::process::reap(self.pidfd.as_fd()));
                 true
             }
             // Cannot be: it is this process's child. Whoever waits sees the line end.
@@ -212,14 +214,7 @@ fn say(line: &impl AsFd, answer: Answer, fds: &[i32]) {
 }
 
 /// The worker, from its first moment to its end.
-fn work<R: Outcome>(
-    line: End,
-    whose: Whose,
-    parent: Pid,
-    options: Fork,
-    mask: &Mask,
-    entry: &impl Fn(Vec<u8>, Received) -> R,
-) -> ! {
+fn work<R: Outcome>(line: End, parent: Pid, options: Fork, mask: &Mask, entry: &impl Fn(Vec<u8>, Received) -> R) -> ! {
     if options.die_with_parent && sys::process::die_with(parent).is_err() {
         sys::process::give_up("fork server: die_with_parent was refused\n");
     }
@@ -230,12 +225,10 @@ fn work<R: Outcome>(
         Err(Error::EndsLost { .. }) => sys::process::give_up("fork server: ends of a worker were lost\n"),
         // The caller has given up, or is gone: this process has not begun, and leaves.
         Ok(None) | Err(_) => {
-            if whose == Whose::Callers {
-                let pid = sys::process::own_pid();
-                let pidfd = sys::process::pidfd(pid).ok();
-                let fds: Vec<_> = pidfd.iter().map(AsRawFd::as_raw_fd).collect();
-                say(&line, Answer::Unused(pid.as_raw_nonzero().get()), &fds);
-            }
+            let pid = sys::process::own_pid();
+            let pidfd = sys::process::pidfd(pid).ok();
+            let fds: Vec<_> = pidfd.iter().map(AsRawFd::as_raw_fd).collect();
+            say(&line, Answer::Unused(pid.as_raw_nonzero().get()), &fds);
             sys::process::exit(0)
         }
     };
