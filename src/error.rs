@@ -135,6 +135,15 @@ pub enum Error {
     /// handler, before starting children.
     SigchldIgnored,
 
+    /// Somebody else in this process has waited for the child, such as a handler that waits for all, and the kernel tells a
+    /// status once. It has left. What [`Command::output`](crate::Command::output) had read of it is here.
+    StatusTaken {
+        /// What the program wrote to its standard output; empty if nobody asked for it.
+        stdout: Vec<u8>,
+        /// What the program wrote to its standard error.
+        stderr: Vec<u8>,
+    },
+
     /// Nothing was given to this program under that name, or it is not there any more.
     NoSuchEnd {
         /// The name that was asked for.
@@ -199,6 +208,9 @@ impl fmt::Display for Error {
             Error::SigchldIgnored => {
                 f.write_str("SIGCHLD is ignored in this process, so a child could not be waited for")
             }
+            Error::StatusTaken { .. } => f.write_str(
+                "the child has left, and somebody else in this process has waited for it and has its status",
+            ),
             Error::NoSuchEnd { name } => write!(f, "no end was given under the name {name:?}"),
             Error::AlreadyClaimed { name } => write!(f, "the end {name:?} was claimed before"),
             Error::WrongKind { expected, found } => write!(f, "expected {expected}, found {found}"),
@@ -249,7 +261,7 @@ impl Error {
             Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
             Error::NotGiven => io::ErrorKind::PermissionDenied,
             Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored => io::ErrorKind::Unsupported,
-            Error::EndsLost { .. } => io::ErrorKind::Other,
+            Error::EndsLost { .. } | Error::StatusTaken { .. } => io::ErrorKind::Other,
         }
     }
 

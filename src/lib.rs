@@ -102,8 +102,8 @@ pub use framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, Messages,
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
 pub use pipe::{BufferedWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{
-    Child, Command, Fork, ForkError, ForkServer, Forked, Outcome, SpawnError, claim, claimable, fork, fork_raw,
-    fork_unchecked,
+    Child, Command, CommunicateError, Fork, ForkError, ForkServer, Forked, KillOnDrop, Outcome, Signals, SpawnError,
+    claim, claim_number, claimable, fork, fork_raw, fork_unchecked,
 };
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,

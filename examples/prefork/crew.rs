@@ -26,9 +26,6 @@ pub struct Crew<'a> {
     lifeline: PipeReader,
     /// This one alone, so that the lifeline ends with this process.
     _alive: PipeWriter,
-    reports: PipeReader,
-    /// For workers to come.
-    writer: PipeWriter,
     places: Vec<Place>,
     asked: Instant,
     /// What those have done that are gone.
@@ -47,6 +44,7 @@ struct Place {
 struct Worker {
     child: Child,
     control: DatagramSocket,
+    reports: PipeReader,
     /// Until it has said that it serves.
     ready: Option<PipeReader>,
     started: Instant,
@@ -69,8 +67,6 @@ pub struct Lost {
 impl<'a> Crew<'a> {
     pub fn start(options: &'a Options, listener: TcpListener) -> ipc::Result<Self> {
         let (lifeline, alive) = ipc::pipe()?;
-        // Not to wait: a worker is never to be held up by a master that is asleep.
-        let (reports, writer) = ipc::pipe_with(PipeFlags::NONBLOCK)?;
         let now = Instant::now();
         let places = (0..options.workers).map(|_| Place { worker: None, free_from: Some(now), left_at_once: 0 });
         let mut crew = Self {
@@ -78,8 +74,6 @@ impl<'a> Crew<'a> {
             listener: Some(listener),
             lifeline,
             _alive: alive,
-            reports,
-            writer,
             places: places.collect(),
             asked: now,
             gone: Report::default(),
@@ -92,11 +86,14 @@ impl<'a> Crew<'a> {
 
     fn hire(&mut self, place: usize) -> ipc::Result<()> {
         let control = ipc::datagram_pair()?;
+        // Not to wait: a worker is never to be held up by a master that is asleep. One pipe for all would do as well, but its
+        // writer had to be kept here for workers to come, and the pipe would never end.
+        let (reports, reports_writer) = ipc::pipe_with(PipeFlags::NONBLOCK)?;
         let (ready, writer) = ipc::pipe()?;
         let given = Given {
             control: control.child,
             lifeline: self.lifeline.try_clone()?,
-            reports: self.writer.try_clone()?,
+            reports: reports_writer,
             ready: writer,
         };
         // The listener is no end of the crate, so the child has it anyway, as every file that is open. It takes its copy
@@ -108,6 +105,7 @@ impl<'a> Crew<'a> {
             report: Report { worker: child.id().into(), ..Report::default() },
             child,
             control: control.parent,
+            reports,
             ready: Some(ready),
             started,
             unanswered: 0,
@@ -118,8 +116,9 @@ impl<'a> Crew<'a> {
 
     /// What there is to wait for.
     pub fn waits(&self) -> Vec<Watch<'_>> {
-        let mut on = vec![Watch::readable(&self.reports)];
+        let mut on = Vec::new();
         for worker in self.workers() {
+            on.push(Watch::readable(&worker.reports));
             on.push(Watch::readable(&worker.child));
             on.extend(worker.ready.as_ref().map(Watch::readable));
         }
@@ -160,9 +159,8 @@ impl<'a> Crew<'a> {
     }
 
     fn hear(&mut self) -> ipc::Result<()> {
-        for report in Report::arrived(&self.reports)? {
-            let mut workers = self.places.iter_mut().filter_map(|place| place.worker.as_mut());
-            if let Some(worker) = workers.find(|worker| worker.report.worker == report.worker) {
+        for worker in self.places.iter_mut().filter_map(|place| place.worker.as_mut()) {
+            if let Some(report) = Report::arrived(&worker.reports)?.pop() {
                 worker.report = report;
                 worker.unanswered = 0;
             }

@@ -5,7 +5,7 @@
 //! ```text
 //!            master                                                 each worker
 //!   lifeline writer  ─────────────── pipe, for all ──────────────▶  lifeline reader   its end: the master is gone
-//!   reports reader   ◀────────────── pipe, for all ───────────────  reports writer    atomic records
+//!   reports reader   ◀────────────── pipe, to each ───────────────  reports writer    atomic records
 //!   ready reader     ◀────────────── pipe, to each ───────────────  ready writer      once: it serves, or why not
 //!   control          ◀─────────── datagram pair, to each ────────▶  control           report, drain, stop
 //!   listener         ─────────────── the same socket ─────────────  listener          accepts

@@ -1,6 +1,7 @@
 //! The trait of everything that can be given to another process.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::end::End;
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::sys::ledger;
 /// [`fork`](crate::fork()) moves one of these into the child and asks it which descriptors that are: the ends among them
 /// stay open there, and every other end of this crate is severed.
 ///
-/// Every end of this crate is one, and `()` for none; tuples of up to twelve, arrays, `Vec`, `Option` and `Box` of them;
+/// Every end of this crate is one, and `()` for none; tuples of up to twelve, arrays, `Vec`, `Option`, `Box` and `Arc` of them;
 /// and what else owns a descriptor: [`OwnedFd`], [`std::fs::File`], the standard library's pipes and sockets. A reference, or a
 /// [`BorrowedFd`], lends: the descriptor is open in the child and stays open here.
 ///
@@ -80,6 +81,9 @@ has_one_descriptor!(
     std::fs::File,
     std::io::PipeReader,
     std::io::PipeWriter,
+    std::io::Stdin,
+    std::io::Stdout,
+    std::io::Stderr,
     std::net::TcpListener,
     std::net::TcpStream,
     std::net::UdpSocket,
@@ -103,6 +107,13 @@ impl<T: Ends + ?Sized> Ends for &T {
 }
 
 impl<T: Ends + ?Sized> Ends for Box<T> {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        (**self).each(visit);
+    }
+}
+
+/// Shares: whoever holds another `Arc` keeps the end open, also after it was given.
+impl<T: Ends + ?Sized> Ends for Arc<T> {
     fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         (**self).each(visit);
     }

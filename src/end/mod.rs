@@ -14,6 +14,7 @@ use rustix::fs::{FileType, OFlags};
 
 pub use ends::Ends;
 pub(crate) use ends::{descriptors, one_descriptor};
+pub(crate) use stdio::Opened;
 pub use stdio::Stdio;
 
 use crate::error::{Error, Result};

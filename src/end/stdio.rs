@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
+use super::End;
 use super::ends::{Ends, one_descriptor};
 use crate::error::{Error, Result};
+use crate::sys::Errno;
 use crate::sys::descriptor::duplicate;
 
 /// The standard input, output or error of a [`Command`](crate::Command): any end, a file, or one of the two here.
@@ -21,6 +24,7 @@ enum Kind {
     Inherit,
     Null,
     End(Box<dyn Ends + Send + Sync>),
+    Lent(std::result::Result<End, Refused>),
 }
 
 impl Stdio {
@@ -41,18 +45,87 @@ impl Stdio {
     }
 
     /// A descriptor of it, if the program is not to have this process's own.
-    pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
+    pub(crate) fn open(&self) -> Result<Option<Opened<'_>>> {
         match &self.0 {
             Kind::Inherit => Ok(None),
             Kind::Null => {
                 let null = rustix::fs::openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-                null.map(Some).map_err(|errno| Error::system("open", errno))
+                let null = null.map_err(|errno| Error::system("open", errno))?;
+                Ok(Some(Opened::Own(End::new(null)?)))
             }
-            Kind::End(end) => {
-                let fd = one_descriptor(&**end)?;
-                duplicate(fd).map(Some).map_err(|errno| Error::system("fcntl", errno))
-            }
+            Kind::End(end) => Ok(Some(Opened::Given(one_descriptor(&**end)?))),
+            Kind::Lent(Ok(copy)) => Ok(Some(Opened::Given(copy.as_fd()))),
+            Kind::Lent(Err(refused)) => Err(refused.error()),
         }
+    }
+}
+
+/// A descriptor that a program is to get: somebody's, or one that was opened for it.
+pub(crate) enum Opened<'a> {
+    Given(BorrowedFd<'a>),
+    Own(End),
+}
+
+impl AsFd for Opened<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Opened::Given(fd) => *fd,
+            Opened::Own(end) => end.as_fd(),
+        }
+    }
+}
+
+/// Why something that is lent could not be copied. It is told as often as the command is tried.
+enum Refused {
+    NotGiven,
+    InvalidInput(&'static str),
+    Duplicate(Errno),
+}
+
+impl Refused {
+    fn error(&self) -> Error {
+        match *self {
+            Refused::NotGiven => Error::NotGiven,
+            Refused::InvalidInput(what) => Error::InvalidInput { what },
+            Refused::Duplicate(errno) => Error::system("fcntl", errno),
+        }
+    }
+}
+
+/// Lends: the program gets a copy, and the end stays here.
+///
+/// The copy is made now, and closed when the command is started or dropped. If it cannot be made, starting the command fails
+/// for it.
+///
+/// # Examples
+///
+/// Two programs, one after the other, write to one pipe:
+///
+/// ```
+/// let (reader, writer) = ipc::pipe()?;
+/// for word in ["one", "two"] {
+///     assert!(ipc::Command::new("echo").arg(word).stdout(&writer).status()?.success());
+/// }
+/// drop(writer);
+/// assert_eq!(std::io::read_to_string(reader)?, "one\ntwo\n");
+/// # Ok::<(), ipc::Error>(())
+/// ```
+impl<T: Ends> From<&T> for Stdio {
+    fn from(lent: &T) -> Self {
+        let copy = match one_descriptor(lent) {
+            Ok(fd) => duplicate(fd).map(End::received).map_err(Refused::Duplicate),
+            Err(Error::InvalidInput { what }) => Err(Refused::InvalidInput(what)),
+            Err(_) => Err(Refused::NotGiven),
+        };
+        Self(Kind::Lent(copy))
+    }
+}
+
+/// Shares: one end that several programs get, or one program twice, such as a [`StreamSocket`](crate::StreamSocket) as
+/// its standard input and output. This process has it for as long as one of the `Arc`s is there.
+impl<T: Ends + Send + Sync + 'static> From<Arc<T>> for Stdio {
+    fn from(shared: Arc<T>) -> Self {
+        Self::end(shared)
     }
 }
 
@@ -79,8 +152,18 @@ from_descriptor!(
     File,
     std::io::PipeReader,
     std::io::PipeWriter,
+    std::io::Stdin,
+    std::io::Stdout,
+    std::io::Stderr,
+    std::net::TcpListener,
     std::net::TcpStream,
+    std::net::UdpSocket,
+    std::os::unix::net::UnixDatagram,
+    std::os::unix::net::UnixListener,
     std::os::unix::net::UnixStream,
+    std::process::ChildStdin,
+    std::process::ChildStdout,
+    std::process::ChildStderr,
 );
 
 /// Which of the kinds it is; of an end, its number.
@@ -94,6 +177,8 @@ impl fmt::Debug for Stdio {
                 end.each(&mut |fd| _ = debug.field(&fd.as_raw_fd()));
                 &mut debug
             }
+            Kind::Lent(Ok(copy)) => debug.field(copy),
+            Kind::Lent(Err(refused)) => debug.field(&refused.error()),
         }
         .finish()
     }

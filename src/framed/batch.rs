@@ -131,7 +131,10 @@ impl<W: Outlet> Batch<W> {
 
     /// Sends what waits. After a loss, nothing does.
     pub(super) fn flush_rest(&mut self, patience: Patience) -> Result<()> {
+        let mut puts = 0;
         while self.start < self.end {
+            in_time(patience, puts)?;
+            puts += 1;
             let put = self.outlet.put(&self.buf[self.start..self.end], Until(patience));
             let count = self.heed(put)?;
             self.consume(count);
@@ -209,6 +212,11 @@ impl<W: Outlet> Drop for Batch<W> {
     fn drop(&mut self) {
         let _ = self.flush_rest(Patience::linger()); // to see the error, close
     }
+}
+
+/// Fails if the time is up after so many writes. One that is not to wait goes on for as long as there is room.
+pub(super) fn in_time(patience: Patience, puts: usize) -> Result<()> {
+    if matches!(patience, Patience::Until(_)) { patience.after_steps(puts) } else { Ok(()) }
 }
 
 /// A batch of messages is a pack: it goes whole.

@@ -21,6 +21,11 @@ const USUAL_CAPACITY: usize = 64 << 10;
 /// [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
+#[diagnostic::on_unimplemented(
+    message = "messages cannot be read from `{Self}`",
+    note = "a `MessageReader` takes a `PipeReader`, a `StreamSocket`, a `UnixStream` or a `TcpStream`, without a buffer around it",
+    note = "messages over a `DatagramSocket` are packed by a `PackedSocket`"
+)]
 pub trait ByteReader: Source {}
 
 impl ByteReader for PipeReader {}
@@ -32,6 +37,11 @@ impl ByteReader for TcpStream {}
 /// [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
+#[diagnostic::on_unimplemented(
+    message = "messages cannot be written to `{Self}`",
+    note = "a `MessageWriter` takes a `PipeWriter`, a `StreamSocket`, a `UnixStream` or a `TcpStream`, without a buffer around it",
+    note = "messages over a `DatagramSocket` are packed by a `PackedSocket`"
+)]
 pub trait ByteWriter: Outlet + fmt::Debug {}
 
 impl ByteWriter for PipeWriter {}
@@ -105,7 +115,7 @@ impl Outlet for StreamSocket {
     }
 
     fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
-        self.write_with(bytes, until.0)
+        self.write_with(&bytes[..bytes.len().min(PIECE)], until.0)
     }
 
     fn close(self) -> Result<()> {

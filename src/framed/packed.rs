@@ -334,7 +334,7 @@ impl PackedSocket {
     ///
     /// # Examples
     ///
-    /// The guide has a master over several workers.
+    /// The [guide](crate::guide::many_small_messages) has a master over several workers.
     pub fn watch(&mut self) -> Result<Watch<'_>> {
         let waits = match self.batch.flush_rest(Patience::None) {
             Ok(()) | Err(Error::Closed) => false, // receiving tells of the loss

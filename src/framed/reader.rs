@@ -217,6 +217,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// Reads until the next message is there. `None`: EOF.
     #[inline(never)]
     fn arrive(&mut self, patience: Patience) -> Result<Option<Range<usize>>> {
+        let mut reads = 0;
         loop {
             let measure = frame::measure(&self.buf[self.start..self.end]);
             if let Some((_, len)) = measure.filter(|(_, len)| *len > self.max as u64) {
@@ -225,6 +226,8 @@ impl<R: ByteReader> MessageReader<R> {
             if let Some(next) = self.next() {
                 return Ok(Some(next));
             }
+            patience.after_steps(reads)?;
+            reads += 1;
             if self.start > 0 {
                 // What is left of the last read moves to the front.
                 self.buf.copy_within(self.start..self.end, 0);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::batch::Batch;
+use super::batch::{Batch, in_time};
 use super::bytes::ByteWriter;
 use super::frame;
 use crate::error::{Error, FlushError, Result};
@@ -84,7 +84,9 @@ pub struct MessageWriter<W: ByteWriter = PipeWriter> {
 impl<W: ByteWriter> MessageWriter<W> {
     /// Sends messages through `writer` from here on. Never blocks.
     ///
-    /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before.
+    /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before. For requests and answers over TCP,
+    /// [`set_nodelay(true)`](std::net::TcpStream::set_nodelay) is one of them: otherwise the last part of a message may wait
+    /// for an acknowledgement that the other machine delays.
     pub fn new(writer: W) -> Self {
         Self { batch: Batch::new(writer) }
     }
@@ -137,6 +139,7 @@ impl<W: ByteWriter> MessageWriter<W> {
         let (head, len) = frame::stream_head(message.len());
         let (mut head, mut rest) = (&head[..len], message);
         let mut begun = false; // its first byte was written
+        let mut puts = 0;
         loop {
             let before = self.batch.waiting().len();
             head = self.batch.fill(head);
@@ -149,6 +152,8 @@ impl<W: ByteWriter> MessageWriter<W> {
             begun |= self.batch.waiting().len() < added;
             while written.is_ok() && head.is_empty() && rest.len() >= self.batch.size() {
                 written = self.batch.put(rest, patience).map(|count| rest = &rest[count..]);
+                puts += 1;
+                written = written.and(in_time(patience, puts));
             }
             match written {
                 Ok(()) => {}

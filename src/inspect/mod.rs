@@ -113,10 +113,12 @@ impl fmt::Display for Holders {
             1 => writeln!(f, "1 process could not be looked into")?,
             unseen => writeln!(f, "{unseen} processes could not be looked into")?,
         }
+        // Where somebody has the other side, this would be noise: many a machine has such a process.
         match self.seen_in_part {
-            0 => Ok(()),
-            1 => writeln!(f, "1 process could be looked into in part alone"),
-            in_part => writeln!(f, "{in_part} processes could be looked into in part alone"),
+            in_part if in_part > 0 && self.out_of_sight => {
+                writeln!(f, "processes that could be looked into in part alone: {in_part}")
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -141,6 +141,9 @@ impl Shown {
             }
             tables.push(thread);
             look(&format!("{directory}/task/{thread}"), &mut seen)?;
+            if seen.in_part {
+                break;
+            }
         }
         seen.channels.sort_unstable();
         seen.channels.dedup();
@@ -161,7 +164,11 @@ fn look(directory: &str, seen: &mut Seen) -> Result<()> {
         };
         match number.map(|number| held(directory, number)) {
             Some(Ok(held)) => seen.channels.extend(held),
-            Some(Err(_)) => seen.in_part = true,
+            // Nor may any other of the same process.
+            Some(Err(_)) => {
+                seen.in_part = true;
+                return Ok(());
+            }
             None => {}
         }
     }

@@ -1,7 +1,8 @@
 //! A child process, held by a pidfd.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,8 @@ const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)
 pub struct Child {
     id: u32,
     pidfd: OwnedFd,
+    /// The process that it is a child of.
+    parent: Pid,
     /// The kernel tells it once.
     status: Mutex<Option<ExitStatus>>,
     /// Of a process that is not this one's child.
@@ -39,15 +42,15 @@ pub struct Child {
 }
 
 impl Child {
-    /// Fails where no child could be held.
+    /// Fails where no child that is forked could be held.
     pub(super) fn check() -> Result<()> {
-        sys::process::check_children().map_err(|(call, errno)| Error::system(call, errno))
+        sys::process::check_holding().map_err(|(call, errno)| Error::system(call, errno))
     }
 
     /// Takes a child over that was just started.
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
         let id = pid.as_raw_nonzero().get().unsigned_abs();
-        Self { id, pidfd, status: Mutex::new(None), reporter: None }
+        Self { id, pidfd, parent: sys::process::own_pid(), status: Mutex::new(None), reporter: None }
     }
 
     /// The same of a process that is another one's child.
@@ -56,21 +59,19 @@ impl Child {
         self
     }
 
-    /// Takes a child over that was just started, and that nobody has waited for. One that cannot be held is ended.
+    /// Takes a child over that was just forked, and that nobody has waited for. One that cannot be held is ended.
     pub(super) fn hold(pid: Pid) -> Result<Self> {
-        match sys::process::pidfd(pid) {
+        match sys::process::hold(pid) {
             Ok(pidfd) => Ok(Self::new(pid, pidfd)),
-            Err(errno) => {
-                // Gone, if another thread has waited for it: then the number is perhaps somebody else's.
-                if errno != Errno::SRCH {
-                    sys::process::kill_and_reap(pid);
-                }
-                Err(Error::system("pidfd_open", errno))
-            }
+            // It was killed, and another thread has waited for it, before it was held.
+            Err(Errno::CHILD) => Err(Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() }),
+            Err(errno) => Err(Error::system("pidfd_open", errno)),
         }
     }
 
     /// The number of the process. Never blocks.
+    #[doc(alias = "pid")]
+    #[must_use]
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -82,8 +83,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] with `ECHILD`: somebody else has waited for it, or the child is another process's (its parent's,
-    /// where this value came along in a fork).
+    /// [`Error::StatusTaken`]: somebody else in this process has waited for it. [`Error::System`] with `ECHILD`: the child is
+    /// another process's (its parent's, where this value came along in a fork).
     ///
     /// # Examples
     ///
@@ -113,7 +114,7 @@ impl Child {
                         return Ok(status);
                     }
                 }
-                Err(errno) => return Err(Error::system("waitid", errno)),
+                Err(errno) => return Err(self.unwaitable(errno)),
             }
         }
     }
@@ -130,7 +131,7 @@ impl Child {
                 None => sys::process::reap(self.pidfd.as_fd()),
                 Some(reporter) => reporter.reap(self.pidfd.as_fd()),
             };
-            let reaped = reaped.map_err(|errno| Error::system("waitid", errno))?;
+            let reaped = reaped.map_err(|errno| self.unwaitable(errno))?;
             *status = reaped.map(ExitStatus::from_raw);
         }
         Ok(*status)
@@ -197,6 +198,97 @@ impl Child {
         }
     }
 
+    /// Asks the child to leave, with `SIGTERM`, without blocking. [`wait`](Self::wait) for it afterwards.
+    ///
+    /// That it has already left is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`kill`](Self::kill).
+    pub fn terminate(&self) -> Result<()> {
+        match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGTERM) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(Error::system("pidfd_send_signal", errno)),
+        }
+    }
+
+    /// Asks the child to leave, with `SIGTERM`, and blocks until it has; kills it if it takes longer than `grace`. Says how it
+    /// left.
+    ///
+    /// # Errors
+    ///
+    /// As [`terminate`](Self::terminate) and [`wait`](Self::wait).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    /// use std::time::Duration;
+    ///
+    /// let child = ipc::Command::new("sleep").arg("1000").spawn()?;
+    /// assert_eq!(child.shut_down(Duration::from_secs(60))?.signal(), Some(15));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn shut_down(&self, grace: Duration) -> Result<ExitStatus> {
+        self.terminate()?;
+        if let Some(status) = self.wait_timeout(grace)? {
+            return Ok(status);
+        }
+        self.kill()?;
+        self.wait()
+    }
+
+    /// A guard that kills the child and waits for it when it is dropped. `std::process::Child` has no such thing, and a program
+    /// that returns early leaves its children running.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let server = ipc::Command::new("sleep").arg("1000").spawn()?.kill_on_drop();
+    /// assert_eq!(server.try_wait()?, None); // it is a `Child` all the same
+    /// drop(server);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn kill_on_drop(self) -> KillOnDrop {
+        KillOnDrop(Some(self))
+    }
+
+    /// Sends a signal to the process group that the child leads, by its number, without blocking: the child and what it started,
+    /// as far as that has not left the group.
+    ///
+    /// A program leads a group that was started with [`process_group(0)`](crate::Command::process_group) or
+    /// [`new_session`](crate::Command::new_session). It may have left: whoever it left behind in the group is hit. From Linux 6.9
+    /// on that goes for a child that was waited for, too; before, it is `ESRCH` then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] with `ESRCH`: the child leads no group, or nobody is left in it; with `EINVAL`: there is no such
+    /// signal; with `EPERM`: all of them run as other users now.
+    #[doc(alias = "killpg")]
+    pub fn signal_group(&self, signal: i32) -> Result<()> {
+        // Kept from being waited for meanwhile, which would make its number another's.
+        let status = self.status();
+        let pid = self.id.cast_signed();
+        let sent = sys::process::send_group_signal(self.pidfd.as_fd(), pid, status.is_some(), signal);
+        drop(status);
+        sent.map_err(|errno| Error::system("pidfd_send_signal", errno))
+    }
+
+    /// Kills every process of the group that the child leads with `SIGKILL`, without blocking: see
+    /// [`signal_group`](Self::signal_group).
+    ///
+    /// That nobody is left in it, or that it leads none, is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] with `EPERM`: all of them run as other users now.
+    pub fn kill_group(&self) -> Result<()> {
+        match self.signal_group(sys::process::SIGKILL) {
+            Err(Error::System { source, .. }) if source.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
+            done => done,
+        }
+    }
+
     /// Sends the child a signal, by its number, without blocking. 0 sends none, and only looks whether that would work.
     ///
     /// # Errors
@@ -205,6 +297,16 @@ impl Child {
     /// `EPERM`: it runs as another user now.
     pub fn signal(&self, signal: i32) -> Result<()> {
         sys::process::send_signal(self.pidfd.as_fd(), signal).map_err(|errno| Error::system("pidfd_send_signal", errno))
+    }
+
+    /// What it means that it cannot be waited for.
+    fn unwaitable(&self, errno: Errno) -> Error {
+        match errno {
+            Errno::CHILD if self.parent == sys::process::own_pid() => {
+                Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() }
+            }
+            errno => Error::system("waitid", errno),
+        }
     }
 
     fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
@@ -220,6 +322,13 @@ impl AsFd for Child {
     }
 }
 
+/// The number of the pidfd, which [`Child`] keeps.
+impl AsRawFd for Child {
+    fn as_raw_fd(&self) -> RawFd {
+        self.pidfd.as_raw_fd()
+    }
+}
+
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child").field("id", &self.id).field("status", &*self.status()).finish()
@@ -232,6 +341,51 @@ impl Drop for Child {
         if self.reporter.is_none() {
             // One that runs goes on; an error would mean that somebody else has waited for it.
             let _ = self.try_wait();
+        }
+    }
+}
+
+/// A [`Child`] that is killed and waited for when this is dropped: made by [`Child::kill_on_drop`].
+///
+/// Dropping it blocks until the child is gone, which after `SIGKILL` is at once, unless another process traces it. One that
+/// runs as another user by now cannot be killed, and runs on.
+#[derive(Debug)]
+#[must_use = "dropping it kills the child"]
+pub struct KillOnDrop(Option<Child>);
+
+impl KillOnDrop {
+    /// Takes the child out, which is not killed then.
+    #[must_use = "dropping the child lets it run on without anybody waiting for it"]
+    pub fn release(mut self) -> Child {
+        self.0.take().expect(HELD)
+    }
+}
+
+const HELD: &str = "the child is taken out last of all";
+
+impl Deref for KillOnDrop {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().expect(HELD)
+    }
+}
+
+/// The pidfd: readable when the child has left.
+impl AsFd for KillOnDrop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        (**self).as_fd()
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // Where this value came along in a fork, the child is the other process's.
+        if let Some(child) = self.0.take().filter(|child| child.parent == sys::process::own_pid()) {
+            if child.kill().is_ok() {
+                // An error would mean that somebody else has waited for it.
+                let _ = child.wait();
+            }
         }
     }
 }

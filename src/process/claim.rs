@@ -1,7 +1,7 @@
 //! Taking the ends that this program was started with. `docs/given-ends.md` says how they are described.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use super::given::{Given, VARIABLE, parse};
 use crate::end::FromFdError;
 use crate::error::{Error, Result};
 use crate::sys::Errno;
-use crate::sys::descriptor::{is_inherited, is_the_same, leave_inherited, take_inherited};
+use crate::sys::descriptor::{identity, is_inherited, is_the_same, leave_inherited, take_inherited};
 
 /// What was claimed in this process, and what is being converted right now.
 static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
@@ -62,7 +62,48 @@ where
     T: TryFrom<OwnedFd>,
     T::Error: Into<FromFdError>,
 {
-    let (fd, given) = take(name)?;
+    convert(take(name)?)
+}
+
+/// Takes a descriptor that this program was started with, by its number: for what others give, such as a jobserver
+/// (`--jobserver-auth=3,4`) or a socket activation (`LISTEN_FDS`, from 3 on). Never blocks.
+///
+/// As with [`claim`], each can be claimed once, and only as what it is, and is close-on-exec from then on.
+///
+/// **What the caller answers for** is that the number was given: nothing describes it. A descriptor that is close-on-exec
+/// is refused, and so is whatever Rust opens. But one that a C library of this program has opened without close-on-exec
+/// would be taken, and would have two owners. Claim before anything else runs.
+///
+/// # Errors
+///
+/// - [`Error::NoSuchEnd`]: nothing is open there, or what is was not inherited; or it is 0, 1 or 2, which are
+///   [`std::io::stdin`]'s and its kin's.
+/// - [`Error::AlreadyClaimed`]: it was claimed before, by this number or by a name.
+/// - [`Error::WrongKind`]: it is something else. It can be claimed again, as what it is.
+/// - [`Error::System`] of `fcntl`.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::net::TcpListener;
+///
+/// // In a service that systemd starts, or `Command::new(…).give_at(3, listener).env_pid("LISTEN_PID").env("LISTEN_FDS", "1")`:
+/// let listener: TcpListener = ipc::claim_number(3)?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub fn claim_number<T>(number: RawFd) -> Result<T>
+where
+    T: TryFrom<OwnedFd>,
+    T::Error: Into<FromFdError>,
+{
+    convert(take_number(number)?)
+}
+
+fn convert<T>((fd, given): (OwnedFd, Given)) -> Result<T>
+where
+    T: TryFrom<OwnedFd>,
+    T::Error: Into<FromFdError>,
+{
     match T::try_from(fd) {
         Ok(end) => Ok(end),
         Err(refused) => {
@@ -121,6 +162,24 @@ fn take(name: &str) -> Result<(OwnedFd, Given)> {
     let fd = taken.map_err(|errno| Error::system("fcntl", errno))?.ok_or_else(missing)?;
     claimed.push(given.clone());
     Ok((fd, given))
+}
+
+/// The same by a number. What is claimed so has a path for a name.
+fn take_number(number: RawFd) -> Result<(OwnedFd, Given)> {
+    let mut claimed = claimed();
+    let name = format!("/dev/fd/{number}");
+    if claimed.iter().any(|other| other.number == number) {
+        return Err(Error::AlreadyClaimed { name });
+    }
+    let Some((device, inode)) = identity(number) else { return Err(Error::NoSuchEnd { name }) };
+    let given = Given { name, number, device, inode };
+    match take_inherited(number, device, inode).map_err(|errno| Error::system("fcntl", errno))? {
+        Some(fd) => {
+            claimed.push(given.clone());
+            Ok((fd, given))
+        }
+        None => Err(Error::NoSuchEnd { name: given.name }),
+    }
 }
 
 /// What the environment describes that the program was started with.

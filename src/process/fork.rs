@@ -10,7 +10,7 @@ use crate::end::{self, Ends};
 use crate::error::{Error, Result};
 use crate::socket::Received;
 use crate::sys::descriptor::{Inert, table_limit};
-use crate::sys::process::{Permit, Side};
+use crate::sys::process::{Gate, Permit, Side};
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, ledger};
 
@@ -27,7 +27,7 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// **The child never returns** into the caller's frames. It leaves with what `child` returned ([`Outcome`]): `()` is
 /// status 0, a `u8` is that status, an `Err` is printed as `Error: …` and becomes 1, a panic is printed and becomes 101
-/// (with `panic = "abort"` it is `SIGABRT`). It flushes Rust's stdout and leaves with `_exit`: no destructors of the frames
+/// (with `panic = "abort"`, and where the fork was made in a panic hook, it is `SIGABRT`). It flushes Rust's stdout and leaves with `_exit`: no destructors of the frames
 /// above, no `atexit` handlers.
 ///
 /// **What has a destructor is dropped in both processes**: what was given, here when `fork` returns, and whatever else `child`
@@ -88,8 +88,10 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
 ///
 /// If there is another thread, `child` may only do what is async-signal-safe (signal-safety.7) until it leaves or starts a
 /// program: reading and writing ends is, allocating is not, and so neither is printing, nor returning an `Err`. Locks that
-/// another thread held stay locked in the child. (Rust's stdout and stderr are not among them: this call takes both before
-/// it forks, and so blocks while another thread holds one.)
+/// another thread held stay locked in the child, that of Rust's stderr among them, which a panic takes. (Stdout's is not: this
+/// call takes it before it forks, and so blocks while another thread holds it.)
+///
+/// The child does nothing before this process holds it, so that it cannot leave and be waited for by another thread before.
 ///
 /// The severing may miss an end that another thread is making, receiving, closing or turning into a plain descriptor at this
 /// moment: the child then has a copy of it, which nothing there closes, and a stream does not end before the child leaves.
@@ -112,8 +114,8 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
 #[allow(unsafe_code)] // unsafe by its nature
 pub unsafe fn fork_unchecked<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
     // SAFETY: the caller's promise.
-    let permit = unsafe { Permit::promised() };
-    Fork::new().run_with(Ok(permit), ends, child)
+    let permit = || Ok(unsafe { Permit::promised() });
+    Fork::new().run_with(&permit, ends, child)
 }
 
 /// Which process this is after [`fork_raw`].
@@ -166,7 +168,7 @@ pub enum Forked {
 /// ```
 #[allow(unsafe_code)] // unsafe by its nature
 pub unsafe fn fork_raw() -> Result<Forked> {
-    Fork::new().keep_all_ends().split(alone(), &())
+    Fork::new().keep_all_ends().split(&alone, &())
 }
 
 /// A fork with options.
@@ -188,6 +190,8 @@ pub struct Fork {
     pub(super) die_with_parent: bool,
     pub(super) reset_signals: bool,
     pub(super) keep_all_ends: bool,
+    /// The child keeps the signals back that this thread keeps back, also those that are read in it.
+    pub(super) holds_signals: bool,
 }
 
 impl Fork {
@@ -196,7 +200,7 @@ impl Fork {
         Self::default()
     }
 
-    /// The child is killed with `SIGKILL` when the thread that forks it ends, however it ends.
+    /// Kills the child with `SIGKILL` when the thread that forks it ends, however it ends.
     ///
     /// It does not go for the child's own children, and not after the child starts a program that changes its user
     /// (prctl.2, `PR_SET_PDEATHSIG`). Where a sandbox refuses it, so does the fork ([`Error::System`] of `prctl`).
@@ -225,7 +229,7 @@ impl Fork {
     ///
     /// As [`fork`].
     pub fn spawn<E: Ends, R: Outcome>(self, ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
-        self.run_with(alone(), ends, child)
+        self.run_with(&alone, ends, child)
     }
 
     /// Starts a [`ForkServer`] whose workers have these options.
@@ -258,7 +262,7 @@ impl Fork {
 
     fn run_with<E: Ends, R: Outcome>(
         self,
-        permit: Result<Permit>,
+        permit: &dyn Fn() -> Result<Permit>,
         ends: E,
         child: impl FnOnce(E) -> R,
     ) -> Result<Child, ForkError<E>> {
@@ -269,9 +273,11 @@ impl Fork {
         }
     }
 
-    /// The fork itself. Whatever can fail is done before it.
-    fn split(self, permit: Result<Permit>, given: &impl Ends) -> Result<Forked> {
-        let permit = permit?;
+    /// The fork itself. Whatever can fail is done before it, and nothing of the caller's runs after the last look at the
+    /// threads, for which signals are held back.
+    fn split(self, permit: &dyn Fn() -> Result<Permit>, given: &impl Ends) -> Result<Forked> {
+        // Before anything that another thread could keep from going on.
+        permit()?;
         #[cfg(feature = "tokio")]
         if tokio::runtime::Handle::try_current().is_ok() {
             return Err(Error::InsideRuntime);
@@ -280,33 +286,51 @@ impl Fork {
             return Err(Error::SigchldIgnored);
         }
         Child::check()?;
+        let mut parent = None;
         if self.die_with_parent {
             sys::process::check_die_with().map_err(|errno| Error::system("prctl", errno))?;
+            parent = Some(sys::process::Parent::new().map_err(|errno| Error::system("pidfd_open", errno))?);
         }
         let given = end::descriptors(given)?;
         let mut given: Vec<_> = given.iter().map(AsRawFd::as_raw_fd).collect();
         given.sort_unstable();
-        if !self.keep_all_ends && ledger::others(&given).any(|number| number as u64 >= table_limit()) {
+        let limit = table_limit();
+        if !self.keep_all_ends && ledger::others(&given).any(|number| number as u64 >= limit) {
             return Err(Error::system("dup3", Errno::MFILE));
         }
         // Also in the parent's table until it is replaced there by the child's pidfd.
         let inert = Inert::new().map_err(|errno| Error::system("open", errno))?;
         inert.check().map_err(|errno| Error::system("dup3", errno))?;
-        // Held over the fork: in a process with threads, the child could not take a lock that another thread has.
+        // Held over the fork, so that nothing is printed twice, and the child can print. Not stderr's too: a thread that holds
+        // that one and prints would wait for this one.
         let mut stdout = io::stdout().lock();
-        let stderr = io::stderr().lock();
         stdout.flush().map_err(|source| Error::System { call: "write", source })?;
-        let parent = sys::process::own_pid();
-        let mask = Mask::block_all();
-        match permit.fork() {
-            Ok(Side::Child) => {
+        let mut mask = Mask::block_all();
+        let ready = permit().and_then(|permit| {
+            let gate = permit.gate().map_err(|errno| Error::system("socketpair", errno))?;
+            Ok((permit, gate))
+        });
+        let side = ready.and_then(|(permit, gate)| match permit.fork() {
+            Ok(side) => Ok((side, gate)),
+            Err(errno) => Err(Error::system("fork", errno)),
+        });
+        match side {
+            Ok((Side::Child, gate)) => {
+                if !gate.is_none_or(Gate::wait) {
+                    // Its parent could not hold it.
+                    sys::process::exit(101);
+                }
                 if !self.keep_all_ends && ledger::sever_others(&given, inert.fd.as_fd()).is_err() {
                     sys::process::give_up("fork: an end could not be severed\n");
                 }
-                if self.die_with_parent && sys::process::die_with(parent).is_err() {
+                if parent.as_ref().is_some_and(|parent| parent.die_with().is_err()) {
                     sys::process::give_up("fork: die_with_parent was refused\n");
                 }
-                drop((inert, stdout, stderr));
+                drop((inert, parent, stdout));
+                if !self.holds_signals {
+                    // Who reads signals is the parent.
+                    sys::signalfd::forget(&mut mask);
+                }
                 if self.reset_signals {
                     signal::reset_all();
                     Mask::set_empty();
@@ -315,15 +339,18 @@ impl Fork {
                 }
                 Ok(Forked::Child)
             }
-            Ok(Side::Parent(pid)) => {
-                drop((inert, stdout, stderr));
+            Ok((Side::Parent(pid), gate)) => {
+                drop((inert, parent, stdout));
                 let child = Child::hold(pid);
+                if let (Some(gate), true) = (gate, child.is_ok()) {
+                    gate.open();
+                }
                 mask.restore();
                 child.map(Forked::Parent)
             }
-            Err(errno) => {
+            Err(error) => {
                 mask.restore();
-                Err(Error::system("fork", errno))
+                Err(error)
             }
         }
     }
@@ -386,8 +413,9 @@ impl<T: Outcome, E: fmt::Debug> Outcome for Result<T, E> {
         match self {
             Ok(outcome) => outcome.status(),
             Err(error) => {
-                // Where stderr is closed there is nobody to tell, and the status says it.
-                let _ = writeln!(io::stderr(), "Error: {error:?}");
+                // In one piece, and without a lock, which a thread of the parent may have held. Where stderr is closed there is
+                // nobody to tell, and the status says it.
+                let _ = sys::process::print(&format!("Error: {error:?}\n"));
                 1
             }
         }

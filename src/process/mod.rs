@@ -6,12 +6,14 @@ mod command;
 mod fork;
 mod given;
 mod server;
+mod signals;
 
-pub use child::Child;
-pub use claim::{claim, claimable};
-pub use command::{Command, SpawnError};
+pub use child::{Child, KillOnDrop};
+pub use claim::{claim, claim_number, claimable};
+pub use command::{Command, CommunicateError, SpawnError};
 pub use fork::{Fork, ForkError, Forked, Outcome, fork, fork_raw, fork_unchecked};
 pub use server::ForkServer;
+pub use signals::Signals;
 
 #[cfg(fuzzing)]
 pub(crate) use given::{describe, parse};

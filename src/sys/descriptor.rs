@@ -1,9 +1,9 @@
 //! Descriptors as such: closing, duplicating, and the inert one that takes a severed end's place.
 
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::event::EventfdFlags;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::Resource;
 
@@ -27,12 +27,39 @@ pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
 
+/// Whether the number stands for anything now.
+pub(crate) fn is_open(number: RawFd) -> bool {
+    // SAFETY: borrowed for one call, which copes with a number that is not open.
+    rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok()
+}
+
 /// A second descriptor of the same open file, close-on-exec, and never 0, 1 or 2.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
         // Where the limit is so low that no number from 3 on is allowed (fcntl.2). It is a full table all the same.
         Err(Errno::INVAL) => Err(Errno::MFILE),
         done => done,
+    }
+}
+
+/// The descriptor at a number that is not 0, 1 or 2, which `println!` and whoever is started would take for something else.
+/// In a full table it takes the number of `place`, which was kept for it.
+pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
+    if fd.as_raw_fd() > 2 {
+        return fd;
+    }
+    match duplicate(fd.as_fd()) {
+        Ok(above) => above,
+        Err(_) => match place {
+            Some(place) => {
+                // SAFETY: `place` is owned here, and stands for nothing that anybody waits for.
+                match unsafe { replace(place.as_raw_fd(), fd.as_fd()) } {
+                    Ok(()) => place,
+                    Err(_) => fd,
+                }
+            }
+            None => fd,
+        },
     }
 }
 
@@ -73,12 +100,24 @@ pub(crate) struct Inert {
 
 impl Inert {
     pub(crate) fn new() -> Result<Self> {
-        Self::without_path().or_else(|_| {
-            // open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd.
-            // /dev/null has a path, but is no directory that could be left through.
-            let fd = rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            Ok(Self { fd, _place: None })
-        })
+        let Self { fd, _place: place } = Self::without_path().or_else(|_| Self::null())?;
+        // Above 2, where neither `println!` nor a program would find it in the meantime.
+        let above = |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) };
+        Ok(Self { fd: above(fd)?, _place: place.map(above).transpose()? })
+    }
+
+    /// open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd. /dev/null has a path,
+    /// but is no directory that could be left through: if it is what it is called.
+    fn null() -> Result<Self> {
+        let fd =
+            rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        // Major 1, minor 3, on every machine (null.4).
+        match is_device && stat.st_rdev == rustix::fs::makedev(1, 3) {
+            true => Ok(Self { fd, _place: None }),
+            false => Err(Errno::NODEV),
+        }
     }
 
     /// Fails where no number could be replaced, as in a sandbox without dup3.
@@ -136,6 +175,16 @@ pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {
     // SAFETY: borrowed for calls that cope with a number that is not open.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) && is_the_same(fd, device, inode)
+}
+
+/// Device and inode (of fstat.2) of what the number stands for, if it stands for anything.
+pub(crate) fn identity(number: RawFd) -> Option<(u64, u64)> {
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: borrowed for one call, which copes with a number that is not open.
+    let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(number) }).ok()?;
+    Some((stat.st_dev, stat.st_ino))
 }
 
 /// Whether the descriptor has that identity.

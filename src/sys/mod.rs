@@ -5,6 +5,7 @@
 
 pub(crate) mod ancillary;
 pub(crate) mod descriptor;
+pub(crate) mod exec;
 pub(crate) mod ledger;
 pub(crate) mod memory;
 pub(crate) mod pipe;
@@ -14,8 +15,9 @@ pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod sibling;
 pub(crate) mod signal;
+pub(crate) mod signalfd;
 pub(crate) mod socket;
-pub(crate) mod spawn;
+pub(crate) mod start;
 
 use std::ops::{Deref, Range};
 
@@ -30,6 +32,11 @@ pub(crate) type Result<T> = std::result::Result<T, Errno>;
 fn errno() -> Errno {
     // `last_os_error` reads errno, and always has a raw code.
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+/// The errno of an error of the standard library's.
+fn from_io(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 /// Whether a call that moves bytes, or a flag with it, is not to be had here: an older kernel says `EOPNOTSUPP` or `ENOSYS`,

@@ -1,12 +1,15 @@
 //! Forking, leaving, and looking after a child.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::thread::Timespec;
 
+use super::ledger::Entry;
 use super::{Errno, Result, errno, retry};
 
 /// How long a thread that has been joined may still be on its way out.
@@ -19,13 +22,16 @@ pub(crate) enum Side {
 }
 
 /// That a fork is safe, or somebody answers for it.
-pub(crate) struct Permit(());
+pub(crate) struct Permit {
+    /// Other threads may run, and wait for children.
+    is_promise: bool,
+}
 
 impl Permit {
     /// For a process with a single thread; otherwise the number of threads.
     pub(crate) fn alone() -> Result<std::result::Result<Self, usize>> {
         Ok(match second_thread()? {
-            None => Ok(Self(())),
+            None => Ok(Self { is_promise: false }),
             Some(threads) => Err(threads),
         })
     }
@@ -36,7 +42,12 @@ impl Permit {
     ///
     /// The child may only do what is async-signal-safe until it leaves or starts a program (fork.2).
     pub(crate) unsafe fn promised() -> Self {
-        Self(())
+        Self { is_promise: true }
+    }
+
+    /// What a child waits at until it is held, where another thread could wait for it before.
+    pub(crate) fn gate(&self) -> Result<Option<Gate>> {
+        if self.is_promise { Gate::new().map(Some) } else { Ok(None) }
     }
 
     /// fork(2), through libc, so that its own locks are in order in the child. What the frames on the stack hold is held by
@@ -49,6 +60,45 @@ impl Permit {
             pid => Pid::from_raw(pid).map(Side::Parent).ok_or(Errno::SRCH),
         }
     }
+}
+
+/// Keeps a child from running before its parent holds it. Known to the ledger, so that other forks do not take it along.
+pub(crate) struct Gate {
+    parents: (Entry, OwnedFd),
+    childs: (Entry, OwnedFd),
+}
+
+impl Gate {
+    fn new() -> Result<Self> {
+        let (one, other) = super::socket::pair(SocketType::STREAM)?;
+        let enter = |fd: OwnedFd| {
+            let fd = super::descriptor::above_standard(fd, None);
+            (Entry::new(fd.as_raw_fd()), fd)
+        };
+        Ok(Self { parents: enter(one), childs: enter(other) })
+    }
+
+    /// In the child: whether the parent holds it.
+    pub(crate) fn wait(self) -> bool {
+        let Self { parents, childs } = self;
+        drop(parents);
+        retry(|| rustix::io::read(&childs.1, &mut [0; 1])) == Ok(1)
+    }
+
+    /// In the parent: lets the child go on. Without it, the child leaves.
+    pub(crate) fn open(self) {
+        // A child that was killed meanwhile does not go on.
+        let _ = retry(|| rustix::net::send(&self.parents.1, b"!", SendFlags::NOSIGNAL));
+    }
+}
+
+/// Writes to stderr without a lock.
+pub(crate) fn print(mut text: &str) -> Result<()> {
+    while !text.is_empty() {
+        let len = retry(|| rustix::io::write(rustix::stdio::stderr(), text.as_bytes()))?;
+        text = text.get(len..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Leaves the process at once: no destructors, no `atexit` handlers.
@@ -106,14 +156,66 @@ pub(crate) fn check_die_with() -> Result<()> {
     rustix::process::set_parent_process_death_signal(rustix::process::parent_process_death_signal()?)
 }
 
-/// Asks the kernel to kill this process when the thread that forked it ends.
-pub(crate) fn die_with(parent: Pid) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Too late to be told? Then another process is the parent now. (None: the parent is in an outer pid namespace.)
-    match rustix::process::getppid() {
-        Some(now) if now != parent => rustix::process::kill_process(rustix::process::getpid(), Signal::KILL),
-        _ => Ok(()),
+/// A process that another one is to die with.
+pub(crate) struct Parent {
+    pid: Pid,
+    /// If the other one cannot see it as its parent.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Parent {
+    /// This process, as its child will know it.
+    pub(crate) fn new() -> Result<Self> {
+        let pid = own_pid();
+        let namespace = |path: &CStr| rustix::fs::stat(path).ok().map(|stat| stat.st_ino);
+        // Whoever starts children in another pid namespace than its own (unshare, setns) has 0 for a number there.
+        let childrens = namespace(c"/proc/self/ns/pid_for_children");
+        let pidfd = match childrens.is_some() && childrens == namespace(c"/proc/self/ns/pid") {
+            true => None,
+            false => Some(super::descriptor::above_standard(pidfd(pid)?, None)),
+        };
+        Ok(Self { pid, pidfd })
     }
+
+    /// This process's own parent, if it is to be seen from here.
+    pub(super) fn own() -> Option<Self> {
+        rustix::process::getppid().map(|pid| Self { pid, pidfd: None })
+    }
+
+    /// The same, with its descriptor at none of these numbers.
+    pub(super) fn apart_from(self, sorted: &[RawFd]) -> Result<Self> {
+        let pidfd = self.pidfd.map(|pidfd| super::start::apart_from(pidfd, sorted)).transpose()?;
+        Ok(Self { pidfd, ..self })
+    }
+
+    /// The number of its descriptor, if it has one.
+    pub(super) fn number(&self) -> Option<RawFd> {
+        self.pidfd.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// In the child: whether the parent is another one by now.
+    pub(super) fn has_left(&self) -> Result<bool> {
+        match &self.pidfd {
+            None => Ok(rustix::process::getppid() != Some(self.pid)),
+            Some(pidfd) => Ok(super::poll::look(pidfd.as_fd(), super::poll::POLLIN)? != 0),
+        }
+    }
+
+    /// In the child: asks the kernel to kill this process when the thread that forked it ends.
+    pub(crate) fn die_with(&self) -> Result<()> {
+        ask_to_die()?;
+        if self.has_left()? {
+            rustix::process::kill_process(own_pid(), Signal::KILL)?;
+            // The first process of a pid namespace does not die of its own signals.
+            exit(128 + SIGKILL as u8);
+        }
+        Ok(())
+    }
+}
+
+/// Asks the kernel to kill this process when the thread that started it ends. It does not, where that has ended before.
+pub(super) fn ask_to_die() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
 /// A descriptor that stands for the child of that number. It must not have been waited for.
@@ -121,24 +223,35 @@ pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty())
 }
 
-/// Set when the kernel has been seen to have what children are held by.
-static CHILDREN_CAN_BE_HELD: AtomicBool = AtomicBool::new(false);
+/// Set when the kernel has been seen to have what forked children are held by, and programs are waited for with.
+static CAN_HOLD: AtomicBool = AtomicBool::new(false);
+static CAN_WAIT: AtomicBool = AtomicBool::new(false);
 
-/// Fails, with the name of the call, where a child could not be held or waited for: before there is one, which would
+/// Fails, with the name of the call, where a forked child could not be held or waited for: before there is one, which would
 /// have to be ended in the middle of what it does. Kernels have had both calls since 5.4; a sandbox may not.
-pub(crate) fn check_children() -> std::result::Result<(), (&'static str, Errno)> {
-    if CHILDREN_CAN_BE_HELD.load(Ordering::Relaxed) {
+pub(crate) fn check_holding() -> std::result::Result<(), (&'static str, Errno)> {
+    check_waiting()?;
+    if CAN_HOLD.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let myself = match pidfd(own_pid()) {
-        Ok(myself) => myself,
+    match pidfd(own_pid()) {
+        Ok(_) => CAN_HOLD.store(true, Ordering::Relaxed),
         // Nothing is known, and whoever makes the child finds the table full as well.
-        Err(Errno::MFILE | Errno::NFILE) => return Ok(()),
+        Err(Errno::MFILE | Errno::NFILE) => {}
         Err(errno) => return Err(("pidfd_open", errno)),
-    };
-    match reap(myself.as_fd()) {
-        // No process is its own child.
-        Err(Errno::CHILD) => CHILDREN_CAN_BE_HELD.store(true, Ordering::Relaxed),
+    }
+    Ok(())
+}
+
+/// The same for a program, whose pidfd comes with it.
+pub(crate) fn check_waiting() -> std::result::Result<(), (&'static str, Errno)> {
+    if CAN_WAIT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: a number, which no descriptor has.
+    let none = unsafe { BorrowedFd::borrow_raw(RawFd::MAX) };
+    match reap(none) {
+        Err(Errno::BADF) => CAN_WAIT.store(true, Ordering::Relaxed),
         Err(errno) => return Err(("waitid", errno)),
         Ok(_) => {}
     }
@@ -152,9 +265,44 @@ pub(crate) fn kill_and_reap(pid: Pid) {
     let _ = retry(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
 }
 
+/// A descriptor for a child that was started without one, and was perhaps waited for since. One that cannot be held is ended.
+pub(crate) fn hold(pid: Pid) -> Result<OwnedFd> {
+    let pidfd = match pidfd(pid) {
+        Ok(pidfd) => pidfd,
+        // Gone, if somebody else has waited for it: then the number is perhaps a stranger's.
+        Err(Errno::SRCH) => return Err(Errno::CHILD),
+        Err(errno) => {
+            kill_and_reap(pid);
+            return Err(errno);
+        }
+    };
+    // The number may be a stranger's by now. What cannot be waited for is no child of ours.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | ALL;
+    retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options))?;
+    Ok(super::descriptor::above_standard(pidfd, None))
+}
+
+/// Also of a child that does not run its program yet, whose exit signal is 0 (`__WALL`, waitpid.2).
+const ALL: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL as u32);
+
+/// Blocks until a child that leaves has left, and takes its status away.
+pub(super) fn take_away(pidfd: BorrowedFd<'_>) -> Result<()> {
+    retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | ALL)).map(drop)
+}
+
+/// Sets a resource limit of this process, which may share its memory with another.
+pub(super) fn set_limit(which: i32, soft: u64, hard: u64) -> Result<()> {
+    let limit = [soft, hard]; // rlimit64, on every architecture
+    // SAFETY: a limit to read from, and none to write to. 0 is this process.
+    match unsafe { libc::syscall(libc::SYS_prlimit64, 0, which, limit.as_ptr(), std::ptr::null_mut::<u64>()) } {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
+}
+
 /// Blocks until the child has left and its status can be had, and leaves it there.
 pub(crate) fn await_exit(pidfd: BorrowedFd<'_>) -> Result<()> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | ALL;
     retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).map(drop)
 }
 
@@ -169,7 +317,7 @@ pub(crate) fn peek(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
 }
 
 fn wait_status(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<i32>> {
-    let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG | ALL;
     let Some(status) = retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options))? else {
         return Ok(None);
     };
@@ -181,13 +329,38 @@ fn wait_status(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<i
     }))
 }
 
-pub(crate) use libc::SIGKILL;
+pub(crate) use libc::{SIGKILL, SIGTERM};
 
 /// Sends a signal to exactly that process.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let details = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: integers and a null pointer; without details the kernel fills in those of kill(2).
     match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, details, 0) } {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
+}
+
+/// Sends a signal to the group that the process leads. `was_reaped`: the number is perhaps another's.
+pub(crate) fn send_group_signal(pidfd: BorrowedFd<'_>, pid: i32, was_reaped: bool, signal: i32) -> Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 4; // Linux 6.9
+    let details = std::ptr::null::<libc::siginfo_t>();
+    let flags = PIDFD_SIGNAL_PROCESS_GROUP;
+    // SAFETY: as above.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, details, flags) } {
+        0 => return Ok(()),
+        _ => match errno() {
+            // Before 6.9; or the signal is none, which kill says again.
+            Errno::INVAL => {}
+            errno => return Err(errno),
+        },
+    }
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | ALL;
+    if was_reaped || retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).is_err() {
+        return Err(Errno::SRCH);
+    }
+    // SAFETY: numbers. The process is our child, and nobody has waited for it, so its number is its own.
+    match unsafe { libc::kill(-pid, signal) } {
         0 => Ok(()),
         _ => Err(errno()),
     }

@@ -104,9 +104,139 @@ impl Mask {
         }
     }
 
+    /// Blocks these too in this thread.
+    pub(super) fn add(set: &libc::sigset_t) -> Self {
+        Self::change(libc::SIG_BLOCK, set)
+    }
+
+    /// Blocks these no longer in this thread.
+    pub(super) fn remove(set: &libc::sigset_t) -> Self {
+        Self::change(libc::SIG_UNBLOCK, set)
+    }
+
+    /// Whether a signal is blocked in it.
+    pub(super) fn has(&self, signal: i32) -> bool {
+        // SAFETY: an initialised set, and a number, of which libc sees whether it is a signal's.
+        unsafe { libc::sigismember(&self.0, signal) == 1 }
+    }
+
+    /// Blocks one signal less, when it becomes the thread's mask.
+    pub(super) fn take_out(&mut self, signal: i32) {
+        // SAFETY: as above.
+        unsafe { libc::sigdelset(&mut self.0, signal) };
+    }
+
     /// Makes this the thread's mask.
     pub(crate) fn restore(&self) {
         Self::change(libc::SIG_SETMASK, &self.0);
+    }
+}
+
+/// The kernel's own numbers: libc keeps two signals for itself, and hides them.
+mod kernel {
+    /// How many signals there are.
+    pub(super) const SIGNALS: i32 = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 128 } else { 64 };
+
+    /// The bytes of a set of them.
+    pub(super) const SET: usize = SIGNALS as usize / 8;
+
+    /// Where an action has its handler: it begins with it, or with the flags.
+    pub(super) const HANDLER: usize = if SIGNALS == 64 { 0 } else { 1 };
+}
+
+/// What a process does about one signal, as the kernel has it: larger than that on any architecture.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Action([usize; 16]);
+
+impl Action {
+    /// Zeroes are `SIG_DFL`, no flags and an empty mask, in whatever order.
+    const DEFAULT: Self = Self([0; 16]);
+
+    fn of(signal: i32) -> Result<Self> {
+        let mut action = Self::DEFAULT;
+        let none = std::ptr::null::<Action>();
+        // SAFETY: no new action, and room for the old one.
+        match unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, none, &raw mut action, kernel::SET) } {
+            0 => Ok(action),
+            _ => Err(errno()),
+        }
+    }
+
+    /// Fails for `SIGKILL` and `SIGSTOP`, which are always at their default.
+    fn set(&self, signal: i32) -> Result<()> {
+        let none = std::ptr::null_mut::<Action>();
+        // SAFETY: an action that is the default, or one that the kernel gave before.
+        match unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const *self, none, kernel::SET) } {
+            0 => Ok(()),
+            _ => Err(errno()),
+        }
+    }
+
+    fn handler(&self) -> usize {
+        self.0[kernel::HANDLER]
+    }
+}
+
+/// Sets to its default what a program is not to begin with: every signal that is caught, `SIGPIPE`, which Rust programs
+/// ignore, and `SIGCHLD`, without which no program can wait for its children. Other signals stay ignored (nohup.1). Those
+/// that are caught may be left to execve(2), which does the same: other threads may still count on them.
+///
+/// Async-signal-safe, also where the memory is another process's.
+pub(super) fn default_for_a_program(also_caught: bool) {
+    for signal in 1..=kernel::SIGNALS {
+        let Ok(action) = Action::of(signal) else { continue };
+        let is_reset = match action.handler() {
+            libc::SIG_DFL => false,
+            libc::SIG_IGN => matches!(signal, libc::SIGPIPE | libc::SIGCHLD),
+            _ => also_caught,
+        };
+        if is_reset {
+            // The two signals that this is refused for are at their default.
+            let _ = Action::DEFAULT.set(signal);
+        }
+    }
+}
+
+/// What this process does about every signal, to be put back.
+pub(super) struct Actions(Vec<Action>);
+
+impl Actions {
+    pub(super) fn save() -> Self {
+        Self((1..=kernel::SIGNALS).map(|signal| Action::of(signal).unwrap_or(Action::DEFAULT)).collect())
+    }
+
+    pub(super) fn restore(&self) {
+        for (signal, action) in (1..).zip(&self.0) {
+            // Refused for the two that nobody can change.
+            let _ = action.set(signal);
+        }
+    }
+}
+
+/// This thread's signal mask as the kernel has it, with the signals that libc keeps for itself.
+pub(super) struct KernelMask([u64; 2]);
+
+impl KernelMask {
+    pub(super) fn block_all() -> Self {
+        Self::set(&[u64::MAX; 2])
+    }
+
+    pub(super) fn set_empty() -> Self {
+        Self::set(&[0; 2])
+    }
+
+    pub(super) fn restore(&self) {
+        Self::set(&self.0);
+    }
+
+    fn set(mask: &[u64; 2]) -> Self {
+        let mut old = [0; 2];
+        // SAFETY: two sets of the size that is said, or larger. The call cannot fail with these (rt_sigprocmask.2).
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, mask.as_ptr(), old.as_mut_ptr(), kernel::SET);
+        }
+        Self(old)
     }
 }
 

@@ -63,29 +63,33 @@ pub struct Deadline<T> {
     /// `None`: too far for the clock.
     deadline: Option<Instant>,
     written: u64,
+    /// Reads and writes since the deadline was set.
+    steps: usize,
 }
 
 impl<T> Deadline<T> {
     /// Puts an end under a deadline.
     #[must_use]
     pub fn at(end: T, deadline: Instant) -> Self {
-        Self { end, deadline: Some(deadline), written: 0 }
+        Self { end, deadline: Some(deadline), written: 0, steps: 0 }
     }
 
     /// Puts an end under a deadline that is `timeout` from now. [`Duration::MAX`] waits for ever.
     #[must_use]
     pub fn after(end: T, timeout: Duration) -> Self {
-        Self { end, deadline: Instant::now().checked_add(timeout), written: 0 }
+        Self { end, deadline: Instant::now().checked_add(timeout), written: 0, steps: 0 }
     }
 
     /// Sets another deadline.
     pub fn set_at(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
+        self.steps = 0;
     }
 
     /// Sets another deadline, `timeout` from now. [`Duration::MAX`] waits for ever.
     pub fn set_after(&mut self, timeout: Duration) {
         self.deadline = Instant::now().checked_add(timeout);
+        self.steps = 0;
     }
 
     /// How many bytes were written through this value, in all.
@@ -124,15 +128,20 @@ impl<T> Deadline<T> {
         self.end
     }
 
-    fn patience(&self) -> Patience {
-        self.deadline.map_or(Patience::Endless, Patience::Until)
+    /// For the next read or write. Each looks at least once; one of many does not, where the time is up. A peer that always has
+    /// a byte more would keep `read_to_end` for ever.
+    fn next(&mut self) -> Result<Until> {
+        let patience = self.deadline.map_or(Patience::Endless, Patience::Until);
+        patience.after_steps(self.steps)?;
+        self.steps = self.steps.saturating_add(1);
+        Ok(Until(patience))
     }
 }
 
 impl<T: TimedRead> Read for Deadline<T> {
     /// Blocks until there is something to read, EOF comes, or the time is up.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let until = Until(self.patience());
+        let until = self.next().map_err(Error::into_io)?;
         self.end.read_until(buf, until).map_err(Error::into_io)
     }
 
@@ -150,7 +159,7 @@ impl<T: TimedRead> Read for Deadline<T> {
 impl<T: TimedWrite> Write for Deadline<T> {
     /// Blocks until there is room or the time is up, and writes what there is room for then.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let until = Until(self.patience());
+        let until = self.next().map_err(Error::into_io)?;
         let written = self.end.write_until(buf, until).map_err(Error::into_io)?;
         self.written += written as u64;
         Ok(written)

@@ -108,6 +108,16 @@ impl Patience {
         matches!(self, Patience::Blocking) && spin.is_off()
     }
 
+    /// What a call answers that has taken so many steps, each of which found something to do, and has no time for more.
+    pub(crate) fn after_steps(self, steps: usize) -> Result<()> {
+        match self {
+            _ if steps < MANY => Ok(()),
+            Patience::None => Err(Error::WouldBlock),
+            Patience::Until(deadline) if deadline <= Instant::now() => Err(Error::TimedOut),
+            _ => Ok(()),
+        }
+    }
+
     /// The patience of a destructor: a second, so that a peer which is slow gets what was sent to it, and one that never reads
     /// holds nobody up for ever; and no time at all while a panic unwinds.
     pub(crate) fn linger() -> Self {
@@ -144,6 +154,10 @@ impl Patience {
         }
     }
 }
+
+/// A call takes this many steps before it looks at the clock. A peer that feeds a reader byte by byte, or makes room for a
+/// writer page by page, could otherwise keep it for as long as it likes.
+const MANY: usize = 64;
 
 fn is_nonblocking(end: BorrowedFd<'_>) -> Result<bool> {
     let flags = rustix::fs::fcntl_getfl(end).map_err(|errno| end::error(&[end], "fcntl", errno))?;

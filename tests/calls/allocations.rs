@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::support::{self, Sigpipe, Trial, fill, refuse_flags, sigpipe, spliced_once};
 use ipc::{
-    BufferedWriter, Error, MessageReader, MessageWriter, PackedSocket, Watch, datagram_pair, pipe, stream_pair,
-    wait_any,
+    BufferedWriter, ByteReader, ByteWriter, Error, MessageReader, MessageWriter, PackedSocket, Watch, datagram_pair,
+    pipe, stream_pair, wait_any,
 };
 
 struct Counting;
@@ -59,6 +59,7 @@ pub fn trials() -> Vec<Trial> {
         waiting_allocates_nothing,
         packed_messages_allocate_nothing,
         messages_through_a_pipe_allocate_nothing,
+        messages_over_sockets_allocate_nothing,
         a_message_in_two_parts_allocates_nothing,
         buffered_writes_allocate_nothing,
     ]
@@ -315,6 +316,17 @@ fn packed_messages_allocate_nothing() {
 fn messages_through_a_pipe_allocate_nothing() {
     let (reader, writer) = pipe().unwrap();
     writer.set_capacity(1 << 20).unwrap();
+    assert_messages_allocate_nothing(reader, writer);
+}
+
+fn messages_over_sockets_allocate_nothing() {
+    let pair = stream_pair().unwrap();
+    assert_messages_allocate_nothing(pair.parent, pair.child);
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert_messages_allocate_nothing(one, other);
+}
+
+fn assert_messages_allocate_nothing(reader: impl ByteReader, writer: impl ByteWriter) {
     let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
     let long = vec![1; 100_000];
     // The buffer of the reader grows to the longest message, once.

@@ -262,7 +262,7 @@ fn without_address_space_no_program_is_started() {
         limit_address_space(0);
         let refused = command.spawn().unwrap_err();
         limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
-        assert_eq!(support::refused(Err::<(), _>(refused.error)), ("posix_spawn", libc::ENOMEM));
+        assert_eq!(support::refused(Err::<(), _>(refused.error)), ("mmap", libc::ENOMEM));
         leaves(refused.command.spawn().unwrap());
     })
     .unwrap();

@@ -50,6 +50,8 @@ fn assert_no_place<T: std::fmt::Debug>(what: &str, result: ipc::Result<T>) {
 }
 
 fn without_descriptors_each_call_says_so_and_gives_everything_back() {
+    // The first start finds out how things are here, and takes more.
+    assert!(ipc::Command::new("true").status().unwrap().success());
     for Call { name, places, prepare } in CALLS {
         for free in 0..=*places {
             let mut call = prepare();
@@ -249,7 +251,7 @@ fn without_processes_nothing_is_started() {
         for _ in 0..2 {
             let (call, errno) = refused(call());
             assert_eq!(errno, libc::EAGAIN, "{name}: {call}");
-            assert!(["fork", "posix_spawn"].contains(&call), "{name}: {call}");
+            assert!(["fork", "clone"].contains(&call), "{name}: {call}");
         }
         assert_eq!(open_ends(), ends, "{name}");
         assert_eq!(open.compare(&Inventory::take()), None, "{name}");

@@ -45,7 +45,7 @@ pub fn trials() -> Vec<Trial> {
         without_reads_and_writes_with_flags_nothing_is_different,
         without_vmsplice_reading_goes_another_way,
         without_any_way_to_not_wait_only_calls_that_wait_work,
-        without_pidfds_no_child_is_started,
+        without_pidfds_no_child_is_forked,
         without_waiting_by_pidfd_no_child_is_started,
         without_signals_by_pidfd_a_child_is_waited_for_all_the_same,
         without_seqpacket_the_error_says_so,
@@ -57,7 +57,6 @@ pub fn trials() -> Vec<Trial> {
         without_unshare_nothing_is_different,
         without_a_death_signal_nothing_is_forked,
         without_newer_calls_nothing_is_different,
-        without_clone3_by_a_sandbox_a_program_is_refused_and_given_back,
         without_netlink_the_other_side_is_unknown_and_the_rest_is_known,
         without_a_larger_pipe_the_error_says_so,
         without_madvise_nothing_is_different,
@@ -484,22 +483,28 @@ fn without_any_way_to_not_wait_only_calls_that_wait_work() {
     }
 }
 
+/// All that fork, and how each is refused.
+fn for_forks(call: &'static str, errno: i32) -> [(&'static str, &'static str, i32); 3] {
+    ["fork", "kill", "threads"].map(|promise| (promise, call, errno))
+}
+
 /// All that start a process, and how each is refused.
 fn starting(call: &'static str, errno: i32) -> [(&'static str, &'static str, i32); 5] {
     ["fork", "kill", "threads", "command", "output"].map(|promise| (promise, call, errno))
 }
 
-fn without_pidfds_no_child_is_started() {
+fn without_pidfds_no_child_is_forked() {
     for errno in MISSING {
         let kernel = Kernel::new().without(libc::SYS_pidfd_open, errno);
-        keeps_all_but(&kernel, &starting("pidfd_open", errno));
+        keeps_all_but(&kernel, &for_forks("pidfd_open", errno));
         let verdict = judge(LIMIT, || {
             kernel.play();
             // Whatever is started ends, and is heard of.
             handle_signal(libc::SIGCHLD);
             assert_eq!(refused(fork((), |()| ()).map_err(Error::from)), ("pidfd_open", errno));
-            assert_eq!(refused(Command::new("true").spawn().map_err(Error::from)), ("pidfd_open", errno));
             assert_eq!(handled(), 0);
+            // A program's comes with it.
+            assert_eq!(exit_code(&Command::new("true").spawn().unwrap()), 0);
             Ok(())
         });
         assert_eq!(verdict, Ok(()));
@@ -609,27 +614,6 @@ fn without_newer_calls_nothing_is_different() {
     keeps_all_but(&newer.iter().fold(Kernel::new(), |kernel, call| kernel.without(*call, ENOSYS)), &[]);
     let by_a_sandbox = [libc::SYS_openat2, libc::SYS_close_range, libc::SYS_faccessat2];
     keeps_all_but(&by_a_sandbox.iter().fold(Kernel::new(), |kernel, call| kernel.without(*call, EPERM)), &[]);
-}
-
-/// The libc goes another way for `ENOSYS` only.
-fn without_clone3_by_a_sandbox_a_program_is_refused_and_given_back() {
-    let verdict = judge(LIMIT, || {
-        Kernel::new().without(libc::SYS_clone3, EPERM).play();
-        let (reader, writer) = pipe().unwrap();
-        match Command::new("true").stdout(writer).spawn() {
-            // This libc does not use it.
-            Ok(child) => assert_eq!(exit_code(&child), 0),
-            Err(given_back) => {
-                assert_eq!(refused(Err::<(), _>(given_back.error)), ("posix_spawn", EPERM));
-                assert!(matches!(reader.try_read(&mut [0]), Err(Error::WouldBlock)));
-                drop(given_back.command);
-            }
-        }
-        assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
-        assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
-        Ok(())
-    });
-    assert_eq!(verdict, Ok(()));
 }
 
 fn without_netlink_the_other_side_is_unknown_and_the_rest_is_known() {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use crate::support::{self, Gate, Trial, exit_code, own_mounts, read_all, refuse_calls, refused};
+use crate::support::{self, Gate, Is, Kernel, Trial, exit_code, own_mounts, read_all, refuse_calls, refused};
 use ipc::{Command, Error, PipeReader, ProcessMap, Side, claim, claimable, fork, holders, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
@@ -82,7 +82,8 @@ fn programs_start_without_open_tree() {
 
 /// Every kernel from 5.3 on has them. A sandbox that does not is an error: nothing runs that could not be waited for.
 fn without_pidfds_nothing_is_left_running() {
-    refuse_calls(&[libc::SYS_pidfd_open], libc::ENOSYS);
+    let kernel = Kernel::new().without(libc::SYS_pidfd_open, libc::ENOSYS);
+    kernel.with(libc::SYS_clone, 0, Is::AnyOf(libc::CLONE_PIDFD as u32), libc::EINVAL).play();
     let (reader, writer) = pipe().unwrap();
     let refused = fork(writer, |_writer| {
         loop {

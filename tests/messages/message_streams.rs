@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     self, Gate, Sigpipe, Trial, assert_next, assert_same, assert_times_out, become_nobody, exhaust_pipe_pages,
-    exit_code, message, sigpipe, status_flags, tcp_pair, with_interval_timer,
+    exit_code, message, read_all, read_some, sigpipe, status_flags, tcp_pair, with_interval_timer,
 };
 use ipc::{
     ByteReader, ByteWriter, Deadline, Ends, Error, MessageReader, MessageWriter, PackedSocket, PipeReader, PipeWriter,
@@ -28,6 +28,8 @@ pub fn trials() -> Vec<Trial> {
         what_was_lost_with_the_peer_is_told_once_and_after_all_that_it_sent,
         deadlines_are_kept_across_signals within 60,
         a_message_that_comes_in_parts_has_one_deadline,
+        a_peer_that_feeds_byte_by_byte_keeps_no_call,
+        a_reader_that_makes_room_bit_by_bit_keeps_no_call,
         the_try_calls_wait_for_nobody_and_change_no_flag,
         a_stream_that_never_waits_answers_would_block,
         a_timeout_of_the_stream_itself_loses_nothing,
@@ -291,6 +293,51 @@ fn a_message_that_comes_in_parts_has_one_deadline() {
     // The signal of a plain write, which is not what is tested here.
     sigpipe(Sigpipe::Ignore);
     over_every_stream!(check);
+}
+
+fn a_peer_that_feeds_byte_by_byte_keeps_no_call() {
+    // In a pipe of packets each read takes one byte, however many there are.
+    let (reader, writer) = packets();
+    writer.set_capacity(1 << 20).unwrap();
+    [0xff, 0, 0, 0].into_iter().chain([7; 246]).for_each(|byte| writer.write_atomic(&[byte]).unwrap());
+    let mut reader = MessageReader::new(reader);
+    let left = |reader: &MessageReader| reader.get_ref().available().unwrap();
+    assert!(matches!(reader.try_recv(), Err(Error::WouldBlock)));
+    assert!(left(&reader) > 150, "{} bytes are left", left(&reader));
+    assert!(matches!(reader.recv_timeout(Duration::ZERO), Err(Error::TimedOut)));
+    assert!(left(&reader) > 50, "{} bytes are left", left(&reader));
+    // Nothing is lost by it.
+    writer.write_atomic(&[7; 9]).unwrap();
+    drop(writer);
+    assert_eq!(reader.recv().unwrap(), Some(&[7; 255][..]));
+}
+
+fn a_reader_that_makes_room_bit_by_bit_keeps_no_call() {
+    // A pipe with room for many times what goes after the time is up.
+    let (reader, writer) = pipe().unwrap();
+    assert_eq!(writer.set_capacity(1 << 20).unwrap(), 1 << 20);
+    let long = message(1, 3 << 20);
+    let mut writer = MessageWriter::new(writer);
+    let mut stream = Vec::new();
+    for call in 0..2 {
+        match call {
+            0 => writer.send_timeout(&long, Duration::ZERO).unwrap(),
+            _ => assert!(matches!(writer.flush_timeout(Duration::ZERO), Err(Error::TimedOut))),
+        }
+        let went = reader.available().unwrap();
+        assert!(went > 0 && went < 600_000, "{went} bytes went after the time was up");
+        stream.extend(read_some(&reader, went));
+    }
+    // One that is not to wait goes on while there is room, and nothing is lost.
+    assert!(matches!(writer.try_flush(), Err(Error::WouldBlock)));
+    assert_eq!(reader.available().unwrap(), 1 << 20);
+    let child = fork(reader, |reader| {
+        stream.extend(read_all(reader));
+        assert_same(&stream[4..], &long);
+    })
+    .unwrap();
+    writer.close().unwrap();
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn the_try_calls_wait_for_nobody_and_change_no_flag() {

@@ -54,7 +54,7 @@ fn end(caller: &Child) {
 }
 
 /// Waits for the server, and the workers that it has not waited for, to leave.
-fn await_all_orphans() {
+pub fn await_all_orphans() {
     // SAFETY: no status is asked for.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Trial, asleep_in, exit_code, handle_signal, handled, poll_until, process_state, read_all};
 use crate::workers::{echo, in_a_thread};
-use crate::{all_ways, descriptors, signal};
+use crate::{all_ways, at_rest, descriptors, signal};
 use ipc::{Error, ForkServer, PipeReader, PipeWriter, Received, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
@@ -128,7 +128,11 @@ fn signals_to_the_group_do_not_end_the_server() {
 fn a_server_that_was_stopped_times_out_and_nothing_has_run() {
     let server = echo();
     in_a_thread(|| {
-        let held = descriptors(server.id());
+        // So that it is what it will be.
+        let (reader, writer) = pipe().unwrap();
+        assert_eq!(exit_code(&server.fork(b"", writer).unwrap()), 0);
+        drop(reader);
+        let held = at_rest(&server);
         signal(server.id(), libc::SIGSTOP);
         poll_until("the server is stopped", || process_state(server.id()) == Some('T'));
         let (reader, writer) = pipe().unwrap();

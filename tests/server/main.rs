@@ -11,6 +11,7 @@ mod workers;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use support::{Is, Kernel, Trial};
@@ -36,7 +37,8 @@ pub(crate) use all_ways;
 fn in_all_ways(module: &str, name: &str, limit: Duration, test: fn()) -> Vec<Trial> {
     let with = |way: &str, kernel: Option<Kernel>| {
         Trial::new(module, &format!("{name}{way}"), limit, move || {
-            kernel.inspect(Kernel::play);
+            MAKES_SIBLINGS.store(kernel.is_none(), Relaxed);
+            kernel.iter().for_each(Kernel::play);
             test();
         })
     };
@@ -60,6 +62,20 @@ fn descriptors(pid: u32) -> BTreeMap<i32, String> {
     let target = |number: i32| Some((number, std::fs::read_link(format!("/proc/{pid}/fd/{number}")).ok()?));
     numbers.filter_map(target).map(|(number, target)| (number, target.display().to_string())).collect()
 }
+
+/// What a server has open between two orders. It may be about to close the line of the one before, and to wait for the worker.
+fn at_rest(server: &ipc::ForkServer) -> BTreeMap<i32, String> {
+    let mut open = descriptors(server.id());
+    support::poll_until("the server rests", || {
+        open = descriptors(server.id());
+        let of_orders = |target: &&String| target.starts_with("socket:") || target.contains("pidfd");
+        open.values().filter(of_orders).count() == 1
+    });
+    open
+}
+
+/// Whether workers can be children of the caller's.
+static MAKES_SIBLINGS: AtomicBool = AtomicBool::new(true);
 
 fn signal(pid: u32, signal: i32) {
     // SAFETY: numbers; the process is this one's child, and was not waited for.

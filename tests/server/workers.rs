@@ -9,7 +9,7 @@ use crate::support::{
     Gate, Trial, block_signal, exit_code, handle_signal, handled, poll_until, process_state, read_all, signal_mask,
     with_interval_timer,
 };
-use crate::{all_ways, descriptors, signal};
+use crate::{all_ways, at_rest, descriptors, signal};
 use ipc::{
     DatagramSocket, Error, Fork, ForkServer, PipeReader, PipeWriter, Received, Watch, datagram_pair, fork, open_ends,
     pipe, wait_any,
@@ -251,13 +251,7 @@ fn the_server_keeps_nothing_of_an_order() {
             assert_eq!(exit_code(&child), 0);
         };
         order();
-        // It may be about to close the line of the order before, and to wait for the worker.
-        let mut before = descriptors(server.id());
-        poll_until("the server rests", || {
-            before = descriptors(server.id());
-            let of_orders = |target: &&String| target.starts_with("socket:") || target.contains("pidfd");
-            before.values().filter(of_orders).count() == 1
-        });
+        let before = at_rest(&server);
         (0..50).for_each(|_| order());
         poll_until("the server holds what it held before", || descriptors(server.id()) == before);
     });

@@ -56,7 +56,9 @@ pub fn asleep_in(pid: u32, calls: &[libc::c_long]) {
         let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
         let in_call = match &call {
             Ok(call) => {
-                call.split(' ').next().and_then(|call| call.parse().ok()).is_some_and(|call| calls.contains(&call))
+                // Where a kernel of 64 bits runs a program of 32, the calls of sockets go through socketcall(2), 102.
+                let is_one = |call| calls.contains(&call) || (cfg!(target_arch = "x86") && call == 102);
+                call.split(' ').next().and_then(|call| call.parse().ok()).is_some_and(is_one)
             }
             Err(_) => true, // not every kernel shows it
         };

@@ -148,7 +148,8 @@ fn a_reader_works_after_a_splice() {
         assert!(tokio::time::timeout(Duration::from_millis(5), reader.read(&mut [0])).await.is_err());
         let mut five = [0; 5];
         let (read, written) = tokio::join!(reader.read_exact(&mut five), writer.write_all(b"still"));
-        (read.unwrap(), written.unwrap());
+        read.unwrap();
+        written.unwrap();
         assert_eq!(&five, b"still");
     });
 }
@@ -258,17 +259,17 @@ fn hundreds_of_ends_wait_at_once() {
             tasks.push(tokio::spawn(async move {
                 let mut word = [0; 8];
                 far.read_exact(&mut word).await.unwrap();
-                assert_eq!(usize::from_ne_bytes(word), number);
+                assert_eq!(u64::from_ne_bytes(word), number as u64);
                 far.write_all(&word).await.unwrap();
             }));
         }
         for (number, socket) in near.iter_mut().enumerate().rev() {
-            socket.write_all(&number.to_ne_bytes()).await.unwrap();
+            socket.write_all(&(number as u64).to_ne_bytes()).await.unwrap();
         }
         for (number, socket) in near.iter_mut().enumerate() {
             let mut word = [0; 8];
             socket.read_exact(&mut word).await.unwrap();
-            assert_eq!(usize::from_ne_bytes(word), number);
+            assert_eq!(u64::from_ne_bytes(word), number as u64);
         }
         for task in tasks {
             task.await.unwrap();

@@ -31,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         many_reads_share_one_deadline,
         many_writes_share_one_deadline_and_none_is_lost,
         a_new_deadline_goes_on_where_the_last_one_stopped,
+        a_peer_that_always_has_a_byte_more_keeps_nobody_past_a_deadline,
     ]
 }
 
@@ -118,6 +119,28 @@ fn a_new_deadline_goes_on_where_the_last_one_stopped() {
     lines.read_line(&mut line).unwrap();
     assert_eq!(line, "one\n");
     assert_eq!(lines.lines().collect::<Result<Vec<_>, _>>().unwrap(), ["two"], "and EOF");
+}
+
+fn a_peer_that_always_has_a_byte_more_keeps_nobody_past_a_deadline() {
+    let (reader, writer) = pipe().unwrap();
+    let mut to = Deadline::after(&writer, Duration::ZERO);
+    let wrote = (0..4000).take_while(|_| to.write_all(b"x").is_ok()).count();
+    assert!((1..1000).contains(&wrote), "{wrote} writes after the time was up, with room for more");
+    to.set_after(FAR);
+    to.write_all(&[b'x'; 4000]).unwrap();
+    let mut from = Deadline::after(&reader, Duration::ZERO);
+    let read = (0..4000).take_while(|_| from.read_exact(&mut [0]).is_ok()).count();
+    assert!((1..1000).contains(&read), "{read} reads after the time was up, with something left");
+    from.set_after(Duration::ZERO);
+    from.read_exact(&mut [0]).unwrap();
+    // However much a reader takes at once.
+    let drip = fork(writer, |mut writer| while writer.write_all(&[b'x'; 100_000]).is_ok() {}).unwrap();
+    from.set_after(Duration::from_millis(50));
+    let started = Instant::now();
+    assert_eq!(from.read_to_end(&mut Vec::new()).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(started.elapsed() < FAR);
+    drop(reader);
+    assert_eq!(exit_code(&drip), 0);
 }
 
 fn a_zero_timeout_looks_once() {

@@ -147,7 +147,7 @@ pub const CALLS: &[Call] = &[
     },
     Call {
         name: "fork_unchecked",
-        places: 1,
+        places: 4,
         prepare: || {
             // SAFETY: this process has one thread.
             let start = |end| unsafe { fork_unchecked(end, drop) };
@@ -173,22 +173,22 @@ pub const CALLS: &[Call] = &[
     Call { name: "spawn", places: 1, prepare: || spawning(Command::new("true")) },
     Call {
         name: "spawn with a name",
-        places: 2,
+        places: 1,
         prepare: || spawning(Command::new("true").give("end", pipe().unwrap().0)),
     },
     Call {
         name: "spawn with a number",
-        places: 2,
+        places: 1,
         prepare: || spawning(Command::new("true").give_at(0, pipe().unwrap().0)),
     },
     Call {
         name: "spawn with a path",
-        places: 2,
+        places: 1,
         prepare: || spawning(Command::new("true").give_path(pipe().unwrap().0)),
     },
     Call {
         name: "spawn with a standard output",
-        places: 2,
+        places: 1,
         prepare: || spawning(Command::new("true").stdout(pipe().unwrap().1)),
     },
     Call {
@@ -198,7 +198,7 @@ pub const CALLS: &[Call] = &[
     },
     Call { name: "status", places: 1, prepare: || simple(|| Command::new("true").status()) },
     // Two pipes, and copies of three ends for the program.
-    Call { name: "output", places: 8, prepare: || simple(|| Command::new("true").output()) },
+    Call { name: "output", places: 6, prepare: || simple(|| Command::new("true").output()) },
     Call {
         name: "holders of a pipe",
         places: 1,

@@ -1,8 +1,11 @@
 //! Starting another program, with ends given to it: what it is to start with.
 
+mod communicate;
+mod error;
 mod ready;
 mod run;
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -10,8 +13,11 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
+pub use communicate::CommunicateError;
+pub use error::SpawnError;
+
 use crate::end::{Ends, Stdio};
-use crate::error::Error;
+use crate::sys::start::Options;
 
 /// Another program to be started, with the ends that it is given.
 ///
@@ -19,15 +25,28 @@ use crate::error::Error;
 /// of that one is that it keeps the descriptors that it was given as standard input and output for as long as it lives,
 /// so that a stream does not end while it lies around; this one is used up by [`spawn`](Self::spawn), and keeps nothing.
 ///
-/// The program gets the ends that are given here, and nothing else of this crate: every end is close-on-exec. It starts
-/// with `SIGPIPE` at its default and no signal blocked. Its descriptors are set in the new process alone, so that nothing
-/// that another thread starts at the same moment can see them.
+/// The program gets the ends that are given here, and nothing else of this crate: every end is close-on-exec. Its descriptors
+/// are set in the new process alone, so that nothing that another thread starts at the same moment can see them. One that is
+/// not close-on-exec, and is given, is open in the program at the number where it is given and at no other.
 ///
-/// It costs the same however large this process is, and may be used in a process with threads.
+/// The program starts with no signal blocked and none caught, and with `SIGPIPE` and `SIGCHLD` at their defaults: a program that
+/// begins with `SIGCHLD` ignored cannot wait for its children. Other signals that this process ignores stay ignored, as
+/// `nohup` wants it.
+///
+/// Starting costs the same however large this process is, unless the user, the group or the groups are to change or there is a
+/// [`pre_exec`](Self::pre_exec): these cost what a fork costs. It may be used in a process with threads. A process that was
+/// started is held from its first moment, whoever else waits for children here; and where something fails, no process is left
+/// and nobody sees a signal of one.
+///
+/// **A script without `#!`** is refused with `ENOEXEC`. A shell would run it, and so would `execvp`; but they would run a damaged
+/// program, or one for another processor, as a script too. Start `sh` with the path as its argument.
 ///
 /// # Platform
 ///
-/// posix_spawn(3), pidfd_open(2).
+/// [clone(2)](https://man7.org/linux/man-pages/man2/clone.2.html) with `CLONE_VM`, `CLONE_VFORK` and `CLONE_PIDFD`, and
+/// [execve(2)](https://man7.org/linux/man-pages/man2/execve.2.html). A sandbox or an emulator that refuses it gets a clone without
+/// `CLONE_PIDFD`, and then [posix_spawn(3)](https://man7.org/linux/man-pages/man3/posix_spawn.3.html), which knows ends, environment
+/// and directory: what is asked for besides is an [`Error::System`](crate::Error::System) of `clone` then.
 ///
 /// # Examples
 ///
@@ -55,13 +74,24 @@ pub struct Command(Box<Parts>);
 
 struct Parts {
     program: OsString,
+    arg0: Option<OsString>,
     args: Vec<Arg>,
     clear: bool,
-    /// `None`: removed.
-    environment: BTreeMap<OsString, Option<OsString>>,
+    environment: BTreeMap<OsString, Value>,
     directory: Option<PathBuf>,
     stdio: [Option<Stdio>; 3],
     given: Vec<(Place, Box<dyn Ends + Send + Sync>)>,
+    options: Options,
+    /// What makes no sense of what was asked for. Told when it is to be started.
+    invalid: Option<&'static str>,
+}
+
+/// Of a variable of the environment.
+enum Value {
+    Text(OsString),
+    /// The number of the program's process.
+    OwnPid,
+    Removed,
 }
 
 enum Arg {
@@ -82,13 +112,22 @@ impl Command {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self(Box::new(Parts {
             program: program.as_ref().to_owned(),
+            arg0: None,
             args: Vec::new(),
             clear: false,
             environment: BTreeMap::new(),
             directory: None,
             stdio: [None, None, None],
             given: Vec::new(),
+            options: Options::default(),
+            invalid: None,
         }))
+    }
+
+    /// Sets the name that the program is called by, its argument 0. Else it is the one that it is looked for by.
+    pub fn arg0(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.0.arg0 = Some(name.as_ref().to_owned());
+        self
     }
 
     /// Adds an argument.
@@ -105,7 +144,7 @@ impl Command {
 
     /// Sets a variable of the program's environment, which is else this process's.
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.0.environment.insert(key.as_ref().to_owned(), Some(value.as_ref().to_owned()));
+        self.0.environment.insert(key.as_ref().to_owned(), Value::Text(value.as_ref().to_owned()));
         self
     }
 
@@ -114,9 +153,23 @@ impl Command {
         variables.into_iter().fold(self, |command, (key, value)| command.env(key, value))
     }
 
+    /// Sets a variable to the process number that the program will have, as `LISTEN_PID` wants it (sd_listen_fds(3)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let said = ipc::Command::new("sh").arg("-c").arg("test $LISTEN_PID = $$ && echo mine").env_pid("LISTEN_PID").output()?;
+    /// assert_eq!(said.stdout, b"mine\n");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn env_pid(mut self, key: impl AsRef<OsStr>) -> Self {
+        self.0.environment.insert(key.as_ref().to_owned(), Value::OwnPid);
+        self
+    }
+
     /// Removes a variable.
     pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
-        self.0.environment.insert(key.as_ref().to_owned(), None);
+        self.0.environment.insert(key.as_ref().to_owned(), Value::Removed);
         self
     }
 
@@ -185,6 +238,150 @@ impl Command {
         self.give_to(Place::Path, end)
     }
 
+    /// Puts the program in the process group of that number; 0 makes a new one, which it leads.
+    ///
+    /// A terminal's Ctrl-C then hits this process's group without the program, and
+    /// [`Child::signal_group`](crate::Child::signal_group) hits the program with all that it starts.
+    #[doc(alias = "setpgid")]
+    pub fn process_group(mut self, group: i32) -> Self {
+        match group {
+            0.. => self.0.options.group = Some(group),
+            _ => self.0.invalid = Some("the number of a process group is negative"),
+        }
+        self
+    }
+
+    /// Makes the program the leader of a new session, and of a new group in it, without a terminal.
+    #[doc(alias = "setsid")]
+    pub fn new_session(mut self) -> Self {
+        self.0.options.session = true;
+        self
+    }
+
+    /// Kills the program with `SIGKILL` when the thread that starts it ends, however it ends.
+    ///
+    /// **The thread counts, and not the process** (prctl(2), `PR_SET_PDEATHSIG`): start from one that lasts, such as the main
+    /// thread. A thread of a pool that ends when it is idle takes its programs along.
+    ///
+    /// The program's own children are not killed, and a program that changes its user (setuid programs) is not either.
+    #[doc(alias = "PR_SET_PDEATHSIG")]
+    pub fn die_with_parent(mut self) -> Self {
+        self.0.options.die_with_parent = true;
+        self
+    }
+
+    /// Closes every descriptor but the standard three and those that are given, also those that a C library has made without
+    /// close-on-exec.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::fd::AsFd;
+    ///
+    /// let leaked = rustix::io::dup(std::io::stdin().as_fd())?; // not close-on-exec
+    /// let look = format!("test -e /proc/$$/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&leaked));
+    /// assert!(ipc::Command::new("sh").args(["-c", &look]).status()?.success());
+    /// assert!(!ipc::Command::new("sh").args(["-c", &look]).close_others().status()?.success());
+    /// # drop(leaked);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    ///
+    /// # Platform
+    ///
+    /// [close_range(2)](https://man7.org/linux/man-pages/man2/close_range.2.html).
+    #[doc(alias = "close_range")]
+    #[doc(alias = "close_fds")]
+    pub fn close_others(mut self) -> Self {
+        self.0.options.close_others = true;
+        self
+    }
+
+    /// Sets the user that the program runs as. Supplementary groups of this process are given up, unless
+    /// [`groups`](Self::groups) says which to have.
+    #[doc(alias = "setuid")]
+    pub fn uid(mut self, uid: u32) -> Self {
+        match uid {
+            u32::MAX => self.0.invalid = Some("no user has the number -1"),
+            _ => self.0.options.uid = Some(uid),
+        }
+        self
+    }
+
+    /// Sets the group that the program runs as.
+    #[doc(alias = "setgid")]
+    pub fn gid(mut self, gid: u32) -> Self {
+        match gid {
+            u32::MAX => self.0.invalid = Some("no group has the number -1"),
+            _ => self.0.options.gid = Some(gid),
+        }
+        self
+    }
+
+    /// Sets the supplementary groups that the program has.
+    #[doc(alias = "setgroups")]
+    pub fn groups(mut self, groups: impl IntoIterator<Item = impl Borrow<u32>>) -> Self {
+        let groups: Vec<u32> = groups.into_iter().map(|group| *group.borrow()).collect();
+        match groups.contains(&u32::MAX) {
+            true => self.0.invalid = Some("no group has the number -1"),
+            false => self.0.options.groups = Some(groups),
+        }
+        self
+    }
+
+    /// Sets which permissions the files that the program makes do not have.
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.0.options.umask = Some(mask & 0o777);
+        self
+    }
+
+    /// Adds to the program's niceness: positive numbers leave more of the processors to others. It is kept between −20 and 19.
+    pub fn nice(mut self, by: i32) -> Self {
+        self.0.options.nice = Some(by);
+        self
+    }
+
+    /// Sets a resource limit of the program, by its number (`RLIMIT_NOFILE` and so on, [getrlimit(2)], which libc has as an
+    /// `i32` or a `u32`). `u64::MAX` is no limit.
+    ///
+    /// [getrlimit(2)]: https://man7.org/linux/man-pages/man2/getrlimit.2.html
+    #[doc(alias = "setrlimit")]
+    pub fn rlimit(mut self, resource: impl TryInto<i32>, soft: u64, hard: u64) -> Self {
+        match resource.try_into() {
+            Ok(resource) => self.0.options.limits.push((resource, soft, hard)),
+            Err(_) => self.0.invalid = Some("no resource has that number"),
+        }
+        self
+    }
+
+    /// Calls a function in the new process, after everything else is set and before the program runs. The last resort: first
+    /// look whether an option does it.
+    ///
+    /// Its error is the start's: the errno, as an [`Error::System`](crate::Error::System) of `pre_exec`. A panic is `ECANCELED`.
+    ///
+    /// # Safety
+    ///
+    /// It runs in a copy of this process, with this thread alone. A lock that another thread holds stays locked there, malloc's
+    /// among them, and this thread waits as long as it runs. So it may only do what is async-signal-safe
+    /// ([signal-safety(7)](https://man7.org/linux/man-pages/man7/signal-safety.7.html)), and must leave descriptors alone that
+    /// others own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let command = ipc::Command::new("cat").arg("/proc/self/comm");
+    /// let command = unsafe {
+    ///     // SAFETY: one system call.
+    ///     command.pre_exec(|| rustix::thread::set_no_new_privs(true).map_err(std::io::Error::from))
+    /// };
+    /// assert_eq!(command.output()?.stdout, b"cat\n");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[allow(unsafe_code)] // unsafe by its nature
+    pub unsafe fn pre_exec(mut self, hook: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> Self {
+        self.0.options.hooks.push(Box::new(hook));
+        self
+    }
+
     fn give_to(mut self, place: Place, end: impl Ends + Send + Sync + 'static) -> Self {
         self.0.given.push((place, Box::new(end)));
         self
@@ -199,59 +396,5 @@ impl fmt::Debug for Command {
         };
         let args: Vec<_> = self.0.args.iter().map(text).collect();
         f.debug_struct("Command").field("program", &self.0.program).field("args", &args).finish_non_exhaustive()
-    }
-}
-
-/// A program that could not be started, and why. The command is given back, with its ends.
-///
-/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends. An error that is about the program itself becomes
-/// [`Error::NotStarted`] then, which keeps its name.
-///
-/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
-/// the error lives. `.map_err(ipc::Error::from)?` closes them first.
-///
-/// # Examples
-///
-/// ```
-/// use std::io::ErrorKind;
-///
-/// let (reader, writer) = ipc::pipe()?;
-/// let refused = ipc::Command::new("/no/such/program").stdout(writer).spawn().unwrap_err();
-/// let command = refused.command; // still holds the writer
-/// assert_eq!(std::io::Error::from(refused.error).kind(), ErrorKind::NotFound);
-/// assert!(matches!(reader.try_read(&mut [0]), Err(ipc::Error::WouldBlock)));
-/// drop(command);
-/// assert_eq!(reader.try_read(&mut [0])?, 0);
-/// # Ok::<(), ipc::Error>(())
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[error("{:?} could not be started: {error}", command.0.program)]
-pub struct SpawnError {
-    /// What was to be started.
-    pub command: Command,
-    /// What went wrong.
-    pub error: Error,
-}
-
-impl From<SpawnError> for Error {
-    fn from(refused: SpawnError) -> Self {
-        match refused.error {
-            // The fault is the program's, so its name belongs to it.
-            error @ Error::System { call: "posix_spawn" | "execve" | "chdir", .. }
-                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) =>
-            {
-                let program = refused.command.0.program.clone();
-                Error::NotStarted { program, error: Box::new(error) }
-            }
-            // The fault is this process's: a limit, or a sandbox.
-            error => error,
-        }
-    }
-}
-
-impl From<SpawnError> for io::Error {
-    fn from(refused: SpawnError) -> Self {
-        // As std's own: with the errno, which a boxed error would hide.
-        refused.error.into()
     }
 }

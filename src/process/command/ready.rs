@@ -2,144 +2,111 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::{Arg, Parts, Place};
-use crate::end::{Stdio, one_descriptor};
+use super::{Arg, Parts, Place, Value};
+use crate::end::{Opened, one_descriptor};
 use crate::error::{Error, Result};
 use crate::process::given::{Given, VARIABLE, describe};
-use crate::sys::descriptor::duplicate;
-use crate::sys::spawn::Program;
+use crate::sys::descriptor::is_open;
+use crate::sys::start::{Options, Plan};
 
 /// Where a program is looked for if the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Everything that a program starts with, made ready; what it took is given back when this is dropped.
-pub(super) struct Ready {
-    pub(super) paths: Vec<CString>,
+pub(super) struct Ready<'a> {
+    paths: Vec<CString>,
     args: Vec<CString>,
     environment: Vec<CString>,
+    own_pids: Vec<usize>,
     directory: Option<CString>,
-    moves: Vec<(OwnedFd, RawFd)>,
-    /// Keep numbers free that something is to be moved to.
-    _places: Vec<OwnedFd>,
+    descriptors: Vec<(Opened<'a>, RawFd)>,
 }
 
-impl Ready {
-    pub(super) fn program(&self) -> Program<'_> {
-        Program {
+impl Ready<'_> {
+    /// Hands it to the kernel's side.
+    pub(super) fn plan<T>(&self, options: &mut Options, start: impl FnOnce(Plan<'_>) -> T) -> T {
+        let moves: Vec<_> = self.descriptors.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
+        start(Plan {
+            paths: &self.paths,
             args: &self.args,
             environment: &self.environment,
+            own_pids: &self.own_pids,
             directory: self.directory.as_deref(),
-            moves: &self.moves,
-        }
+            moves: &moves,
+            options,
+        })
+    }
+
+    /// Whether it gets no descriptors, and is in this process's directory.
+    pub(super) fn changes_nothing(&self) -> bool {
+        self.descriptors.is_empty() && self.directory.is_none()
     }
 }
 
 impl Parts {
-    pub(super) fn ready(&self) -> Result<Ready> {
-        let mut places = Places::new(self)?;
-        let mut moves = Vec::new();
-        let mut described = Vec::new();
-        let mut numbers = Vec::new();
+    pub(super) fn ready(&self) -> Result<Ready<'_>> {
+        if let Some(what) = self.invalid {
+            return Err(invalid(what));
+        }
+        let given =
+            self.given.iter().map(|(place, end)| Ok((place, one_descriptor(&**end)?))).collect::<Result<Vec<_>>>()?;
+        let mut descriptors = Vec::new();
         for (number, stdio) in self.stdio.iter().enumerate() {
-            if let Some(fd) = stdio.as_ref().map(Stdio::open).transpose()?.flatten() {
-                moves.push((places.copy(fd.as_fd())?, number as RawFd));
+            if let Some(fd) = stdio.as_ref().map(|stdio| stdio.open()).transpose()?.flatten() {
+                descriptors.push((fd, number as RawFd));
             }
         }
-        for (place, end) in &self.given {
-            let fd = one_descriptor(&**end)?;
-            let number = match place {
-                Place::Number(number) => *number,
-                Place::Name(_) | Place::Path => places.own_number(fd)?,
-            };
-            moves.push((places.copy(fd)?, number));
+        let numbers = self.numbers(&given)?;
+        let mut described = Vec::new();
+        for ((place, fd), &number) in given.into_iter().zip(&numbers) {
             if let Place::Name(name) = place {
                 let stat = rustix::fs::fstat(fd).map_err(|errno| Error::system("fstat", errno))?;
                 described.push(Given { name: name.clone(), number, device: stat.st_dev, inode: stat.st_ino });
             }
-            numbers.push(number);
+            descriptors.push((Opened::Given(fd), number));
         }
         let args = self.args.iter().map(|arg| match arg {
             Arg::Text(text) => c_string(text),
             Arg::PathOf(given) => c_string(OsStr::new(&format!("/dev/fd/{}", numbers[*given]))),
         });
-        let args = std::iter::once(c_string(&self.program)).chain(args).collect::<Result<_>>()?;
+        let name = self.arg0.as_ref().unwrap_or(&self.program);
+        let args = std::iter::once(c_string(name)).chain(args).collect::<Result<_>>()?;
         let environment = self.environment(&described);
+        let paths = self.paths(environment.get(OsStr::new("PATH")).and_then(Option::as_deref));
+        let own_pids = environment.values().enumerate().filter(|(_, value)| value.is_none()).map(|(i, _)| i).collect();
         Ok(Ready {
-            paths: self.paths(&environment).into_iter().map(|path| c_string(&path)).collect::<Result<_>>()?,
+            paths: paths.into_iter().map(|path| c_string(&path)).collect::<Result<_>>()?,
             args,
             environment: environment
                 .into_iter()
                 .map(|(mut entry, value)| {
                     entry.push("=");
-                    entry.push(value);
+                    entry.push(value.unwrap_or_default());
                     c_string(&entry)
                 })
                 .collect::<Result<_>>()?,
+            own_pids,
             directory: self.directory.as_ref().map(|directory| c_string(directory.as_os_str())).transpose()?,
-            moves,
-            _places: places.held,
+            descriptors,
         })
     }
 
-    fn environment(&self, described: &[Given]) -> BTreeMap<OsString, OsString> {
-        let mut environment = BTreeMap::new();
-        if !self.clear {
-            environment.extend(std::env::vars_os());
-        }
-        for (key, value) in &self.environment {
-            match value {
-                Some(value) => environment.insert(key.clone(), value.clone()),
-                None => environment.remove(key),
-            };
-        }
-        // What this process was given, it does not pass on by inheritance.
-        environment.remove(OsStr::new(VARIABLE));
-        if !described.is_empty() {
-            environment.insert(VARIABLE.into(), describe(described));
-        }
-        environment
-    }
-
-    /// Where the program may be, in the order to try.
-    fn paths(&self, environment: &BTreeMap<OsString, OsString>) -> Vec<OsString> {
-        if self.program.as_bytes().contains(&b'/') || self.program.is_empty() {
-            return vec![self.program.clone()];
-        }
-        let path = environment.get(OsStr::new("PATH")).map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
-        let directories = path.as_bytes().split(|byte| *byte == b':');
-        directories
-            .map(|directory| {
-                let directory: &[u8] = if directory.is_empty() { b"." } else { directory };
-                OsString::from_vec([directory, b"/", self.program.as_bytes()].concat())
-            })
-            .collect()
-    }
-}
-
-/// The numbers that descriptors have in the program.
-struct Places {
-    /// Those that are asked for.
-    fixed: Vec<RawFd>,
-    /// Descriptors of this process that keep a number free.
-    held: Vec<OwnedFd>,
-}
-
-impl Places {
-    fn new(parts: &Parts) -> Result<Self> {
+    /// The numbers that what is given has in the program.
+    fn numbers(&self, given: &[(&Place, BorrowedFd<'_>)]) -> Result<Vec<RawFd>> {
         let stdio =
-            (0..).zip(&parts.stdio).filter(|(_, stdio)| stdio.as_ref().is_some_and(|stdio| !stdio.is_inherited()));
-        let mut fixed: Vec<RawFd> = stdio.map(|(number, _)| number).collect();
+            (0..).zip(&self.stdio).filter(|(_, stdio)| stdio.as_ref().is_some_and(|stdio| !stdio.is_inherited()));
+        let mut taken: Vec<RawFd> = stdio.map(|(number, _)| number).collect();
         let mut names = Vec::new();
-        for (place, _) in &parts.given {
+        for (place, _) in given {
             match place {
                 Place::Number(number) if *number < 0 => return Err(invalid("a descriptor number is negative")),
-                Place::Number(number) if fixed.contains(number) => {
+                Place::Number(number) if taken.contains(number) => {
                     return Err(invalid("two ends are given the same number"));
                 }
-                Place::Number(number) => fixed.push(*number),
+                Place::Number(number) => taken.push(*number),
                 Place::Name(name) if names.contains(&name) => {
                     return Err(invalid("two ends are given the same name"));
                 }
@@ -147,30 +114,53 @@ impl Places {
                 Place::Path => {}
             }
         }
-        Ok(Self { fixed, held: Vec::new() })
-    }
-
-    /// A copy of a descriptor, at a number that nothing else is to have in the program.
-    fn copy(&mut self, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-        loop {
-            let copy = duplicate(fd).map_err(|errno| Error::system("fcntl", errno))?;
-            if !self.fixed.contains(&copy.as_raw_fd()) {
-                return Ok(copy);
+        // Each keeps the number that it has here, unless that is asked for by something else.
+        let own = given.iter().map(|(place, fd)| match place {
+            Place::Number(number) => Some(*number),
+            Place::Name(_) | Place::Path => {
+                let own = fd.as_raw_fd();
+                let keeps_it = own > 2 && !taken.contains(&own);
+                keeps_it.then(|| taken.push(own)).map(|()| own)
             }
-            self.held.push(copy);
-        }
+        });
+        let own: Vec<_> = own.collect();
+        let mut free = (3..).filter(|number| !taken.contains(number) && !is_open(*number));
+        Ok(own.into_iter().map(|own| own.or_else(|| free.next()).unwrap_or(RawFd::MAX)).collect())
     }
 
-    /// The number that the descriptor has here; or another, where that is asked for by something else.
-    fn own_number(&mut self, fd: BorrowedFd<'_>) -> Result<RawFd> {
-        let mut number = fd.as_raw_fd();
-        if number <= 2 || self.fixed.contains(&number) {
-            let place = self.copy(fd)?;
-            number = place.as_raw_fd();
-            self.held.push(place);
+    /// The variables and their values; `None` for the number of the program's process.
+    fn environment(&self, described: &[Given]) -> BTreeMap<OsString, Option<OsString>> {
+        let mut environment = BTreeMap::new();
+        if !self.clear {
+            environment.extend(std::env::vars_os().map(|(key, value)| (key, Some(value))));
         }
-        self.fixed.push(number);
-        Ok(number)
+        for (key, value) in &self.environment {
+            match value {
+                Value::Text(value) => environment.insert(key.clone(), Some(value.clone())),
+                Value::OwnPid => environment.insert(key.clone(), None),
+                Value::Removed => environment.remove(key),
+            };
+        }
+        // What this process was given, it does not pass on by inheritance.
+        environment.remove(OsStr::new(VARIABLE));
+        if !described.is_empty() {
+            environment.insert(VARIABLE.into(), Some(describe(described)));
+        }
+        environment
+    }
+
+    /// Where the program may be, in the order to try.
+    fn paths(&self, path: Option<&OsStr>) -> Vec<OsString> {
+        if self.program.as_bytes().contains(&b'/') || self.program.is_empty() {
+            return vec![self.program.clone()];
+        }
+        let directories = path.unwrap_or(OsStr::new(DEFAULT_PATH)).as_bytes().split(|byte| *byte == b':');
+        directories
+            .map(|directory| {
+                let directory: &[u8] = if directory.is_empty() { b"." } else { directory };
+                OsString::from_vec([directory, b"/", self.program.as_bytes()].concat())
+            })
+            .collect()
     }
 }
 

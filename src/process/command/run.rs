@@ -1,18 +1,20 @@
 //! Starting it, and what it leaves behind.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::RawFd;
 use std::process::{ExitStatus, Output};
+use std::time::Duration;
 
-use super::{Command, Parts, SpawnError};
+use super::communicate::{CommunicateError, Talk, communicate};
+use super::ready::Ready;
+use super::{Command, Parts, Place, SpawnError};
 use crate::end::{End, Stdio};
 use crate::error::{Error, Result};
 use crate::process::child::Child;
-use crate::sys::poll::POLLIN;
-use crate::sys::signal::Mask;
-use crate::sys::spawn::first_that_works;
+use crate::sys::exec::exec;
+use crate::sys::process::Permit;
+use crate::sys::start::{Failed, Options, Stage, Started, start};
 use crate::sys::{self, signal};
-use crate::wait::{Patience, Spin, Watch, wait_any};
 
 impl Command {
     /// Starts the program, and does not wait for it. What it was given is closed in this process.
@@ -21,14 +23,16 @@ impl Command {
     ///
     /// The error gives the command back, with its ends, and `?` turns it into [`Error`]. Nothing runs:
     ///
-    /// - [`Error::System`] of `posix_spawn`: `ENOENT` there is no such program (or directory), `EACCES` it may not be
-    ///   started, `EBADF` a [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`; of `fcntl`, `EMFILE`: no descriptor is
-    ///   left, of which every given end takes one or two for the length of the call; of `give` or `new`: a number or a name
-    ///   that is given twice, something given that is not exactly one descriptor, a nul byte; of `pidfd_open` or `waitid`: the
-    ///   program could not be held, because no descriptor is left or a sandbox refuses it.
+    /// - [`Error::System`], by the name of the call that failed in the new process: `execve`: `ENOENT` there is no such program,
+    ///   `EACCES` it may not be started, `ENOEXEC` it is none; `chdir`: the same of its directory; `dup2`, `EBADF`: a
+    ///   [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`; `setpgid`, `setuid` and the rest: that option is refused.
+    ///   Or here: `clone`, `EMFILE`: no descriptor is left, or `EAGAIN`: the process limit; `waitid`: a sandbox refuses what a
+    ///   child is waited for with.
+    /// - [`Error::InvalidInput`]: a number or a name that is given twice, something given that is not exactly one descriptor, a
+    ///   NUL byte, a number that stands for no user, group or resource.
     /// - [`Error::NotGiven`]: one of the ends was not given to this process.
     /// - [`Error::SigchldIgnored`]: the program could not be waited for.
-    pub fn spawn(self) -> Result<Child, SpawnError> {
+    pub fn spawn(mut self) -> Result<Child, SpawnError> {
         match self.0.spawn() {
             Ok(child) => Ok(child),
             Err(error) => Err(SpawnError { command: self, error }),
@@ -52,36 +56,81 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Self::spawn) and [`Child::wait`]. [`Error::System`] of `read`: what it writes cannot be read, as with no
+    /// As [`spawn`](Self::spawn) and [`Child::wait`]; [`Error::StatusTaken`] has what was read. [`Error::System`] of `read`: what it writes cannot be read, as with no
     /// descriptor left for what stands in for `RWF_NOWAIT`. The program was killed, or, if it runs as another user by now, left
     /// without readers and waited for.
     pub fn output(mut self) -> Result<Output> {
-        self.0.stdio[0].get_or_insert_with(Stdio::null);
-        let mut readers = [None, None];
-        for (reader, stdio) in readers.iter_mut().zip(&mut self.0.stdio[1..]) {
-            if stdio.is_none() {
-                let (ours, theirs) = sys::pipe::pair(false).map_err(|errno| Error::system("pipe2", errno))?;
-                *reader = Some(End::new(ours)?);
-                *stdio = Some(Stdio::end(End::new(theirs)?));
-            }
+        if !self.0.is_set(0) {
+            self.0.stdio[0] = Some(Stdio::null());
         }
+        let readers = self.0.capture()?;
         let child = self.spawn()?;
-        let read = read_both(readers);
-        if read.is_err() {
+        let mut talk = Talk { stdin: None, input: &[], readers, said: [Vec::new(), Vec::new()] };
+        let heard = talk.until_all_is_said();
+        if heard.is_err() {
             // One that runs as another user by now cannot be killed. It has lost its readers, and is waited for all the same.
             let _ = child.kill();
         }
+        talk.readers = [None, None];
+        let [stdout, stderr] = talk.said;
         let status = child.wait();
-        let [stdout, stderr] = read?;
-        Ok(Output { status: status?, stdout, stderr })
+        heard?;
+        match status {
+            Ok(status) => Ok(Output { status, stdout, stderr }),
+            Err(Error::StatusTaken { .. }) => Err(Error::StatusTaken { stdout, stderr }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts the program, writes `input` to its standard input while it reads its standard output and error, all three at
+    /// once, and blocks until it has left or the time is up. Returns what it wrote.
+    ///
+    /// An output that was set otherwise is left so, and its part of the result is empty; so is the standard input, if `input` is
+    /// empty. That the program does not read all of its input is no error.
+    ///
+    /// When the time is up, the program is killed and waited for, with its group if it leads one
+    /// ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), and the error has what it had said. `None`
+    /// waits for ever.
+    ///
+    /// **A process that the program leaves behind**, and that has its output open, is listened to for 200 ms after the program has
+    /// left, and not past the time.
+    ///
+    /// # Errors
+    ///
+    /// [`CommunicateError`], with what was said so far, and one of:
+    ///
+    /// - [`Error::TimedOut`]: the program did not leave in time.
+    /// - [`Error::InvalidInput`]: there is input, and the standard input is set to something else. Nothing was started.
+    /// - As [`spawn`](Self::spawn), with [`Error::NotStarted`] for what lies with the program; as [`Child::wait`]; and
+    ///   [`Error::System`] of `read`: what it writes cannot be read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let sorted = ipc::Command::new("sort").communicate(b"two\none\n", Some(Duration::from_secs(60)))?;
+    /// assert_eq!(sorted.stdout, b"one\ntwo\n");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn communicate(self, input: &[u8], timeout: Option<Duration>) -> Result<Output, CommunicateError> {
+        communicate(self, input, timeout)
     }
 
     /// Becomes the program: this process runs it from here on. Returns only if that does not work.
     ///
     /// For a child that gives something up first, such as privileges. Descriptors that are not close-on-exec stay open.
-    /// Rust's stdout is flushed. If it fails, everything that was changed is put back.
+    /// Rust's stdout is flushed. Signals are held back until the program runs, so that no handler of this one sees an end that
+    /// was swapped.
     ///
-    /// Other threads are ended by it, and see the descriptors change before: best in a process with a single thread.
+    /// If it fails, descriptors, directory, signals and `umask` are put back. What else was asked for, such as another user, a
+    /// session, or that others be close-on-exec ([`close_others`](Self::close_others)), stays as far as it came.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn). [`Error::MultiThreaded`]: this process has a second thread, which would see its descriptors,
+    /// directory and signals change. A program that is given nothing, and differs in nothing but its environment, is started
+    /// all the same, and ends the other threads.
     ///
     /// # Examples
     ///
@@ -95,61 +144,69 @@ impl Command {
     /// assert!(child.wait()?.success());
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    pub fn exec(self) -> SpawnError {
+    pub fn exec(mut self) -> SpawnError {
         let error = self.0.exec();
         SpawnError { command: self, error }
     }
 }
 
 impl Parts {
-    fn spawn(&self) -> Result<Child> {
+    fn spawn(&mut self) -> Result<Child> {
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }
-        Child::check()?;
-        let ready = self.ready()?;
-        // A place for the pidfd, so that a full table refuses the start instead of losing the child.
-        let place = sys::process::pidfd(sys::process::own_pid()).map_err(|errno| Error::system("pidfd_open", errno))?;
-        let program = ready.program();
-        // Signals wait until it is held: a handler that waits for whatever child has left would take it away before.
-        let mask = Mask::block_all();
-        let started = first_that_works(&ready.paths, |path| program.spawn(path));
-        drop(place);
-        let child = started.map_err(|errno| Error::system("posix_spawn", errno)).and_then(Child::hold);
-        mask.restore();
-        child
+        sys::process::check_waiting().map_err(|(call, errno)| Error::system(call, errno))?;
+        // Beside the rest while it is at work.
+        let mut options = std::mem::take(&mut self.options);
+        let started = self.ready().and_then(|ready| ready.plan(&mut options, start).map_err(failed));
+        self.options = options;
+        started.map(|Started { pid, pidfd }| Child::new(pid, pidfd))
     }
 
-    fn exec(&self) -> Error {
-        let ready = match self.ready() {
-            Ok(ready) => ready,
-            Err(error) => return error,
-        };
-        if let Err(source) = io::Write::flush(&mut io::stdout()) {
-            return Error::System { call: "write", source };
+    /// Makes a pipe of each output that is not set, and returns its reader.
+    pub(super) fn capture(&mut self) -> Result<[Option<End>; 2]> {
+        let mut readers = [None, None];
+        for (reader, number) in readers.iter_mut().zip(1..) {
+            if !self.is_set(number) {
+                let (ours, theirs) = sys::pipe::pair(false).map_err(|errno| Error::system("pipe2", errno))?;
+                *reader = Some(End::new(ours)?);
+                self.stdio[number] = Some(Stdio::end(End::new(theirs)?));
+            }
         }
-        Error::system("execve", ready.program().exec(&ready.paths))
+        Ok(readers)
+    }
+
+    fn exec(&mut self) -> Error {
+        let mut options = std::mem::take(&mut self.options);
+        let error = match self.ready() {
+            Ok(ready) => become_program(&ready, &mut options),
+            Err(error) => error,
+        };
+        self.options = options;
+        error
+    }
+
+    /// Whether the program is given something under that number.
+    pub(super) fn is_set(&self, number: usize) -> bool {
+        let here = |place: &Place| matches!(place, Place::Number(given) if *given == number as RawFd);
+        self.stdio[number].is_some() || self.given.iter().any(|(place, _)| here(place))
     }
 }
 
-/// Reads both to their ends, as it comes: a program that fills one must not wait for a reader of the other.
-fn read_both(mut readers: [Option<End>; 2]) -> Result<[Vec<u8>; 2]> {
-    let mut texts = [Vec::new(), Vec::new()];
-    let mut buf = vec![0; 64 << 10];
-    while readers.iter().any(Option::is_some) {
-        let mut on: Vec<_> = readers.iter().flatten().map(Watch::readable).collect();
-        wait_any(&mut on, None)?;
-        for (reader, text) in readers.iter_mut().zip(&mut texts) {
-            let Some(end) = reader else { continue };
-            let bufs = &mut [io::IoSliceMut::new(&mut buf)];
-            let read = |_| sys::pipe::read_nowait(end.as_fd(), bufs);
-            match Patience::None.persist(end, &Spin::default(), "read", POLLIN, None, read) {
-                Ok(0) => *reader = None,
-                Ok(len) => text.extend_from_slice(&buf[..len]),
-                Err(Error::WouldBlock) => {}
-                Err(error) => return Err(error),
-            }
-        }
+fn become_program(ready: &Ready<'_>, options: &mut Options) -> Error {
+    // Last of all but the flush, which runs nothing of the caller's.
+    let stage = match Permit::alone() {
+        Ok(Ok(_)) => Stage::InPlace,
+        Ok(Err(_)) if ready.changes_nothing() && options.is_empty() => Stage::AmongThreads,
+        Ok(Err(threads)) => return Error::MultiThreaded { threads },
+        Err(errno) => return Error::system("unshare", errno),
+    };
+    if let Err(source) = io::Write::flush(&mut io::stdout()) {
+        return Error::System { call: "write", source };
     }
-    Ok(texts)
+    failed(ready.plan(options, |plan| exec(plan, stage)))
+}
+
+fn failed(failed: Failed) -> Error {
+    Error::system(failed.call, failed.errno)
 }

@@ -18,6 +18,7 @@ use crate::end::Ends;
 use crate::error::{Error, Result};
 use crate::socket::{DatagramPair, DatagramSocket, Received, datagram_pair, to_send};
 use crate::sys::poll::{POLLIN, look, poll, pollfd};
+use crate::sys::process::Parent;
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, ancillary};
 use crate::wait::{Patience, Watch, wait_any};
@@ -130,15 +131,22 @@ impl ForkServer {
                 what: "the workers of a fork server have the ends of their orders alone",
             });
         }
+        let mut parent = None;
         if options.die_with_parent {
             sys::process::check_die_with().map_err(|errno| Error::system("prctl", errno))?;
+            parent = Some(Parent::new().map_err(|errno| Error::system("pidfd_open", errno))?);
         }
         let DatagramPair { parent: control, child: servers } = datagram_pair()?;
-        let caller = sys::process::own_pid();
         // Before the fork and, in the server, for good: no signal that comes now ends it.
-        let mask = Mask::block_all();
-        let started = Fork::new().spawn(servers, |control| Server::new(control, caller, options, &mask).run(&entry));
+        let mut mask = Mask::block_all();
+        let fork = Fork { holds_signals: true, ..Fork::new() };
+        let started = fork.spawn(servers, |control| {
+            // Who reads signals is the caller.
+            sys::signalfd::forget(&mut mask);
+            Server::new(control, options, parent, &mask).run(&entry)
+        });
         mask.restore();
+        let caller = sys::process::own_pid();
         let handle = Handle { control, process: started?, caller, late: Mutex::default() };
         Ok(Self { handle: Arc::new(handle) })
     }
@@ -352,12 +360,8 @@ fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
     let pidfd = match pidfd {
         Some(pidfd) => pidfd,
         // Another thread took the place. Nobody has waited for the worker, and so the number is still its own.
-        None => sys::process::pidfd(pid).map_err(|errno| {
-            if !is_reported {
-                sys::process::kill_and_reap(pid);
-            }
-            Error::system("pidfd_open", errno)
-        })?,
+        None if is_reported => sys::process::pidfd(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
+        None => sys::process::hold(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
     };
     Ok((Child::new(pid, pidfd), is_reported))
 }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::process::fork::{Fork, Outcome, leave};
 use crate::socket::{DatagramSocket, Received};
 use crate::sys::poll::{POLLIN, POLLRDHUP, pollfd};
-use crate::sys::process::{Permit, Side};
+use crate::sys::process::{Parent, Permit, Side};
 use crate::sys::sibling::{self, Sibling};
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, ancillary};
@@ -23,8 +23,9 @@ const NAP: Duration = Duration::from_millis(10);
 /// group ends it, and its workers have the dispositions of the start.
 pub(super) struct Server<'a> {
     control: DatagramSocket,
-    caller: Pid,
     options: Fork,
+    /// Their parent, if workers are to die with it.
+    parent: Option<Parent>,
     /// The signals that are blocked in a worker.
     mask: &'a Mask,
     /// Whether workers can be children of the caller's.
@@ -50,7 +51,7 @@ struct Order {
 enum Made {
     /// The server, and whether the worker is its own child.
     Server(Pid, OwnedFd, Whose),
-    Worker(Whose),
+    Worker,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,8 +61,8 @@ enum Whose {
 }
 
 impl<'a> Server<'a> {
-    pub(super) fn new(control: DatagramSocket, caller: Pid, options: Fork, mask: &'a Mask) -> Self {
-        Self { control, caller, options, mask, makes_siblings: true, children: Vec::new() }
+    pub(super) fn new(control: DatagramSocket, options: Fork, parent: Option<Parent>, mask: &'a Mask) -> Self {
+        Self { control, options, parent, mask, makes_siblings: true, children: Vec::new() }
     }
 
     /// Carries out orders until the caller is gone. Returns the status to leave with.
@@ -71,7 +72,6 @@ impl<'a> Server<'a> {
             if order.is_off() {
                 continue;
             }
-            let myself = sys::process::own_pid();
             match self.fork(&order) {
                 Ok(Made::Server(pid, pidfd, whose)) => {
                     order.answer_with(pid, &pidfd, whose);
@@ -79,11 +79,10 @@ impl<'a> Server<'a> {
                         self.children.push(OwnChild { pidfd, line: order.line });
                     }
                 }
-                Ok(Made::Worker(whose)) => {
-                    let Self { control, caller, options, mask, children, .. } = self;
+                Ok(Made::Worker) => {
+                    let Self { control, options, parent, mask, children, .. } = self;
                     // The server's socket and the lines of other orders are none of this process's business.
                     drop((control, children));
-                    let parent = if whose == Whose::Callers { caller } else { myself };
                     work(order.line, parent, options, mask, entry)
                 }
                 Err((step, errno)) => order.answer(Answer::Refused(step, errno.raw_os_error()), &[]),
@@ -139,17 +138,22 @@ impl<'a> Server<'a> {
         drop(places.collect::<Result<Vec<_>, _>>().map_err(|errno| (Step::Receiving, errno))?);
         if self.makes_siblings {
             match alone().and_then(sibling::fork) {
-                Ok(Sibling::New) => return Ok(Made::Worker(Whose::Callers)),
+                Ok(Sibling::New) => return Ok(Made::Worker),
                 Ok(Sibling::Maker(pid, pidfd)) => return Ok(Made::Server(pid, pidfd, Whose::Callers)),
                 Err(errno @ (Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE)) => {
                     return Err((Step::Forking, errno));
                 }
                 // A sandbox, an emulator, another libc.
-                Err(_) => self.makes_siblings = false,
+                Err(_) => {
+                    if self.parent.is_some() {
+                        self.parent = Some(Parent::new().map_err(|errno| (Step::Holding, errno))?);
+                    }
+                    self.makes_siblings = false;
+                }
             }
         }
         match alone().and_then(Permit::fork).map_err(|errno| (Step::Forking, errno))? {
-            Side::Child => Ok(Made::Worker(Whose::Servers)),
+            Side::Child => Ok(Made::Worker),
             Side::Parent(pid) => match sys::process::pidfd(pid) {
                 Ok(pidfd) => Ok(Made::Server(pid, pidfd, Whose::Servers)),
                 Err(errno) => {
@@ -199,7 +203,7 @@ impl OwnChild {
             Ok(Some(status)) => {
                 // Before it is gone: if this process is killed in between, the status can be had by one way or the other.
                 say(&self.line, Answer::Left(status), &[]);
-                drop(sys::process::reap(self.pidfd.as_fd()));
+                let _ = sys::process::reap(self.pidfd.as_fd());
                 true
             }
             // Cannot be: it is this process's child. Whoever waits sees the line end.
@@ -214,8 +218,14 @@ fn say(line: &impl AsFd, answer: Answer, fds: &[i32]) {
 }
 
 /// The worker, from its first moment to its end.
-fn work<R: Outcome>(line: End, parent: Pid, options: Fork, mask: &Mask, entry: &impl Fn(Vec<u8>, Received) -> R) -> ! {
-    if options.die_with_parent && sys::process::die_with(parent).is_err() {
+fn work<R: Outcome>(
+    line: End,
+    parent: Option<Parent>,
+    options: Fork,
+    mask: &Mask,
+    entry: &impl Fn(Vec<u8>, Received) -> R,
+) -> ! {
+    if parent.is_some_and(|parent| parent.die_with().is_err()) {
         sys::process::give_up("fork server: die_with_parent was refused\n");
     }
     let line = DatagramSocket::of(line, false);

@@ -1,0 +1,60 @@
+//! A program that could not be started, or not be heard out.
+
+use std::io;
+
+use super::Command;
+use crate::error::Error;
+
+/// A program that could not be started, and why. The command is given back, with its ends.
+///
+/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends. An error that is about the program itself becomes
+/// [`Error::NotStarted`] then, which keeps its name.
+///
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
+/// the error lives. `.map_err(ipc::Error::from)?` closes them first.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::ErrorKind;
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// let refused = ipc::Command::new("/no/such/program").stdout(writer).spawn().unwrap_err();
+/// let command = refused.command; // still holds the writer
+/// assert_eq!(std::io::Error::from(refused.error).kind(), ErrorKind::NotFound);
+/// assert!(matches!(reader.try_read(&mut [0]), Err(ipc::Error::WouldBlock)));
+/// drop(command);
+/// assert_eq!(reader.try_read(&mut [0])?, 0);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("{:?} could not be started: {error}", command.0.program)]
+pub struct SpawnError {
+    /// What was to be started.
+    pub command: Command,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl From<SpawnError> for Error {
+    fn from(refused: SpawnError) -> Self {
+        match refused.error {
+            // The fault is the program's, so its name belongs to it.
+            error @ Error::System { call: "posix_spawn" | "execve" | "chdir" | "pre_exec", .. }
+                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) =>
+            {
+                let program = refused.command.0.program.clone();
+                Error::NotStarted { program, error: Box::new(error) }
+            }
+            // The fault is this process's: a limit, or a sandbox.
+            error => error,
+        }
+    }
+}
+
+impl From<SpawnError> for io::Error {
+    fn from(refused: SpawnError) -> Self {
+        // As std's own: with the errno, which a boxed error would hide.
+        refused.error.into()
+    }
+}

@@ -1,0 +1,115 @@
+//! Becoming another program: the steps of a start, in this process, and the way back where they fail.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::FdFlags;
+
+use super::Result;
+use super::descriptor::duplicate;
+use super::signal::{Actions, KernelMask};
+use super::start::{Failed, Plan, Stage, Steps, apart_from, put};
+
+/// Becomes the program. Returns only if that does not work: then this process has its descriptors, directory, `umask` and
+/// signals as before. Among threads, nothing may be moved and nothing changed.
+pub(crate) fn exec(plan: Plan<'_>, stage: Stage) -> Failed {
+    match try_exec(plan, stage) {
+        Ok(failed) | Err(failed) => failed,
+    }
+}
+
+fn try_exec(plan: Plan<'_>, stage: Stage) -> std::result::Result<Failed, Failed> {
+    let mut before = Before {
+        numbers: Vec::new(),
+        directory: None,
+        umask: None,
+        actions: Actions::save(),
+        mask: KernelMask::block_all(),
+    };
+    // From here on, an early return puts everything back.
+    before.save(&plan)?;
+    let mut steps = Steps::new(plan, stage)?;
+    let failed = steps.run();
+    for number in steps.scratch().drain(..) {
+        // SAFETY: the steps opened it for themselves. One that something was moved over is put back below.
+        unsafe { libc::close(number) };
+    }
+    drop(before);
+    Ok(failed)
+}
+
+/// This process as it was; put back when dropped.
+struct Before {
+    /// Each number that changes, and what it stood for: nothing, or a copy of it and whether it was close-on-exec.
+    numbers: Vec<(RawFd, Option<(Option<OwnedFd>, FdFlags)>)>,
+    directory: Option<OwnedFd>,
+    umask: Option<Mode>,
+    actions: Actions,
+    mask: KernelMask,
+}
+
+impl Before {
+    fn save(&mut self, plan: &Plan<'_>) -> std::result::Result<(), Failed> {
+        if plan.directory.is_some() {
+            let here = rustix::fs::openat(CWD, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            self.directory = Some(here.map_err(Failed::of("open"))?);
+        }
+        if plan.options.umask.is_some() {
+            let mask = rustix::process::umask(Mode::empty());
+            rustix::process::umask(mask);
+            self.umask = Some(mask);
+        }
+        let mut targets: Vec<_> = plan.moves.iter().map(|(_, target)| *target).collect();
+        targets.sort_unstable();
+        for &target in &targets {
+            self.numbers.push((target, what_is_at(target, &targets).map_err(Failed::of("fcntl"))?));
+        }
+        for (source, _) in plan.moves {
+            let number = source.as_raw_fd();
+            if targets.binary_search(&number).is_err() {
+                let flags = rustix::io::fcntl_getfd(source).map_err(Failed::of("fcntl"))?;
+                self.numbers.push((number, Some((None, flags))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A copy of what a number stands for, at one that nothing is moved to.
+fn what_is_at(number: RawFd, targets: &[RawFd]) -> Result<Option<(Option<OwnedFd>, FdFlags)>> {
+    // SAFETY: borrowed for two calls that cope with a number that is not open.
+    let there = unsafe { BorrowedFd::borrow_raw(number) };
+    match rustix::io::fcntl_getfd(there) {
+        Ok(flags) => Ok(Some((Some(apart_from(duplicate(there)?, targets)?), flags))),
+        Err(_) => Ok(None),
+    }
+}
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        for (number, stood) in self.numbers.drain(..).rev() {
+            match stood {
+                // What stood there before is put back by the same call that displaced it, into a place that exists.
+                Some((Some(fd), flags)) => {
+                    let _ = put(fd.as_raw_fd(), number, flags);
+                }
+                Some((None, flags)) => {
+                    // SAFETY: whoever gives it has it open, and borrowed as long as the plan.
+                    let _ = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, flags);
+                }
+                None => {
+                    // SAFETY: there was nothing, and what is there now, if anything, was put there for nobody else.
+                    unsafe { libc::close(number) };
+                }
+            }
+        }
+        if let Some(directory) = &self.directory {
+            let _ = rustix::process::fchdir(directory);
+        }
+        if let Some(umask) = self.umask {
+            rustix::process::umask(umask);
+        }
+        self.actions.restore();
+        self.mask.restore();
+    }
+}

@@ -1,0 +1,140 @@
+//! posix_spawn(3), for sandboxes and emulators that refuse clone(2) as it is called here. It does less: what it cannot do
+//! is refused, and whoever waits for every child may take one away before it is held.
+
+use std::ffi::{CStr, c_int};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+
+use super::steps::{Steps, apart_from};
+use super::{Failed, Started};
+use crate::sys::descriptor::duplicate;
+use crate::sys::ledger::Entry;
+use crate::sys::signal::Mask;
+use crate::sys::{Errno, Result, process};
+
+/// Starts the program, or says by the errno of the call that was `refused` that it takes more than is to be had here.
+pub(super) fn start(steps: &mut Steps<'_>, refused: Failed) -> std::result::Result<Started, Failed> {
+    let plain = steps.options.is_empty() && !steps.knows_its_number();
+    if !plain {
+        return Err(refused);
+    }
+    let mut actions = Actions::new().map_err(Failed::of("posix_spawn"))?;
+    let attributes = Attributes::like_a_shell().map_err(Failed::of("posix_spawn"))?;
+    if let Some(directory) = steps.directory {
+        actions.change_to(directory).map_err(Failed::of("posix_spawn"))?;
+    }
+    // Apart from every number that something is moved to, and known to the ledger, so that a fork does not take them along.
+    let mut copies = Vec::new();
+    for each in &steps.moves {
+        let copy = steps.copy_of(each.source).map_err(Failed::of("fcntl"))?;
+        actions.place(copy.as_raw_fd(), each.target).map_err(Failed::of("posix_spawn"))?;
+        copies.push((Entry::new(copy.as_raw_fd()), copy));
+    }
+    // A place for the pidfd, so that a full table refuses the start instead of losing the child.
+    let place = process::pidfd(process::own_pid()).map_err(Failed::of("pidfd_open"))?;
+    // Signals wait until it is held: a handler that waits for whatever child has left would take it away before.
+    let mask = Mask::block_all();
+    let pid = steps.spawn(&actions, &attributes);
+    drop(place);
+    let started = pid.map_err(Failed::of("posix_spawn")).and_then(|pid| {
+        let pidfd = process::hold(pid).map_err(Failed::of("pidfd_open"))?;
+        Ok(Started { pid, pidfd })
+    });
+    mask.restore();
+    started
+}
+
+impl Steps<'_> {
+    fn copy_of(&self, source: RawFd) -> Result<OwnedFd> {
+        // SAFETY: borrowed for one call, from whoever gives it, and is borrowed as long as the steps are.
+        let fd = unsafe { BorrowedFd::borrow_raw(source) };
+        apart_from(duplicate(fd)?, self.targets())
+    }
+
+    fn spawn(&self, actions: &Actions, attributes: &Attributes) -> Result<Pid> {
+        self.first_path(|path| {
+            let mut pid = 0;
+            // SAFETY: a nul-terminated path, initialised actions and attributes, and two arrays of nul-terminated strings
+            // that end with a null pointer; all of them outlive the call, and it changes none.
+            check(unsafe {
+                libc::posix_spawn(
+                    &mut pid,
+                    path.as_ptr(),
+                    &actions.0,
+                    &attributes.0,
+                    self.args.as_ptr().cast(),
+                    self.environment.as_ptr().cast(),
+                )
+            })?;
+            Pid::from_raw(pid).ok_or(Errno::SRCH)
+        })
+    }
+}
+
+fn check(result: c_int) -> Result<()> {
+    // These return the error itself.
+    if result == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(result)) }
+}
+
+struct Actions(libc::posix_spawn_file_actions_t);
+
+impl Actions {
+    fn new() -> Result<Self> {
+        let mut actions = MaybeUninit::uninit();
+        // SAFETY: init initialises, and only then is it taken as initialised.
+        unsafe {
+            check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
+            Ok(Self(actions.assume_init()))
+        }
+    }
+
+    fn change_to(&mut self, directory: &CStr) -> Result<()> {
+        // SAFETY: initialised actions and a nul-terminated string, which is copied.
+        check(unsafe { libc::posix_spawn_file_actions_addchdir_np(&mut self.0, directory.as_ptr()) })
+    }
+
+    fn place(&mut self, source: RawFd, target: RawFd) -> Result<()> {
+        // SAFETY: initialised actions and two numbers.
+        check(unsafe { libc::posix_spawn_file_actions_adddup2(&mut self.0, source, target) })
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `new`, and not used afterwards.
+        unsafe { libc::posix_spawn_file_actions_destroy(&mut self.0) };
+    }
+}
+
+struct Attributes(libc::posix_spawnattr_t);
+
+impl Attributes {
+    /// `SIGPIPE`, which Rust programs ignore, and `SIGCHLD` at their default, and no signal blocked.
+    fn like_a_shell() -> Result<Self> {
+        let flags = libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: init initialises, and only then is it taken as initialised; the sets are initialised by sigemptyset and
+        // copied.
+        unsafe {
+            check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
+            let mut attributes = Self(attributes.assume_init());
+            let mut set = MaybeUninit::uninit();
+            libc::sigemptyset(set.as_mut_ptr());
+            check(libc::posix_spawnattr_setsigmask(&mut attributes.0, set.as_ptr()))?;
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE);
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+            check(libc::posix_spawnattr_setsigdefault(&mut attributes.0, set.as_ptr()))?;
+            check(libc::posix_spawnattr_setflags(&mut attributes.0, flags as libc::c_short))?;
+            Ok(attributes)
+        }
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `like_a_shell`, and not used afterwards.
+        unsafe { libc::posix_spawnattr_destroy(&mut self.0) };
+    }
+}

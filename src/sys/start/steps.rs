@@ -1,0 +1,439 @@
+//! The way from a new process to its program. Allocates nothing, takes no lock, and asks libc for nothing that does: all of
+//! it may run in another process's memory, whose other threads go on.
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::null;
+
+use rustix::io::FdFlags;
+use rustix::process::{Gid, Pid, Uid};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+
+use super::{Failed, Options, Plan};
+use crate::sys::process::Parent;
+use crate::sys::signal::{KernelMask, default_for_a_program};
+use crate::sys::{Errno, errno, process};
+
+/// The steps, by the names of their calls, in the order in which they are made.
+pub(super) const CALLS: [&str; 16] = [
+    "clone",
+    "setsid",
+    "setpgid",
+    "fcntl",
+    "dup2",
+    "close_range",
+    "setpriority",
+    "setrlimit",
+    "setgroups",
+    "setgid",
+    "setuid",
+    "prctl",
+    "poll",
+    "chdir",
+    "pre_exec",
+    "execve",
+];
+
+/// What the new process works through. Everything that needs memory is made here before.
+pub(in crate::sys) struct Steps<'a> {
+    pub(super) paths: &'a [CString],
+    pub(super) args: Vec<*const c_char>,
+    pub(super) environment: Vec<*const c_char>,
+    own_pids: Vec<OwnPid>,
+    pub(super) directory: Option<&'a CStr>,
+    pub(super) moves: Vec<Move>,
+    /// The numbers that something is moved to, in order.
+    targets: Vec<RawFd>,
+    /// With room for every descriptor that moving may need besides.
+    scratch: Vec<RawFd>,
+    pub(super) options: &'a mut Options,
+    groups: Option<Vec<Gid>>,
+    stage: Stage,
+    /// The process to die with.
+    parent: Option<Parent>,
+    /// Stays open until the program runs, whatever is closed.
+    spared: [RawFd; 2],
+}
+
+/// Where the steps are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// In a new process.
+    New,
+    /// In a process that goes on where they fail, and has a single thread.
+    InPlace,
+    /// The same, with others, which count on its handlers.
+    AmongThreads,
+}
+
+/// A descriptor, and the number that it gets.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sys) struct Move {
+    pub(in crate::sys) source: RawFd,
+    pub(in crate::sys) target: RawFd,
+}
+
+/// An entry of the environment that has to be completed in the new process.
+struct OwnPid {
+    index: usize,
+    entry: Vec<u8>,
+    /// Where its value begins.
+    value: usize,
+}
+
+impl<'a> Steps<'a> {
+    pub(in crate::sys) fn new(plan: Plan<'a>, stage: Stage) -> Result<Self, Failed> {
+        let moves: Vec<_> =
+            plan.moves.iter().map(|(fd, target)| Move { source: fd.as_raw_fd(), target: *target }).collect();
+        let mut targets: Vec<_> = moves.iter().map(|each| each.target).collect();
+        targets.sort_unstable();
+        let parent = match (plan.options.die_with_parent, stage) {
+            (false, _) => None,
+            (true, Stage::New) => {
+                let parent = Parent::new().map_err(Failed::of("pidfd_open"))?;
+                Some(parent.apart_from(&targets).map_err(Failed::of("fcntl"))?)
+            }
+            (true, _) => Parent::own(),
+        };
+        let own_pids = plan.own_pids.iter().map(|&index| {
+            let mut entry = plan.environment[index].to_bytes().to_vec();
+            let value = entry.len();
+            // The digits of any number, and the nul byte.
+            entry.resize(value + 12, 0);
+            OwnPid { index, entry, value }
+        });
+        Ok(Self {
+            paths: plan.paths,
+            args: pointers(plan.args),
+            environment: pointers(plan.environment),
+            own_pids: own_pids.collect(),
+            directory: plan.directory,
+            scratch: Vec::with_capacity(2 * moves.len()),
+            moves,
+            targets,
+            groups: plan.options.groups.as_ref().map(|groups| groups.iter().copied().map(Gid::from_raw).collect()),
+            options: plan.options,
+            spared: [parent.as_ref().and_then(Parent::number).unwrap_or(-1), -1],
+            stage,
+            parent,
+        })
+    }
+
+    /// A descriptor that stays open until the program runs.
+    pub(super) fn spare(&mut self, number: Option<RawFd>) {
+        self.spared[1] = number.unwrap_or(-1);
+    }
+
+    /// Becomes the program. Returns only if that does not work, with what did not.
+    ///
+    /// Every signal is blocked when it is called.
+    pub(in crate::sys) fn run(&mut self) -> Failed {
+        match self.prepare() {
+            Ok(()) => self.exec(),
+            Err(failed) => failed,
+        }
+    }
+
+    pub(super) fn targets(&self) -> &[RawFd] {
+        &self.targets
+    }
+
+    pub(super) fn knows_its_number(&self) -> bool {
+        !self.own_pids.is_empty()
+    }
+
+    /// What was opened besides by a run that failed: for whoever runs in a process that goes on.
+    pub(in crate::sys) fn scratch(&mut self) -> &mut Vec<RawFd> {
+        &mut self.scratch
+    }
+
+    fn prepare(&mut self) -> Result<(), Failed> {
+        // First, for what was caught must not be by the time that a signal can come.
+        default_for_a_program(self.stage != Stage::AmongThreads);
+        if self.options.session {
+            rustix::process::setsid().map_err(Failed::of("setsid"))?;
+        }
+        if let Some(group) = self.options.group {
+            rustix::process::setpgid(None, Pid::from_raw(group)).map_err(Failed::of("setpgid"))?;
+        }
+        self.place()?;
+        if self.options.close_others {
+            self.close_others().map_err(Failed::of("close_range"))?;
+        }
+        self.limit()?;
+        self.change_user()?;
+        if self.options.die_with_parent {
+            // After the change of user, which would take it back (prctl.2).
+            process::ask_to_die().map_err(Failed::of("prctl"))?;
+        }
+        if let Some(parent) = &self.parent {
+            // Too late to be told? Then its starter has left.
+            if parent.has_left().map_err(Failed::of("poll"))? {
+                return Err(Failed { call: "prctl", errno: Errno::SRCH });
+            }
+        }
+        if let Some(directory) = self.directory {
+            // As the new user, who may be allowed less.
+            rustix::process::chdir(directory).map_err(Failed::of("chdir"))?;
+        }
+        for own in &mut self.own_pids {
+            let digits = Digits::of(rustix::process::getpid());
+            own.entry.iter_mut().skip(own.value).zip(digits).for_each(|(place, digit)| *place = digit);
+            if let Some(entry) = self.environment.get_mut(own.index) {
+                *entry = own.entry.as_ptr().cast();
+            }
+        }
+        if self.stage != Stage::New {
+            self.look_for_it()?;
+        }
+        KernelMask::set_empty();
+        for hook in &mut self.options.hooks {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook));
+            let errno = match done {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error),
+                Err(panic) => {
+                    std::mem::forget(panic);
+                    Errno::CANCELED
+                }
+            };
+            return Err(Failed { call: "pre_exec", errno });
+        }
+        Ok(())
+    }
+
+    /// Puts every descriptor at its number, and sees to it that it is open at no other.
+    fn place(&mut self) -> Result<(), Failed> {
+        for i in 0..self.moves.len() {
+            let Some(&Move { source, .. }) = self.moves.get(i) else { continue };
+            // Something else is put there before it is this one's turn, or after.
+            if self.moves.iter().enumerate().any(|(j, other)| j != i && other.target == source) {
+                let apart = self.duplicate_apart(source).map_err(Failed::of("fcntl"))?;
+                if let Some(each) = self.moves.get_mut(i) {
+                    each.source = apart;
+                }
+            }
+        }
+        for &Move { source, target } in &self.moves {
+            // SAFETY: borrowed for calls that cope with a number that is not open.
+            let fd = unsafe { BorrowedFd::borrow_raw(source) };
+            if source == target {
+                rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(Failed::of("fcntl"))?;
+                continue;
+            }
+            put(source, target, FdFlags::empty()).map_err(Failed::of("dup2"))?;
+        }
+        for &Move { source, .. } in &self.moves {
+            // The standard three are there anyhow.
+            if source > 2 && self.targets.binary_search(&source).is_err() {
+                // SAFETY: as above.
+                let fd = unsafe { BorrowedFd::borrow_raw(source) };
+                rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(Failed::of("fcntl"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy at a number that nothing is moved to.
+    fn duplicate_apart(&mut self, source: RawFd) -> Result<RawFd, Errno> {
+        loop {
+            // SAFETY: two numbers.
+            let copy = unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, 3) };
+            if copy < 0 {
+                return Err(match errno() {
+                    Errno::INVAL => Errno::MFILE,
+                    errno => errno,
+                });
+            }
+            // At most one for each move, and one for each number that is passed over: there is room, made before.
+            if self.scratch.len() < self.scratch.capacity() {
+                self.scratch.push(copy);
+            }
+            if self.targets.binary_search(&copy).is_err() {
+                return Ok(copy);
+            }
+        }
+    }
+
+    fn close_others(&self) -> Result<(), Errno> {
+        const CLOSE_RANGE_CLOEXEC: u32 = 4;
+        match self.each_gap(|first, last| close_range(first, last, CLOSE_RANGE_CLOEXEC)) {
+            // Linux 5.10. What is still needed here is spared.
+            Err(Errno::INVAL) => self.each_gap(|first, last| {
+                let mut first = first;
+                for spared in self.spared_in_order() {
+                    if (first..=last).contains(&spared) {
+                        if spared > first {
+                            close_range(first, spared - 1, 0)?;
+                        }
+                        first = spared.saturating_add(1);
+                    }
+                }
+                if first <= last { close_range(first, last, 0) } else { Ok(()) }
+            }),
+            done => done,
+        }
+    }
+
+    /// The numbers from 3 on that nothing was moved to.
+    fn each_gap(&self, close: impl Fn(u32, u32) -> Result<(), Errno>) -> Result<(), Errno> {
+        let mut first = 3;
+        for &target in self.targets.iter().filter(|target| **target > 2) {
+            let target = target.unsigned_abs();
+            if target > first {
+                close(first, target - 1)?;
+            }
+            first = target + 1;
+        }
+        close(first, u32::MAX)
+    }
+
+    fn spared_in_order(&self) -> impl Iterator<Item = u32> {
+        let [one, two] = self.spared;
+        [one.min(two), one.max(two)].into_iter().filter(|number| *number >= 0).map(i32::unsigned_abs)
+    }
+
+    fn limit(&mut self) -> Result<(), Failed> {
+        if let Some(mask) = self.options.umask {
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+        }
+        if let Some(by) = self.options.nice {
+            rustix::process::nice(by).map_err(Failed::of("setpriority"))?;
+        }
+        for &(which, soft, hard) in &self.options.limits {
+            process::set_limit(which, soft, hard).map_err(Failed::of("setrlimit"))?;
+        }
+        Ok(())
+    }
+
+    /// By the kernel's calls, which go for one thread: libc's go for all threads, and these are not ours.
+    fn change_user(&mut self) -> Result<(), Failed> {
+        if let Some(groups) = &self.groups {
+            set_thread_groups(groups).map_err(Failed::of("setgroups"))?;
+        }
+        if let Some(gid) = self.options.gid {
+            set_thread_gid(Gid::from_raw(gid)).map_err(Failed::of("setgid"))?;
+        }
+        if let Some(uid) = self.options.uid {
+            if self.groups.is_none() {
+                // Those of the user who starts it would be left to it, of root too. A process that may not change its groups
+                // is not privileged by them.
+                match set_thread_groups(&[]) {
+                    Ok(()) | Err(Errno::PERM) => {}
+                    Err(errno) => return Err(Failed { call: "setgroups", errno }),
+                }
+            }
+            set_thread_uid(Uid::from_raw(uid)).map_err(Failed::of("setuid"))?;
+        }
+        Ok(())
+    }
+
+    /// Fails where there is no program, as long as signals wait: one that was caught kills from the next step on.
+    fn look_for_it(&self) -> Result<(), Failed> {
+        let found = |path: &CString| {
+            // SAFETY: a nul-terminated path.
+            match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {
+                0 => Ok(()),
+                _ => Err(errno()),
+            }
+        };
+        self.first_path(found).map_err(Failed::of("execve"))
+    }
+
+    fn exec(&self) -> Failed {
+        let start = |path: &CString| {
+            // SAFETY: a nul-terminated path, and two arrays of nul-terminated strings that end with a null pointer.
+            unsafe { libc::execve(path.as_ptr(), self.args.as_ptr(), self.environment.as_ptr()) };
+            Err::<(), _>(errno())
+        };
+        Failed { call: "execve", errno: self.first_path(start).err().unwrap_or(Errno::NOENT) }
+    }
+
+    /// Tries the paths as a shell does: the next one where there is nothing, or nothing for us.
+    pub(super) fn first_path<T>(&self, mut attempt: impl FnMut(&CString) -> Result<T, Errno>) -> Result<T, Errno> {
+        let mut failed = Errno::NOENT;
+        for path in self.paths {
+            match attempt(path) {
+                Ok(done) => return Ok(done),
+                Err(errno) => match errno {
+                    errno if self.paths.len() == 1 => failed = errno,
+                    Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::NODEV | Errno::TIMEDOUT => {}
+                    Errno::ACCESS => failed = Errno::ACCESS,
+                    errno => return Err(errno),
+                },
+            }
+        }
+        Err(failed)
+    }
+}
+
+/// The decimal digits of a number.
+struct Digits {
+    rest: u32,
+    divisor: u32,
+}
+
+impl Digits {
+    fn of(pid: Pid) -> Self {
+        let rest = pid.as_raw_nonzero().get().unsigned_abs();
+        let mut divisor = 1;
+        while rest / divisor >= 10 {
+            divisor *= 10;
+        }
+        Self { rest, divisor }
+    }
+}
+
+impl Iterator for Digits {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let digit = self.rest.checked_div(self.divisor)?;
+        self.rest -= digit * self.divisor;
+        self.divisor /= 10;
+        Some(b'0' + digit as u8)
+    }
+}
+
+/// Makes `target` stand for `source`, in the place of whatever it stood for.
+pub(in crate::sys) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<(), Errno> {
+    loop {
+        // SAFETY: neither touches memory. Whoever calls knows what `target` stood for.
+        let done = match flags.contains(FdFlags::CLOEXEC) {
+            true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
+            // Some sandboxes have this one alone.
+            false => unsafe { libc::dup2(source, target) },
+        };
+        if done >= 0 {
+            return Ok(());
+        }
+        match errno() {
+            // EBUSY: a race with an open() that is about to take the number (dup.2). It passes.
+            Errno::INTR | Errno::BUSY => continue,
+            errno => return Err(errno),
+        }
+    }
+}
+
+/// The same descriptor, or a copy, at a number above 2 that is not in the list.
+pub(in crate::sys) fn apart_from(mut fd: OwnedFd, sorted: &[RawFd]) -> Result<OwnedFd, Errno> {
+    let mut passed = Vec::new();
+    while fd.as_raw_fd() <= 2 || sorted.binary_search(&fd.as_raw_fd()).is_ok() {
+        let next = crate::sys::descriptor::duplicate(fd.as_fd())?;
+        passed.push(std::mem::replace(&mut fd, next));
+    }
+    Ok(fd)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
+    // SAFETY: numbers. In the new process, whose table of descriptors is its own; or they are made close-on-exec, which is
+    // what the caller of `exec` asked for.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([null()]).collect()
+}
