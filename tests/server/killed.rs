@@ -91,8 +91,9 @@ fn ctrl_c_right_after_the_start_does_not_end_the_server() {
         assert_eq!(in_a_thread(|| exit_code(&server.fork(b"", ()).unwrap())), 7);
     }
     signal(storm as u32, libc::SIGKILL);
+    // The last of the signals may interrupt it.
     // SAFETY: a child that nobody has waited for.
-    assert_eq!(unsafe { libc::waitpid(storm, std::ptr::null_mut(), 0) }, storm);
+    while unsafe { libc::waitpid(storm, std::ptr::null_mut(), 0) } != storm {}
 }
 
 fn signals_to_the_group_do_not_end_the_server() {
