@@ -296,6 +296,10 @@ impl Child {
     /// [`Error::System`] with `ESRCH`: it has left and was waited for; with `EINVAL`: there is no such signal; with
     /// `EPERM`: it runs as another user now.
     pub fn signal(&self, signal: i32) -> Result<()> {
+        if self.reporter.is_some() && self.status().is_some() {
+            // Its parent may be about to wait for it.
+            return Err(Error::system("pidfd_send_signal", Errno::SRCH));
+        }
         sys::process::send_signal(self.pidfd.as_fd(), signal).map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
