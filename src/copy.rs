@@ -8,7 +8,7 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
 use crate::end;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, gives_back};
 use crate::pipe::CUT;
 use crate::sys::poll::{POLLIN, POLLOUT, pollfd};
 use crate::sys::signal::Sigpipe;
@@ -28,6 +28,8 @@ use crate::sys::{self, Errno, ledger};
 /// - **An end with `O_NONBLOCK`** is waited for like any other.
 ///
 /// Ends that travel in a stream of bytes are not copied along.
+///
+/// In the guide: [moving bytes without copying](crate::guide::moving_bytes).
 ///
 /// # Errors
 ///
@@ -138,17 +140,7 @@ pub struct CopyError {
     pub error: Error,
 }
 
-impl From<CopyError> for Error {
-    fn from(stopped: CopyError) -> Self {
-        stopped.error
-    }
-}
-
-impl From<CopyError> for io::Error {
-    fn from(stopped: CopyError) -> Self {
-        stopped.error.into()
-    }
-}
+gives_back!(CopyError);
 
 /// The kinds that the kernel tells apart when it moves bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -61,9 +61,10 @@ pub enum Error {
 
     /// The peer of a socket went away with messages of ours that it had not read.
     ///
-    /// Reported once, to one holder of the socket (of clones in one process, to whichever receives the end), and only after
-    /// everything that the peer sent was received. Some kernels, 6.18 among them, do not count a single empty message as
-    /// unread.
+    /// Reported once, to one holder of the socket (of clones in one process, to whichever receives EOF), and only after
+    /// everything that the peer sent was received. Where two processes hold the socket, the kernel tells one of them: if that
+    /// one only sends, it says [`Closed`](Error::Closed), and no process says this. Some kernels, 6.18 among them, do not count
+    /// a single empty message as unread.
     Reset,
 
     /// A received message was longer than the buffer. Nothing of it is lost: here it is, whole.
@@ -72,10 +73,13 @@ pub enum Error {
         message: Vec<u8>,
     },
 
-    /// A datagram that is to be a pack of messages is none: the peer does not pack, or means harm. Here it is, whole, and
-    /// the next one can be received.
+    /// What the peer sent is not what it has to be: it does not speak the same format, or means harm.
+    ///
+    /// Of a [`PackedSocket`](crate::PackedSocket): a datagram that is no pack of messages. Here it is, whole, and the next one
+    /// can be received. Of a ring: a hello that is none, or counters in the shared memory that cannot be, and each later call
+    /// says the same.
     Malformed {
-        /// The datagram.
+        /// The datagram, the hello, or the two counters.
         message: Vec<u8>,
     },
 
@@ -120,6 +124,9 @@ pub enum Error {
     NotGiven,
 
     /// This process has more than one thread, so a fork of it would not be safe.
+    ///
+    /// In the guide: [threads and fork](crate::guide::threads_and_fork), and [tests that fork](crate::guide::testing)
+    /// under `cargo test`.
     MultiThreaded {
         /// How many threads the kernel counts.
         threads: usize,
@@ -127,12 +134,16 @@ pub enum Error {
 
     /// This process is inside of a runtime of tokio, so a fork of it would not be safe: the child would share the runtime's
     /// epoll instance. Fork before the runtime is entered. Needs the feature `tokio`.
+    ///
+    /// In the guide: [tokio](crate::guide::tokio).
     InsideRuntime,
 
     /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it.
     ///
     /// The kernel would take the child away the moment it ends, with its status. Set `SIGCHLD` to its default, or to a
     /// handler, before starting children.
+    ///
+    /// In the guide: [children](crate::guide::children).
     SigchldIgnored,
 
     /// Somebody else in this process has waited for the child, such as a handler that waits for all, and the kernel tells a
@@ -184,7 +195,7 @@ impl fmt::Display for Error {
                 write!(f, "a message of {} bytes does not fit the buffer", message.len())
             }
             Error::Malformed { message } => {
-                write!(f, "a datagram of {} bytes is no pack of messages", message.len())
+                write!(f, "what the peer sent, {} bytes, does not fit the format", message.len())
             }
             Error::Truncated { message, expected: None } => {
                 write!(f, "EOF came inside the length of a message, after {} bytes of it", message.len())
@@ -298,6 +309,24 @@ impl From<io::Error> for Error {
     }
 }
 
+/// The way of an error that gives something back into [`Error`] and [`io::Error`], which drop that.
+macro_rules! gives_back {
+    ($name:ident $(<$kept:ident>)?) => {
+        impl$(<$kept>)? From<$name$(<$kept>)?> for $crate::error::Error {
+            fn from(refused: $name$(<$kept>)?) -> Self {
+                refused.error
+            }
+        }
+
+        impl$(<$kept>)? From<$name$(<$kept>)?> for std::io::Error {
+            fn from(refused: $name$(<$kept>)?) -> Self {
+                refused.error.into()
+            }
+        }
+    };
+}
+pub(crate) use gives_back;
+
 /// A buffer that could not be flushed, and why. Its owner is given back.
 ///
 /// `?` turns it into [`Error`] or [`io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
@@ -318,14 +347,4 @@ impl<T> fmt::Debug for FlushError<T> {
     }
 }
 
-impl<T> From<FlushError<T>> for Error {
-    fn from(refused: FlushError<T>) -> Self {
-        refused.error
-    }
-}
-
-impl<T> From<FlushError<T>> for io::Error {
-    fn from(refused: FlushError<T>) -> Self {
-        refused.error.into()
-    }
-}
+gives_back!(FlushError<T>);

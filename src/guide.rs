@@ -17,10 +17,13 @@ macro_rules! chapters {
 [spliced]: crate::guide::deadlines#spliced-pipes-and-fifos
 [waiting]: crate::guide::waiting
 [children]: crate::guide::children
+[programs]: crate::guide::programs
 [threads-and-fork]: crate::guide::threads_and_fork
 [threads]: crate::guide::threads_and_fork
 [signals]: crate::guide::signals
+[signals-to-wait-for]: crate::guide::signals#signals-to-wait-for
 [moving-bytes]: crate::guide::moving_bytes
+[rings]: crate::guide::rings
 [spinning]: crate::guide::spinning
 [travelling]: crate::guide::travelling
 [into-another-program]: crate::guide::travelling#into-another-program
@@ -32,6 +35,7 @@ macro_rules! chapters {
 [from-elsewhere]: crate::guide::from_elsewhere
 [given-ends]: crate::guide::given_ends
 [packed]: crate::guide::packed
+[ring]: crate::guide::ring
 [platforms]: crate::guide::platforms
 [picture]: crate#four-ends-two-of-them-closed
 [who-holds]: crate::ProcessMap
@@ -85,6 +89,11 @@ chapter!(
 );
 chapter!(children, "guide/children.md", "[`Child`](crate::Child), [`Outcome`](crate::Outcome), [`Fork`](crate::Fork)");
 chapter!(
+    programs,
+    "guide/programs.md",
+    "[`Command`](crate::Command), [`Child`](crate::Child), [`KillOnDrop`](crate::KillOnDrop), [`Error::StatusTaken`](crate::Error::StatusTaken)"
+);
+chapter!(
     threads_and_fork,
     "guide/threads-and-fork.md",
     "[`fork()`](crate::fork()), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
@@ -92,7 +101,7 @@ chapter!(
 chapter!(
     signals,
     "guide/signals.md",
-    "[`Fork::reset_signals`](crate::Fork::reset_signals), [`Error::Closed`](crate::Error::Closed)"
+    "[`Signals`](crate::Signals), [`Fork::reset_signals`](crate::Fork::reset_signals), [`Error::Closed`](crate::Error::Closed)"
 );
 chapter!(
     travelling,
@@ -103,6 +112,11 @@ chapter!(
     moving_bytes,
     "guide/moving-bytes.md",
     "[`copy`](crate::copy()), [`copy_up_to`](crate::copy_up_to), [`PipeReader::tee`](crate::PipeReader::tee)"
+);
+chapter!(
+    rings,
+    "guide/rings.md",
+    "[`RingWriter`](crate::RingWriter), [`RingReader`](crate::RingReader), [`Blob`](crate::Blob)"
 );
 chapter!(spinning, "guide/spinning.md", "[`PipeReader::set_spin`](crate::PipeReader::set_spin)");
 chapter!(
@@ -136,4 +150,5 @@ chapter!(
     "packed.md",
     "[`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter), [`MessageReader`](crate::MessageReader)"
 );
+chapter!(ring, "ring.md", "[`RingWriter`](crate::RingWriter), [`RingReader`](crate::RingReader)");
 chapter!(platforms, "platforms.md", "[the crate](crate)");

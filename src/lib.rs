@@ -44,10 +44,13 @@
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
 //! | pass very many small messages | [`PackedSocket`], both ways; [`MessageWriter`] and [`MessageReader`], one way, of any length |
+//! | pass a great many bytes one way, without the kernel | [`RingWriter`], [`RingReader`] |
+//! | share bytes that do not change | [`Blob`] |
 //! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
+//! | feed a program and read its output, with a deadline | [`Command::communicate`] |
 //! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
 //! | copy all of one end or file to another | [`copy()`], [`copy_up_to()`] |
 //! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
@@ -55,7 +58,8 @@
 //! | know who sent a message | [`DatagramSocket::set_passcred`], [`Received::sender`] |
 //! | limit a wait | the `_timeout` calls, and [`Deadline`] for lines and `write_all`; the `try_` calls do not block |
 //! | wait for many ends and children at once | [`wait_any()`], [`wait_ready()`] |
-//! | wait for a child, or kill it | [`Child`] |
+//! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
+//! | wait for signals beside ends and children | [`Signals`] |
 //! | use tokio | the module `tokio`, with the feature of that name |
 //! | check that nothing is left open | [`open_ends()`] |
 //! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole process tree |
@@ -78,6 +82,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
+mod blob;
 mod copy;
 mod end;
 mod error;
@@ -89,12 +94,14 @@ pub mod guide;
 mod inspect;
 mod pipe;
 mod process;
+mod ring;
 mod socket;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod wait;
 
+pub use blob::{Blob, BlobWriter};
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
@@ -105,6 +112,7 @@ pub use process::{
     Child, Command, CommunicateError, Fork, ForkError, ForkServer, Forked, KillOnDrop, Outcome, Signals, SpawnError,
     claim, claim_number, claimable, fork, fork_raw, fork_unchecked,
 };
+pub use ring::{RingError, RingReader, RingWriter};
 pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
     datagram_pair, datagram_pair_with, stream_pair,

@@ -6,9 +6,9 @@ mod stdio;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{FileType, OFlags};
 
@@ -17,7 +17,7 @@ pub(crate) use ends::{descriptors, one_descriptor};
 pub(crate) use stdio::Opened;
 pub use stdio::Stdio;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, gives_back};
 use crate::sys::ledger::{self, Entry};
 use crate::sys::{self, Errno};
 
@@ -25,6 +25,8 @@ use crate::sys::{self, Errno};
 pub(crate) struct End {
     entry: Entry,
     fd: OwnedFd,
+    /// Whether somebody else may have it too: a clone, another process, whoever made it.
+    shared: AtomicBool,
 }
 
 impl End {
@@ -38,41 +40,77 @@ impl End {
         } else {
             sys::descriptor::duplicate(fd.as_fd()).map_err(|errno| Error::system("fcntl", errno))?
         };
-        Ok(Self::own(fd))
+        Ok(Self::own(fd, false))
     }
 
     /// Takes over a descriptor that somebody else made, and keeps its number.
+    ///
+    /// What a severed end was turned into does not become an open one.
     pub(crate) fn adopt(fd: OwnedFd) -> Self {
         // Fails only where the number is not open at all, and then every use of the end says so.
         let _ = sys::descriptor::set_close_on_exec(fd.as_fd());
-        Self::own(fd)
+        if sys::descriptor::is_inert(fd.as_raw_fd()) == Ok(true) {
+            return Self { entry: Entry::severed(fd.as_raw_fd()), fd, shared: AtomicBool::new(true) };
+        }
+        Self::own(fd, true)
     }
 
     /// Takes over a descriptor that arrived in a message, close-on-exec.
     pub(crate) fn received(fd: OwnedFd) -> Self {
-        Self::own(fd)
+        Self::own(fd, true)
     }
 
-    fn own(fd: OwnedFd) -> Self {
-        Self { entry: Entry::new(fd.as_raw_fd()), fd }
+    fn own(fd: OwnedFd, shared: bool) -> Self {
+        Self { entry: Entry::new(fd.as_raw_fd()), fd, shared: AtomicBool::new(shared) }
     }
 
-    /// The descriptor, which is no end any more.
+    /// The descriptor, which is no end any more, and as the kernel makes it.
     pub(crate) fn into_fd(self) -> OwnedFd {
-        let Self { entry, fd } = self;
-        drop(entry);
+        let Self { entry, fd, .. } = self;
+        leave(fd.as_fd());
+        entry.leave();
         fd
     }
 
+    /// Marks the messages that arrive here, until the descriptor leaves this crate. Says whether the socket is
+    /// connectionless.
+    pub(crate) fn mark_messages(&self) -> sys::Result<bool> {
+        let connectionless = sys::socket::mark_messages(self.as_fd())?;
+        self.note_marked();
+        Ok(connectionless)
+    }
+
+    /// Notes that its messages are marked.
+    pub(crate) fn note_marked(&self) {
+        self.entry.note_marked();
+    }
+
+    /// Notes that somebody else may have it too from here on.
+    pub(crate) fn note_shared(&self) {
+        self.shared.store(true, Relaxed);
+    }
+
+    /// Whether somebody else may have it too, and may have taken the mark of its messages off.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Relaxed) || ALL_SHARED.load(Relaxed)
+    }
+
     pub(crate) fn close(self) -> Result<()> {
-        sys::descriptor::close(self.into_fd()).map_err(|errno| Error::system("close", errno))
+        let Self { entry, fd, .. } = self;
+        drop(entry);
+        sys::descriptor::close(fd).map_err(|errno| Error::system("close", errno))
     }
 
     pub(crate) fn try_clone(&self) -> Result<Self> {
         // An inert descriptor can be duplicated like any other.
         self.check_given()?;
         let fd = sys::descriptor::duplicate(self.as_fd()).map_err(|errno| self.error("fcntl", errno))?;
-        Ok(Self::own(fd))
+        self.note_shared();
+        let end = Self::own(fd, true);
+        if ledger::is_marked(self.fd.as_raw_fd()) {
+            end.note_marked();
+        }
+        Ok(end)
     }
 
     /// Fails if this process was not given the end.
@@ -96,6 +134,29 @@ pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> 
         Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN => Error::Closed,
         Errno::CONNRESET => Error::Reset,
         errno => Error::system(call, errno),
+    }
+}
+
+/// Whether there was a fork that left every end in both processes.
+static ALL_SHARED: AtomicBool = AtomicBool::new(false);
+
+/// Notes that every end is another process's too from here on.
+pub(crate) fn note_all_shared() {
+    ALL_SHARED.store(true, Relaxed);
+}
+
+/// Makes a descriptor of this crate, which is about to be a plain one, another program's or another process's, what the
+/// kernel made it: takes off what marks its messages. A receiver that knows nothing of that would lose ends to it.
+pub(crate) fn leave(fd: BorrowedFd<'_>) {
+    if ledger::is_marked(fd.as_raw_fd()) {
+        sys::socket::unmark_messages(fd);
+    }
+}
+
+/// Takes back what did not leave.
+pub(crate) fn stay(fd: BorrowedFd<'_>) {
+    if ledger::is_marked(fd.as_raw_fd()) {
+        let _ = sys::socket::mark_messages(fd); // it could be marked before
     }
 }
 
@@ -226,7 +287,7 @@ macro_rules! end_traits {
 
         impl crate::end::Ends for $end {
             fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
-                visit(std::os::fd::AsFd::as_fd(self));
+                crate::end::Ends::each(&self.end, visit);
             }
         }
 
@@ -269,17 +330,7 @@ impl From<Infallible> for FromFdError {
     }
 }
 
-impl From<FromFdError> for Error {
-    fn from(refused: FromFdError) -> Self {
-        refused.error
-    }
-}
-
-impl From<FromFdError> for io::Error {
-    fn from(refused: FromFdError) -> Self {
-        refused.error.into()
-    }
-}
+gives_back!(FromFdError);
 
 /// How many ends of this crate this process holds. Never blocks.
 ///
@@ -289,6 +340,8 @@ impl From<FromFdError> for io::Error {
 /// [`Received`](crate::Received). Ends that were severed by a [`fork`](crate::fork()) do not count, and neither does a
 /// descriptor that an end was turned into, nor a [`Child`](crate::Child). Meant for tests and assertions: "nothing of mine is
 /// still open".
+///
+/// In the guide: [closing](crate::guide::closing).
 ///
 /// # Examples
 ///

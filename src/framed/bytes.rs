@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use super::batch::Outlet;
 use crate::error::{Error, Result};
 use crate::pipe::{BUFFER, PipeReader, PipeWriter};
+use crate::ring::{RingReader, RingWriter};
 use crate::socket::{PIECE, StreamSocket};
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
@@ -17,8 +18,8 @@ use crate::wait::{Spin, TimedRead, TimedWrite, Until, Watch};
 /// What a pipe holds unless somebody has set it, or its user has too many.
 const USUAL_CAPACITY: usize = 64 << 10;
 
-/// What a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`StreamSocket`], a [`UnixStream`] or a
-/// [`TcpStream`].
+/// What a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`RingReader`], a [`StreamSocket`], a
+/// [`UnixStream`] or a [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
 #[diagnostic::on_unimplemented(
@@ -29,12 +30,13 @@ const USUAL_CAPACITY: usize = 64 << 10;
 pub trait ByteReader: Source {}
 
 impl ByteReader for PipeReader {}
+impl ByteReader for RingReader {}
 impl ByteReader for StreamSocket {}
 impl ByteReader for UnixStream {}
 impl ByteReader for TcpStream {}
 
-/// What a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`StreamSocket`], a [`UnixStream`] or a
-/// [`TcpStream`].
+/// What a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`RingWriter`], a [`StreamSocket`], a
+/// [`UnixStream`] or a [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
 #[diagnostic::on_unimplemented(
@@ -45,6 +47,7 @@ impl ByteReader for TcpStream {}
 pub trait ByteWriter: Outlet + fmt::Debug {}
 
 impl ByteWriter for PipeWriter {}
+impl ByteWriter for RingWriter {}
 impl ByteWriter for StreamSocket {}
 impl ByteWriter for UnixStream {}
 impl ByteWriter for TcpStream {}
@@ -91,6 +94,30 @@ impl Outlet for PipeWriter {
         // Refused where the user has too many pages in pipes. Then it takes longer, and that is all.
         let _ = is_usual.then(|| self.set_capacity(2 * USUAL_CAPACITY));
         true
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Source for RingReader {
+    fn watch(&mut self) -> Result<Watch<'_>> {
+        Ok(self.watch())
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Outlet for RingWriter {
+    fn batch_size(&self) -> usize {
+        BUFFER
+    }
+
+    fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
+        self.write_until(bytes, until)
     }
 
     fn close(self) -> Result<()> {

@@ -19,6 +19,8 @@ use crate::wait::{Patience, Watch};
 /// Both sides have to pack. What a datagram pair promises holds: a message arrives whole, in order, and never joined with
 /// the next; an empty one is a message; `None` is EOF. What differs is *when* it goes.
 ///
+/// In the guide: [many small messages](crate::guide::many_small_messages).
+///
 /// # When messages go
 ///
 /// What was sent waits in a buffer of this process. It goes to the peer
@@ -56,7 +58,7 @@ use crate::wait::{Patience, Watch};
 ///
 /// # Platform
 ///
-/// The format is written down in `docs/packed.md`, for peers that are written in another language.
+/// [The format](crate::guide::packed) is written down for peers that are written in another language.
 ///
 /// # Examples
 ///

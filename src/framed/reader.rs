@@ -26,6 +26,8 @@ const MAX: usize = 64 << 20;
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message, and `None` is EOF. A
 /// stream that ends inside a message is an error that says so.
 ///
+/// In the guide: [many small messages](crate::guide::many_small_messages).
+///
 /// # A peer that is not trusted
 ///
 /// Memory is taken as a message arrives, and never for what a length only promises. A message may be no longer than

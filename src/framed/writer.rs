@@ -17,6 +17,8 @@ use crate::wait::Patience;
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message. One process writes and
 /// one reads: of several writers, the messages would be torn.
 ///
+/// In the guide: [many small messages](crate::guide::many_small_messages).
+///
 /// # When messages go
 ///
 /// What was sent waits in a buffer of this process, of 8 KiB for a pipe and 32 KiB for a socket. It goes when that is
@@ -51,7 +53,7 @@ use crate::wait::Patience;
 ///
 /// # Platform
 ///
-/// The format is written down in `docs/packed.md`, for readers that are written in another language.
+/// [The format](crate::guide::packed) is written down for readers that are written in another language.
 ///
 /// # Examples
 ///

@@ -14,6 +14,8 @@ use crate::sys::{self, Errno};
 /// [`to_dot`](Self::to_dot) for Graphviz, and [`to_mermaid`](Self::to_mermaid) for Mermaid. What looks like a forgotten end
 /// stands out in each, and is said in words by [`findings`](Self::findings).
 ///
+/// In the guide: [when it hangs](crate::guide::when_it_hangs).
+///
 /// # Examples
 ///
 /// ```

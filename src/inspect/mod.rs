@@ -131,6 +131,8 @@ impl fmt::Display for Holders {
 /// It is a picture of a moment. Processes that start, leave, or pass ends on meanwhile may be missed. Ends that are under way in
 /// a message are held by nobody, and [`out_of_sight`](Holders::out_of_sight).
 ///
+/// In the guide: [when it hangs](crate::guide::when_it_hangs).
+///
 /// # Errors
 ///
 /// - [`Error::NotGiven`]: this process was not given the end.

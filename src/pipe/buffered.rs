@@ -29,6 +29,8 @@ pub(crate) const BUFFER: usize = 8 << 10;
 /// ipc::fork(ipc::BufferedWriter::new(writer), |writer| writer.close()); // `BufferedWriter: Ends` is not satisfied
 /// ```
 ///
+/// In the guide: [small writes and lines](crate::guide::small_writes).
+///
 /// # Examples
 ///
 /// ```

@@ -56,6 +56,8 @@ bitflags::bitflags! {
 /// The classic way to hang is to read to EOF while holding a writer oneself: the last writer is then never closed.
 /// Drop it, or give it away.
 ///
+/// In the guide: [pipes](crate::guide::pipes).
+///
 /// # Errors
 ///
 /// [`Error::System`] if the process or the system has no descriptors left (`EMFILE`, `ENFILE`).
@@ -166,5 +168,18 @@ pipe_end_traits! {
     PipeReader, READING_END, std::io::PipeReader;
     PipeWriter, WRITING_END, std::io::PipeWriter;
 }
+
+/// The pipes to a program that the standard library has started.
+macro_rules! from_childs_pipe {
+    ($($std:ident => $end:ident),*) => {$(
+        impl From<std::process::$std> for $end {
+            /// Takes the pipe over, with its deadlines and the rest.
+            fn from(pipe: std::process::$std) -> Self {
+                Self::adopt(pipe.into())
+            }
+        }
+    )*};
+}
+from_childs_pipe!(ChildStdout => PipeReader, ChildStderr => PipeReader, ChildStdin => PipeWriter);
 
 end_traits!(PipeReader, PipeWriter);

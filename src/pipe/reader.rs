@@ -22,6 +22,8 @@ use crate::wait::{Patience, Spin, TimedRead, Until};
 /// Several may hold a reader of one pipe; every byte goes to one of them.
 ///
 /// Reading into an empty buffer is `Ok(0)` and tells nothing.
+///
+/// In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
 pub struct PipeReader {
     pub(super) end: End,
     spin: Spin,

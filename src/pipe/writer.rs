@@ -28,6 +28,8 @@ pub(crate) const CUT: usize = 8 << 10;
 /// `SIGPIPE` is never raised. The one exception: the program ignores it when the end is made, and sets it back to its default
 /// later, by other means than [`Fork::reset_signals`](crate::Fork::reset_signals).
 ///
+/// In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
+///
 /// # Long writes are cut
 ///
 /// One `write` puts at most 8 KiB into the pipe and returns a short count, as `Write` allows; `write_all` goes on with the

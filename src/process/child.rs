@@ -27,6 +27,8 @@ const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)
 /// **Dropping it neither kills nor waits**, but takes away the status of a child that has already left. One that leaves
 /// later stays a zombie until this process ends: wait for it.
 ///
+/// In the guide: [children](crate::guide::children).
+///
 /// # Platform
 ///
 /// pidfd_open(2), waitid(2) with `P_PIDFD`, pidfd_send_signal(2): Linux 5.4.

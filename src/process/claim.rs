@@ -25,6 +25,8 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 /// The conversion runs outside of any lock, so a `TryFrom` may claim another end. Until it is done, the end counts as
 /// claimed. A failed conversion undoes the claim only if it gives the very descriptor back.
 ///
+/// In the guide: [how an end travels](crate::guide::travelling#into-another-program).
+///
 /// # Errors
 ///
 /// - [`Error::NoSuchEnd`]: nothing was given under that name; or what was given is not there any more, as in a program that

@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Child, ForkServer};
+use super::child::Child;
+use super::outcome::Outcome;
+use super::server::ForkServer;
 use crate::end::{self, Ends};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, gives_back};
 use crate::socket::Received;
 use crate::sys::descriptor::{Inert, table_limit};
 use crate::sys::process::{Gate, Permit, Side};
@@ -44,6 +46,9 @@ use crate::sys::{self, Errno, ledger};
 /// (which can still be waited for with [`wait_any`](crate::wait_any) and signalled there), descriptors that an end was
 /// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
 /// of another version of this crate in the same program.
+///
+/// In the guide: [four ends](crate::guide::four_ends), [threads and fork](crate::guide::threads_and_fork),
+/// [children](crate::guide::children), [tests that fork](crate::guide::testing).
 ///
 /// # Errors
 ///
@@ -295,7 +300,9 @@ impl Fork {
         let mut given: Vec<_> = given.iter().map(AsRawFd::as_raw_fd).collect();
         given.sort_unstable();
         let limit = table_limit();
-        if !self.keep_all_ends && ledger::others(&given).any(|number| number as u64 >= limit) {
+        if self.keep_all_ends {
+            end::note_all_shared();
+        } else if ledger::others(&given).any(|number| number as u64 >= limit) {
             return Err(Error::system("dup3", Errno::MFILE));
         }
         // Also in the parent's table until it is replaced there by the child's pidfd.
@@ -378,68 +385,6 @@ pub(super) fn leave(child: impl FnOnce() -> u8) -> ! {
     sys::process::exit(status)
 }
 
-/// What a child can return, and which exit status that is.
-///
-/// | returned | status |
-/// |---|---|
-/// | `()` | 0 |
-/// | a `u8` | that number |
-/// | `Ok` of one of these | as that one |
-/// | `Err` of anything that is `Debug` | 1, and `Error: …` on stderr |
-/// | nothing, as after `loop {}` (`!`) | – |
-#[diagnostic::on_unimplemented(
-    message = "a child cannot return `{Self}`",
-    note = "it returns `()`, a status as `u8`, or a `Result` of one of these; `Ok::<_, ipc::Error>(())` names the error"
-)]
-pub trait Outcome {
-    /// The exit status; an error is printed.
-    fn status(self) -> u8;
-}
-
-impl Outcome for () {
-    fn status(self) -> u8 {
-        0
-    }
-}
-
-impl Outcome for u8 {
-    fn status(self) -> u8 {
-        self
-    }
-}
-
-impl<T: Outcome, E: fmt::Debug> Outcome for Result<T, E> {
-    fn status(self) -> u8 {
-        match self {
-            Ok(outcome) => outcome.status(),
-            Err(error) => {
-                // In one piece, and without a lock, which a thread of the parent may have held. Where stderr is closed there is
-                // nobody to tell, and the status says it.
-                let _ = sys::process::print(&format!("Error: {error:?}\n"));
-                1
-            }
-        }
-    }
-}
-
-/// `!` cannot be written here in stable Rust, but it is what such a function returns.
-mod never {
-    pub trait Returns {
-        type Output;
-    }
-}
-use never::Returns;
-
-impl<R> Returns for fn() -> R {
-    type Output = R;
-}
-
-impl Outcome for <fn() -> ! as Returns>::Output {
-    fn status(self) -> u8 {
-        self
-    }
-}
-
 /// A fork that did not happen, and why. The ends are given back.
 ///
 /// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes those that it owns.
@@ -478,14 +423,4 @@ impl<E> fmt::Debug for ForkError<E> {
     }
 }
 
-impl<E> From<ForkError<E>> for Error {
-    fn from(refused: ForkError<E>) -> Self {
-        refused.error
-    }
-}
-
-impl<E> From<ForkError<E>> for io::Error {
-    fn from(refused: ForkError<E>) -> Self {
-        refused.error.into()
-    }
-}
+gives_back!(ForkError<E>);

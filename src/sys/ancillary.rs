@@ -1,8 +1,10 @@
 //! What travels beside the bytes of a message: descriptors, and who sent it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use super::descriptor::duplicate;
+use super::socket::header;
 use super::{Errno, Result, errno};
 
 /// The most descriptors that go with one message (unix.7).
@@ -29,8 +31,16 @@ const HEAD: usize = {
 const SCM_PIDFD: libc::c_int = 4;
 
 /// What the kernel says about the sender of what was sent before anybody asked: no process, and the user and group that
-/// stand for those that have no number here (user_namespaces.7).
-const NOBODY: (u32, u32, u32) = (0, 65_534, 65_534);
+/// stand for those that have no number here (user_namespaces.7). They can be set, and are 65534 where nobody did.
+fn is_nobody((pid, uid, gid): (u32, u32, u32)) -> bool {
+    static NOBODY: OnceLock<(u32, u32)> = OnceLock::new();
+    let set = |path| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_534);
+    // A process of another pid namespace has no number either, but a user and a group.
+    pid == 0 && (uid, gid) == *NOBODY.get_or_init(|| (set(OVERFLOW_UID), set(OVERFLOW_GID)))
+}
+
+const OVERFLOW_UID: &str = "/proc/sys/kernel/overflowuid";
+const OVERFLOW_GID: &str = "/proc/sys/kernel/overflowgid";
 
 /// What came beside the bytes.
 #[derive(Debug, Default)]
@@ -49,7 +59,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], wait: bool) 
     }
     let mut control = [0_u64; ROOM];
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let mut message = header(&mut part);
+    let mut message = header(&mut part, 1);
     if !fds.is_empty() {
         let len = size_of_val(fds) as u32;
         message.msg_control = control.as_mut_ptr().cast();
@@ -78,7 +88,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
     // The kernel leaves the gaps between headers as they are, so they are zeroed here.
     let mut control = [0_u64; ROOM];
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    let mut message = header(&mut part);
+    let mut message = header(&mut part, 1);
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
     let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
@@ -99,14 +109,6 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
     Ok(if end { None } else { Some((len, beside)) })
 }
 
-fn header(part: &mut libc::iovec) -> libc::msghdr {
-    // SAFETY: zeroed bytes are a valid msghdr: null pointers and lengths of 0. (It has private padding on some systems.)
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = part;
-    message.msg_iovlen = 1;
-    message
-}
-
 /// Takes everything out of the control data of a received message.
 ///
 /// # Safety
@@ -121,7 +123,7 @@ unsafe fn open(control: &[u8]) -> Beside {
             Part::Descriptors(fds) => beside.fds.extend(words(fds).filter_map(own).map(off_stdio)),
             // A socket that came from elsewhere may ask for this. Nobody here does, so it is closed.
             Part::Pidfd(fd) => drop(own(fd)),
-            Part::Sender(pid, uid, gid) => beside.sender = Some((pid, uid, gid)).filter(|sender| *sender != NOBODY),
+            Part::Sender(pid, uid, gid) => beside.sender = Some((pid, uid, gid)).filter(|sender| !is_nobody(*sender)),
         }
     }
     beside
@@ -183,7 +185,7 @@ fn off_stdio(fd: OwnedFd) -> OwnedFd {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{HEAD, Part, RawFd, SCM_PIDFD, parts, words};
 
     /// A header and data, with what cmsg.3 has between this and the next one.
     fn header(level: libc::c_int, kind: libc::c_int, data: &[u8]) -> Vec<u8> {

@@ -151,6 +151,21 @@ impl Inert {
     }
 }
 
+/// Whether the number is that of an [`Inert`] descriptor, or of a copy: not open for anything, and of no file that has a
+/// path; or of a device, as where there is only `/dev/null` for it. An error where nobody can say.
+pub(crate) fn is_inert(number: RawFd) -> Result<bool> {
+    if number < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: borrowed for calls that cope with a number that is not open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    if !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::PATH) {
+        return Ok(false);
+    }
+    let kind = rustix::fs::fstat(fd)?.st_mode & libc::S_IFMT;
+    Ok(kind == 0 || kind == libc::S_IFCHR)
+}
+
 /// `FromRawFd`, whose one function is unsafe by its nature.
 macro_rules! from_raw_fd {
     ($end:ident) => {

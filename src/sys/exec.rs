@@ -30,7 +30,7 @@ fn try_exec(plan: Plan<'_>, stage: Stage) -> std::result::Result<Failed, Failed>
     before.save(&plan)?;
     let mut steps = Steps::new(plan, stage)?;
     let failed = steps.run();
-    for number in steps.scratch().drain(..) {
+    for number in steps.numbers.scratch.drain(..) {
         // SAFETY: the steps opened it for themselves. One that something was moved over is put back below.
         unsafe { libc::close(number) };
     }
@@ -40,12 +40,21 @@ fn try_exec(plan: Plan<'_>, stage: Stage) -> std::result::Result<Failed, Failed>
 
 /// This process as it was; put back when dropped.
 struct Before {
-    /// Each number that changes, and what it stood for: nothing, or a copy of it and whether it was close-on-exec.
-    numbers: Vec<(RawFd, Option<(Option<OwnedFd>, FdFlags)>)>,
+    /// Each number that changes.
+    numbers: Vec<(RawFd, Stood)>,
     directory: Option<OwnedFd>,
     umask: Option<Mode>,
     actions: Actions,
     mask: KernelMask,
+}
+
+/// What a number stood for.
+enum Stood {
+    Nothing,
+    /// A copy of it, and whether it was close-on-exec.
+    For(OwnedFd, FdFlags),
+    /// What it still stands for, which was perhaps not close-on-exec.
+    Same(FdFlags),
 }
 
 impl Before {
@@ -68,7 +77,7 @@ impl Before {
             let number = source.as_raw_fd();
             if targets.binary_search(&number).is_err() {
                 let flags = rustix::io::fcntl_getfd(source).map_err(Failed::of("fcntl"))?;
-                self.numbers.push((number, Some((None, flags))));
+                self.numbers.push((number, Stood::Same(flags)));
             }
         }
         Ok(())
@@ -76,12 +85,12 @@ impl Before {
 }
 
 /// A copy of what a number stands for, at one that nothing is moved to.
-fn what_is_at(number: RawFd, targets: &[RawFd]) -> Result<Option<(Option<OwnedFd>, FdFlags)>> {
+fn what_is_at(number: RawFd, targets: &[RawFd]) -> Result<Stood> {
     // SAFETY: borrowed for two calls that cope with a number that is not open.
     let there = unsafe { BorrowedFd::borrow_raw(number) };
     match rustix::io::fcntl_getfd(there) {
-        Ok(flags) => Ok(Some((Some(apart_from(duplicate(there)?, targets)?), flags))),
-        Err(_) => Ok(None),
+        Ok(flags) => Ok(Stood::For(apart_from(duplicate(there)?, targets)?, flags)),
+        Err(_) => Ok(Stood::Nothing),
     }
 }
 
@@ -90,14 +99,14 @@ impl Drop for Before {
         for (number, stood) in self.numbers.drain(..).rev() {
             match stood {
                 // What stood there before is put back by the same call that displaced it, into a place that exists.
-                Some((Some(fd), flags)) => {
+                Stood::For(fd, flags) => {
                     let _ = put(fd.as_raw_fd(), number, flags);
                 }
-                Some((None, flags)) => {
+                Stood::Same(flags) => {
                     // SAFETY: whoever gives it has it open, and borrowed as long as the plan.
                     let _ = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, flags);
                 }
-                None => {
+                Stood::Nothing => {
                     // SAFETY: there was nothing, and what is there now, if anything, was put there for nobody else.
                     unsafe { libc::close(number) };
                 }

@@ -1,20 +1,22 @@
-//! Which descriptors belong to this crate's ends: one process-wide, lock-free bitmap, and a second one for those that
-//! were severed.
+//! Which descriptors belong to this crate's ends: one process-wide, lock-free bitmap, and two more for those that were
+//! severed, and for the sockets whose messages are marked.
 //!
-//! A bit is set after the descriptor exists and cleared before it is closed or handed on, so a set bit is always ours.
+//! A bit is set after the descriptor exists and cleared before it is closed or handed on, so a set bit is always ours. Only
+//! the bit of a severed end stays when its descriptor is handed on, and is looked at again before it is believed.
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::Result;
-use super::descriptor::replace;
+use super::descriptor::{is_inert, replace};
 
 /// 64 descriptors.
 #[derive(Default)]
 struct Word {
     live: AtomicU64,
     severed: AtomicU64,
+    marked: AtomicU64,
 }
 
 /// Block 0 holds the numbers below 1024, block n the 512 · 2ⁿ numbers from there on: 22 of them are all that there can
@@ -55,8 +57,33 @@ impl Entry {
         let (block, word, bit) = locate(fd);
         let words = BLOCKS[block].get_or_init(|| (0..len(block) / 64).map(|_| Word::default()).collect());
         words[word].severed.fetch_and(!bit, SeqCst);
+        words[word].marked.fetch_and(!bit, SeqCst);
         words[word].live.fetch_or(bit, SeqCst);
         Self(fd)
+    }
+
+    /// Enters what an end was severed to, and what somebody made an end again.
+    pub(crate) fn severed(fd: RawFd) -> Self {
+        let entry = Self::new(fd);
+        sever(fd);
+        entry
+    }
+
+    /// Notes that this is a socket whose messages the crate marks.
+    pub(crate) fn note_marked(&self) {
+        if let Some((word, bit)) = find(self.0) {
+            word.marked.fetch_or(bit, SeqCst);
+        }
+    }
+
+    /// Strikes the entry out for a descriptor that goes on as a plain one. What was severed stays so.
+    pub(crate) fn leave(self) {
+        let Self(fd) = self;
+        let severed = is_severed(fd);
+        drop(self);
+        if let Some((word, bit)) = find(fd).filter(|_| severed) {
+            word.severed.fetch_or(bit, SeqCst);
+        }
     }
 }
 
@@ -65,19 +92,32 @@ impl Drop for Entry {
         if let Some((word, bit)) = find(self.0) {
             word.live.fetch_and(!bit, SeqCst);
             word.severed.fetch_and(!bit, SeqCst);
+            word.marked.fetch_and(!bit, SeqCst);
         }
     }
 }
 
 /// Whether this descriptor was an end that this process was not given.
 pub(crate) fn is_severed(fd: RawFd) -> bool {
-    find(fd).is_some_and(|(word, bit)| word.severed.load(SeqCst) & bit != 0)
+    let Some((word, bit)) = find(fd).filter(|(word, bit)| word.severed.load(SeqCst) & bit != 0) else { return false };
+    // It may have been handed on as a plain descriptor and closed, and the number be somebody else's.
+    let severed = is_inert(fd).unwrap_or(true);
+    if !severed {
+        word.severed.fetch_and(!bit, SeqCst);
+    }
+    severed
+}
+
+/// Whether this is an end of this crate whose messages it marks.
+pub(crate) fn is_marked(fd: RawFd) -> bool {
+    find(fd).is_some_and(|(word, bit)| word.marked.load(SeqCst) & bit != 0)
 }
 
 /// Notes that the descriptor is an inert one now.
 fn sever(fd: RawFd) {
     if let Some((word, bit)) = find(fd) {
         word.live.fetch_and(!bit, SeqCst);
+        word.marked.fetch_and(!bit, SeqCst);
         word.severed.fetch_or(bit, SeqCst);
     }
 }
@@ -112,6 +152,9 @@ pub(crate) fn sever_others(given: &[RawFd], inert: BorrowedFd<'_>) -> Result<()>
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsFd, AsRawFd};
+
+    use super::super::descriptor::Inert;
     use super::*;
 
     #[test]
@@ -129,10 +172,30 @@ mod tests {
         for number in [900, 1024, 70_000] {
             let entry = Entry::new(number);
             assert!(live().any(|fd| fd == number));
-            sever(number);
-            assert!(is_severed(number) && !live().any(|fd| fd == number));
+            entry.note_marked();
+            assert!(is_marked(number));
             drop(entry);
-            assert!(!is_severed(number));
+            assert!(!is_marked(number) && !live().any(|fd| fd == number));
         }
+    }
+
+    #[test]
+    fn what_was_severed_stays_so_until_the_number_is_another_ones() {
+        let inert = Inert::new().unwrap();
+        let taken = std::fs::File::open("/dev/null").unwrap();
+        let number = taken.as_raw_fd();
+        let entry = Entry::new(number);
+        sever(number);
+        assert!(!is_severed(number), "it is open for something");
+        // SAFETY: the test owns the number and expects that it changes its meaning.
+        unsafe { replace(number, inert.fd.as_fd()).unwrap() };
+        sever(number);
+        assert!(is_severed(number) && !live().any(|fd| fd == number));
+        entry.leave();
+        assert!(is_severed(number), "as a plain descriptor");
+        let entry = Entry::severed(number);
+        assert!(is_severed(number) && !live().any(|fd| fd == number), "as an end again");
+        drop(entry);
+        assert!(!is_severed(number));
     }
 }

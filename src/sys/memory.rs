@@ -6,40 +6,51 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::Result;
 
-/// More than the largest message that the kernel builds on a unix socket: 4 MiB in one piece and 17 pages.
-const SPILL: usize = 8 << 20;
+/// More than the largest message that the kernel builds on a unix socket, whatever the size of its pages: 17 of them, and one
+/// piece, which is 4 MiB where pages are of 4 KiB. Of larger pages the kernel joins more (`MAX_PAGE_ORDER`): of 16 KiB to
+/// 32 MiB, of 64 KiB to 512 MiB.
+fn size(page: usize) -> usize {
+    match page {
+        0..=0x1000 => 8 << 20,
+        0x1001..=0x4000 => 64 << 20,
+        _ => 1 << 30,
+    }
+}
 
 /// What may stay resident between messages.
 const KEEP: usize = 256 << 10;
 
-/// Address space of 8 MiB that costs memory only where a message was written to it.
+/// Address space that costs memory only where a message was written to it: 8 MiB, or more where pages are large.
 ///
 /// One for each thread that receives: two threads must not receive into the same.
 pub(crate) struct Spill {
     start: NonNull<u8>,
+    len: usize,
 }
 
 impl Spill {
     #[cold]
     #[inline(never)]
     pub(crate) fn new() -> Result<Self> {
+        // SAFETY: asks for a number. The page size is always known.
+        let len = size(unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize);
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let start = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
-                SPILL,
+                len,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )?
         };
         // The kernel never maps at address 0 unless it is told to.
-        NonNull::new(start.cast()).map(|start| Self { start }).ok_or(rustix::io::Errno::NOMEM)
+        NonNull::new(start.cast()).map(|start| Self { start, len }).ok_or(rustix::io::Errno::NOMEM)
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is SPILL bytes long, readable, writable and zeroed by the kernel, it is ours alone, and
+        // SAFETY: the mapping is `len` bytes long, readable, writable and zeroed by the kernel, it is ours alone, and
         // `&mut self` is the only way to it.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), SPILL) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
     /// Gives memory back to the kernel after `used` bytes were written, if that is much.
@@ -47,7 +58,7 @@ impl Spill {
         if used > KEEP {
             // SAFETY: the range lies in our own mapping, which reads as zeroes afterwards; nothing borrows it now.
             // An error would only mean that the memory stays resident.
-            let _ = unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), SPILL, Advice::LinuxDontNeed) };
+            let _ = unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontNeed) };
         }
     }
 }
@@ -57,6 +68,19 @@ impl Drop for Spill {
     #[inline(never)]
     fn drop(&mut self) {
         // SAFETY: our own mapping, whole, and nothing borrows it any more. Unmapping it cannot fail.
-        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), SPILL) };
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn there_is_room_for_the_largest_message_whatever_the_pages() {
+        // Page and MAX_PAGE_ORDER, as arm64 has them.
+        for (page, order) in [(4 << 10, 10), (16 << 10, 11), (64 << 10, 13)] {
+            assert!(size(page) >= (page << order) + 17 * page, "pages of {page} bytes");
+        }
     }
 }

@@ -5,14 +5,19 @@
 
 pub(crate) mod ancillary;
 pub(crate) mod descriptor;
+pub(crate) mod epoch;
 pub(crate) mod exec;
+pub(crate) mod frozen;
 pub(crate) mod ledger;
+pub(crate) mod membarrier;
+pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
+pub(crate) mod shared_memory;
 pub(crate) mod sibling;
 pub(crate) mod signal;
 pub(crate) mod signalfd;

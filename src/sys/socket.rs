@@ -26,8 +26,7 @@ pub(crate) fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
 /// Receives one message into `buf` and, what it has no room for, into `spill`. `None`: the end.
 ///
 /// An empty message and the end both give 0 bytes. After [`mark_messages`], the kernel has something to say about every
-/// message, the sender's credentials or the time, and nowhere to put it, and says so with `MSG_CTRUNC`; about the end it has
-/// nothing to say.
+/// message, and nowhere to put it, and says so with `MSG_CTRUNC`; about the end it has nothing to say.
 #[inline(always)]
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait: bool) -> Result<Option<usize>> {
     let is_short = buf.len() <= SHORT;
@@ -46,18 +45,15 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait
 /// To copy so many bytes takes less time than the kernel needs for a second place to put them.
 const SHORT: usize = 512;
 
-/// The length of the next message, which stays. `None`: the end.
-pub(crate) fn peek_len(fd: BorrowedFd<'_>, wait: bool) -> Result<Option<usize>> {
+/// Copies the beginning of the next message, which stays, and says how long the message is. `None`: the end.
+pub(crate) fn peek(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<Option<usize>> {
     let wait = if wait { 0 } else { libc::MSG_DONTWAIT };
-    message(fd, &mut [], wait | libc::MSG_PEEK | libc::MSG_TRUNC)
+    message(fd, &mut [IoSliceMut::new(buf)], wait | libc::MSG_PEEK | libc::MSG_TRUNC)
 }
 
 #[inline]
 fn message(fd: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>], flags: libc::c_int) -> Result<Option<usize>> {
-    // SAFETY: zeroed bytes are a valid msghdr: null pointers and lengths of 0. (It has private padding on some systems.)
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = parts.as_mut_ptr().cast();
-    message.msg_iovlen = parts.len() as _;
+    let mut message = header(parts.as_mut_ptr().cast(), parts.len());
     // SAFETY: the message points to so many parts, which have the layout of an iovec (`IoSliceMut`), and these to memory
     // that is borrowed exclusively for the call.
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) };
@@ -71,17 +67,30 @@ fn message(fd: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>], flags: libc::c_int)
     Ok(Some(len))
 }
 
-/// Makes a message tell itself from the end, as [`receive`] needs it.
+/// A message of so many parts, with no address and nothing beside it.
+#[inline(always)]
+pub(super) fn header(parts: *mut libc::iovec, count: usize) -> libc::msghdr {
+    // SAFETY: zeroed bytes are a valid msghdr: null pointers and lengths of 0. (It has private padding on some systems.)
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts;
+    message.msg_iovlen = count as _;
+    message
+}
+
+/// Makes a message tell itself from the end, as [`receive`] needs it: with the time at which it was received. Nobody wants
+/// to know the time, but to be told costs less than to be told the sender, and gives the socket no name.
 ///
-/// The credentials cost less, but a socket that asks for them gets a name when it sends, and a connectionless socket that
-/// has a name and no peer any more takes messages from anybody.
-///
-/// Says whether it is one of these, which do not tell the end to a call that is not to wait: see [`receives_no_more`].
+/// Says whether the socket is connectionless. Such a one does not tell the end to a call that is not to wait: see
+/// [`receives_no_more`].
 pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<bool> {
-    match sockopt::socket_type(fd)? {
-        SocketType::DGRAM => set_timestamp(fd).map(|()| true),
-        _ => sockopt::set_socket_passcred(fd, true).map(|()| false),
-    }
+    let kind = sockopt::socket_type(fd)?;
+    set_timestamp(fd, true)?;
+    Ok(kind == SocketType::DGRAM)
+}
+
+/// Makes it a socket as the kernel makes it. No socket at all, or one in a sandbox that refuses it, stays as it is.
+pub(crate) fn unmark_messages(fd: BorrowedFd<'_>) {
+    let _ = set_timestamp(fd, false);
 }
 
 /// Whether the socket was shut down for receiving, so that nothing comes after what is in its queue.
@@ -91,8 +100,8 @@ pub(crate) fn receives_no_more(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(look(fd, POLLRDHUP)? & POLLRDHUP != 0)
 }
 
-fn set_timestamp(fd: BorrowedFd<'_>) -> Result<()> {
-    let on: libc::c_int = 1;
+fn set_timestamp(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
+    let on = libc::c_int::from(on);
     let len = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the option's value is an int, and the length says so.
     match unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMP, (&raw const on).cast(), len) }

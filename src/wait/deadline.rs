@@ -22,6 +22,8 @@ use crate::error::{Error, Result};
 /// [`TcpStream`](std::net::TcpStream). Like every other call with a deadline it looks at least once, holds across signals,
 /// and leaves `O_NONBLOCK` alone.
 ///
+/// In the guide: [deadlines](crate::guide::deadlines).
+///
 /// # Errors
 ///
 /// Those of the end's `_timeout` calls, as an [`io::Error`]; `?` turns it back into the [`Error`].
@@ -176,7 +178,7 @@ impl<T: TimedWrite> Write for Deadline<T> {
 pub struct Until(pub(crate) Patience);
 
 /// An end that can be read until a [`Deadline`]: [`PipeReader`](crate::PipeReader), [`StreamSocket`](crate::StreamSocket),
-/// references to them, and std's streams. It cannot be implemented outside of this crate.
+/// references to them, [`RingReader`](crate::RingReader), and std's streams. It cannot be implemented outside of this crate.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read until a deadline",
     note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufReader::new(Deadline::after(reader, timeout))`"
@@ -187,7 +189,7 @@ pub trait TimedRead {
 }
 
 /// An end that can be written until a [`Deadline`]: [`PipeWriter`](crate::PipeWriter), [`StreamSocket`](crate::StreamSocket),
-/// references to them, and std's streams. It cannot be implemented outside of this crate.
+/// references to them, [`RingWriter`](crate::RingWriter), and std's streams. It cannot be implemented outside of this crate.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written until a deadline",
     note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufWriter::new(Deadline::after(writer, timeout))`"

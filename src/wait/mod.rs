@@ -70,20 +70,28 @@ pub struct Watch<'a> {
     events: i16,
     /// Ready, also where the descriptor is not: something has arrived in a buffer.
     buffered: bool,
+    /// Something to read means room to write: somebody rings when there is.
+    rung_for_room: bool,
     ready: Ready,
 }
 
 impl<'a> Watch<'a> {
     /// Waits for something to read, or EOF; of a [`Child`](crate::Child), for its exit.
     pub fn readable(on: &'a impl AsFd) -> Self {
-        Self { fd: on.as_fd(), events: POLLIN | POLLRDHUP, buffered: false, ready: Ready::empty() }
+        Self {
+            fd: on.as_fd(),
+            events: POLLIN | POLLRDHUP,
+            buffered: false,
+            rung_for_room: false,
+            ready: Ready::empty(),
+        }
     }
 
     /// Waits for room to write, or for the last reader to go.
     ///
     /// A socket counts as having room when three quarters of its buffer are free; a `try_` call may find some before.
     pub fn writable(on: &'a impl AsFd) -> Self {
-        Self { fd: on.as_fd(), events: POLLOUT, buffered: false, ready: Ready::empty() }
+        Self { fd: on.as_fd(), events: POLLOUT, buffered: false, rung_for_room: false, ready: Ready::empty() }
     }
 
     /// Or for room to write.
@@ -94,6 +102,11 @@ impl<'a> Watch<'a> {
     /// With a buffer in front of the descriptor, and something in it or not.
     pub(crate) fn buffered(self, buffered: bool) -> Self {
         Self { buffered, ..self }
+    }
+
+    /// For room to write, of which a peer tells by writing to the descriptor.
+    pub(crate) fn room(on: &'a impl AsFd) -> Self {
+        Self { rung_for_room: true, ..Self::readable(on) }
     }
 
     /// Returns the state that the last [`wait_any`] found: empty, if the time was up.
@@ -108,6 +121,9 @@ impl<'a> Watch<'a> {
         let readable = self.buffered || gone || revents & (POLLIN | POLLRDHUP) != 0;
         self.ready.set(Ready::READ, self.events & POLLIN != 0 && readable);
         self.ready.set(Ready::WRITE, self.events & POLLOUT != 0 && (gone || revents & POLLOUT != 0));
+        if self.rung_for_room {
+            self.ready = if readable { Ready::WRITE } else { Ready::empty() };
+        }
         self.ready.set(Ready::HANGUP, revents & (POLLHUP | POLLRDHUP) != 0);
         self.ready.set(Ready::ERROR, revents & POLLERR != 0);
     }
@@ -115,7 +131,7 @@ impl<'a> Watch<'a> {
 
 impl fmt::Debug for Watch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.events & POLLIN != 0 { "readable" } else { "writable" };
+        let what = if self.events & POLLIN != 0 && !self.rung_for_room { "readable" } else { "writable" };
         f.debug_struct("Watch").field(what, &self.fd.as_raw_fd()).field("ready", &self.ready).finish()
     }
 }
@@ -133,6 +149,8 @@ const FEW: usize = 32;
 ///
 /// A reader whose writers are all gone is ready, and stays so: leave it out once EOF was read, or the next call
 /// returns at once again.
+///
+/// In the guide: [waiting for several](crate::guide::waiting).
 ///
 /// # Errors
 ///
@@ -210,6 +228,8 @@ pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize
 ///
 /// Same as [`wait_any`], but for a loop over many: the key (an index, a number, a reference) says whose it is, and what is
 /// not ready is left out. An empty list: the time is up.
+///
+/// In the guide: [waiting for several](crate::guide::waiting).
 ///
 /// # Errors
 ///

@@ -49,7 +49,7 @@ impl Patience {
         first: Option<Errno>,
         mut attempt: impl FnMut(bool) -> sys::Result<T>,
     ) -> Result<T> {
-        let mut look = if matches!(self, Patience::None) { None } else { spin.look() };
+        let mut look = self.look(spin);
         if let Some(errno) = first {
             self.go_on(end.as_fd(), call, events, &mut look, errno)?;
         }
@@ -91,7 +91,14 @@ impl Patience {
         Ok(())
     }
 
-    fn looks_again(self, end: BorrowedFd<'_>, look: &mut Look<'_>) -> Result<bool> {
+    /// Whether a call is to look again before it sleeps.
+    #[inline]
+    pub(crate) fn look(self, spin: &Spin) -> Option<Look<'_>> {
+        if matches!(self, Patience::None) { None } else { spin.look() }
+    }
+
+    /// Whether to look once more, after a look that found nothing.
+    pub(crate) fn looks_again(self, end: BorrowedFd<'_>, look: &mut Look<'_>) -> Result<bool> {
         let deadline = match self {
             Patience::Until(deadline) => Some(deadline),
             _ => None,

@@ -81,7 +81,7 @@ impl Clone for Spin {
 }
 
 /// A call that looks again.
-pub(super) struct Look<'a> {
+pub(crate) struct Look<'a> {
     spin: &'a Spin,
     /// Looks of this call that found nothing.
     vain: u32,
@@ -119,7 +119,7 @@ impl Look<'_> {
     /// It was there. Had it been there at once, that says nothing about how long it is worth while to look. (Two calls at
     /// the same time may count as one, which does no harm.)
     #[inline]
-    pub(super) fn found(&self) {
+    pub(crate) fn found(&self) {
         if self.vain > 0 {
             self.spin.vain.store(0, Relaxed);
         } else if self.spin.dear {

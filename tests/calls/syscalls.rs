@@ -251,6 +251,15 @@ support::traced! {
         assert_eq!(measured(|| pair.parent.recv(&mut [0; 8])).unwrap(), None);
     }
 
+    // Another holder may have let it leave the crate, with what marks its messages.
+    receiving_the_end_of_what_others_may_hold_is_three_calls => ["recvmsg", "ppoll", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let _clone = pair.parent.try_clone().unwrap();
+        drop(pair.child);
+        assert_eq!(pair.parent.recv(&mut [0; 8]).unwrap(), None);
+        assert_eq!(measured(|| pair.parent.recv(&mut [0; 8])).unwrap(), None);
+    }
+
     receiving_in_vain_is_one_call => ["recvmsg"] {
         let pair = datagram_pair().unwrap();
         assert!(pair.parent.try_recv(&mut [0; 8]).is_err());

@@ -3,6 +3,7 @@
 mod at_exit;
 mod examples;
 mod prefork;
+mod supervise;
 #[path = "../support/mod.rs"]
 mod support;
 mod travelling;
@@ -13,5 +14,5 @@ fn main() -> ExitCode {
     if let Some(done) = at_exit::started() {
         return done;
     }
-    support::run([at_exit::trials(), examples::trials(), prefork::trials(), travelling::trials()])
+    support::run([at_exit::trials(), examples::trials(), prefork::trials(), supervise::trials(), travelling::trials()])
 }

@@ -198,21 +198,27 @@ fn the_sender_is_named_when_asked_for() {
         exit_code(&grandchild) as u8
     })
     .unwrap();
-    // Also when it is asked for only after the message was sent.
     for asked in [false, true, false] {
-        assert!(pair.parent.peek_len().unwrap().is_some());
-        pair.parent.set_passcred(asked).unwrap();
         let (_, received) = receive(&pair.parent);
         assert_eq!(received.sender(), asked.then(|| credentials_of(child.id())));
+        pair.parent.set_passcred(!asked).unwrap();
         gate.open();
     }
-    pair.parent.set_passcred(true).unwrap();
     let (grandchild, received) = receive(&pair.parent);
     let grandchild = u32::from_ne_bytes(grandchild.try_into().unwrap());
     assert_eq!(received.sender(), Some(credentials_of(grandchild)), "who sent it, not who made the pair");
     assert_eq!(pair.parent.peer_credentials().unwrap().pid, std::process::id());
     assert!(pair.parent.recv_with(&mut Vec::new()).unwrap().is_none());
     assert_eq!(exit_code(&child), 0);
+
+    // What was sent before it was asked for is nobody's; and it goes for all that hold the end.
+    let pair = datagram_pair().unwrap();
+    let clone = pair.parent.try_clone().unwrap();
+    pair.child.send(b"too early").unwrap();
+    clone.set_passcred(true).unwrap();
+    assert_eq!(receive(&pair.parent).1.sender(), None);
+    pair.child.send(b"in time").unwrap();
+    assert_eq!(receive(&pair.parent).1.sender(), Some(credentials_of(std::process::id())));
 }
 
 fn the_sender_of_bytes_is_named_when_asked_for() {

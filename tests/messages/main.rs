@@ -2,6 +2,7 @@
 
 mod ancillary;
 mod ancillary_edges;
+mod foreign_peers;
 mod formats;
 mod message_conversions;
 mod message_losses;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     support::run([
         ancillary::trials(),
         ancillary_edges::trials(),
+        foreign_peers::trials(),
         formats::trials(),
         message_conversions::trials(),
         message_losses::trials(),

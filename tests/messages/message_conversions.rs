@@ -42,8 +42,8 @@ fn lone_socket(kind: i32) -> OwnedFd {
     }
 }
 
-/// Whether a plain `recv` is told who sent a message.
-fn names_senders(fd: impl AsFd) -> bool {
+/// Whether the kernel says something about each message, so that an empty one is told from EOF.
+fn marks_messages(fd: impl AsFd) -> bool {
     let mut on = 0;
     let mut len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the option is an int, and the length says so.
@@ -51,7 +51,7 @@ fn names_senders(fd: impl AsFd) -> bool {
         libc::getsockopt(
             fd.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_PASSCRED,
+            libc::SO_TIMESTAMP,
             (&raw mut on).cast::<libc::c_void>(),
             &mut len,
         )
@@ -132,7 +132,7 @@ fn a_connected_socket_is_taken_over() {
     assert_eq!(open_ends(), 2);
     for socket in [&one, &other] {
         assert_eq!(descriptor_flags(socket), libc::FD_CLOEXEC);
-        assert!(names_senders(socket));
+        assert!(marks_messages(socket));
     }
     assert_works(&one, &other);
     drop(one);

@@ -13,7 +13,6 @@ use ipc::{Command, Error, PipeReader, PipeWriter, claim_number, fork, pipe, stre
 const GIT: Need = Need::Program("git", "git");
 const MAKE: Need = Need::Program("make", "make");
 const BASH: Need = Need::Program("bash", "bash");
-const NODE: Need = Need::Program("node", "nodejs");
 const GZIP: Need = Need::Program("gzip", "gzip");
 
 pub fn trials() -> Vec<Trial> {

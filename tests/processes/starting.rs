@@ -56,6 +56,7 @@ pub fn trials() -> Vec<Trial> {
         without_clone_posix_spawn_starts_it_and_the_rest_is_refused,
         a_socket_is_both_stdin_and_stdout,
         an_end_is_lent_and_shared,
+        the_pipes_of_a_child_of_std_are_ends,
         this_processes_stdout_can_be_a_programs_stderr,
         an_exec_among_threads_changes_nothing,
         an_exec_of_a_failing_program_runs_no_handler_on_a_given_end,
@@ -338,7 +339,7 @@ fn user_groups_and_limits_are_set() {
     let command = Command::new("id").uid(12_345).gid(23_456).groups([1, 2]);
     assert_eq!(said(command), "uid=12345 gid=23456 groups=23456,1(daemon),2(bin)\n");
     assert_eq!(said(Command::new("id").arg("-G").uid(12_345).gid(23_456)), "23456\n", "root's groups are given up");
-    assert_eq!(said(Command::new("id").arg("-G").gid(23_456).groups(&[7])), "23456 7\n");
+    assert_eq!(said(Command::new("id").arg("-G").gid(23_456).groups([7].iter())), "23456 7\n");
     assert_eq!(said(sh("id -u; ulimit -n").uid(12_345).rlimit(libc::RLIMIT_NOFILE, 77, 77).nice(-1)), "12345\n77\n");
     // The death signal survives the change of user.
     let (reader, writer) = pipe().unwrap();
@@ -723,6 +724,21 @@ fn an_end_is_lent_and_shared() {
     let refused = command.spawn().unwrap_err();
     assert!(matches!(refused.error, Error::InvalidInput { .. }));
     assert!(matches!(refused.command.spawn().unwrap_err().error, Error::InvalidInput { .. }));
+}
+
+fn the_pipes_of_a_child_of_std_are_ends() {
+    let piped = std::process::Stdio::piped;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "cat; echo err >&2"]).stdin(piped()).stdout(piped()).stderr(piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = ipc::PipeWriter::from(child.stdin.take().unwrap());
+    let stdout = ipc::PipeReader::from(child.stdout.take().unwrap());
+    let stderr = ipc::PipeReader::from(child.stderr.take().unwrap());
+    assert!(matches!(stdout.read_timeout(&mut [0], Duration::from_millis(1)), Err(Error::TimedOut)));
+    stdin.write_all(b"in").unwrap();
+    drop(stdin);
+    assert_eq!((read_all(stdout), read_all(stderr)), (b"in".to_vec(), b"err\n".to_vec()));
+    assert!(child.wait().unwrap().success());
 }
 
 fn this_processes_stdout_can_be_a_programs_stderr() {

@@ -37,6 +37,7 @@ pub const CC: Need = Need::Program("cc", "gcc");
 pub const CURL: Need = Need::Program("curl", "curl");
 pub const DOT: Need = Need::Program("dot", "graphviz");
 pub const LSOF: Need = Need::Program("lsof", "lsof");
+pub const NODE: Need = Need::Program("node", "nodejs");
 pub const PYTHON: Need = Need::Program("python3", "python3");
 pub const STRACE: Need = Need::Program("strace", "strace");
 pub const WRK: Need = Need::Program("wrk", "wrk");

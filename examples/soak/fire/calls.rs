@@ -60,7 +60,13 @@ fn spliced() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
+/// The first start of a process takes two places more: it finds out whether the new process shares its memory.
+fn started_once() {
+    Command::new("true").status().unwrap();
+}
+
 fn spawning(command: Command) -> Attempt {
+    started_once();
     giving(command, |command| command.spawn().map_err(|refused| (refused.command, refused.error)), leaves)
 }
 
@@ -196,12 +202,26 @@ pub const CALLS: &[Call] = &[
         places: 2,
         prepare: || spawning(Command::new("true").stdin(ipc::Stdio::null())),
     },
-    Call { name: "status", places: 1, prepare: || simple(|| Command::new("true").status()) },
+    Call {
+        name: "status",
+        places: 1,
+        prepare: || {
+            started_once();
+            simple(|| Command::new("true").status())
+        },
+    },
     // Two pipes, and copies of three ends for the program.
-    Call { name: "output", places: 6, prepare: || simple(|| Command::new("true").output()) },
+    Call {
+        name: "output",
+        places: 6,
+        prepare: || {
+            started_once();
+            simple(|| Command::new("true").output())
+        },
+    },
     Call {
         name: "holders of a pipe",
-        places: 1,
+        places: 2,
         prepare: || {
             let ends = pipe().unwrap();
             simple(move || holders(&ends.0))
@@ -209,7 +229,7 @@ pub const CALLS: &[Call] = &[
     },
     Call {
         name: "holders of a socket",
-        places: 1,
+        places: 2,
         prepare: || {
             let pair = datagram_pair().unwrap();
             simple(move || {
@@ -219,5 +239,5 @@ pub const CALLS: &[Call] = &[
             })
         },
     },
-    Call { name: "ProcessMap::current", places: 1, prepare: || simple(ProcessMap::current) },
+    Call { name: "ProcessMap::current", places: 2, prepare: || simple(ProcessMap::current) },
 ];

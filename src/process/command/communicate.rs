@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use super::{Command, Parts};
 use crate::end::{End, Stdio};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, gives_back};
 use crate::process::child::Child;
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
@@ -45,17 +45,7 @@ pub struct CommunicateError {
     pub error: Error,
 }
 
-impl From<CommunicateError> for Error {
-    fn from(stopped: CommunicateError) -> Self {
-        stopped.error
-    }
-}
-
-impl From<CommunicateError> for io::Error {
-    fn from(stopped: CommunicateError) -> Self {
-        stopped.error.into()
-    }
-}
+gives_back!(CommunicateError);
 
 impl Parts {
     /// Makes a pipe of the input, if there is any, and returns its writer.

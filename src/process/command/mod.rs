@@ -41,6 +41,8 @@ use crate::sys::start::Options;
 /// **A script without `#!`** is refused with `ENOEXEC`. A shell would run it, and so would `execvp`; but they would run a damaged
 /// program, or one for another processor, as a script too. Start `sh` with the path as its argument.
 ///
+/// In the guide: [how an end travels](crate::guide::travelling#into-another-program).
+///
 /// # Platform
 ///
 /// [clone(2)](https://man7.org/linux/man-pages/man2/clone.2.html) with `CLONE_VM`, `CLONE_VFORK` and `CLONE_PIDFD`, and
@@ -209,7 +211,7 @@ impl Command {
     /// Gives an end under a name, which the program asks [`claim`](crate::claim) for.
     ///
     /// It keeps its descriptor number, unless that is wanted by a [`give_at`](Self::give_at). A program in another language
-    /// finds the number in the environment variable `IPC_ENDS` (`docs/given-ends.md`).
+    /// finds the number in the environment variable `IPC_ENDS` ([the format](crate::guide::given_ends)).
     pub fn give(self, name: impl Into<String>, end: impl Ends + Send + Sync + 'static) -> Self {
         self.give_to(Place::Name(name.into()), end)
     }
@@ -278,7 +280,7 @@ impl Command {
     /// ```
     /// use std::os::fd::AsFd;
     ///
-    /// let leaked = rustix::io::dup(std::io::stdin().as_fd())?; // not close-on-exec
+    /// let leaked = rustix::io::dup(std::io::stdin().as_fd()).map_err(std::io::Error::from)?; // not close-on-exec
     /// let look = format!("test -e /proc/$$/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&leaked));
     /// assert!(ipc::Command::new("sh").args(["-c", &look]).status()?.success());
     /// assert!(!ipc::Command::new("sh").args(["-c", &look]).close_others().status()?.success());

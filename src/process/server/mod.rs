@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::Child;
-use super::fork::{Fork, ForkError, Outcome};
-use crate::end::Ends;
+use super::child::Child;
+use super::fork::{Fork, ForkError};
+use super::outcome::Outcome;
+use crate::end::{self, Ends};
 use crate::error::{Error, Result};
-use crate::socket::{DatagramPair, DatagramSocket, Received, datagram_pair, to_send};
+use crate::socket::{DatagramPair, DatagramSocket, Received, datagram_pair};
 use crate::sys::poll::{POLLIN, look, poll, pollfd};
 use crate::sys::process::Parent;
 use crate::sys::signal::{self, Mask};
@@ -232,7 +233,10 @@ impl Handle {
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }
-        let ends = to_send(ends)?;
+        let (count, max) = (end::descriptors(ends)?.len(), ancillary::MOST);
+        if count > max {
+            return Err(Error::TooLong { len: count, max });
+        }
         let DatagramPair { parent: line, child: workers } = datagram_pair()?;
         let len = message.len();
         if len > line.max_message()? {
@@ -245,7 +249,7 @@ impl Handle {
         // For the worker's pidfd.
         let place = sys::descriptor::duplicate(line.as_fd()).map_err(|errno| Error::system("fcntl", errno))?;
         let patience = deadline.map_or(Patience::Blocking, Patience::Until);
-        self.control.deliver_with(&[ends.len() as u8], workers, patience)?;
+        self.control.send_ends(&[count as u8], workers, patience)?;
 
         let answer = match self.answer(&line, place, deadline) {
             Ok(answer) => answer,
@@ -257,7 +261,7 @@ impl Handle {
         };
         let (child, is_reported) = hold(answer)?;
         // The worker waits for it, and so it never blocks.
-        match line.deliver(len, patience, |fd, wait| ancillary::send(fd, message, &ends, wait).map(drop)) {
+        match line.send_ends(message, ends, patience).map_err(Error::from) {
             // A worker that was killed before it began is one that was killed.
             Ok(()) | Err(Error::Closed) => {}
             Err(error) => {
@@ -267,7 +271,7 @@ impl Handle {
         }
         Ok(match is_reported {
             false => child,
-            true => child.reported_by(Reporter { line: line.into(), server: Arc::clone(self) }),
+            true => child.reported_by(Reporter { line: line.end.into_fd(), server: Arc::clone(self) }),
         })
     }
 

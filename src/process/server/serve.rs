@@ -8,7 +8,8 @@ use rustix::process::Pid;
 use super::order::{Answer, Step};
 use crate::end::End;
 use crate::error::Error;
-use crate::process::fork::{Fork, Outcome, leave};
+use crate::process::fork::{Fork, leave};
+use crate::process::outcome::Outcome;
 use crate::socket::{DatagramSocket, Received};
 use crate::sys::poll::{POLLIN, POLLRDHUP, pollfd};
 use crate::sys::process::{Parent, Permit, Side};
@@ -228,7 +229,7 @@ fn work<R: Outcome>(
     if parent.is_some_and(|parent| parent.die_with().is_err()) {
         sys::process::give_up("fork server: die_with_parent was refused\n");
     }
-    let line = DatagramSocket::of(line, false);
+    let Ok(line) = DatagramSocket::new(line) else { sys::process::give_up("fork server: setsockopt was refused\n") };
     let mut message = Vec::new();
     let received = match line.recv_with(&mut message) {
         Ok(Some(received)) => received,

@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
-use super::steps::{Steps, apart_from};
+use super::numbers::apart_from;
+use super::steps::Steps;
 use super::{Failed, Started};
 use crate::sys::descriptor::duplicate;
 use crate::sys::ledger::Entry;
@@ -27,7 +28,7 @@ pub(super) fn start(steps: &mut Steps<'_>, refused: Failed) -> std::result::Resu
     }
     // Apart from every number that something is moved to, and known to the ledger, so that a fork does not take them along.
     let mut copies = Vec::new();
-    for each in &steps.moves {
+    for each in &steps.numbers.moves {
         let copy = steps.copy_of(each.source).map_err(Failed::of("fcntl"))?;
         actions.place(copy.as_raw_fd(), each.target).map_err(Failed::of("posix_spawn"))?;
         copies.push((Entry::new(copy.as_raw_fd()), copy));
@@ -50,7 +51,7 @@ impl Steps<'_> {
     fn copy_of(&self, source: RawFd) -> Result<OwnedFd> {
         // SAFETY: borrowed for one call, from whoever gives it, and is borrowed as long as the steps are.
         let fd = unsafe { BorrowedFd::borrow_raw(source) };
-        apart_from(duplicate(fd)?, self.targets())
+        apart_from(duplicate(fd)?, &self.numbers.targets)
     }
 
     fn spawn(&self, actions: &Actions, attributes: &Attributes) -> Result<Pid> {

@@ -9,6 +9,7 @@
 //! is 0, which execve(2) makes `SIGCHLD`. So nobody but its starter sees one that failed.
 
 mod fallback;
+mod numbers;
 mod stack;
 mod steps;
 
@@ -25,9 +26,10 @@ use super::ledger::Entry;
 use super::poll::{POLLIN, poll, pollfd};
 use super::signal::KernelMask;
 use super::{Errno, errno, process, retry};
+pub(super) use numbers::{apart_from, put};
 use stack::Stack;
 pub(crate) use steps::Stage;
-pub(super) use steps::{Steps, apart_from, put};
+pub(super) use steps::Steps;
 
 /// What the new program gets.
 pub(crate) struct Plan<'a> {

@@ -2,13 +2,13 @@
 //! it may run in another process's memory, whose other threads go on.
 
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::ptr::null;
 
-use rustix::io::FdFlags;
 use rustix::process::{Gid, Pid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
+use super::numbers::Numbers;
 use super::{Failed, Options, Plan};
 use crate::sys::process::Parent;
 use crate::sys::signal::{KernelMask, default_for_a_program};
@@ -41,11 +41,7 @@ pub(in crate::sys) struct Steps<'a> {
     pub(super) environment: Vec<*const c_char>,
     own_pids: Vec<OwnPid>,
     pub(super) directory: Option<&'a CStr>,
-    pub(super) moves: Vec<Move>,
-    /// The numbers that something is moved to, in order.
-    targets: Vec<RawFd>,
-    /// With room for every descriptor that moving may need besides.
-    scratch: Vec<RawFd>,
+    pub(in crate::sys) numbers: Numbers,
     pub(super) options: &'a mut Options,
     groups: Option<Vec<Gid>>,
     stage: Stage,
@@ -66,13 +62,6 @@ pub(crate) enum Stage {
     AmongThreads,
 }
 
-/// A descriptor, and the number that it gets.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::sys) struct Move {
-    pub(in crate::sys) source: RawFd,
-    pub(in crate::sys) target: RawFd,
-}
-
 /// An entry of the environment that has to be completed in the new process.
 struct OwnPid {
     index: usize,
@@ -83,15 +72,12 @@ struct OwnPid {
 
 impl<'a> Steps<'a> {
     pub(in crate::sys) fn new(plan: Plan<'a>, stage: Stage) -> Result<Self, Failed> {
-        let moves: Vec<_> =
-            plan.moves.iter().map(|(fd, target)| Move { source: fd.as_raw_fd(), target: *target }).collect();
-        let mut targets: Vec<_> = moves.iter().map(|each| each.target).collect();
-        targets.sort_unstable();
+        let numbers = Numbers::new(plan.moves);
         let parent = match (plan.options.die_with_parent, stage) {
             (false, _) => None,
             (true, Stage::New) => {
                 let parent = Parent::new().map_err(Failed::of("pidfd_open"))?;
-                Some(parent.apart_from(&targets).map_err(Failed::of("fcntl"))?)
+                Some(parent.apart_from(&numbers.targets).map_err(Failed::of("fcntl"))?)
             }
             (true, _) => Parent::own(),
         };
@@ -108,9 +94,7 @@ impl<'a> Steps<'a> {
             environment: pointers(plan.environment),
             own_pids: own_pids.collect(),
             directory: plan.directory,
-            scratch: Vec::with_capacity(2 * moves.len()),
-            moves,
-            targets,
+            numbers,
             groups: plan.options.groups.as_ref().map(|groups| groups.iter().copied().map(Gid::from_raw).collect()),
             options: plan.options,
             spared: [parent.as_ref().and_then(Parent::number).unwrap_or(-1), -1],
@@ -134,17 +118,8 @@ impl<'a> Steps<'a> {
         }
     }
 
-    pub(super) fn targets(&self) -> &[RawFd] {
-        &self.targets
-    }
-
     pub(super) fn knows_its_number(&self) -> bool {
         !self.own_pids.is_empty()
-    }
-
-    /// What was opened besides by a run that failed: for whoever runs in a process that goes on.
-    pub(in crate::sys) fn scratch(&mut self) -> &mut Vec<RawFd> {
-        &mut self.scratch
     }
 
     fn prepare(&mut self) -> Result<(), Failed> {
@@ -156,9 +131,9 @@ impl<'a> Steps<'a> {
         if let Some(group) = self.options.group {
             rustix::process::setpgid(None, Pid::from_raw(group)).map_err(Failed::of("setpgid"))?;
         }
-        self.place()?;
+        self.numbers.place()?;
         if self.options.close_others {
-            self.close_others().map_err(Failed::of("close_range"))?;
+            self.numbers.close_others(self.spared).map_err(Failed::of("close_range"))?;
         }
         self.limit()?;
         self.change_user()?;
@@ -200,97 +175,6 @@ impl<'a> Steps<'a> {
             return Err(Failed { call: "pre_exec", errno });
         }
         Ok(())
-    }
-
-    /// Puts every descriptor at its number, and sees to it that it is open at no other.
-    fn place(&mut self) -> Result<(), Failed> {
-        for i in 0..self.moves.len() {
-            let Some(&Move { source, .. }) = self.moves.get(i) else { continue };
-            // Something else is put there before it is this one's turn, or after.
-            if self.moves.iter().enumerate().any(|(j, other)| j != i && other.target == source) {
-                let apart = self.duplicate_apart(source).map_err(Failed::of("fcntl"))?;
-                if let Some(each) = self.moves.get_mut(i) {
-                    each.source = apart;
-                }
-            }
-        }
-        for &Move { source, target } in &self.moves {
-            // SAFETY: borrowed for calls that cope with a number that is not open.
-            let fd = unsafe { BorrowedFd::borrow_raw(source) };
-            if source == target {
-                rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(Failed::of("fcntl"))?;
-                continue;
-            }
-            put(source, target, FdFlags::empty()).map_err(Failed::of("dup2"))?;
-        }
-        for &Move { source, .. } in &self.moves {
-            // The standard three are there anyhow.
-            if source > 2 && self.targets.binary_search(&source).is_err() {
-                // SAFETY: as above.
-                let fd = unsafe { BorrowedFd::borrow_raw(source) };
-                rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(Failed::of("fcntl"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A copy at a number that nothing is moved to.
-    fn duplicate_apart(&mut self, source: RawFd) -> Result<RawFd, Errno> {
-        loop {
-            // SAFETY: two numbers.
-            let copy = unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, 3) };
-            if copy < 0 {
-                return Err(match errno() {
-                    Errno::INVAL => Errno::MFILE,
-                    errno => errno,
-                });
-            }
-            // At most one for each move, and one for each number that is passed over: there is room, made before.
-            if self.scratch.len() < self.scratch.capacity() {
-                self.scratch.push(copy);
-            }
-            if self.targets.binary_search(&copy).is_err() {
-                return Ok(copy);
-            }
-        }
-    }
-
-    fn close_others(&self) -> Result<(), Errno> {
-        const CLOSE_RANGE_CLOEXEC: u32 = 4;
-        match self.each_gap(|first, last| close_range(first, last, CLOSE_RANGE_CLOEXEC)) {
-            // Linux 5.10. What is still needed here is spared.
-            Err(Errno::INVAL) => self.each_gap(|first, last| {
-                let mut first = first;
-                for spared in self.spared_in_order() {
-                    if (first..=last).contains(&spared) {
-                        if spared > first {
-                            close_range(first, spared - 1, 0)?;
-                        }
-                        first = spared.saturating_add(1);
-                    }
-                }
-                if first <= last { close_range(first, last, 0) } else { Ok(()) }
-            }),
-            done => done,
-        }
-    }
-
-    /// The numbers from 3 on that nothing was moved to.
-    fn each_gap(&self, close: impl Fn(u32, u32) -> Result<(), Errno>) -> Result<(), Errno> {
-        let mut first = 3;
-        for &target in self.targets.iter().filter(|target| **target > 2) {
-            let target = target.unsigned_abs();
-            if target > first {
-                close(first, target - 1)?;
-            }
-            first = target + 1;
-        }
-        close(first, u32::MAX)
-    }
-
-    fn spared_in_order(&self) -> impl Iterator<Item = u32> {
-        let [one, two] = self.spared;
-        [one.min(two), one.max(two)].into_iter().filter(|number| *number >= 0).map(i32::unsigned_abs)
     }
 
     fn limit(&mut self) -> Result<(), Failed> {
@@ -392,45 +276,6 @@ impl Iterator for Digits {
         self.rest -= digit * self.divisor;
         self.divisor /= 10;
         Some(b'0' + digit as u8)
-    }
-}
-
-/// Makes `target` stand for `source`, in the place of whatever it stood for.
-pub(in crate::sys) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<(), Errno> {
-    loop {
-        // SAFETY: neither touches memory. Whoever calls knows what `target` stood for.
-        let done = match flags.contains(FdFlags::CLOEXEC) {
-            true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
-            // Some sandboxes have this one alone.
-            false => unsafe { libc::dup2(source, target) },
-        };
-        if done >= 0 {
-            return Ok(());
-        }
-        match errno() {
-            // EBUSY: a race with an open() that is about to take the number (dup.2). It passes.
-            Errno::INTR | Errno::BUSY => continue,
-            errno => return Err(errno),
-        }
-    }
-}
-
-/// The same descriptor, or a copy, at a number above 2 that is not in the list.
-pub(in crate::sys) fn apart_from(mut fd: OwnedFd, sorted: &[RawFd]) -> Result<OwnedFd, Errno> {
-    let mut passed = Vec::new();
-    while fd.as_raw_fd() <= 2 || sorted.binary_search(&fd.as_raw_fd()).is_ok() {
-        let next = crate::sys::descriptor::duplicate(fd.as_fd())?;
-        passed.push(std::mem::replace(&mut fd, next));
-    }
-    Ok(fd)
-}
-
-fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
-    // SAFETY: numbers. In the new process, whose table of descriptors is its own; or they are made close-on-exec, which is
-    // what the caller of `exec` asked for.
-    match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
-        0 => Ok(()),
-        _ => Err(errno()),
     }
 }
 

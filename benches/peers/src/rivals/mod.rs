@@ -9,6 +9,7 @@ pub mod ipc_channel;
 pub mod ours;
 pub mod packed;
 pub mod pipes;
+pub mod rings;
 pub mod shmem_ipc;
 pub mod sockets;
 pub mod unix_ipc;
@@ -25,6 +26,7 @@ pub const NOTES: &[(&str, &str)] = &[
     ("unix-ipc", unix_ipc::NOTE),
     ("iceoryx2", iceoryx2::NOTE),
     ("shmem-ipc", shmem_ipc::NOTE),
+    ("ring, by hand", rings::LIMIT_NOTE),
     ("ipc", ours::NOTE),
 ];
 

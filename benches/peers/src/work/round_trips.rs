@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use crate::channel::{Receiver, Records, RoundTrip, Sender, both_ways};
 use crate::machine::Core;
 use crate::rivals::shmem_ipc::{self, Wait};
-use crate::rivals::{bare, iceoryx2, ipc_channel, ours, pipes, sockets, unix_ipc};
+use crate::rivals::{bare, iceoryx2, ipc_channel, ours, pipes, rings, sockets, unix_ipc};
 use crate::turns::{Entry, Turns, USUAL};
 
 use super::size_name;
@@ -45,6 +45,7 @@ fn sleeping(size: usize) -> Vec<Entry> {
         link("ipc stream pair", size, ours::records),
         link("ipc packed datagrams", size, crate::rivals::packed::packed),
         link("ipc message pipe", size, || both_ways(crate::rivals::packed::messages)),
+        pipes("ipc ring, no spin", size, there, rings::sleeping),
     ]
 }
 
@@ -55,6 +56,10 @@ fn spinning(size: usize) -> Vec<Entry> {
         link("iceoryx2", size, move || both_ways(|| iceoryx2::channel(size))),
         pipes("ipc pipe, spin 50 µs", size, Core::There, ours::spinning_pipe),
         link("ipc datagram, spin 50 µs", size, ours::spinning_datagrams),
+        pipes("ring, by hand, spinning", size, Core::There, rings::limit),
+        pipes("ipc ring", size, Core::There, rings::ring),
+        pipes("ipc ring, spin 50 µs", size, Core::There, rings::spinning),
+        link("ipc ring, messages", size, || both_ways(rings::messages)),
     ]
 }
 
@@ -64,6 +69,8 @@ fn one_core(size: usize) -> Vec<Entry> {
         pipes("std::io::pipe", size, Core::Here, pipes::std),
         pipes("ipc pipe", size, Core::Here, ours::pipe),
         pipes("ipc pipe, spin 50 µs", size, Core::Here, ours::spinning_pipe),
+        pipes("ipc ring", size, Core::Here, rings::ring),
+        pipes("ipc ring, spin 50 µs", size, Core::Here, rings::spinning),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use crate::channel::{OneWay, Records, Stream};
 use crate::machine::Core;
-use crate::rivals::{bare, ours, pipes, shmem_ipc, sockets};
+use crate::rivals::{bare, ours, pipes, rings, shmem_ipc, sockets};
 use crate::turns::{Entry, Turns, USUAL};
 
 use super::size_name;
@@ -27,10 +27,12 @@ fn contenders(size: usize) -> Vec<Entry> {
         plain("interprocess", size, pipes::interprocess),
         plain("UnixStream", size, sockets::streams),
         plain("shmem-ipc", size, shmem_ipc::stream),
+        plain("ring, by hand, spinning", size, rings::limit),
         plain("ipc pipe", size, ours::pipe),
         plain("ipc pipe, spin 50 µs", size, ours::spinning_pipe),
         buffered("ipc pipe, buffered", size, crate::rivals::packed::buffered),
         plain("ipc stream pair", size, ours::streams),
+        plain("ipc ring", size, rings::ring),
     ]
 }
 

@@ -1,21 +1,37 @@
 //! Bytes between two processes, both ways.
 
+mod calls;
+
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::net::SocketType;
 
-use super::{Credentials, Loss};
-use crate::end::{End, FromFdError, end_traits};
+pub(crate) use self::calls::PIECE;
+use super::Credentials;
+use super::loss::Loss;
+use super::received::{Received, SendError};
+use crate::end::{End, Ends, FromFdError, end_traits};
 use crate::error::{Error, Result};
 use crate::sys;
-use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until};
 
 /// Two connected ends for bytes, as [`stream_pair`] makes them. Both ends are alike: the names say who keeps which.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let (ours, mut theirs) = ipc::stream_pair()?.into();
+/// theirs.write_all(b"bytes")?;
+/// drop(theirs);
+/// assert_eq!(std::io::read_to_string(ours)?, "bytes");
+/// # Ok::<(), ipc::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct StreamPair {
     /// For the process that makes the pair.
@@ -24,16 +40,25 @@ pub struct StreamPair {
     pub child: StreamSocket,
 }
 
+/// The parent's end and the child's.
+impl From<StreamPair> for (StreamSocket, StreamSocket) {
+    fn from(pair: StreamPair) -> Self {
+        (pair.parent, pair.child)
+    }
+}
+
 /// Makes a pair of connected sockets for bytes, both ways. Never blocks.
 ///
 /// Each direction is a stream of its own, with what a [`pipe`](crate::pipe()) says of reading and writing: what is written
 /// is read in order, without the borders of the writes; reading blocks while there is nothing and the peer is open; when it
 /// is closed, in every process, what it sent can be read, and then every read is `Ok(0)`.
 ///
-/// The classic way to hang is that both sides write a lot before they read: each waits for the other to make room. Where
-/// what is passed are messages, a [`datagram_pair`](crate::datagram_pair()) keeps them apart.
+/// The classic way to hang is that both sides write a lot before they read: each waits for the other to make room. For
+/// messages, a [`datagram_pair`](crate::datagram_pair()) keeps them apart.
 ///
 /// Both ends are close-on-exec, and after a [`fork`](crate::fork()) open only in the process that they were given to.
+///
+/// In the guide: [streams and messages](crate::guide::streams_and_messages).
 ///
 /// # Errors
 ///
@@ -41,7 +66,7 @@ pub struct StreamPair {
 ///
 /// # Platform
 ///
-/// socketpair(2) with `SOCK_STREAM`.
+/// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html) with `SOCK_STREAM`.
 ///
 /// # Examples
 ///
@@ -62,6 +87,8 @@ pub struct StreamPair {
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "socketpair")]
+#[doc(alias = "SOCK_STREAM")]
 pub fn stream_pair() -> Result<StreamPair> {
     let (parent, child) = sys::socket::pair(SocketType::STREAM).map_err(|errno| Error::system("socketpair", errno))?;
     Ok(StreamPair { parent: StreamSocket::new(End::new(parent)?), child: StreamSocket::new(End::new(child)?) })
@@ -70,50 +97,73 @@ pub fn stream_pair() -> Result<StreamPair> {
 /// One end of a [`stream_pair`]: reads and writes bytes.
 ///
 /// [`Read`] blocks until there is something to read or the peer is gone; [`Write`] blocks while the peer's buffer is full,
-/// and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the peer is gone; `SIGPIPE` is never raised. Both are
-/// implemented for `&StreamSocket` too, so that one thread or process can read while another writes. A long write is
+/// and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the peer is gone; `SIGPIPE` is never raised. A long write is
 /// several system calls, of 32 KiB each.
 ///
-/// A peer that went away without reading everything is [`Error::Reset`], said once, to a reader, after all that it sent.
+/// A peer that went away without reading everything is [`Error::Reset`], reported once, to a reader, after all that it sent.
 ///
 /// A plain read throws away ends that were sent along: see [`recv_with`](Self::recv_with).
+///
+/// # Reading and writing at once
+///
+/// [`Read`] and [`Write`] are implemented for `&StreamSocket` too, so a socket need not be split: two threads share a
+/// reference, and two values are two clones. [`shutdown`](Self::shutdown) ends one direction.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::Shutdown;
+///
+/// let (ours, theirs) = ipc::stream_pair()?.into();
+/// let (mut reader, mut writer) = (ours.try_clone()?, ours);
+/// writer.write_all(b"question")?;
+/// writer.shutdown(Shutdown::Write)?;
+/// assert_eq!(std::io::read_to_string(&theirs)?, "question");
+///
+/// (&theirs).write_all(b"answer")?;
+/// drop(theirs);
+/// let mut answer = String::new();
+/// reader.read_to_string(&mut answer)?;
+/// assert_eq!(answer, "answer");
+/// # Ok::<(), ipc::Error>(())
+/// ```
 pub struct StreamSocket {
-    pub(super) end: End,
+    pub(crate) end: End,
     spin: Spin,
     loss: Loss,
 }
 
 end_traits!(StreamSocket);
 
-/// So much goes in one system call. The kernel puts a longer write into the queue in pieces, and an error between two of them,
-/// which it tells once, is lost behind the count.
-pub(crate) const PIECE: usize = 32 << 10;
-
 impl StreamSocket {
     fn new(end: End) -> Self {
         Self { end, spin: Spin::default(), loss: Loss::default() }
+    }
+
+    pub(crate) fn end(&self) -> &End {
+        &self.end
     }
 
     fn adopt(fd: OwnedFd) -> Self {
         Self::new(End::adopt(fd))
     }
 
-    /// Reads what is there, without blocking. `Ok(0)`: the end of the stream.
+    /// Reads what is there, without blocking. `Ok(0)` is EOF.
     ///
     /// # Errors
     ///
     /// - [`Error::WouldBlock`]: there is nothing, and the peer is open.
-    /// - [`Error::Reset`]: the peer went away with bytes of ours unread.
+    /// - [`Error::Reset`]: the peer went away with bytes of ours unread. Where two processes hold this end, the kernel tells
+    ///   one of them.
     /// - [`Error::NotGiven`]: this process was not given the end.
     ///
     /// # Platform
     ///
-    /// recv(2) with `MSG_DONTWAIT`. `O_NONBLOCK` is not touched.
+    /// [recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html) with `MSG_DONTWAIT`. `O_NONBLOCK` is not touched.
     pub fn try_read(&self, buf: &mut [u8]) -> Result<usize> {
         self.read_with(buf, Patience::None)
     }
 
-    /// Blocks until there is something to read, the stream ends (`Ok(0)`), or the time is up.
+    /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -124,26 +174,7 @@ impl StreamSocket {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
-    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        self.arrive(patience, |fd, wait| sys::socket::read(fd, buf, wait))
-    }
-
-    pub(super) fn arrive(
-        &self,
-        patience: Patience,
-        mut read: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<usize>,
-    ) -> Result<usize> {
-        let fd = self.end.as_fd();
-        self.loss.receiving(
-            |len| *len == 0,
-            || patience.persist(&self.end, &self.spin, "recv", POLLIN, None, |wait| read(fd, wait)),
-        )
-    }
-
-    /// Writes what there is room for, without blocking, and says how much that was.
+    /// Writes what there is room for, without blocking, and returns how much that was.
     ///
     /// # Errors
     ///
@@ -153,13 +184,14 @@ impl StreamSocket {
     ///
     /// # Platform
     ///
-    /// send(2) with `MSG_DONTWAIT` and `MSG_NOSIGNAL`. `O_NONBLOCK` is not touched.
+    /// [send(2)](https://man7.org/linux/man-pages/man2/send.2.html) with `MSG_DONTWAIT` and `MSG_NOSIGNAL`. `O_NONBLOCK` is
+    /// not touched.
     pub fn try_write(&self, buf: &[u8]) -> Result<usize> {
         self.write_with(buf, Patience::None)
     }
 
-    /// Blocks until there is room or the time is up, and writes what there is room for then: it returns at the first
-    /// progress, with how much went in.
+    /// Blocks until there is room or the time is up, and writes what there is room for then. Returns at the first progress,
+    /// with how much went in.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -170,52 +202,138 @@ impl StreamSocket {
         self.write_with(buf, Patience::timeout(timeout))
     }
 
-    /// In pieces, and stops where one does not go whole.
-    pub(crate) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
-        let mut written = 0;
-        for piece in buf.chunks(PIECE) {
-            // What is not to wait for all of it returns at the first progress.
-            let patience =
-                if written > 0 && !matches!(patience, Patience::Blocking) { Patience::None } else { patience };
-            match self.deliver(patience, |fd, wait| sys::socket::write(fd, piece, wait)) {
-                Ok(count) => {
-                    written += count;
-                    if count < piece.len() {
-                        break;
-                    }
-                }
-                Err(error) if written == 0 => return Err(error),
-                Err(_) => break, // the next call is told, if it still is so
-            }
-        }
-        Ok(written)
-    }
-
-    pub(super) fn deliver(
-        &self,
-        patience: Patience,
-        mut write: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<usize>,
-    ) -> Result<usize> {
-        let fd = self.end.as_fd();
-        self.loss.sending(|| patience.persist(&self.end, &self.spin, "send", POLLOUT, None, |wait| write(fd, wait)))
-    }
-
-    /// The process that made the pair, with its user and group. Never blocks.
+    /// Blocks until there is room, and writes bytes with ends, which go with the first byte. Returns how many bytes went.
     ///
-    /// What that means is said at [`DatagramSocket::peer_credentials`](crate::DatagramSocket::peer_credentials).
+    /// The peer gets the ends with [`recv_with`](Self::recv_with), when it reads that byte; they are closed here when they
+    /// were sent.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the ends back, nothing was sent, and `?` turns it into [`Error`]:
+    ///
+    /// - [`Error::TooLong`]: more than 253 ends.
+    /// - [`Error::NotGiven`]: this process was not given one of the ends, or the socket.
+    /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down.
+    /// - [`Error::System`]: no bytes, and the kernel would lose the ends without a word (`EINVAL`); too many ends of this
+    ///   user are under way (`ETOOMANYREFS`).
+    ///
+    /// # Platform
+    ///
+    /// [sendmsg(2)](https://man7.org/linux/man-pages/man2/sendmsg.2.html) with `SCM_RIGHTS`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::stream_pair()?;
+    /// let (reader, _writer) = ipc::pipe()?;
+    /// pair.parent.send_with(b"take this", reader)?;
+    ///
+    /// let mut buf = [0; 64];
+    /// let (len, mut received) = pair.child.recv_with(&mut buf)?;
+    /// assert_eq!(&buf[..len], b"take this");
+    /// let _reader: ipc::PipeReader = received.take()?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "SCM_RIGHTS")]
+    pub fn send_with<E: Ends>(&self, bytes: &[u8], ends: E) -> Result<usize, SendError<E>> {
+        self.send_ends(bytes, ends, Patience::Blocking)
+    }
+
+    /// Writes bytes with ends, without blocking; otherwise the same as [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no room; and as [`send_with`](Self::send_with).
+    pub fn try_send_with<E: Ends>(&self, bytes: &[u8], ends: E) -> Result<usize, SendError<E>> {
+        self.send_ends(bytes, ends, Patience::None)
+    }
+
+    /// Blocks until there is room or the time is up, and writes bytes with ends; otherwise the same as
+    /// [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`send_with`](Self::send_with).
+    pub fn send_with_timeout<E: Ends>(&self, bytes: &[u8], ends: E, timeout: Duration) -> Result<usize, SendError<E>> {
+        self.send_ends(bytes, ends, Patience::timeout(timeout))
+    }
+
+    /// Blocks until there is something to read, and reads it, with the ends that came with it. 0 bytes: EOF, or an empty
+    /// `buf`.
+    ///
+    /// A read stops after what was sent with ends, so that ends are never mixed up with later bytes or ends. What was sent
+    /// before them may come in the same read.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. The error has those that did
+    ///   arrive, and says how many bytes are in `buf` ([`Received::message_len`]).
+    /// - Same as [`try_read`](Self::try_read), but never [`Error::WouldBlock`].
+    ///
+    /// # Platform
+    ///
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_CMSG_CLOEXEC`.
+    ///
+    /// # Examples
+    ///
+    /// See [`send_with`](Self::send_with).
+    pub fn recv_with(&self, buf: &mut [u8]) -> Result<(usize, Received)> {
+        self.receive_ends(buf, Patience::Blocking)
+    }
+
+    /// Reads with ends, without blocking; otherwise the same as [`recv_with`](Self::recv_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is nothing, and the peer is open; and as [`recv_with`](Self::recv_with).
+    pub fn try_recv_with(&self, buf: &mut [u8]) -> Result<(usize, Received)> {
+        self.receive_ends(buf, Patience::None)
+    }
+
+    /// Blocks until there is something to read or the time is up, and reads it with ends; otherwise the same as
+    /// [`recv_with`](Self::recv_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv_with`](Self::recv_with).
+    pub fn recv_with_timeout(&self, buf: &mut [u8], timeout: Duration) -> Result<(usize, Received)> {
+        self.receive_ends(buf, Patience::timeout(timeout))
+    }
+
+    /// Lets [`Received::sender`] name the sender of what is read, or not, as at first. Never blocks.
+    ///
+    /// It goes for all that hold this end. What was sent before is not named.
     ///
     /// # Errors
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
+    ///
+    /// # Platform
+    ///
+    /// `SO_PASSCRED` and `SCM_CREDENTIALS` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+    #[doc(alias = "SO_PASSCRED")]
+    pub fn set_passcred(&self, on: bool) -> Result<()> {
+        super::set_passcred(&self.end, on)
+    }
+
+    /// Returns the process that made the pair, with its user and group. Never blocks.
+    ///
+    /// [`DatagramSocket::peer_credentials`](crate::DatagramSocket::peer_credentials) says what that means.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
+    #[doc(alias = "SO_PEERCRED")]
     pub fn peer_credentials(&self) -> Result<Credentials> {
         super::peer_credentials(&self.end)
     }
 
     /// Ends one direction, or both, for all that hold this end. Never blocks.
     ///
-    /// After [`Shutdown::Write`] the peer reads what was written, and then the end of the stream; after [`Shutdown::Read`] its
-    /// writes fail with [`Error::Closed`].
+    /// After [`Shutdown::Write`] the peer reads what was written, and then EOF; after [`Shutdown::Read`] its writes fail with
+    /// [`Error::Closed`].
     ///
     /// # Errors
     ///
@@ -223,29 +341,30 @@ impl StreamSocket {
     ///
     /// # Platform
     ///
-    /// shutdown(2).
+    /// [shutdown(2)](https://man7.org/linux/man-pages/man2/shutdown.2.html).
     pub fn shutdown(&self, how: Shutdown) -> Result<()> {
         super::shutdown(&self.end, how)
     }
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
     ///
-    /// What it does and costs is said at [`PipeReader::set_spin`](crate::PipeReader::set_spin).
+    /// [`PipeReader::set_spin`](crate::PipeReader::set_spin) says what it does and costs.
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
 
-    /// A second end of the same side, in this process. Never blocks.
+    /// Makes a second end of the same side, in this process. Never blocks.
     ///
     /// # Errors
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    #[doc(alias = "split")]
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), loss: self.loss.clone() })
     }
 
-    /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too.
     ///
     /// # Errors
     ///
@@ -255,7 +374,7 @@ impl StreamSocket {
     }
 }
 
-/// Blocks until there is something to read, or the stream ends. See [`StreamSocket`].
+/// Blocks until there is something to read, or EOF. See [`StreamSocket`].
 impl Read for StreamSocket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         (&*self).read(buf)
@@ -266,7 +385,7 @@ impl Read for StreamSocket {
     }
 }
 
-/// Blocks until there is something to read, or the stream ends. See [`StreamSocket`].
+/// Blocks until there is something to read, or EOF. See [`StreamSocket`].
 impl Read for &StreamSocket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_with(buf, Patience::Blocking).map_err(Error::into_io)
@@ -322,7 +441,7 @@ impl TryFrom<OwnedFd> for StreamSocket {
     type Error = FromFdError;
 
     /// Takes the descriptor over, if it is a unix socket for a stream, with a peer; close-on-exec is set. Otherwise the error
-    /// gives it back.
+    /// gives it back. For a socket that stays another owner's, duplicate its descriptor (`fd.as_fd().try_clone_to_owned()?`).
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         match super::check(fd.as_fd(), "a connected unix socket for a stream", &[SocketType::STREAM]) {
             Ok(()) => Ok(Self::adopt(fd)),

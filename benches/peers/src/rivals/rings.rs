@@ -1,0 +1,227 @@
+//! `ipc`'s ring in shared memory, and the limit that it is measured by: a ring made by hand, which spins and does nothing else.
+
+use std::io::{self, Read, Write};
+use std::ptr::{self, null_mut};
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
+use std::time::Duration;
+
+use ::ipc::{MessageReader, MessageWriter, RingReader, RingWriter, StreamSocket};
+
+use crate::channel::{Receiver, Records, Sender};
+
+use super::bare::check;
+use super::{Made, ended, ours};
+
+pub const LIMIT_NOTE: &str = "A ring of 256 KiB made by hand, with its memory mapped twice in a row: it copies in, publishes, and copies out. It \
+                              spins, never sleeps, sees no dead peer, and believes what it reads: nothing that copies can be faster.";
+
+/// A side of `ipc`'s ring, which is made in the process that uses it.
+pub enum Side<T> {
+    Socket(Option<StreamSocket>, Option<Duration>),
+    Ring(T),
+}
+
+impl<T> Side<T> {
+    #[inline]
+    fn ring(&mut self, make: impl FnOnce(StreamSocket, Option<Duration>) -> io::Result<T>) -> io::Result<&mut T> {
+        if let Side::Socket(socket, spin) = self {
+            *self = Side::Ring(make(socket.take().ok_or(io::ErrorKind::NotConnected)?, *spin)?);
+        }
+        match self {
+            Side::Ring(ring) => Ok(ring),
+            Side::Socket(..) => unreachable!("it was made"),
+        }
+    }
+}
+
+fn writer(socket: StreamSocket, spin: Option<Duration>) -> io::Result<RingWriter> {
+    let mut ring = RingWriter::new(socket)?;
+    spin.into_iter().for_each(|spin| ring.set_spin(spin));
+    Ok(ring)
+}
+
+fn reader(socket: StreamSocket, spin: Option<Duration>) -> io::Result<RingReader> {
+    let mut ring = RingReader::new(socket)?;
+    spin.into_iter().for_each(|spin| ring.set_spin(spin));
+    Ok(ring)
+}
+
+impl Write for Side<RingWriter> {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.ring(writer)?.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Side<RingReader> {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.ring(reader)?.read(buf)
+    }
+}
+
+fn with_spin(spin: Option<Duration>) -> Made<Side<RingReader>, Side<RingWriter>> {
+    let (parent, child) = ours::streams()?;
+    Ok((Side::Socket(Some(parent), spin), Side::Socket(Some(child), spin)))
+}
+
+/// As it comes.
+pub fn ring() -> Made<Side<RingReader>, Side<RingWriter>> {
+    with_spin(None)
+}
+
+pub fn spinning() -> Made<Side<RingReader>, Side<RingWriter>> {
+    with_spin(Some(Duration::from_micros(50)))
+}
+
+/// It sleeps at once.
+pub fn sleeping() -> Made<Side<RingReader>, Side<RingWriter>> {
+    with_spin(Some(Duration::ZERO))
+}
+
+/// Records of one length, as each other contender passes them.
+pub fn records() -> Made<Records<Side<RingWriter>>, Records<Side<RingReader>>> {
+    let (reader, writer) = ring()?;
+    Ok((Records(writer), Records(reader)))
+}
+
+pub struct Messages<T>(Side<T>);
+
+pub fn messages() -> Made<Messages<MessageWriter<RingWriter>>, Messages<MessageReader<RingReader>>> {
+    let (parent, child) = ours::streams()?;
+    Ok((Messages(Side::Socket(Some(parent), None)), Messages(Side::Socket(Some(child), None))))
+}
+
+impl Sender for Messages<MessageWriter<RingWriter>> {
+    fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        let make = |socket, spin| Ok(MessageWriter::new(writer(socket, spin)?));
+        Ok(self.0.ring(make)?.send(message)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Side::Ring(ring) => Ok(ring.flush()?),
+            Side::Socket(..) => Ok(()),
+        }
+    }
+}
+
+impl Receiver for Messages<MessageReader<RingReader>> {
+    fn receive(&mut self, _: &mut [u8], _: u64, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
+        let make = |socket, spin| Ok(MessageReader::new(reader(socket, spin)?));
+        each(self.0.ring(make)?.recv()?.ok_or_else(ended)?);
+        Ok(1)
+    }
+}
+
+const CAPACITY: usize = 256 << 10;
+const PAGE: usize = 4096;
+
+/// One page for the two counters, and the data twice.
+struct Memory(*mut u8);
+
+// SAFETY: counters are atomics, and each byte is one side's at a time.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn new() -> io::Result<Self> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a descriptor that is new and closed here; and mappings in the place of one that is new, which stay.
+        unsafe {
+            let fd = check(libc::memfd_create(c"limit".as_ptr(), libc::MFD_CLOEXEC))?;
+            check(libc::ftruncate(fd, (PAGE + CAPACITY) as libc::off_t))?;
+            let whole = PAGE + 2 * CAPACITY;
+            let start = libc::mmap(null_mut(), whole, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+            for (at, from, len) in [(0, 0, PAGE + CAPACITY), (PAGE + CAPACITY, PAGE, CAPACITY)] {
+                let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+                let mapped = libc::mmap(start.byte_add(at), len, prot, flags, fd, from as libc::off_t);
+                if mapped == libc::MAP_FAILED {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            check(libc::close(fd))?;
+            Ok(Self(start.cast()))
+        }
+    }
+
+    #[inline]
+    fn counter(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: aligned, and mapped for good.
+        unsafe { AtomicU64::from_ptr(self.0.add(offset).cast()) }
+    }
+
+    #[inline]
+    fn at(&self, position: u64) -> *mut u8 {
+        // SAFETY: in the first half of the data.
+        unsafe { self.0.add(PAGE + position as usize % CAPACITY) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: its own mapping.
+        unsafe { libc::munmap(self.0.cast(), PAGE + 2 * CAPACITY) };
+    }
+}
+
+const HEAD: usize = 0;
+const TAIL: usize = 128;
+
+/// One side: its own counter, and the other's as it was seen last.
+pub struct Limit<const WRITER: bool>(Arc<Memory>, u64, u64);
+
+pub fn limit() -> Made<Limit<false>, Limit<true>> {
+    let memory = Arc::new(Memory::new()?);
+    Ok((Limit(memory.clone(), 0, 0), Limit(memory, 0, 0)))
+}
+
+pub fn limit_records() -> Made<Records<Limit<true>>, Records<Limit<false>>> {
+    let (reader, writer) = limit()?;
+    Ok((Records(writer), Records(reader)))
+}
+
+impl Write for Limit<true> {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let Self(memory, head, tail) = self;
+        while *head - *tail == CAPACITY as u64 {
+            *tail = memory.counter(TAIL).load(Acquire);
+        }
+        let len = buf.len().min(CAPACITY - (*head - *tail) as usize).min(16 << 10);
+        // SAFETY: so many bytes have room there, which nobody reads.
+        unsafe { ptr::copy_nonoverlapping(buf.as_ptr(), memory.at(*head), len) };
+        *head += len as u64;
+        memory.counter(HEAD).store(*head, Release);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Limit<false> {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Self(memory, tail, head) = self;
+        while head == tail {
+            *head = memory.counter(HEAD).load(Acquire);
+        }
+        let len = buf.len().min((*head - *tail) as usize).min(16 << 10);
+        // SAFETY: so many bytes are there, which nobody writes to.
+        unsafe { ptr::copy_nonoverlapping(memory.at(*tail), buf.as_mut_ptr(), len) };
+        *tail += len as u64;
+        memory.counter(TAIL).store(*tail, Release);
+        Ok(len)
+    }
+}

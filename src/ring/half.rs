@@ -1,0 +1,301 @@
+//! What reader and writer have in common: one side of the memory, the socket, and waiting for the other side.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::doorbell::{Heard, Impossible, Side, hear, ring};
+use crate::end::Held;
+use crate::error::{Error, Result};
+use crate::socket::StreamSocket;
+use crate::sys::epoch::Epoch;
+use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLRDHUP};
+use crate::sys::shared_memory::SharedMemory;
+use crate::sys::{self, Errno};
+use crate::wait::{Patience, Spin};
+
+/// How long a call looks again before it sleeps, unless it is told otherwise.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// How many looks come before the clock is read, and how many of them without a pause, as an answer comes within that.
+const LOOKS: u32 = 64;
+const LOOKS_AT_ONCE: u32 = 32;
+
+/// How much is copied before the other side is told. It goes on with that while this side copies the rest.
+pub(super) const PIECE: usize = 32 << 10;
+
+/// How often a call that does not wait takes rings, before it says that there is nothing. A peer could ring for ever.
+const RINGS: u32 = 16;
+
+/// How long a side sleeps that nobody may ring for.
+const NAP: Duration = Duration::from_millis(1);
+
+/// What makes a ring useless for good. Each call says so again.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    Malformed(Vec<u8>),
+    Truncated { message: Vec<u8>, expected: u64 },
+    TooLong { len: usize, max: usize },
+    WrongKind { expected: &'static str, found: &'static str },
+    System { call: &'static str, errno: Errno },
+}
+
+impl Fault {
+    fn error(&self) -> Error {
+        match self.clone() {
+            Fault::Malformed(message) => Error::Malformed { message },
+            Fault::Truncated { message, expected } => Error::Truncated { message, expected: Some(expected) },
+            Fault::TooLong { len, max } => Error::TooLong { len, max },
+            Fault::WrongKind { expected, found } => Error::WrongKind { expected, found },
+            Fault::System { call, errno } => Error::system(call, errno),
+        }
+    }
+}
+
+/// The counters, as they were found.
+impl From<Impossible> for Fault {
+    fn from(found: Impossible) -> Self {
+        Fault::Malformed([found.own.to_le_bytes(), found.other.to_le_bytes()].concat())
+    }
+}
+
+/// Reader or writer.
+pub(super) struct Half<const WRITER: bool> {
+    pub(super) socket: Held<StreamSocket>,
+    pub(super) epoch: Epoch,
+    spin: Spin,
+    /// `None`: it is not there yet, or there is a fault.
+    pub(super) side: Option<Side<SharedMemory, WRITER>>,
+    fault: Option<Fault>,
+    /// The socket has said that nobody is at the other side.
+    pub(super) is_over: bool,
+}
+
+impl<const WRITER: bool> Half<WRITER> {
+    pub(super) fn new(socket: StreamSocket, epoch: Epoch, side: Option<Side<SharedMemory, WRITER>>) -> Self {
+        let mut spin = Spin::default();
+        spin.set(SPIN);
+        Self { socket: Held::new(socket), epoch, spin, side, fault: None, is_over: false }
+    }
+
+    pub(super) fn set_spin(&mut self, spin: Duration) {
+        self.spin.set(spin);
+    }
+
+    /// Fails in a child that has a copy of this value: it belongs to the process that made it.
+    #[inline(always)]
+    pub(super) fn check_process(&self) -> Result<()> {
+        if self.epoch.lasts() { Ok(()) } else { Err(Error::NotGiven) }
+    }
+
+    pub(super) fn check_fault(&self) -> Result<()> {
+        self.fault.as_ref().map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
+    /// Notes what goes for every call from here on, and lets go of the memory.
+    #[cold]
+    pub(super) fn fail(&mut self, fault: impl Into<Fault>) -> Error {
+        let fault = fault.into();
+        let error = fault.error();
+        self.finish();
+        self.fault = Some(fault);
+        error
+    }
+
+    /// How many bytes can be moved now, after one look.
+    #[inline(always)]
+    pub(super) fn look(&mut self) -> Result<usize> {
+        match self.side.as_mut().map_or(Ok(0), Side::look) {
+            Ok(left) => Ok(left),
+            Err(impossible) => Err(self.fail(impossible)),
+        }
+    }
+
+    /// Goes on by so many bytes, and rings if somebody waits for that.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, by: usize) {
+        if self.side.as_mut().is_some_and(|side| side.advance(by)) {
+            self.ring();
+        }
+    }
+
+    #[cold]
+    fn ring(&mut self) {
+        match ring(self.socket.as_fd()) {
+            Ok(true) => {}
+            // A writer sees it here first; a reader has still to read what is there.
+            Ok(false) => self.is_over |= WRITER,
+            // What was moved, was moved. The next call says it.
+            Err(errno) => drop(self.fail(Fault::System { call: "send", errno })),
+        }
+    }
+
+    /// Whether the other side has said that it is done, or the socket that nobody is there.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_over || self.side.as_ref().is_some_and(Side::is_other_closed)
+    }
+
+    /// Waits until bytes can be moved, and says how many; 0: the other side is gone, and so it stays.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn wait(&mut self, patience: Patience) -> Result<usize> {
+        let spin = std::mem::take(&mut self.spin);
+        let result = self.wait_spinning(patience, &spin);
+        self.spin = spin;
+        result
+    }
+
+    fn wait_spinning(&mut self, patience: Patience, spin: &Spin) -> Result<usize> {
+        let mut look = patience.look(spin);
+        let mut rings = 0;
+        loop {
+            // In this order: what was done before it closed is seen.
+            let is_closed = self.is_closed();
+            let left = self.look()?;
+            if left > 0 || is_closed {
+                look.iter().for_each(|look| look.found());
+                return Ok(left);
+            }
+            if let Some(again) = &mut look {
+                if self.looks_in_vain() && !patience.looks_again(self.socket.as_fd(), again)? {
+                    look = None;
+                }
+                continue;
+            }
+            if !matches!(patience, Patience::None) {
+                self.sleep(patience)?;
+                continue;
+            }
+            match self.hear(false)? {
+                Heard::Bell if rings < RINGS => rings += 1,
+                Heard::End => {}
+                _ => return Err(Error::WouldBlock),
+            }
+        }
+    }
+
+    /// Looks some times more. Only a few words that are in the processor's cache are read, until somebody writes to them.
+    fn looks_in_vain(&mut self) -> bool {
+        (0..LOOKS).all(|number| {
+            if number >= LOOKS_AT_ONCE {
+                std::hint::spin_loop();
+            }
+            self.side.as_mut().is_some_and(|side| side.look() == Ok(0) && !side.is_other_closed())
+        })
+    }
+
+    /// Sleeps until the other side rings, or is gone.
+    fn sleep(&mut self, patience: Patience) -> Result<()> {
+        if self.arm()? {
+            return Ok(());
+        }
+        let slept = self.sleep_armed(patience);
+        self.disarm();
+        slept
+    }
+
+    /// Says that this side is about to sleep. Whether there is something to do after all.
+    pub(super) fn arm(&mut self) -> Result<bool> {
+        let Some(side) = &mut self.side else { return Ok(false) };
+        side.arm();
+        let is_closed = side.is_other_closed();
+        if is_closed || self.look()? > 0 {
+            self.disarm();
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn disarm(&mut self) {
+        self.side.iter_mut().for_each(Side::disarm);
+    }
+
+    fn sleep_armed(&mut self, patience: Patience) -> Result<()> {
+        let is_unsure = self.side.as_ref().is_some_and(Side::is_unsure);
+        if matches!(patience, Patience::Blocking) && !is_unsure {
+            return match self.hear(true)? {
+                Heard::Silence => Err(Error::WouldBlock), // an end that never waits
+                _ => Ok(()),
+            };
+        }
+        if is_unsure {
+            self.nap(patience)?;
+        } else {
+            patience.sleep(self.socket.end(), POLLIN)?;
+        }
+        self.hear(false).map(drop)
+    }
+
+    /// Sleeps for a moment, or until the deadline if that is sooner.
+    fn nap(&self, patience: Patience) -> Result<()> {
+        let end = Instant::now() + NAP;
+        match patience {
+            Patience::Until(deadline) if deadline < end => patience.sleep(self.socket.end(), POLLIN),
+            _ => match Patience::Until(end).sleep(self.socket.end(), POLLIN) {
+                Err(Error::TimedOut) => Ok(()),
+                slept => slept,
+            },
+        }
+    }
+
+    /// Takes rings, and notes that there is nobody any more.
+    pub(super) fn hear(&mut self, wait: bool) -> Result<Heard> {
+        let heard = hear(self.socket.as_fd(), wait).map_err(|errno| self.socket.end().error("recv", errno))?;
+        self.is_over |= heard == Heard::End;
+        Ok(heard)
+    }
+
+    /// Whether the other side has left, asked of the socket too.
+    pub(super) fn is_other_gone(&self) -> Result<bool> {
+        if self.is_closed() {
+            return Ok(true);
+        }
+        let fd = self.socket.as_fd();
+        let events = sys::poll::look(fd, POLLRDHUP).map_err(|errno| self.socket.end().error("poll", errno))?;
+        if events & POLLNVAL != 0 {
+            return Err(self.socket.end().error("poll", Errno::BADF));
+        }
+        Ok(events & (POLLRDHUP | POLLHUP | POLLERR) != 0)
+    }
+
+    /// For `wait_any`: arms, and says whether there is something to do, or to say, at once. Rings that nobody waits for any
+    /// more are taken, or a level-triggered poll would not sleep.
+    pub(super) fn watch(&mut self) -> bool {
+        if self.check_process().is_err() || self.fault.is_some() || self.is_over {
+            return true;
+        }
+        for _ in 0..RINGS {
+            match self.hear(false) {
+                Ok(Heard::Bell) => {}
+                Ok(Heard::Silence) => break,
+                Ok(Heard::End) | Err(_) => return true,
+            }
+        }
+        self.arm().unwrap_or(true)
+    }
+
+    /// Tells the other side that this one is done, and lets go of the memory. In another process, tells nobody.
+    pub(super) fn finish(&mut self) {
+        let Some(mut side) = self.side.take() else { return };
+        if self.epoch.lasts() && side.close() {
+            // Nobody to ring for, or no way to: the socket's end says the same.
+            let _ = ring(self.socket.as_fd());
+        }
+    }
+
+    /// Finishes, and closes the socket.
+    pub(super) fn close(mut self) -> Result<()> {
+        self.finish();
+        let given = self.check_process();
+        self.socket.take().close()?;
+        given
+    }
+}
+
+impl<const WRITER: bool> Drop for Half<WRITER> {
+    fn drop(&mut self) {
+        // Taken out before: then it is finished.
+        if self.side.is_some() {
+            self.finish();
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The side that reads.
+
+use std::fmt;
+use std::io::{self, IoSliceMut, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::RingError;
+use super::doorbell::Side;
+use super::half::{Fault, Half, PIECE};
+use super::layout::{HELLO, LARGEST, capacity};
+use crate::end;
+use crate::error::{Error, Result};
+use crate::socket::StreamSocket;
+use crate::sys::descriptor::duplicate;
+use crate::sys::epoch::Epoch;
+use crate::sys::memfd::{self, LENGTH, Unfit};
+use crate::sys::poll::POLLIN;
+use crate::sys::shared_memory::{SharedMemory, page_size};
+use crate::sys::{Errno, ancillary, membarrier};
+use crate::wait::{Patience, TimedRead, Until, Watch};
+
+/// What a writer may make this process map, unless somebody says otherwise.
+const MAX_CAPACITY: usize = 64 << 20;
+
+/// The reading side of a ring in shared memory, which a [`RingWriter`](crate::RingWriter) in another process writes.
+///
+/// [`Read`] blocks until there is something to read, or the writer is gone and everything was read: `Ok(0)`, EOF. It makes no
+/// system call as long as there is something. What a ring is, and where a pipe is better, is said at
+/// [`RingWriter`](crate::RingWriter).
+///
+/// # A writer that is not trusted
+///
+/// The writer can write whatever it likes into the memory and the socket, at any time. The bytes that are read are then
+/// whatever it wrote, and nothing worse: a hello, seals or counters that are wrong are an error and stay one, and no more memory
+/// is taken than was agreed to ([`set_max_capacity`](Self::set_max_capacity)).
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let pair = ipc::stream_pair()?;
+/// let child = ipc::fork(pair.child, |socket| -> ipc::Result<()> {
+///     let mut ring = ipc::RingWriter::new(socket)?;
+///     ring.write_all(b"from shared memory")?;
+///     ring.close()
+/// })?;
+///
+/// let mut ring = ipc::RingReader::new(pair.parent)?;
+/// let mut text = String::new();
+/// ring.read_to_string(&mut text)?;
+/// assert_eq!(text, "from shared memory");
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub struct RingReader {
+    half: Half<false>,
+    /// What has arrived of the hello.
+    told: Vec<u8>,
+    memory: Vec<OwnedFd>,
+    max_capacity: usize,
+}
+
+impl RingReader {
+    /// Takes one end of a [`stream_pair`](crate::stream_pair()), to read what a [`RingWriter`](crate::RingWriter) at the other
+    /// end writes. Never blocks.
+    ///
+    /// The memory that the writer sends is taken, and looked at, by the first call that reads.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the socket back, and `?` turns it into [`Error`].
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the socket.
+    /// - [`Error::System`]: no memory is left (`ENOMEM`).
+    pub fn new(socket: StreamSocket) -> Result<Self, RingError> {
+        let given = socket.end().check_given();
+        match given.and_then(|()| Epoch::now().map_err(|errno| Error::system("madvise", errno))) {
+            Ok(epoch) => {
+                let half = Half::new(socket, epoch, None);
+                Ok(Self { half, told: Vec::new(), memory: Vec::new(), max_capacity: MAX_CAPACITY })
+            }
+            Err(error) => Err(RingError { socket, error }),
+        }
+    }
+
+    /// Sets how large a ring may be that the writer makes this process map: 64 MiB at first. A larger one is
+    /// [`Error::TooLong`].
+    ///
+    /// It goes for a ring whose memory was not taken yet. More than 1 GiB are as 1 GiB.
+    pub fn set_max_capacity(&mut self, bytes: usize) {
+        self.max_capacity = bytes;
+    }
+
+    /// Reads what is there, without blocking. `Ok(0)`: EOF.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::WouldBlock`]: there is nothing, and the writer is there, or has still to come.
+    /// - [`Error::Malformed`]: the hello is none, or its memory does not fit it, or the writer has written nonsense into the
+    ///   shared memory. [`Error::Truncated`]: the writer left in the middle of its hello.
+    /// - [`Error::WrongKind`]: what came with the hello is no sealed memory.
+    /// - [`Error::TooLong`]: the ring is larger than [`set_max_capacity`](Self::set_max_capacity) allows.
+    /// - [`Error::System`]: the memory could not be mapped (`ENOMEM`); or no descriptor is left for it (`EMFILE`), and then the
+    ///   call can be made again.
+    /// - [`Error::NotGiven`]: this process has a copy of the ring of another one.
+    ///
+    /// What is wrong with the hello, its memory or the counters stays wrong: each later call says the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let pair = ipc::stream_pair()?;
+    /// let mut reader = ipc::RingReader::new(pair.parent)?;
+    /// let mut writer = ipc::RingWriter::new(pair.child)?;
+    /// let mut buf = [0; 16];
+    /// assert!(matches!(reader.try_read(&mut buf), Err(ipc::Error::WouldBlock)));
+    /// writer.write_all(b"now")?;
+    /// assert_eq!(reader.try_read(&mut buf)?, 3);
+    /// drop(writer);
+    /// assert_eq!(reader.try_read(&mut buf)?, 0);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn try_read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        self.read_with(buf, || Patience::None)
+    }
+
+    /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
+    /// whatever the peer does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up, and nothing was read; and as [`try_read`](Self::try_read).
+    pub fn read_timeout(&mut self, buf: &mut [u8], timeout: Duration) -> Result<usize> {
+        self.read_with(buf, || Patience::timeout(timeout))
+    }
+
+    #[inline]
+    fn read_with(&mut self, buf: &mut [u8], patience: impl FnOnce() -> Patience) -> Result<usize> {
+        self.begin(buf.len(), patience)?;
+        Ok(self.take(buf))
+    }
+
+    /// Waits for something to read, if there is a place to put it.
+    #[inline]
+    fn begin(&mut self, len: usize, patience: impl FnOnce() -> Patience) -> Result<()> {
+        self.half.check_process()?;
+        if self.half.side.as_ref().is_some_and(|side| side.left() >= len) {
+            return Ok(());
+        }
+        self.begin_late(len, patience)
+    }
+
+    /// Where there is less than could be read, as far as is known.
+    #[inline(never)]
+    fn begin_late(&mut self, len: usize, patience: impl FnOnce() -> Patience) -> Result<()> {
+        self.half.check_fault()?;
+        if len == 0 || self.half.look()? > 0 {
+            return Ok(());
+        }
+        let patience = patience();
+        if self.half.side.is_some() || self.open(patience)? {
+            self.half.wait(patience)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is there.
+    #[inline]
+    fn take(&mut self, buf: &mut [u8]) -> usize {
+        let mut read = 0;
+        // In pieces, so that the writer can go on while this side does.
+        for piece in buf.chunks_mut(PIECE) {
+            let Some(side) = &mut self.half.side else { break };
+            let len = piece.len().min(side.left());
+            if len == 0 {
+                break;
+            }
+            side.words.take(side.position(), &mut piece[..len]);
+            self.half.advance(len);
+            read += len;
+            if len < PIECE {
+                break;
+            }
+        }
+        read
+    }
+
+    /// Waits for the hello, looks at it, and maps the memory that came with it. `false`: the writer left before.
+    #[cold]
+    fn open(&mut self, patience: Patience) -> Result<bool> {
+        while self.told.len() < HELLO {
+            if self.half.is_over {
+                return match &*self.told {
+                    [] => Ok(false),
+                    told => {
+                        let fault = Fault::Truncated { message: told.to_vec(), expected: HELLO as u64 };
+                        Err(self.half.fail(fault))
+                    }
+                };
+            }
+            match self.receive() {
+                Err(Error::WouldBlock) => patience.sleep(self.half.socket.end(), POLLIN)?,
+                received => received?,
+            }
+        }
+        match self.map() {
+            Ok(side) => {
+                self.half.side = Some(side);
+                Ok(true)
+            }
+            Err(fault) => Err(self.half.fail(fault)),
+        }
+    }
+
+    /// Takes a piece of the hello.
+    fn receive(&mut self) -> Result<()> {
+        let end = self.half.socket.end();
+        // A descriptor that finds no place is lost, and the ring with it: the place is looked for before.
+        let place = duplicate(end.as_fd()).map_err(|errno| end.error("fcntl", errno))?;
+        let mut piece = [0; HELLO];
+        let room = HELLO - self.told.len();
+        drop(place);
+        match ancillary::receive(end.as_fd(), &mut piece[..room], false) {
+            Ok(Some((len, beside))) => {
+                self.told.extend_from_slice(&piece[..len]);
+                self.memory.extend(beside.fds);
+                if beside.lost {
+                    return Err(self.half.fail(Fault::System { call: "recvmsg", errno: Errno::MFILE }));
+                }
+                if len == 0 {
+                    self.half.is_over = true; // of a socket that asks who sent what
+                }
+            }
+            Ok(None) | Err(Errno::CONNRESET) => self.half.is_over = true,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(end.error("recvmsg", errno)),
+        }
+        Ok(())
+    }
+
+    /// Maps what came with the hello. Nothing of it is believed that was not looked at.
+    fn map(&mut self) -> std::result::Result<Side<SharedMemory, false>, Fault> {
+        let memory = std::mem::take(&mut self.memory);
+        let told = std::mem::take(&mut self.told);
+        let malformed = || Fault::Malformed(told.clone());
+        let capacity = told.first_chunk().and_then(capacity).ok_or_else(malformed)?;
+        let [memory] = &memory[..] else { return Err(malformed()) };
+        let max = self.max_capacity.min(LARGEST);
+        let len = usize::try_from(capacity).unwrap_or(usize::MAX);
+        if len > max {
+            return Err(Fault::TooLong { len, max });
+        }
+        let refused = |call| move |errno| Fault::System { call, errno };
+        let file = memfd::check(memory.as_fd(), LENGTH, true).map_err(|unfit| unfit_fault(memory, unfit))?;
+        if file != (page_size() + len) as u64 {
+            return Err(malformed());
+        }
+        // What is not there would be taken from this process at the first look, or be a SIGBUS.
+        memfd::allocate(memory.as_fd(), file).map_err(refused("fallocate"))?;
+        let words = SharedMemory::map(memory.as_fd(), len, self.half.epoch).map_err(refused("mmap"))?;
+        Ok(Side::new(words, len, membarrier::register()))
+    }
+
+    /// Returns how many bytes can be read now. Never blocks.
+    ///
+    /// 0 says nothing about EOF: [`try_read`](Self::try_read) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_read`](Self::try_read), but [`Error::WouldBlock`].
+    pub fn available(&mut self) -> Result<usize> {
+        self.half.check_process()?;
+        self.half.check_fault()?;
+        if self.half.side.is_none() {
+            match self.open(Patience::None) {
+                Ok(true) => {}
+                Ok(false) | Err(Error::WouldBlock) => return Ok(0),
+                Err(error) => return Err(error),
+            }
+        }
+        self.half.look()
+    }
+
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; 20 µs at first, and zero for not at all.
+    ///
+    /// What that costs is said at [`RingWriter::set_spin`](crate::RingWriter::set_spin).
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.half.set_spin(spin);
+    }
+
+    /// For [`wait_any`](crate::wait_any): ready when there is something to read, or EOF.
+    ///
+    /// It asks the writer to ring, which costs that one a system call at its next write. Make a new one for each wait. A ring may
+    /// come for nothing: use [`try_read`](Self::try_read) then. What is wrong with the ring makes it ready, and that call says
+    /// it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let pair = ipc::stream_pair()?;
+    /// let mut ring = ipc::RingReader::new(pair.parent)?;
+    /// let child = ipc::fork(pair.child, |socket| -> ipc::Result<()> {
+    ///     ipc::RingWriter::new(socket)?.write_all(b"news")?;
+    ///     Ok(())
+    /// })?;
+    /// let mut buf = [0; 16];
+    /// let len = loop {
+    ///     ipc::wait_any(&mut [ring.watch(), ipc::Watch::readable(&child)], None)?;
+    ///     match ring.try_read(&mut buf) {
+    ///         Err(ipc::Error::WouldBlock) => continue,
+    ///         done => break done?,
+    ///     }
+    /// };
+    /// assert_eq!(&buf[..len], b"news");
+    /// # child.wait()?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn watch(&mut self) -> Watch<'_> {
+        let is_ready = match self.available() {
+            // Before the hello, the hello is what comes.
+            Ok(0) if self.half.side.is_none() => self.half.is_over,
+            Ok(0) => self.half.watch(),
+            _ => true,
+        };
+        Watch::readable(&*self.half.socket).buffered(is_ready)
+    }
+
+    /// Closes, and says what the kernel said. Never blocks. Dropping closes too.
+    ///
+    /// What was not read is lost. The writer notices at its next write.
+    ///
+    /// # Errors
+    ///
+    /// As [`RingWriter::close`](crate::RingWriter::close).
+    pub fn close(self) -> Result<()> {
+        self.half.close()
+    }
+}
+
+const EXPECTED: &str = "sealed memory for a ring";
+
+fn unfit_fault(memory: &OwnedFd, unfit: Unfit) -> Fault {
+    let found = match unfit {
+        Unfit::Unknown(call, errno) => return Fault::System { call, errno },
+        Unfit::Seals => "memory whose length can still be changed",
+        Unfit::Mode => "memory that cannot be read and written",
+        Unfit::Kind => end::kind(memory.as_fd()).unwrap_or("something else"),
+    };
+    Fault::WrongKind { expected: EXPECTED, found }
+}
+
+/// Blocks until there is something to read, or the writer is gone. See [`RingReader`].
+impl Read for RingReader {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_with(buf, || Patience::Blocking).map_err(Error::into_io)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        self.begin(len, || Patience::Blocking).map_err(Error::into_io)?;
+        let mut read = 0;
+        for buf in bufs {
+            let count = self.take(buf);
+            read += count;
+            if count < buf.len() {
+                break;
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// For a [`Deadline`](crate::Deadline), and for messages over a ring.
+impl TimedRead for RingReader {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        self.read_with(buf, || until.0)
+    }
+}
+
+impl fmt::Debug for RingReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingReader").field("socket", &*self.half.socket).finish_non_exhaustive()
+    }
+}

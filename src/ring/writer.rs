@@ -1,0 +1,331 @@
+//! The side that writes.
+
+use std::fmt;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use super::RingError;
+use super::doorbell::Side;
+use super::half::{Half, PIECE};
+use super::layout::{LARGEST, hello};
+use crate::error::{Error, Result};
+use crate::socket::StreamSocket;
+use crate::sys::epoch::Epoch;
+use crate::sys::memfd::{self, LENGTH};
+use crate::sys::shared_memory::{SharedMemory, page_size};
+use crate::sys::{ancillary, membarrier};
+use crate::wait::{Patience, TimedWrite, Until, Watch};
+
+/// What a ring holds unless somebody says otherwise.
+const CAPACITY: usize = 256 << 10;
+
+/// The writing side of a ring in shared memory, which a [`RingReader`](crate::RingReader) in another process reads.
+///
+/// It is a pipe for those who need the speed: bytes in one direction, from one process to another, without a system call as
+/// long as both are awake. [`Write`] blocks while the ring is full, and fails with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the reader is gone. What it took is visible to the reader when it
+/// returns: there is nothing to flush.
+///
+/// The ring is put on one end of a [`stream_pair`](crate::stream_pair()), in the process that uses it. What travels to that
+/// process, by a fork, to a program or in a message, is the socket, one descriptor. The socket wakes a side that sleeps, and
+/// its EOF says that a side is gone, by whatever means. Nothing else can pass through it any more.
+///
+/// # Where a pipe is better
+///
+/// - A reader that was *killed* is noticed when the ring is full, or by [`is_closed`](Self::is_closed). A pipe says it at
+///   the next write. (A reader that was dropped is noticed at the next write here too.)
+/// - One process reads and one writes. No third one can take over a side that was used, and nobody can share one.
+/// - A ring takes its capacity in memory, 256 KiB unless it is set otherwise, from its first moment to its last, in one
+///   place, and two mappings of it in each process. A pipe takes what is in it.
+/// - While a side [looks again](Self::set_spin), it occupies its core.
+///
+/// The chapter [`rings`](crate::guide::rings) of the guide says more, with figures.
+///
+/// # In another process
+///
+/// A `RingWriter` belongs to the process that made it. It is no [`Ends`](crate::Ends), and a child that has a copy of it all
+/// the same, in a capture or after a bare fork, gets [`Error::NotGiven`] from every call. Dropping it there tells the peer
+/// nothing.
+///
+/// ```compile_fail,E0277
+/// let pair = ipc::stream_pair().unwrap();
+/// let ring = ipc::RingWriter::new(pair.parent).unwrap();
+/// ipc::fork(ring, |_ring| ()); // `RingWriter: Ends` is not satisfied
+/// ```
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let pair = ipc::stream_pair()?;
+/// let child = ipc::fork(pair.child, |socket| -> ipc::Result<()> {
+///     let mut ring = ipc::RingReader::new(socket)?;
+///     let mut text = String::new();
+///     ring.read_to_string(&mut text)?;
+///     assert_eq!(text.len(), 1_000_000);
+///     Ok(())
+/// })?;
+///
+/// let mut ring = ipc::RingWriter::new(pair.parent)?;
+/// ring.write_all(&[b'x'; 1_000_000])?;
+/// drop(ring); // EOF
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[doc(alias = "shared memory")]
+#[doc(alias = "shm")]
+pub struct RingWriter {
+    half: Half<true>,
+    capacity: usize,
+}
+
+impl RingWriter {
+    /// Makes a ring of 256 KiB on one end of a [`stream_pair`](crate::stream_pair()). Never blocks.
+    ///
+    /// 256 KiB are as fast as any capacity, and fit the second cache of most processors: smaller rings sleep more often, larger
+    /// ones go through slower caches.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_capacity`](Self::with_capacity).
+    pub fn new(socket: StreamSocket) -> Result<Self, RingError> {
+        Self::with_capacity(socket, CAPACITY)
+    }
+
+    /// Makes a ring that holds so many bytes, rounded up to a power of two of pages. Never blocks.
+    ///
+    /// The reader has to agree to more than 64 MiB ([`RingReader::set_max_capacity`](crate::RingReader::set_max_capacity)).
+    ///
+    /// # Errors
+    ///
+    /// The error gives the socket back, and `?` turns it into [`Error`].
+    ///
+    /// - [`Error::InvalidInput`]: more than 1 GiB.
+    /// - [`Error::System`]: no memory (`ENOMEM`), or no descriptors (`EMFILE`, `ENFILE`) are left.
+    /// - [`Error::Closed`]: the peer is gone.
+    /// - [`Error::WouldBlock`]: the socket is full of bytes that were written to it before.
+    /// - [`Error::NotGiven`]: this process was not given the socket.
+    ///
+    /// # Platform
+    ///
+    /// [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html), sealed against every change of its length,
+    /// and allocated with [fallocate(2)](https://man7.org/linux/man-pages/man2/fallocate.2.html);
+    /// [membarrier(2)](https://man7.org/linux/man-pages/man2/membarrier.2.html), and a fence with each write where it is refused.
+    /// The mapping is not inherited by a fork (`MADV_DONTFORK`). `docs/ring.md` has the format, for peers in other languages.
+    pub fn with_capacity(socket: StreamSocket, bytes: usize) -> Result<Self, RingError> {
+        match make(&socket, bytes) {
+            Ok((epoch, side)) => {
+                let capacity = side.capacity();
+                Ok(Self { half: Half::new(socket, epoch, Some(side)), capacity })
+            }
+            Err(error) => Err(RingError { socket, error }),
+        }
+    }
+
+    /// Returns how many bytes the ring holds. Never blocks.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Writes what there is room for, without blocking, and returns how much that was.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::WouldBlock`]: the ring is full, and the reader is there.
+    /// - [`Error::Closed`]: the reader is gone.
+    /// - [`Error::Malformed`]: the reader has written nonsense into the shared memory. It goes for every later call.
+    /// - [`Error::NotGiven`]: this process has a copy of the ring of another one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::stream_pair()?;
+    /// let mut ring = ipc::RingWriter::with_capacity(pair.parent, 4096)?;
+    /// assert_eq!(ring.try_write(&[0; 5000])?, ring.capacity());
+    /// assert!(matches!(ring.try_write(b"more"), Err(ipc::Error::WouldBlock)));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn try_write(&mut self, buf: &[u8]) -> Result<usize> {
+        self.write_with(buf, || Patience::None)
+    }
+
+    /// Blocks until there is room or the time is up, and writes what there is room for then.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
+    /// whatever the peer does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up, and nothing was written; and as [`try_write`](Self::try_write).
+    pub fn write_timeout(&mut self, buf: &[u8], timeout: Duration) -> Result<usize> {
+        self.write_with(buf, || Patience::timeout(timeout))
+    }
+
+    #[inline]
+    fn write_with(&mut self, buf: &[u8], patience: impl FnOnce() -> Patience) -> Result<usize> {
+        if !self.begin(buf.len(), patience)? {
+            return Ok(0);
+        }
+        Ok(self.put(buf))
+    }
+
+    /// Waits for room, if something is to be written. Whether it is.
+    #[inline]
+    fn begin(&mut self, len: usize, patience: impl FnOnce() -> Patience) -> Result<bool> {
+        self.half.check_process()?;
+        if len == 0 {
+            return Ok(false);
+        }
+        if let Some(side) = &self.half.side {
+            if self.half.is_over || side.is_other_closed() {
+                return Err(Error::Closed);
+            }
+            if side.left() >= len {
+                return Ok(true);
+            }
+        }
+        self.begin_late(patience)?;
+        Ok(true)
+    }
+
+    /// Where there is not room for everything, as far as is known.
+    #[inline(never)]
+    fn begin_late(&mut self, patience: impl FnOnce() -> Patience) -> Result<()> {
+        self.half.check_fault()?;
+        if !self.half.is_closed() && self.half.look()? == 0 {
+            self.half.wait(patience())?;
+        }
+        if self.half.is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Writes what there is room for.
+    #[inline]
+    fn put(&mut self, buf: &[u8]) -> usize {
+        let mut written = 0;
+        // In pieces, so that the reader can begin while this side goes on.
+        for piece in buf.chunks(PIECE) {
+            let Some(side) = &mut self.half.side else { break };
+            let fitting = &piece[..piece.len().min(side.left())];
+            if fitting.is_empty() {
+                break;
+            }
+            side.words.put(side.position(), fitting);
+            self.half.advance(fitting.len());
+            written += fitting.len();
+            if fitting.len() < piece.len() {
+                break;
+            }
+        }
+        written
+    }
+
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; 20 µs at first, and zero for not at all.
+    ///
+    /// A look costs some nanoseconds and no system call, and occupies the core. It adapts, as that of a pipe does
+    /// ([`PipeReader::set_spin`](crate::PipeReader::set_spin)).
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.half.set_spin(spin);
+    }
+
+    /// Returns whether the reader is gone, also where it was killed. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`], [`Error::Malformed`]: as [`try_write`](Self::try_write).
+    ///
+    /// # Platform
+    ///
+    /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html).
+    pub fn is_closed(&self) -> Result<bool> {
+        self.half.check_process()?;
+        self.half.check_fault()?;
+        self.half.is_other_gone()
+    }
+
+    /// For [`wait_any`](crate::wait_any): ready ([`Ready::WRITE`](crate::Ready::WRITE)) when there is room, or the reader is gone.
+    ///
+    /// It asks the reader to ring, which costs that one a system call at its next read. Make a new one for each wait. A ring may
+    /// come for nothing: use [`try_write`](Self::try_write) then. What is wrong with the ring makes it ready, and that call
+    /// says it.
+    pub fn watch(&mut self) -> Watch<'_> {
+        let is_ready = self.half.watch();
+        Watch::room(&*self.half.socket).buffered(is_ready)
+    }
+
+    /// Ends the stream, and says what the kernel said. Never blocks. Dropping does the same.
+    ///
+    /// The reader reads what was written before it comes to EOF.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`] in a process that has a copy of the ring of another one, where nothing but the copy is closed;
+    /// [`Error::System`] if somebody else closed the number.
+    pub fn close(self) -> Result<()> {
+        self.half.close()
+    }
+}
+
+/// The memory, and the hello that takes it to the other side.
+fn make(socket: &StreamSocket, bytes: usize) -> Result<(Epoch, Side<SharedMemory, true>)> {
+    socket.end().check_given()?;
+    let capacity = bytes.max(page_size()).checked_next_power_of_two().filter(|capacity| *capacity <= LARGEST);
+    let capacity = capacity.ok_or(Error::InvalidInput { what: "a ring holds 1 GiB at most" })?;
+    let refused = |call| move |errno| Error::system(call, errno);
+    let epoch = Epoch::now().map_err(refused("madvise"))?;
+    let memory = memfd::create(c"ipc-ring").map_err(refused("memfd_create"))?;
+    memfd::allocate(memory.as_fd(), (page_size() + capacity) as u64).map_err(refused("fallocate"))?;
+    memfd::seal(memory.as_fd(), LENGTH).map_err(refused("fcntl"))?;
+    let words = SharedMemory::map(memory.as_fd(), capacity, epoch).map_err(refused("mmap"))?;
+    let side = Side::new(words, capacity, membarrier::register());
+    let fd = socket.as_fd();
+    match ancillary::send(fd, &hello(capacity), &[memory.as_raw_fd()], false) {
+        Ok(_) => Ok((epoch, side)), // so few bytes go in one piece
+        Err(errno) => Err(socket.end().error("sendmsg", errno)),
+    }
+}
+
+/// Blocks while the ring is full. See [`RingWriter`].
+impl Write for RingWriter {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_with(buf, || Patience::Blocking).map_err(Error::into_io)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if !self.begin(len, || Patience::Blocking).map_err(Error::into_io)? {
+            return Ok(0);
+        }
+        let mut written = 0;
+        for buf in bufs {
+            let count = self.put(buf);
+            written += count;
+            if count < buf.len() {
+                break;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Does nothing: what `write` took can be read.
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// For a [`Deadline`](crate::Deadline), and for messages over a ring.
+impl TimedWrite for RingWriter {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        self.write_with(buf, || until.0)
+    }
+}
+
+impl fmt::Debug for RingWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingWriter").field("socket", &*self.half.socket).field("capacity", &self.capacity()).finish()
+    }
+}

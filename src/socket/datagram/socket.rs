@@ -1,0 +1,600 @@
+//! One end of a pair for messages: everything that a user can do with it.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use rustix::net::SocketType;
+
+use crate::end::{End, Ends, FromFdError, end_traits};
+use crate::error::{Error, Result};
+use crate::socket::loss::Loss;
+use crate::socket::received::{Received, SendError};
+use crate::socket::{self, Credentials};
+use crate::sys;
+use crate::wait::{Patience, Spin};
+
+/// One end of a [`datagram_pair`](crate::datagram_pair()): sends and receives whole messages.
+///
+/// All calls take `&self`, so that one thread or process can send while another receives.
+///
+/// In the guide: [messages](crate::guide::messages), [ends in messages](crate::guide::travelling#in-a-message).
+///
+/// # Programs that do not use this crate
+///
+/// An end that leaves this crate is a socket as the kernel makes it. That is one that is given to a program, sent in a
+/// message, or turned into an [`OwnedFd`] or a [`std::process::Stdio`]. While an end is this crate's, the kernel adds the time
+/// (`SO_TIMESTAMP`) to every message that it receives, which tells an empty message from EOF. [`claim`](crate::claim()),
+/// [`Received::take`] and `try_from` set it again.
+///
+/// The option belongs to the socket, not to one descriptor. Where an end is lent or cloned to such a program, and both
+/// processes receive from it, the program gets every descriptor that is sent to it; and this process still tells an empty
+/// message from EOF while the peer is open. Only empty messages that a peer leaves behind when it goes can be missed, or taken
+/// for EOF. `DatagramSocket::try_from(OwnedFd::from(socket))` sets the option again, once the program is gone.
+///
+/// A descriptor that is duplicated by number ([`AsFd`]) has the option set: a program that gets it with room for one
+/// descriptor in a message may find the time there. Clone the end and turn that into an `OwnedFd` instead.
+pub struct DatagramSocket {
+    pub(crate) end: End,
+    pub(super) spin: Spin,
+    pub(super) loss: Loss,
+    /// Nobody is told that the peer is gone, and only whoever waits that nothing more comes.
+    pub(super) connectionless: bool,
+}
+
+end_traits!(DatagramSocket);
+
+impl DatagramSocket {
+    pub(crate) fn new(end: End) -> Result<Self> {
+        let connectionless = end.mark_messages().map_err(|errno| Error::system("setsockopt", errno))?;
+        Ok(Self::of(end, connectionless))
+    }
+
+    fn adopt(fd: OwnedFd) -> Self {
+        let end = End::adopt(fd);
+        // What is not a socket says so at every call.
+        let connectionless = end.mark_messages().unwrap_or(false);
+        Self::of(end, connectionless)
+    }
+
+    fn of(end: End, connectionless: bool) -> Self {
+        Self { end, spin: Spin::default(), loss: Loss::default(), connectionless }
+    }
+
+    /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
+    ///
+    /// For a text: `socket.send(text.as_bytes())`.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::TooLong`]: longer than [`max_message`](Self::max_message).
+    /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the kernel has no memory for it (`ENOBUFS`).
+    ///
+    /// # Platform
+    ///
+    /// [send(2)](https://man7.org/linux/man-pages/man2/send.2.html) with `MSG_NOSIGNAL`.
+    ///
+    /// # Examples
+    ///
+    /// See [`datagram_pair`](crate::datagram_pair()).
+    #[doc(alias = "write")]
+    pub fn send(&self, message: &[u8]) -> Result<()> {
+        self.send_bytes(message, Patience::Blocking)
+    }
+
+    /// Sends the message without blocking: all of it, or an error and nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: the peer's queue is full; and as [`send`](Self::send).
+    pub fn try_send(&self, message: &[u8]) -> Result<()> {
+        self.send_bytes(message, Patience::None)
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the message: all of it, or an error
+    /// and nothing.
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`send`](Self::send).
+    pub fn send_timeout(&self, message: &[u8], timeout: Duration) -> Result<()> {
+        self.send_bytes(message, Patience::timeout(timeout))
+    }
+
+    /// Blocks until there is room in the peer's queue, and sends one message that is made of several parts.
+    ///
+    /// However many parts there are, it is one message: all of it, or an error and nothing. More than 1024 are copied
+    /// together first.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{IoSlice, IoSliceMut};
+    ///
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.send_vectored(&[IoSlice::new(b"head "), IoSlice::new(b"body")])?;
+    ///
+    /// let (mut head, mut body) = ([0; 5], [0; 100]);
+    /// let mut parts = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)];
+    /// assert_eq!(pair.child.recv_vectored(&mut parts)?, Some(9));
+    /// assert_eq!((&head, &body[..4]), (b"head ", &b"body"[..]));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "sendmsg")]
+    pub fn send_vectored(&self, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.send_parts(parts, Patience::Blocking)
+    }
+
+    /// Sends one message that is made of several parts, without blocking; otherwise the same as
+    /// [`send_vectored`](Self::send_vectored).
+    ///
+    /// # Errors
+    ///
+    /// Same as [`try_send`](Self::try_send).
+    pub fn try_send_vectored(&self, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.send_parts(parts, Patience::None)
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends one message that is made of several
+    /// parts; otherwise the same as [`send_vectored`](Self::send_vectored).
+    ///
+    /// # Errors
+    ///
+    /// Same as [`send_timeout`](Self::send_timeout).
+    pub fn send_vectored_timeout(&self, parts: &[IoSlice<'_>], timeout: Duration) -> Result<()> {
+        self.send_parts(parts, Patience::timeout(timeout))
+    }
+
+    /// Blocks until there is room in the peer's queue, and sends the message with ends: all of it, or an error and nothing.
+    ///
+    /// The ends go to the process that receives the message with [`recv_with`](Self::recv_with); a plain
+    /// [`recv`](Self::recv) throws them away. They are closed here when they were sent. While the message is under way, no
+    /// process holds them, and a stream whose last writer is in it has no EOF.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the ends back, and `?` turns it into [`Error`]. Besides the errors of [`send`](Self::send):
+    ///
+    /// - [`Error::TooLong`]: more than 253 ends.
+    /// - [`Error::NotGiven`]: this process was not given one of the ends.
+    /// - [`Error::System`] with `ETOOMANYREFS`: too many ends of this user are under way.
+    ///
+    /// # Platform
+    ///
+    /// [sendmsg(2)](https://man7.org/linux/man-pages/man2/sendmsg.2.html) with `SCM_RIGHTS`.
+    ///
+    /// # Examples
+    ///
+    /// See [`Received`].
+    #[doc(alias = "SCM_RIGHTS")]
+    pub fn send_with<E: Ends>(&self, message: &[u8], ends: E) -> Result<(), SendError<E>> {
+        self.send_ends(message, ends, Patience::Blocking)
+    }
+
+    /// Sends the message with ends, without blocking; otherwise the same as [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: the peer's queue is full; and as [`send_with`](Self::send_with).
+    pub fn try_send_with<E: Ends>(&self, message: &[u8], ends: E) -> Result<(), SendError<E>> {
+        self.send_ends(message, ends, Patience::None)
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the message with ends; otherwise the same
+    /// as [`send_with`](Self::send_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`send_with`](Self::send_with).
+    pub fn send_with_timeout<E: Ends>(&self, message: &[u8], ends: E, timeout: Duration) -> Result<(), SendError<E>> {
+        self.send_ends(message, ends, Patience::timeout(timeout))
+    }
+
+    /// Blocks until a message arrives, and returns its length. `None` is EOF: the peer is gone, and all that it sent was
+    /// received. `Some(0)` is an empty message.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::BufferTooSmall`]: the message is longer than `buf`. It is whole inside the error.
+    /// - [`Error::Reset`]: the peer went away with messages of ours unread; reported once, after all that it sent. Where two
+    ///   processes hold this end, the kernel tells one of them, and a process that only sends sees it as [`Error::Closed`].
+    /// - [`Error::WouldBlock`]: the socket was made elsewhere, with `O_NONBLOCK`, and there is no message.
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: no address space for a long message (`ENOMEM`). Nothing was received.
+    ///
+    /// # Platform
+    ///
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html). The part of a message that `buf` has no room for
+    /// goes to 8 MiB of address space that each receiving thread keeps, more where pages are larger than 4 KiB. It takes
+    /// memory only where it is written to. Buffers of up to 512 bytes are filled through that memory too. Descriptors that a
+    /// foreign program sends along are closed.
+    ///
+    /// # Examples
+    ///
+    /// See [`datagram_pair`](crate::datagram_pair()).
+    #[doc(alias = "read")]
+    #[inline]
+    pub fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.receive(buf, Patience::Blocking)
+    }
+
+    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv`](Self::recv).
+    #[inline]
+    pub fn try_recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.receive(buf, Patience::None)
+    }
+
+    /// Blocks until a message arrives or the time is up; otherwise the same as [`recv`](Self::recv).
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
+    /// and when another holder takes the message that this call was woken for. A peer can delay it by sending a descriptor
+    /// whose last close takes long (a TCP socket with `SO_LINGER`, a file on FUSE): it is closed here. Another process that
+    /// has a copy of *this* end can delay it as well: see [`datagram_pair`](crate::datagram_pair()).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv`](Self::recv).
+    #[inline]
+    pub fn recv_timeout(&self, buf: &mut [u8], timeout: Duration) -> Result<Option<usize>> {
+        self.receive(buf, Patience::timeout(timeout))
+    }
+
+    /// Blocks until a message arrives, of whatever length, and returns it. `None` is EOF.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`].
+    ///
+    /// # Examples
+    ///
+    /// See [`DatagramPair`](crate::DatagramPair).
+    pub fn recv_vec(&self) -> Result<Option<Vec<u8>>> {
+        self.receive_vec(Patience::Blocking)
+    }
+
+    /// Receives a message of whatever length without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv_vec`](Self::recv_vec).
+    pub fn try_recv_vec(&self) -> Result<Option<Vec<u8>>> {
+        self.receive_vec(Patience::None)
+    }
+
+    /// Blocks until a message arrives, of whatever length, or the time is up; otherwise the same as
+    /// [`recv_vec`](Self::recv_vec).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv_vec`](Self::recv_vec).
+    pub fn recv_vec_timeout(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        self.receive_vec(Patience::timeout(timeout))
+    }
+
+    /// Returns an iterator over the messages that arrive, until EOF. Its `next` blocks until a message arrives.
+    ///
+    /// Each item is what [`recv_vec`](Self::recv_vec) returns. An error does not end it: leave the loop with `?`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.child.send(b"one")?;
+    /// pair.child.send(b"two")?;
+    /// drop(pair.child);
+    /// assert_eq!(pair.parent.iter().collect::<ipc::Result<Vec<_>>>()?, [b"one", b"two"]);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
+        std::iter::from_fn(|| self.recv_vec().transpose())
+    }
+
+    /// Blocks until a message arrives, fills one slice after the other with it, and returns its length. `None` is EOF.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`recv`](Self::recv). [`Error::BufferTooSmall`]: the message is longer than all slices together.
+    ///
+    /// # Examples
+    ///
+    /// See [`send_vectored`](Self::send_vectored).
+    #[doc(alias = "recvmsg")]
+    #[doc(alias = "readv")]
+    pub fn recv_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> Result<Option<usize>> {
+        self.receive_parts(bufs, Patience::Blocking)
+    }
+
+    /// Receives a message into several slices without blocking; otherwise the same as
+    /// [`recv_vectored`](Self::recv_vectored).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv_vectored`](Self::recv_vectored).
+    pub fn try_recv_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> Result<Option<usize>> {
+        self.receive_parts(bufs, Patience::None)
+    }
+
+    /// Blocks until a message arrives or the time is up, and receives it into several slices; otherwise the same as
+    /// [`recv_vectored`](Self::recv_vectored).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv_vectored`](Self::recv_vectored).
+    pub fn recv_vectored_timeout(&self, bufs: &mut [IoSliceMut<'_>], timeout: Duration) -> Result<Option<usize>> {
+        self.receive_parts(bufs, Patience::timeout(timeout))
+    }
+
+    /// Blocks until a message arrives, of whatever length, and puts it into `message`, in the place of what was there.
+    /// Returns what came with it: ends, and who sent it. `None` is EOF.
+    ///
+    /// It takes a vector and no slice, so that a message that is too long does not cost its ends. A vector that is used
+    /// again, and was long enough once, is not allocated again.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. `message` is there, and the
+    ///   error has the ends that did arrive.
+    /// - Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`]. `message` is then as it was.
+    ///
+    /// # Platform
+    ///
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_CMSG_CLOEXEC`: the ends are close-on-exec
+    /// from the first moment.
+    ///
+    /// # Examples
+    ///
+    /// See [`Received`].
+    pub fn recv_with(&self, message: &mut Vec<u8>) -> Result<Option<Received>> {
+        self.receive_ends(message, Patience::Blocking)
+    }
+
+    /// Receives a message and what came with it, without blocking; otherwise the same as [`recv_with`](Self::recv_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv_with`](Self::recv_with).
+    pub fn try_recv_with(&self, message: &mut Vec<u8>) -> Result<Option<Received>> {
+        self.receive_ends(message, Patience::None)
+    }
+
+    /// Blocks until a message arrives or the time is up, and receives it and what came with it; otherwise the same as
+    /// [`recv_with`](Self::recv_with).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv_with`](Self::recv_with).
+    pub fn recv_with_timeout(&self, message: &mut Vec<u8>, timeout: Duration) -> Result<Option<Received>> {
+        self.receive_ends(message, Patience::timeout(timeout))
+    }
+
+    /// Blocks until a message arrives, copies its beginning into `buf`, and returns the length of the whole message, which
+    /// stays. `None` is EOF.
+    ///
+    /// The length may be more than that of `buf`, which is then full. Where several hold the socket, another may receive the
+    /// message before this one does. Ends that came with it stay too.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`].
+    ///
+    /// # Platform
+    ///
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_PEEK`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.send(b"GET the rest")?;
+    ///
+    /// let mut verb = [0; 3];
+    /// assert_eq!(pair.child.peek(&mut verb)?, Some(12));
+    /// assert_eq!(&verb, b"GET");
+    /// assert_eq!(pair.child.recv_vec()?.as_deref(), Some(&b"GET the rest"[..]));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "MSG_PEEK")]
+    pub fn peek(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.arrive(Patience::Blocking, None, |fd, wait| sys::socket::peek(fd, buf, wait))
+    }
+
+    /// Looks at the next message without blocking; otherwise the same as [`peek`](Self::peek).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`peek`](Self::peek).
+    pub fn try_peek(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.arrive(Patience::None, None, |fd, wait| sys::socket::peek(fd, buf, wait))
+    }
+
+    /// Blocks until a message arrives, and returns its length; the same as [`peek`](Self::peek) into no buffer.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`peek`](Self::peek).
+    pub fn peek_len(&self) -> Result<Option<usize>> {
+        self.peek(&mut [])
+    }
+
+    /// Returns the longest message that this end sends, in bytes. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
+    ///
+    /// # Platform
+    ///
+    /// `SO_SNDBUF` less 32 bytes: 212 960 where the system's default was not changed; at most 4160 KiB, which is what every
+    /// kernel can build.
+    #[doc(alias = "SO_SNDBUF")]
+    pub fn max_message(&self) -> Result<usize> {
+        sys::socket::max_message(self.end.as_fd()).map_err(|errno| self.end.error("getsockopt", errno))
+    }
+
+    /// Makes room for longer messages, or less room, and returns the longest that this end sends then. Never blocks.
+    ///
+    /// That may be more than asked for, as the kernel has a least; or less: 4160 KiB is the most, and a process without
+    /// `CAP_NET_ADMIN` gets no more than `/proc/sys/net/core/wmem_max` allows. The receiver needs no setting.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`max_message`](Self::max_message).
+    ///
+    /// # Platform
+    ///
+    /// `SO_SNDBUFFORCE` where it is allowed, else `SO_SNDBUF`
+    /// ([socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)).
+    pub fn set_max_message(&self, bytes: usize) -> Result<usize> {
+        sys::socket::set_max_message(self.end.as_fd(), bytes).map_err(|errno| self.end.error("setsockopt", errno))?;
+        self.max_message()
+    }
+
+    /// Lets [`Received::sender`] name the sender of each message, or not, as at first. Never blocks.
+    ///
+    /// The sender is the process that sent this very message; [`peer_credentials`](Self::peer_credentials) is another one.
+    /// The setting goes for all that hold this end, and stays when the end leaves this crate. What was sent before is not
+    /// named. It gives the socket a name when that sends next, which takes some µs once.
+    ///
+    /// By that name any process of the network namespace can send to a
+    /// [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket, once its peer is gone and a send has failed with
+    /// [`Error::Closed`]: look at who sent what arrives after that.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
+    ///
+    /// # Platform
+    ///
+    /// `SO_PASSCRED` and `SCM_CREDENTIALS` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.set_passcred(true)?;
+    /// let child = ipc::fork(pair.child, |socket| socket.send(b"it is me"))?;
+    ///
+    /// let received = pair.parent.recv_with(&mut Vec::new())?.expect("a message");
+    /// assert_eq!(received.sender().map(|sender| sender.pid), Some(child.id()));
+    /// child.wait()?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "SO_PASSCRED")]
+    pub fn set_passcred(&self, on: bool) -> Result<()> {
+        socket::set_passcred(&self.end, on)
+    }
+
+    /// Returns the process that made the pair, with its user and group. Never blocks.
+    ///
+    /// The kernel keeps it for both ends and whoever holds them: in a child, the peer's credentials are those of the parent
+    /// that called [`datagram_pair`](crate::datagram_pair()), and so are those that the parent sees.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`max_message`](Self::max_message).
+    #[doc(alias = "SO_PEERCRED")]
+    pub fn peer_credentials(&self) -> Result<Credentials> {
+        socket::peer_credentials(&self.end)
+    }
+
+    /// Ends one direction, or both, for all that hold this end. Never blocks.
+    ///
+    /// After [`Shutdown::Write`] the peer receives what was sent, and then `None`; after [`Shutdown::Read`] its `send` fails
+    /// with [`Error::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotGiven`]: this process was not given the end.
+    ///
+    /// # Platform
+    ///
+    /// [shutdown(2)](https://man7.org/linux/man-pages/man2/shutdown.2.html). A peer of a
+    /// [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) pair does not see it.
+    pub fn shutdown(&self, how: Shutdown) -> Result<()> {
+        socket::shutdown(&self.end, how)
+    }
+
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
+    ///
+    /// [`PipeReader::set_spin`](crate::PipeReader::set_spin) says what it does and costs.
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.spin.set(spin);
+    }
+
+    /// Makes a second end of the same side, in this process. Never blocks.
+    ///
+    /// The peer is told that this side is gone when all of them are closed. Each message goes to one of them.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            end: self.end.try_clone()?,
+            spin: self.spin.clone(),
+            loss: self.loss.clone(),
+            connectionless: self.connectionless,
+        })
+    }
+
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if somebody else closed the number.
+    pub fn close(self) -> Result<()> {
+        self.end.close()
+    }
+}
+
+impl TryFrom<OwnedFd> for DatagramSocket {
+    type Error = FromFdError;
+
+    /// Takes the descriptor over, if it is a unix socket for messages: `SOCK_SEQPACKET` with a peer, or `SOCK_DGRAM`.
+    /// Otherwise the error gives it back.
+    ///
+    /// Close-on-exec and `SO_TIMESTAMP` are set. For a socket that stays another owner's, duplicate its descriptor
+    /// (`fd.as_fd().try_clone_to_owned()?`), and turn the end into an `OwnedFd` again when it is done, so that the owner finds
+    /// the socket as it was.
+    fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
+        let kinds = &[SocketType::SEQPACKET, SocketType::DGRAM];
+        if let Err(error) = socket::check(fd.as_fd(), "a connected unix socket for messages", kinds) {
+            return Err(FromFdError { fd, error });
+        }
+        // Without it, an empty message would look like EOF. First, as what is given back is to be as it was.
+        match sys::socket::mark_messages(fd.as_fd()) {
+            Ok(connectionless) => {
+                let end = End::adopt(fd);
+                end.note_marked();
+                Ok(Self::of(end, connectionless))
+            }
+            Err(errno) => Err(FromFdError { fd, error: Error::system("setsockopt", errno) }),
+        }
+    }
+}
+
+impl TryFrom<UnixDatagram> for DatagramSocket {
+    type Error = FromFdError;
+
+    /// Same as from the descriptor of the socket. Where it has no peer, sending fails with [`Error::Closed`].
+    fn try_from(socket: UnixDatagram) -> Result<Self, FromFdError> {
+        OwnedFd::from(socket).try_into()
+    }
+}

@@ -1,0 +1,172 @@
+//! Ends and credentials that travel with messages.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use super::Credentials;
+use crate::end::{self, End, Ends, FromFdError};
+use crate::error::{Error, Result, gives_back};
+use crate::sys::ancillary::{Beside, MOST};
+
+/// What came with a message besides its bytes: ends, in the order in which they were sent, and who sent it.
+///
+/// The ends are owned and close-on-exec from the moment they arrive, and a [`fork`](crate::fork()) severs them like any
+/// other. What nobody takes is closed when this is dropped, so a peer that sends more than was asked for gains nothing.
+///
+/// A peer that is not trusted can send a file of a file system that does not answer. Looking at such a file, and closing it,
+/// waits as [close(2)](https://man7.org/linux/man-pages/man2/close.2.html) does. Where no ends are wanted, use a plain
+/// receive: the kernel throws them away, and waits for nobody.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let pair = ipc::datagram_pair()?;
+/// let (reader, mut writer) = ipc::pipe()?;
+/// pair.parent.send_with(b"read this", reader)?;
+///
+/// let mut message = Vec::new();
+/// let mut received = pair.child.recv_with(&mut message)?.expect("the parent is there");
+/// assert_eq!(message, b"read this");
+/// let mut reader: ipc::PipeReader = received.take()?;
+///
+/// writer.write_all(b"through the socket")?;
+/// drop(writer);
+/// assert_eq!(std::io::read_to_string(&mut reader)?, "through the socket");
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Received {
+    ends: VecDeque<End>,
+    bytes: usize,
+    sender: Option<Credentials>,
+}
+
+impl Received {
+    /// What came beside so many bytes. An error if ends are missing.
+    pub(super) fn new(bytes: usize, beside: Beside) -> Result<Self> {
+        let sender = beside.sender.map(|(pid, uid, gid)| Credentials { pid, uid, gid });
+        // Made with close-on-exec, which costs a call more to be sure of than to set.
+        let received = Self { ends: beside.fds.into_iter().map(End::received).collect(), bytes, sender };
+        if beside.lost { Err(Error::EndsLost { received }) } else { Ok(received) }
+    }
+
+    /// Returns how many ends are left.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Returns whether no end is left.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Takes the next end, as what it has to be: an end of this crate, [`OwnedFd`], a [`File`](std::fs::File), a socket of
+    /// the standard library. Never blocks.
+    ///
+    /// Ends of this crate are checked: a pipe's writer does not pass for a reader. Types of the standard library take any
+    /// descriptor.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::WrongKind`]: the next end is something else, and stays the next; or none is left.
+    /// - [`Error::NotGiven`]: it arrived before a fork, and was not given to this process.
+    pub fn take<T>(&mut self) -> Result<T>
+    where
+        T: TryFrom<OwnedFd>,
+        T::Error: Into<FromFdError>,
+    {
+        let missing = Error::WrongKind { expected: "another end with the message", found: "none" };
+        let end = self.ends.pop_front().ok_or(missing)?;
+        if let Err(error) = end.check_given() {
+            self.ends.push_front(end);
+            return Err(error);
+        }
+        T::try_from(end.into_fd()).map_err(|refused| {
+            let FromFdError { fd, error } = refused.into();
+            self.ends.push_front(End::received(fd));
+            error
+        })
+    }
+
+    /// Returns the length of the message, or of what was read of a stream.
+    ///
+    /// [`Error::EndsLost`] has no other place for it.
+    pub fn message_len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns who sent the message, if the socket was told to ask
+    /// ([`DatagramSocket::set_passcred`](crate::DatagramSocket::set_passcred)).
+    ///
+    /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also for
+    /// what was sent before the socket asked, and at the EOF of a stream, which nobody sends.
+    pub fn sender(&self) -> Option<Credentials> {
+        self.sender
+    }
+}
+
+/// The ends that are left, to be given to another process as they came.
+impl Ends for Received {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        self.ends.iter().for_each(|end| end.each(visit));
+    }
+}
+
+/// The ends that are left, each as a plain descriptor.
+impl IntoIterator for Received {
+    type Item = OwnedFd;
+    type IntoIter = std::vec::IntoIter<OwnedFd>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.ends.into_iter().map(End::into_fd).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ends, bytes, sender } = self;
+        f.debug_struct("Received").field("ends", ends).field("bytes", bytes).field("sender", sender).finish()
+    }
+}
+
+/// A message that was not sent, and why. The ends that were to go with it are given back.
+///
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), whatever the ends are, and closes those that it owns.
+///
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: there is no EOF as long as the
+/// error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way into
+/// these.
+#[derive(thiserror::Error)]
+#[error("the message could not be sent: {error}")]
+pub struct SendError<E> {
+    /// What was to go with the message.
+    pub ends: E,
+    /// What went wrong.
+    pub error: Error,
+}
+
+impl<E> fmt::Debug for SendError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+gives_back!(SendError<E>);
+
+/// Sends descriptors. Those that do not leave come back as they were.
+pub(super) fn sending<T>(ends: &impl Ends, send: impl FnOnce(&[RawFd]) -> Result<T>) -> Result<T> {
+    let fds = end::descriptors(ends)?;
+    if fds.len() > MOST {
+        return Err(Error::TooLong { len: fds.len(), max: MOST });
+    }
+    let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    fds.iter().for_each(|fd| end::leave(*fd));
+    let sent = send(&numbers);
+    if sent.is_err() {
+        fds.iter().for_each(|fd| end::stay(*fd));
+    }
+    sent
+}

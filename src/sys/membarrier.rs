@@ -1,0 +1,31 @@
+//! A memory barrier that one side makes for both (membarrier.2), so that the other, which is in a hurry, needs none.
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use rustix::thread::{MembarrierCommand, membarrier};
+
+/// Whether this process has registered: not tried, done, refused. A child that is forked is registered as well.
+static REGISTERED: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+const UNKNOWN: u8 = 0;
+const DONE: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// Asks the kernel to let every thread of this process take part in the barriers of others. Says whether it does; some
+/// sandboxes refuse.
+pub(crate) fn register() -> bool {
+    match REGISTERED.load(Relaxed) {
+        UNKNOWN => {
+            let done = membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok();
+            REGISTERED.store(if done { DONE } else { REFUSED }, Relaxed);
+            done
+        }
+        state => state == DONE,
+    }
+}
+
+/// A full barrier in this thread, and in every running thread of all processes that have registered. Says whether the kernel
+/// made it.
+pub(crate) fn everywhere() -> bool {
+    membarrier(MembarrierCommand::GlobalExpedited).is_ok()
+}

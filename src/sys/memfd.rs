@@ -1,0 +1,92 @@
+//! Memory with a descriptor (memfd_create.2), and the seals that say what can still become of it.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags, SeekFrom};
+
+use super::descriptor::duplicate;
+use super::{Errno, Result, retry};
+
+/// Its length stays what it is.
+pub(crate) const LENGTH: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// And so does every byte of it.
+pub(crate) const CONTENTS: SealFlags = LENGTH.union(SealFlags::WRITE);
+
+/// `f_type` of what memfd_create makes of pages of the usual size (statfs.2).
+const TMPFS_MAGIC: u32 = 0x0102_1994;
+
+/// So much is allocated in one call. A signal interrupts the call, which then undoes all that it did.
+const STEP: u64 = 128 << 10;
+
+/// New, empty memory that can be sealed, close-on-exec. The name is for those who look into `/proc`.
+pub(crate) fn create(name: &CStr) -> Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?, // before Linux 6.3
+        created => created?,
+    };
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) }
+}
+
+/// Makes it so long, and all of it there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.
+pub(crate) fn allocate(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
+    (0..len).step_by(STEP as usize).try_for_each(|start| {
+        let len = STEP.min(len - start);
+        retry(|| rustix::fs::fallocate(fd, FallocateFlags::empty(), start, len))
+    })
+}
+
+/// Adds seals. `EBUSY`: somebody has it mapped for writing, and may still write.
+pub(crate) fn seal(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<()> {
+    rustix::fs::fcntl_add_seals(fd, seals)
+}
+
+/// What a descriptor is not, for which the memory behind it is not to be used.
+pub(crate) enum Unfit {
+    /// No memory, or of pages of another size.
+    Kind,
+    /// Not all of the seals are there.
+    Seals,
+    /// Not open for what it is needed for.
+    Mode,
+    /// The kernel did not say, to the call of that name.
+    Unknown(&'static str, Errno),
+}
+
+/// The length of memory that has these seals, and is open for reading, and for writing if that is asked for.
+pub(crate) fn check(fd: BorrowedFd<'_>, seals: SealFlags, for_writing: bool) -> std::result::Result<u64, Unfit> {
+    let unknown = |call| move |errno| Unfit::Unknown(call, errno);
+    let flags = rustix::fs::fcntl_getfl(fd).map_err(unknown("fcntl"))?;
+    if flags.contains(OFlags::PATH) {
+        return Err(Unfit::Kind);
+    }
+    // A file of a file system that has no seals says EINVAL.
+    let has = rustix::fs::fcntl_get_seals(fd).map_err(|_| Unfit::Kind)?;
+    if rustix::fs::fstatfs(fd).map_err(unknown("fstatfs"))?.f_type as u32 != TMPFS_MAGIC {
+        return Err(Unfit::Kind);
+    }
+    match flags & OFlags::RWMODE {
+        OFlags::RDWR => {}
+        OFlags::RDONLY if !for_writing => {}
+        _ => return Err(Unfit::Mode),
+    }
+    if !has.contains(seals) {
+        return Err(Unfit::Seals);
+    }
+    let len = rustix::fs::fstat(fd).map_err(unknown("fstat"))?.st_size;
+    u64::try_from(len).map_err(|_| Unfit::Kind)
+}
+
+/// Whether there is a part that nobody has written, and that would take memory of whoever reads it. The file's position is
+/// left as it was.
+pub(crate) fn has_holes(fd: BorrowedFd<'_>, len: u64) -> Result<bool> {
+    if len == 0 {
+        return Ok(false);
+    }
+    let position = rustix::fs::seek(fd, SeekFrom::Current(0))?;
+    let hole = rustix::fs::seek(fd, SeekFrom::Hole(0))?;
+    rustix::fs::seek(fd, SeekFrom::Start(position))?;
+    Ok(hole < len)
+}

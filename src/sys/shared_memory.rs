@@ -1,0 +1,127 @@
+//! The memory of a ring, which another process writes to at the same time, and may write anything to.
+//!
+//! No reference to the bytes ever exists: words go through atomics, and bytes are copied by a routine that the compiler
+//! cannot look into, so that whatever the peer does meanwhile is a wrong byte and nothing worse.
+
+use std::ffi::c_void;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use super::epoch::Epoch;
+use super::{Errno, Result};
+
+/// The size of a page of this machine.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: no conditions. Every system has an answer.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+type Copy = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
+
+/// Read anew for each copy, so that the compiler does not know what is called.
+static COPY: Copy = libc::memcpy;
+
+/// # Safety
+///
+/// Both places must be so long, and mapped; the bytes of the shared one may change all the time.
+#[inline(always)]
+unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: a static of that type. What is called has the caller's promise.
+    unsafe {
+        let copy = (&raw const COPY).read_volatile();
+        copy(to.cast(), from.cast(), len);
+    }
+}
+
+/// One page for words, and after it the data, twice in a row, so that every piece of it is in one piece.
+///
+/// A child of a fork does not have the mapping.
+#[derive(Debug)]
+pub(crate) struct SharedMemory {
+    start: NonNull<u8>,
+    page: usize,
+    /// Of the data: a power of two.
+    capacity: usize,
+    epoch: Epoch,
+}
+
+// SAFETY: a mapping belongs to the process and not to a thread, and all access to it is atomic or a copy of raw bytes.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above; what changes bytes takes `&mut self`.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Maps a file of one page and the data, whose length is sealed, and is `page_size() + capacity`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, capacity: usize, epoch: Epoch) -> Result<Self> {
+        let page = page_size();
+        let whole = capacity.checked_mul(2).and_then(|twice| twice.checked_add(page)).ok_or(Errno::NOMEM)?;
+        if !capacity.is_power_of_two() || capacity < page {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let start = unsafe {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), flags)?
+        };
+        // From here on it is unmapped if something fails. The kernel never maps at address 0 unless it is told to.
+        let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
+        let memory = Self { start, page, capacity, epoch };
+        for (at, from, len) in [(0, 0, page + capacity), (page + capacity, page, capacity)] {
+            let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+            // SAFETY: it takes the place of a part of the mapping that was just made and that nobody uses.
+            unsafe { rustix::mm::mmap(memory.at(at).cast(), len, prot, flags, fd, from as u64)? };
+        }
+        // SAFETY: our own mapping. The child of a fork goes without it, and `Drop` and every user look at the epoch.
+        unsafe { rustix::mm::madvise(memory.at(0).cast(), whole, Advice::LinuxDontFork)? };
+        Ok(memory)
+    }
+
+    #[inline(always)]
+    fn at(&self, offset: usize) -> *mut u8 {
+        self.start.as_ptr().wrapping_add(offset)
+    }
+
+    /// A word of the first page, by its place in bytes.
+    #[inline(always)]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= 4096, "no page is smaller");
+        // SAFETY: aligned, mapped as long as `self`, and outside of everything that Rust knows; both processes access it
+        // through atomics, or the peer harms itself alone: a word of any value is valid.
+        unsafe { AtomicU64::from_ptr(self.at(offset).cast()) }
+    }
+
+    /// Where the data at that position of the stream begin.
+    #[inline(always)]
+    fn place(&self, position: u64, len: usize) -> *mut u8 {
+        assert!(len <= self.capacity, "no more than there is");
+        // In bounds: the data are there twice, so that `capacity` bytes follow any place in the first half.
+        self.at(self.page + (position as usize & (self.capacity - 1)))
+    }
+
+    /// Copies bytes in, at that position of the stream.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, position: u64, bytes: &[u8]) {
+        // SAFETY: so many bytes are mapped there, and are no memory that Rust knows, so that they do not overlap with `bytes`.
+        unsafe { copy(self.place(position, bytes.len()), bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Copies bytes out, from that position of the stream.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, position: u64, buf: &mut [u8]) {
+        // SAFETY: as for `put`, the other way round.
+        unsafe { copy(buf.as_mut_ptr(), self.place(position, buf.len()), buf.len()) };
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        if self.epoch.lasts() {
+            // SAFETY: our own mapping, whole, which nothing borrows any more, in the process that made it. (A child does not
+            // have it, and something else may be there.) Unmapping it cannot fail.
+            let _ = unsafe { rustix::mm::munmap(self.at(0).cast(), self.page + 2 * self.capacity) };
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The numbers that descriptors have in the program: who goes where, in what order, and what is closed. As all steps, it
+//! allocates nothing.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::io::FdFlags;
+
+use super::Failed;
+use crate::sys::{Errno, errno};
+
+/// Which descriptors get which numbers.
+pub(in crate::sys) struct Numbers {
+    pub(super) moves: Vec<Move>,
+    /// The numbers that something is moved to, in order.
+    pub(super) targets: Vec<RawFd>,
+    /// What was opened besides, with room for all that may have to be. In a new process it goes when its program runs; a process
+    /// that goes on closes it.
+    pub(in crate::sys) scratch: Vec<RawFd>,
+}
+
+/// A descriptor, and the number that it gets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Move {
+    pub(super) source: RawFd,
+    pub(super) target: RawFd,
+}
+
+impl Numbers {
+    pub(super) fn new(moves: &[(BorrowedFd<'_>, RawFd)]) -> Self {
+        let moves: Vec<_> = moves.iter().map(|(fd, target)| Move { source: fd.as_raw_fd(), target: *target }).collect();
+        let mut targets: Vec<_> = moves.iter().map(|each| each.target).collect();
+        targets.sort_unstable();
+        Self { scratch: Vec::with_capacity(2 * moves.len()), moves, targets }
+    }
+
+    /// Puts every descriptor at its number, and sees to it that it is open at no other.
+    pub(super) fn place(&mut self) -> Result<(), Failed> {
+        for i in 0..self.moves.len() {
+            let Some(&Move { source, .. }) = self.moves.get(i) else { continue };
+            // Something else is put there before it is this one's turn, or after.
+            if self.moves.iter().enumerate().any(|(j, other)| j != i && other.target == source) {
+                let apart = self.duplicate_apart(source).map_err(Failed::of("fcntl"))?;
+                if let Some(each) = self.moves.get_mut(i) {
+                    each.source = apart;
+                }
+            }
+        }
+        for &Move { source, target } in &self.moves {
+            // SAFETY: borrowed for calls that cope with a number that is not open.
+            let fd = unsafe { BorrowedFd::borrow_raw(source) };
+            if source == target {
+                rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(Failed::of("fcntl"))?;
+                continue;
+            }
+            put(source, target, FdFlags::empty()).map_err(Failed::of("dup2"))?;
+        }
+        for &Move { source, .. } in &self.moves {
+            // The standard three are there anyhow.
+            if source > 2 && self.targets.binary_search(&source).is_err() {
+                // SAFETY: as above.
+                let fd = unsafe { BorrowedFd::borrow_raw(source) };
+                rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(Failed::of("fcntl"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy at a number that nothing is moved to.
+    fn duplicate_apart(&mut self, source: RawFd) -> Result<RawFd, Errno> {
+        loop {
+            // SAFETY: two numbers.
+            let copy = unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, 3) };
+            if copy < 0 {
+                return Err(match errno() {
+                    Errno::INVAL => Errno::MFILE,
+                    errno => errno,
+                });
+            }
+            // At most one for each move, and one for each number that is passed over: there is room, made before.
+            if self.scratch.len() < self.scratch.capacity() {
+                self.scratch.push(copy);
+            }
+            if self.targets.binary_search(&copy).is_err() {
+                return Ok(copy);
+            }
+        }
+    }
+
+    pub(super) fn close_others(&self, spared: [RawFd; 2]) -> Result<(), Errno> {
+        const CLOSE_RANGE_CLOEXEC: u32 = 4;
+        match self.each_gap(|first, last| close_range(first, last, CLOSE_RANGE_CLOEXEC)) {
+            // Linux 5.10. What is still needed here is spared.
+            Err(Errno::INVAL) => self.each_gap(|first, last| {
+                let mut first = first;
+                for spared in in_order(spared) {
+                    if (first..=last).contains(&spared) {
+                        if spared > first {
+                            close_range(first, spared - 1, 0)?;
+                        }
+                        first = spared.saturating_add(1);
+                    }
+                }
+                if first <= last { close_range(first, last, 0) } else { Ok(()) }
+            }),
+            done => done,
+        }
+    }
+
+    /// The numbers from 3 on that nothing was moved to.
+    fn each_gap(&self, close: impl Fn(u32, u32) -> Result<(), Errno>) -> Result<(), Errno> {
+        let mut first = 3;
+        for &target in self.targets.iter().filter(|target| **target > 2) {
+            let target = target.unsigned_abs();
+            if target > first {
+                close(first, target - 1)?;
+            }
+            first = target + 1;
+        }
+        close(first, u32::MAX)
+    }
+}
+
+/// Those of two that are descriptors, the lower one first.
+fn in_order([one, two]: [RawFd; 2]) -> impl Iterator<Item = u32> {
+    [one.min(two), one.max(two)].into_iter().filter(|number| *number >= 0).map(i32::unsigned_abs)
+}
+
+/// Makes `target` stand for `source`, in the place of whatever it stood for.
+pub(in crate::sys) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<(), Errno> {
+    loop {
+        let done = match flags.contains(FdFlags::CLOEXEC) {
+            // SAFETY: it touches no memory, and whoever calls knows what `target` stood for.
+            true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
+            // Some sandboxes have this one alone.
+            // SAFETY: as above.
+            false => unsafe { libc::dup2(source, target) },
+        };
+        if done >= 0 {
+            return Ok(());
+        }
+        match errno() {
+            // EBUSY: a race with an open() that is about to take the number (dup.2). It passes.
+            Errno::INTR | Errno::BUSY => continue,
+            errno => return Err(errno),
+        }
+    }
+}
+
+/// The same descriptor, or a copy, at a number above 2 that is not in the list.
+pub(in crate::sys) fn apart_from(mut fd: OwnedFd, sorted: &[RawFd]) -> Result<OwnedFd, Errno> {
+    let mut passed = Vec::new();
+    while fd.as_raw_fd() <= 2 || sorted.binary_search(&fd.as_raw_fd()).is_ok() {
+        let next = crate::sys::descriptor::duplicate(fd.as_fd())?;
+        passed.push(std::mem::replace(&mut fd, next));
+    }
+    Ok(fd)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
+    // SAFETY: numbers. In the new process, whose table of descriptors is its own; or they are made close-on-exec, which is
+    // what the caller of `exec` asked for.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
+}

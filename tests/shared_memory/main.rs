@@ -1,0 +1,39 @@
+//! Shared memory: rings, what their peers can do wrong, and blobs.
+
+mod blobs;
+mod ring_peers;
+mod ring_programs;
+mod rings;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use ipc::{Blob, RingReader, claim};
+use support::{bytes, descriptor_flags};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some("worker") {
+        match args.next().as_deref() {
+            Some("blob") => claim_blob(),
+            _ => claim_ring(),
+        }
+        return ExitCode::SUCCESS;
+    }
+    support::run([blobs::trials(), ring_peers::trials(), ring_programs::trials(), rings::trials()])
+}
+
+fn claim_blob() {
+    let blob: Blob = claim("blob").unwrap();
+    assert!(*blob == bytes(100_000), "the bytes arrive");
+    assert_eq!(descriptor_flags(&blob) & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+}
+
+fn claim_ring() {
+    let mut ring = RingReader::new(claim("ring").unwrap()).unwrap();
+    let mut data = Vec::new();
+    ring.read_to_end(&mut data).unwrap();
+    assert!(data == bytes(1 << 20), "the bytes arrive");
+}
