@@ -47,7 +47,8 @@ use crate::sys::{self, Errno, ledger};
 /// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
 /// of another version of this crate in the same program.
 ///
-/// A child that needs no end gets `()`: `fork((), |()| …)`.
+/// A child that needs no end gets `()`: `fork((), |()| …)`. Where `child` uses `?`, it names its result, as the compiler cannot
+/// guess the error: `|writer| -> ipc::Result<()> { … }`.
 ///
 /// In the guide: [four ends](crate::guide::four_ends), [threads and fork](crate::guide::threads_and_fork),
 /// [children](crate::guide::children), [tests that fork](crate::guide::testing).
