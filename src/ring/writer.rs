@@ -17,7 +17,7 @@ use crate::sys::shared_memory::{SharedMemory, page_size};
 use crate::sys::{ancillary, membarrier};
 use crate::wait::{Patience, TimedWrite, Until, Watch};
 
-/// What a ring holds unless somebody says otherwise.
+/// The capacity of a ring, at first.
 const CAPACITY: usize = 256 << 10;
 
 /// The writing side of a ring in shared memory, which a [`RingReader`](crate::RingReader) in another process reads.
@@ -245,7 +245,8 @@ impl RingWriter {
         self.half.is_other_gone()
     }
 
-    /// For [`wait_any`](crate::wait_any): ready ([`Ready::WRITE`](crate::Ready::WRITE)) when there is room, or the reader is gone.
+    /// For [`wait_any`](crate::wait_any): ready ([`Ready::WRITE`](crate::Ready::WRITE)) when there is room, or the reader
+    /// is gone.
     ///
     /// It asks the reader to ring, which costs that one a system call at its next read. Make a new one for each wait. A ring may
     /// come for nothing: use [`try_write`](Self::try_write) then. What is wrong with the ring makes it ready, and that call
