@@ -83,6 +83,8 @@
 compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
 mod blob;
+#[cfg(feature = "channel")]
+mod channel;
 mod copy;
 mod end;
 mod error;
@@ -102,6 +104,11 @@ pub mod tokio;
 mod wait;
 
 pub use blob::{Blob, BlobWriter};
+#[cfg(feature = "channel")]
+pub use channel::{
+    CallError, Duplex, DuplexPair, Fd, Incoming, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver, Sender, Unsent,
+    assert_travels, channel, duplex,
+};
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
@@ -117,6 +124,8 @@ pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
     datagram_pair, datagram_pair_with, stream_pair,
 };
+#[cfg(feature = "channel")]
+pub use wait::Until;
 pub use wait::{Deadline, Ready, TimedRead, TimedWrite, Watch, wait_any, wait_ready};
 
 /// The examples of the README, compiled and run.
