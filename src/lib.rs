@@ -106,8 +106,8 @@ mod wait;
 pub use blob::{Blob, BlobWriter};
 #[cfg(feature = "channel")]
 pub use channel::{
-    CallError, Duplex, DuplexPair, Fd, Incoming, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver, Sender, Unsent,
-    assert_travels, channel, duplex,
+    CallError, Duplex, DuplexPair, Fd, Incoming, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver, Sender,
+    Unsent, assert_travels, channel, duplex,
 };
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FromFdError, Stdio, open_ends};

@@ -211,12 +211,7 @@ impl Link for DatagramSocket {
     }
 
     #[inline]
-    fn recv<R>(
-        socket: &Self,
-        max: usize,
-        until: Until,
-        take: impl FnOnce(&[u8], Received) -> R,
-    ) -> Result<Option<R>> {
+    fn recv<R>(socket: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
         let taken = socket.receive_lent(until.0, |message, received| {
             let received = received?;
             match message.len() {

@@ -76,12 +76,7 @@ impl<W: ByteWriter> Link for MessageWriter<W> {
         shared.lock(until)?.send_until(message.bytes(), until.0)
     }
 
-    fn recv<R>(
-        _: &Locked<Self>,
-        _: usize,
-        _: Until,
-        _: impl FnOnce(&[u8], Received) -> R,
-    ) -> Result<Option<R>> {
+    fn recv<R>(_: &Locked<Self>, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
         Err(NO_WAY)
     }
 

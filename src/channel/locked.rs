@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::wait::{Patience, Until};
 
 /// A [`Link`](crate::Link) with a buffer behind a lock, so that the calls of a [`Sender`](crate::Sender) and a
@@ -33,8 +33,8 @@ impl<L> Locked<L> {
     ///
     /// # Errors
     ///
-    /// - [`Error::WouldBlock`]: another call has it, and this one may not wait.
-    /// - [`Error::TimedOut`]: another call had it until the time was up.
+    /// - [`Error::WouldBlock`](crate::Error::WouldBlock): another call has it, and this one may not wait.
+    /// - [`Error::TimedOut`](crate::Error::TimedOut): another call had it until the time was up.
     #[inline]
     pub fn lock(&self, until: Until) -> Result<LockedGuard<'_, L>> {
         match self.try_lock() {
