@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::wait::{Patience, Until};
+
+/// Whoever unlocks looks without a barrier whether somebody waits, and may miss it: a barrier would take as long as the lock. So
+/// one that waits looks again by itself after this time.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A [`Link`](crate::Link) with a buffer behind a lock, so that the calls of a [`Sender`](crate::Sender) and a
 /// [`Receiver`](crate::Receiver) can take `&self`.
@@ -14,8 +19,8 @@ use crate::wait::{Patience, Until};
 /// Whoever holds the lock may be waiting for its peer. So the lock is waited for no longer than the call may wait.
 pub struct Locked<L> {
     link: Mutex<L>,
-    /// How many wait with a deadline.
-    waiting: AtomicUsize,
+    /// Whether somebody waits with a deadline.
+    waiting: AtomicBool,
     turn: Mutex<()>,
     free: Condvar,
 }
@@ -23,7 +28,7 @@ pub struct Locked<L> {
 impl<L> Locked<L> {
     /// Puts the link behind a lock. Never blocks.
     pub fn new(link: L) -> Self {
-        Self { link: Mutex::new(link), waiting: AtomicUsize::new(0), turn: Mutex::new(()), free: Condvar::new() }
+        Self { link: Mutex::new(link), waiting: AtomicBool::new(false), turn: Mutex::new(()), free: Condvar::new() }
     }
 
     /// Blocks until no other call has the link, or no longer than `until`, and returns it. It is locked until the guard is
@@ -62,19 +67,25 @@ impl<L> Locked<L> {
         if matches!(patience, Patience::Blocking | Patience::Endless) {
             return Ok(self.guard(self.link.lock().unwrap_or_else(PoisonError::into_inner)));
         }
-        // It is looked at once more after it was said that somebody waits, as whoever unlocks looks at that afterwards.
-        let _waits = Waits::new(&self.waiting);
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            self.waiting.store(true, Relaxed);
             if let Some(guard) = self.try_lock() {
                 return Ok(guard);
             }
-            match until.left() {
-                Some(left) if left.is_zero() => return Err(until.error()),
-                Some(left) => turn = self.free.wait_timeout(turn, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => turn = self.free.wait(turn).unwrap_or_else(PoisonError::into_inner),
+            let left = until.left().unwrap_or(LOOK);
+            if left.is_zero() {
+                return Err(until.error());
             }
+            turn = self.free.wait_timeout(turn, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Wakes those that wait with a deadline. Whoever found it locked is asleep once the turn is free.
+    #[cold]
+    fn wake(&self) {
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.free.notify_all();
     }
 
     /// Returns the link of a lock that nobody else can have. Never blocks.
@@ -95,23 +106,6 @@ impl<L: fmt::Debug> fmt::Debug for Locked<L> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.get_ref().fmt(f),
             Err(TryLockError::WouldBlock) => f.write_str("<in use>"),
         }
-    }
-}
-
-/// Says that somebody waits, for as long as it lives.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, SeqCst);
-        fence(SeqCst);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -141,12 +135,9 @@ impl<L> Drop for LockedGuard<'_, L> {
     #[inline]
     fn drop(&mut self) {
         drop(self.guard.take());
-        // Unlocking is before looking: either this sees who waits, or they see that it is free.
-        fence(SeqCst);
-        if self.lock.waiting.load(SeqCst) > 0 {
-            // Whoever looked and found it locked is asleep once this can be locked.
-            drop(self.lock.turn.lock().unwrap_or_else(PoisonError::into_inner));
-            self.lock.free.notify_all();
+        if self.lock.waiting.load(Relaxed) {
+            self.lock.waiting.store(false, Relaxed);
+            self.lock.wake();
         }
     }
 }

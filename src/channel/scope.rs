@@ -1,6 +1,6 @@
-//! Where the ends of a value are while it is encoded or decoded. Serde passes no state to an end that is a field, so it is
-//! looked up: each thread has a stack of scopes, one for each value that is under way, since a `Serialize` may send on a
-//! channel itself.
+//! Where the ends of a value are while it is encoded or decoded. Serde passes no state to an end that is a field, so the end
+//! looks it up: each thread has a scope for the value that is under way. A `Serialize` may itself send on a channel, and then the
+//! outer scope is put aside meanwhile.
 
 use std::cell::RefCell;
 
@@ -9,10 +9,13 @@ use crate::error::Error;
 use crate::sys::ancillary::MOST;
 
 thread_local! {
-    static SCOPES: RefCell<Vec<Scope>> = const { RefCell::new(Vec::new()) };
+    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope::None) };
 }
 
+#[derive(Default)]
 enum Scope {
+    #[default]
+    None,
     Sending(Attached),
     /// The ends that arrived and were not taken yet.
     Receiving(Vec<Option<End>>),
@@ -34,56 +37,53 @@ pub(super) const ONLY_ON_CHANNELS: &str =
     "an end (a descriptor) travels in the values of ipc's channels, and in no other format";
 
 /// Encodes in a scope of its own, and returns what was attached in it.
+#[inline]
 pub(super) fn sending<T>(encode: impl FnOnce() -> T) -> (T, Attached) {
-    let guard = Guard::new(Scope::Sending(Attached::default()));
+    let guard = Guard::enter(Scope::Sending(Attached::default()));
     let encoded = encode();
-    match guard.pop() {
-        Some(Scope::Sending(attached)) => (encoded, attached),
+    match guard.leave() {
+        Scope::Sending(attached) => (encoded, attached),
         _ => (encoded, Attached::default()),
     }
 }
 
 /// Decodes in a scope of its own. What is not taken is closed.
+#[inline]
 pub(super) fn receiving<T>(ends: Vec<Option<End>>, decode: impl FnOnce() -> T) -> T {
-    let _guard = Guard::new(Scope::Receiving(ends));
+    let _guard = Guard::enter(Scope::Receiving(ends));
     decode()
 }
 
-/// Takes the scope off the stack, and all above it, also when a panic unwinds.
-struct Guard(Option<usize>);
+/// The scope around this one, which is put back when this is dropped, also while a panic unwinds. `None`: the thread is ending and has
+/// no scopes any more. Then values go without ends.
+struct Guard(Option<Scope>);
 
 impl Guard {
-    /// Where the thread is ending there is no stack any more, and values go without ends.
-    fn new(scope: Scope) -> Self {
-        let push = |scopes: &RefCell<Vec<Scope>>| {
-            let mut scopes = scopes.borrow_mut();
-            scopes.push(scope);
-            scopes.len() - 1
-        };
-        Self(SCOPES.try_with(push).ok())
+    #[inline]
+    fn enter(scope: Scope) -> Self {
+        Self(SCOPE.try_with(|current| current.replace(scope)).ok())
     }
 
-    fn pop(self) -> Option<Scope> {
-        let place = self.0?;
-        SCOPES.with_borrow_mut(|scopes| {
-            scopes.truncate(place + 1);
-            scopes.pop()
-        })
+    #[inline]
+    fn leave(mut self) -> Scope {
+        let put_back = |outer| SCOPE.try_with(|current| current.replace(outer)).ok();
+        self.0.take().and_then(put_back).unwrap_or_default()
     }
 }
 
 impl Drop for Guard {
+    #[inline]
     fn drop(&mut self) {
-        let Some(place) = self.0 else { return };
-        let _ = SCOPES.try_with(|scopes| scopes.borrow_mut().truncate(place));
+        if let Some(outer) = self.0.take() {
+            let _ = SCOPE.try_with(|current| current.replace(outer));
+        }
     }
 }
 
 /// Attaches an end to the value that is being encoded, and returns its index.
 pub(super) fn attach<E: Ends + ?Sized>(end: &E) -> Result<u32, &'static str> {
-    let attach = |scopes: &RefCell<Vec<Scope>>| {
-        let mut scopes = scopes.borrow_mut();
-        let Some(Scope::Sending(attached)) = scopes.last_mut() else { return Err(ONLY_ON_CHANNELS) };
+    let attach = |scope: &RefCell<Scope>| {
+        let Scope::Sending(attached) = &mut *scope.borrow_mut() else { return Err(ONLY_ON_CHANNELS) };
         let index = attached.count;
         // That there are too many is said when all are counted.
         if index < MOST {
@@ -98,14 +98,13 @@ pub(super) fn attach<E: Ends + ?Sized>(end: &E) -> Result<u32, &'static str> {
         attached.count += 1;
         Ok(u32::try_from(index).unwrap_or(u32::MAX))
     };
-    SCOPES.try_with(attach).unwrap_or(Err(ONLY_ON_CHANNELS))
+    SCOPE.try_with(attach).unwrap_or(Err(ONLY_ON_CHANNELS))
 }
 
 /// Takes the end with that index out of the message that is being decoded.
 pub(super) fn take(index: u32) -> Result<End, String> {
-    let take = |scopes: &RefCell<Vec<Scope>>| {
-        let mut scopes = scopes.borrow_mut();
-        let Some(Scope::Receiving(ends)) = scopes.last_mut() else { return Err(ONLY_ON_CHANNELS.to_owned()) };
+    let take = |scope: &RefCell<Scope>| {
+        let Scope::Receiving(ends) = &mut *scope.borrow_mut() else { return Err(ONLY_ON_CHANNELS.to_owned()) };
         let count = ends.len();
         match ends.get_mut(index as usize).map(Option::take) {
             Some(Some(end)) => Ok(end),
@@ -113,5 +112,5 @@ pub(super) fn take(index: u32) -> Result<End, String> {
             None => Err(format!("end {index} of the message is missing: {count} came with it")),
         }
     };
-    SCOPES.try_with(take).unwrap_or_else(|_| Err(ONLY_ON_CHANNELS.to_owned()))
+    SCOPE.try_with(take).unwrap_or_else(|_| Err(ONLY_ON_CHANNELS.to_owned()))
 }

@@ -111,7 +111,7 @@ pub(super) fn recv<T: DeserializeOwned, L: Link>(
 /// Decodes a message with what came beside it.
 #[inline]
 pub(super) fn open<T: DeserializeOwned>(message: &[u8], received: Received) -> Result<T> {
-    let ends = received.into_ends();
+    let ends = if received.is_empty() { Vec::new() } else { received.into_ends() };
     scope::receiving(ends, || decode(message))
         .map_err(|wrong| Error::Decode { message: message.to_vec(), source: Box::new(wrong) })
 }
