@@ -81,14 +81,17 @@ impl<S, R> Duplex<S, R> {
     }
 }
 
-impl<S: Serialize, R> Duplex<S, R> {
+impl<S, R> Duplex<S, R> {
     /// Blocks until there is room in the peer's queue, and sends the value: all of it, or an error and nothing.
     ///
     /// # Errors
     ///
     /// The same as [`Sender::send`](crate::Sender::send).
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn send(&self, value: S) -> Result<(), Unsent<S>> {
+    pub fn send(&self, value: S) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
         self.send_value(value, Patience::Blocking)
     }
 
@@ -98,7 +101,10 @@ impl<S: Serialize, R> Duplex<S, R> {
     ///
     /// The same as [`Sender::try_send`](crate::Sender::try_send).
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn try_send(&self, value: S) -> Result<(), Unsent<S>> {
+    pub fn try_send(&self, value: S) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
         self.send_value(value, Patience::None)
     }
 
@@ -108,13 +114,19 @@ impl<S: Serialize, R> Duplex<S, R> {
     ///
     /// The same as [`Sender::send_timeout`](crate::Sender::send_timeout).
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn send_timeout(&self, value: S, timeout: Duration) -> Result<(), Unsent<S>> {
+    pub fn send_timeout(&self, value: S, timeout: Duration) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
         self.send_value(value, Patience::timeout(timeout))
     }
 
     #[inline]
     #[allow(clippy::result_large_err)]
-    fn send_value(&self, value: S, patience: Patience) -> Result<(), Unsent<S>> {
+    fn send_value(&self, value: S, patience: Patience) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
         match value::send::<S, DatagramSocket>(&self.link, &value, patience) {
             Ok(()) => Ok(()),
             Err(error) => Err(Unsent { value, error }),
@@ -122,13 +134,16 @@ impl<S: Serialize, R> Duplex<S, R> {
     }
 }
 
-impl<S, R: DeserializeOwned> Duplex<S, R> {
+impl<S, R> Duplex<S, R> {
     /// Blocks until a value arrives, and returns it. `None` is EOF: every other end is gone, and everything was received.
     ///
     /// # Errors
     ///
     /// The same as [`Receiver::recv`](crate::Receiver::recv).
-    pub fn recv(&self) -> Result<Option<R>> {
+    pub fn recv(&self) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
         self.receive(Patience::Blocking)
     }
 
@@ -137,7 +152,10 @@ impl<S, R: DeserializeOwned> Duplex<S, R> {
     /// # Errors
     ///
     /// The same as [`Receiver::try_recv`](crate::Receiver::try_recv).
-    pub fn try_recv(&self) -> Result<Option<R>> {
+    pub fn try_recv(&self) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
         self.receive(Patience::None)
     }
 
@@ -146,17 +164,26 @@ impl<S, R: DeserializeOwned> Duplex<S, R> {
     /// # Errors
     ///
     /// The same as [`Receiver::recv_timeout`](crate::Receiver::recv_timeout).
-    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<R>> {
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
         self.receive(Patience::timeout(timeout))
     }
 
     /// Returns an iterator over the values, each of which it blocks for, until EOF. An error that would come again ends it
     /// too.
-    pub fn iter(&self) -> impl Iterator<Item = Result<R>> {
+    pub fn iter(&self) -> impl Iterator<Item = Result<R>>
+    where
+        R: DeserializeOwned,
+    {
         until_it_is_over(|| self.recv())
     }
 
-    fn receive(&self, patience: Patience) -> Result<Option<R>> {
+    fn receive(&self, patience: Patience) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
         let received = value::recv::<R, DatagramSocket>(&self.link, self.max.load(Relaxed), patience);
         let has_come = match &received {
             Ok(_) => true,
@@ -170,7 +197,7 @@ impl<S, R: DeserializeOwned> Duplex<S, R> {
     }
 }
 
-impl<S: Serialize, R: DeserializeOwned> Duplex<S, R> {
+impl<S, R> Duplex<S, R> {
     /// Sends a value, and blocks until the next one arrives. `None` is EOF: the peer is gone, and did not answer.
     ///
     /// It takes `&mut self`, so that no two calls of this value wait at once and get each other's answer. Calls through a
@@ -183,7 +210,11 @@ impl<S: Serialize, R: DeserializeOwned> Duplex<S, R> {
     /// - [`Error::Unread`]: the answer to a call that was given up is still to come. Receive it first.
     /// - The same as [`send`](Self::send), with the value, and as [`recv`](Self::recv), without it.
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn call(&mut self, value: S) -> Result<Option<R>, CallError<S>> {
+    pub fn call(&mut self, value: S) -> Result<Option<R>, CallError<S>>
+    where
+        S: Serialize,
+        R: DeserializeOwned,
+    {
         self.call_value(value, Patience::Blocking)
     }
 
@@ -216,12 +247,20 @@ impl<S: Serialize, R: DeserializeOwned> Duplex<S, R> {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn call_timeout(&mut self, value: S, timeout: Duration) -> Result<Option<R>, CallError<S>> {
+    pub fn call_timeout(&mut self, value: S, timeout: Duration) -> Result<Option<R>, CallError<S>>
+    where
+        S: Serialize,
+        R: DeserializeOwned,
+    {
         self.call_value(value, Patience::timeout(timeout))
     }
 
     #[allow(clippy::result_large_err)]
-    fn call_value(&mut self, value: S, patience: Patience) -> Result<Option<R>, CallError<S>> {
+    fn call_value(&mut self, value: S, patience: Patience) -> Result<Option<R>, CallError<S>>
+    where
+        S: Serialize,
+        R: DeserializeOwned,
+    {
         if *self.late.get_mut() {
             return Err(CallError { unsent: Some(value), error: Error::Unread });
         }

@@ -51,7 +51,7 @@ impl<T, L: Incoming> Receiver<T, L> {
     }
 }
 
-impl<T: DeserializeOwned, L: Link> Receiver<T, L> {
+impl<T, L: Link> Receiver<T, L> {
     /// Blocks until a value arrives, and returns it. `None` is EOF: every sender is gone, and everything was received.
     ///
     /// # Errors
@@ -74,7 +74,10 @@ impl<T: DeserializeOwned, L: Link> Receiver<T, L> {
     /// # Platform
     ///
     /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html).
-    pub fn recv(&self) -> Result<Option<T>> {
+    pub fn recv(&self) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
         self.receive(Patience::Blocking)
     }
 
@@ -83,7 +86,10 @@ impl<T: DeserializeOwned, L: Link> Receiver<T, L> {
     /// # Errors
     ///
     /// [`Error::WouldBlock`]: there is no value, and a sender is left; and as [`recv`](Self::recv).
-    pub fn try_recv(&self) -> Result<Option<T>> {
+    pub fn try_recv(&self) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
         self.receive(Patience::None)
     }
 
@@ -95,7 +101,10 @@ impl<T: DeserializeOwned, L: Link> Receiver<T, L> {
     /// # Errors
     ///
     /// [`Error::TimedOut`]: the time is up; and as [`recv`](Self::recv).
-    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>> {
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
         self.receive(Patience::timeout(timeout))
     }
 
@@ -113,12 +122,18 @@ impl<T: DeserializeOwned, L: Link> Receiver<T, L> {
     /// assert_eq!(receiver.iter().collect::<ipc::Result<Vec<String>>>()?, ["one", "two"]);
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    pub fn iter(&self) -> impl Iterator<Item = Result<T>> {
+    pub fn iter(&self) -> impl Iterator<Item = Result<T>>
+    where
+        T: DeserializeOwned,
+    {
         until_it_is_over(|| self.recv())
     }
 
     #[inline]
-    fn receive(&self, patience: Patience) -> Result<Option<T>> {
+    fn receive(&self, patience: Patience) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
         value::recv::<T, L>(&self.link, self.max.load(Relaxed), patience)
     }
 }

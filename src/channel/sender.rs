@@ -47,7 +47,7 @@ impl<T, L: Outgoing> Sender<T, L> {
     }
 }
 
-impl<T: Serialize, L: Link> Sender<T, L> {
+impl<T, L: Link> Sender<T, L> {
     /// Blocks until there is room in the peer's queue, and sends the value: all of it, or an error and nothing.
     ///
     /// Its ends go to whoever receives it, and are closed here.
@@ -80,7 +80,10 @@ impl<T: Serialize, L: Link> Sender<T, L> {
     /// [`max_message`](DatagramSocket::max_message) goes in sealed memory beside the message
     /// ([memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html)).
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn send(&self, value: T) -> Result<(), Unsent<T>> {
+    pub fn send(&self, value: T) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
         self.send_value(value, Patience::Blocking)
     }
 
@@ -90,7 +93,10 @@ impl<T: Serialize, L: Link> Sender<T, L> {
     ///
     /// [`Error::WouldBlock`](crate::Error::WouldBlock): the peer's queue is full; and as [`send`](Self::send).
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn try_send(&self, value: T) -> Result<(), Unsent<T>> {
+    pub fn try_send(&self, value: T) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
         self.send_value(value, Patience::None)
     }
 
@@ -119,13 +125,19 @@ impl<T: Serialize, L: Link> Sender<T, L> {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[allow(clippy::result_large_err)] // it gives the value back
-    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), Unsent<T>> {
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
         self.send_value(value, Patience::timeout(timeout))
     }
 
     #[inline]
     #[allow(clippy::result_large_err)]
-    fn send_value(&self, value: T, patience: Patience) -> Result<(), Unsent<T>> {
+    fn send_value(&self, value: T, patience: Patience) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
         match value::send::<T, L>(&self.link, &value, patience) {
             Ok(()) => Ok(()),
             Err(error) => Err(Unsent { value, error }),

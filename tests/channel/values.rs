@@ -181,19 +181,22 @@ fn a_dead_receiver_gives_the_value_back() {
 
 fn a_killed_sender_is_eof_after_what_it_sent() {
     let (sender, receiver) = channel::<String>().unwrap();
+    let gate = Gate::new();
     let child = fork(sender, |sender| {
         sender.send("before".to_owned()).unwrap();
         sender.send("x".repeat(1 << 20)).unwrap();
+        gate.open();
         loop {
             std::thread::park();
         }
     })
     .unwrap();
-    assert_eq!(receiver.recv().unwrap().unwrap(), "before");
+    gate.pass();
     child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(receiver.recv().unwrap().unwrap(), "before");
     assert_eq!(receiver.recv().unwrap().unwrap().len(), 1 << 20);
     assert_eq!(receiver.recv().unwrap(), None);
-    child.wait().unwrap();
 }
 
 fn fill(sender: &Sender<String>) -> Unsent<String> {
