@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::SealFlags;
+use rustix::fs::SeekFrom;
 
 use super::decode::Wrong;
 use super::link::Outbound;
@@ -33,8 +33,9 @@ fn freeze(bytes: &[u8]) -> Result<OwnedFd> {
         let count = sys::retry(|| rustix::io::write(&memory, rest)).map_err(|errno| Error::system("write", errno))?;
         rest = &rest[count..];
     }
-    let seals: SealFlags = CONTENTS;
-    memfd::seal(memory.as_fd(), seals).map_err(|errno| Error::system("fcntl", errno))?;
+    memfd::seal(memory.as_fd(), CONTENTS).map_err(|errno| Error::system("fcntl", errno))?;
+    // For programs that read it as a file.
+    rustix::fs::seek(&memory, SeekFrom::Start(0)).map_err(|errno| Error::system("lseek", errno))?;
     Ok(memory)
 }
 
