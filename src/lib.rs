@@ -60,6 +60,7 @@
 //! | wait for many ends and children at once | [`wait_any()`], [`wait_ready()`] |
 //! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
 //! | wait for signals beside ends and children | [`Signals`] |
+//! | pass structs, with ends in them | [`channel()`], [`duplex()`], with the feature `channel` |
 //! | use tokio | the module `tokio`, with the feature of that name |
 //! | check that nothing is left open | [`open_ends()`] |
 //! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole process tree |
@@ -129,6 +130,6 @@ pub use wait::Until;
 pub use wait::{Deadline, Ready, TimedRead, TimedWrite, Watch, wait_any, wait_ready};
 
 /// The examples of the README, compiled and run.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "channel"))] // which one of them needs
 #[doc = include_str!("../README.md")]
 mod readme {}

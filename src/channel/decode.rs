@@ -2,14 +2,14 @@
 //!
 //! Postcard's own decoder believes the length of a list whose elements take no bytes, and nests as deep as the bytes say.
 
-use std::borrow::Cow;
-use std::fmt;
-
+use serde::de::Error as _;
 use serde::de::value::U32Deserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
+    Visitor,
 };
+
+use super::wrong::Wrong;
 
 /// How deep structures, tuples, lists, maps, enums with contents, `Some`s and newtypes nest.
 const DEPTH: usize = 128;
@@ -23,31 +23,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Wrong> {
     let value = T::deserialize(&mut decoder)?;
     match decoder.rest.len() {
         0 => Ok(value),
-        left => Err(Wrong(format!("{left} bytes are left over").into())),
-    }
-}
-
-/// What is wrong with a message.
-#[derive(Debug)]
-pub(super) struct Wrong(Cow<'static, str>);
-
-impl Wrong {
-    pub(super) fn new(what: &'static str) -> Self {
-        Self(what.into())
-    }
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Wrong {}
-
-impl Error for Wrong {
-    fn custom<T: fmt::Display>(what: T) -> Self {
-        Self(what.to_string().into())
+        left => Err(Wrong::custom(format_args!("{left} bytes are left over"))),
     }
 }
 
@@ -59,8 +35,8 @@ struct Decoder<'de> {
     free: usize,
 }
 
-const SHORT: Wrong = Wrong(Cow::Borrowed("the message ends inside the value"));
-const NUMBER: Wrong = Wrong(Cow::Borrowed("a number is larger than its type"));
+const SHORT: Wrong = Wrong::new("the message ends inside the value");
+const NUMBER: Wrong = Wrong::new("a number is larger than its type");
 const ITSELF: &str = "this type needs a format that describes itself: look at its serde attributes";
 
 /// A number of so many bits after its first byte: seven in a byte, the lowest first, and the eighth says that there are more.
@@ -168,7 +144,7 @@ impl<'de> Decoder<'de> {
     }
 }
 
-const MANY: Wrong = Wrong(Cow::Borrowed("a list has more elements than the message has bytes"));
+const MANY: Wrong = Wrong::new("a list has more elements than the message has bytes");
 
 /// Numbers of more than a byte.
 macro_rules! numbers {

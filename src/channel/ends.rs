@@ -27,9 +27,9 @@ use crate::socket::{DatagramSocket, StreamSocket};
 /// use std::fs::File;
 ///
 /// let (sender, receiver) = ipc::channel()?;
-/// sender.send(("notes", ipc::Fd(File::open("/dev/null")?)))?;
+/// sender.send(("notes".to_owned(), ipc::Fd(File::open("/dev/null")?)))?;
 ///
-/// let (name, ipc::Fd(file)): (String, ipc::Fd<File>) = receiver.recv()?.expect("the sender is there");
+/// let (name, ipc::Fd::<File>(file)) = receiver.recv()?.expect("the sender is there");
 /// assert_eq!(name, "notes");
 /// assert_eq!(std::io::read_to_string(file)?, "");
 /// # Ok::<(), ipc::Error>(())

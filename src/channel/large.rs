@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::SeekFrom;
 
-use super::decode::Wrong;
 use super::link::Outbound;
+use super::wrong::Wrong;
 use crate::error::{Error, Result};
 use crate::socket::{DatagramSocket, Received};
 use crate::sys;

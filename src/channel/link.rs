@@ -26,7 +26,7 @@ use crate::wait::{Patience, Until, Watch};
 /// # A link of your own
 ///
 /// All calls get the link as [`Shared`](Self::Shared), by reference, since a channel may be used by several threads. A link
-/// that takes messages through `&self` is shared as it is; one that needs `&mut self` goes behind a [`Locked`].
+/// that takes messages through `&self` is shared as it is; one that needs `&mut self` goes behind a [`Locked`](crate::Locked).
 ///
 /// # Examples
 ///
@@ -60,7 +60,7 @@ use crate::wait::{Patience, Until, Watch};
     note = "a pipe, a stream or a TCP connection carries them behind `MessageWriter::new(writer)` and `MessageReader::new(reader)`"
 )]
 pub trait Link: Sized {
-    /// This link, as a channel keeps it: `Self`, or [`Locked<Self>`](Locked) where its calls take `&mut self`.
+    /// This link, as a channel keeps it: `Self`, or [`Locked<Self>`](crate::Locked) where its calls take `&mut self`.
     type Shared: fmt::Debug;
 
     /// Whether ends travel with its messages. Where they do not, a value that has some is refused

@@ -13,6 +13,7 @@ mod sender;
 mod travels;
 mod unsent;
 mod value;
+mod wrong;
 
 pub use duplex::{Duplex, DuplexPair, duplex};
 pub use ends::Fd;
