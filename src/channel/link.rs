@@ -16,7 +16,7 @@ use crate::wait::{Patience, Until, Watch};
 /// |---|---|---|---|---|
 /// | [`DatagramSocket`], unless another is named | no | yes | of any size | not needed |
 /// | [`PackedSocket`](crate::PackedSocket) | no | no | its [`max_message`](crate::PackedSocket::max_message) | yes |
-/// | [`MessageWriter`](crate::MessageWriter) and [`MessageReader`](crate::MessageReader), over a pipe, a stream, a TCP connection | yes | no | of any size | yes |
+/// | [`MessageWriter`](crate::MessageWriter) and [`MessageReader`](crate::MessageReader), over a pipe, a stream, a ring, a TCP connection | yes | no | of any size | yes |
 ///
 /// Each message that it carries is one value, as `docs/channel.md` describes it.
 ///
@@ -57,7 +57,7 @@ use crate::wait::{Patience, Until, Watch};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` carries no values",
     label = "not a `Link`",
-    note = "a pipe, a stream or a TCP connection carries them behind `MessageWriter::new(writer)` and `MessageReader::new(reader)`"
+    note = "a pipe, a stream, a ring or a TCP connection carries them behind `MessageWriter::new(writer)` and `MessageReader::new(reader)`"
 )]
 pub trait Link: Sized {
     /// This link, as a channel keeps it: `Self`, or [`Locked<Self>`](crate::Locked) where its calls take `&mut self`.

@@ -1,13 +1,12 @@
 //! The errors that give a value back.
 
 use std::fmt;
-use std::io;
 
-use crate::error::Error;
+use crate::error::{Error, gives_back};
 
 /// A value that was not sent, and why. It is as it was before, with its ends open and usable.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], and drops the value.
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and drops the value.
 ///
 /// # Examples
 ///
@@ -32,7 +31,7 @@ pub struct Unsent<T> {
 
 /// A call without an answer, and why.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], and drops the value.
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and drops the value.
 ///
 /// # Examples
 ///
@@ -80,21 +79,8 @@ impl<S> fmt::Debug for CallError<S> {
     }
 }
 
-macro_rules! errors {
-    ($($error:ident),*) => {$(
-        impl<T> std::error::Error for $error<T> {}
+impl<T> std::error::Error for Unsent<T> {}
+impl<S> std::error::Error for CallError<S> {}
 
-        impl<T> From<$error<T>> for Error {
-            fn from(refused: $error<T>) -> Self {
-                refused.error
-            }
-        }
-
-        impl<T> From<$error<T>> for io::Error {
-            fn from(refused: $error<T>) -> Self {
-                refused.error.into()
-            }
-        }
-    )*};
-}
-errors!(Unsent, CallError);
+gives_back!(Unsent<T>);
+gives_back!(CallError<S>);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::support::{self, FAR, Trial, assert_times_out, exit_code};
 use ipc::{
     Error, Incoming, Link, Locked, MessageReader, MessageWriter, Outbound, Outgoing, PackedSocket, PipeWriter,
-    Received, Receiver, Sender, StreamSocket, Until, datagram_pair, fork, pipe, stream_pair, wait_any,
+    Received, Receiver, RingReader, RingWriter, Sender, StreamSocket, Until, datagram_pair, fork, pipe, stream_pair,
+    wait_any,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -93,6 +94,16 @@ fn one_worker_runs_over_every_link() {
     })
     .unwrap();
     master(Sender::new(MessageWriter::new(there.parent)), Receiver::new(MessageReader::new(back.parent)));
+    assert_eq!(exit_code(&child), 0);
+
+    let (there, back) = (stream_pair().unwrap(), stream_pair().unwrap());
+    let child = fork((there.child, back.child), |(jobs, results)| {
+        let (jobs, results) = (RingReader::new(jobs).unwrap(), RingWriter::new(results).unwrap());
+        worker(Receiver::new(MessageReader::new(jobs)), Sender::new(MessageWriter::new(results)));
+    })
+    .unwrap();
+    let (jobs, results) = (RingWriter::new(there.parent).unwrap(), RingReader::new(back.parent).unwrap());
+    master(Sender::new(MessageWriter::new(jobs)), Receiver::new(MessageReader::new(results)));
     assert_eq!(exit_code(&child), 0);
 
     // A fork would leave a copy of these open in the child, as they are no ends of the crate.
