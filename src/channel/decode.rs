@@ -42,6 +42,7 @@ const ITSELF: &str = "this type needs a format that describes itself: look at it
 /// A number of so many bits after its first byte: seven in a byte, the lowest first, and the eighth says that there are more.
 macro_rules! long_numbers {
     ($($name:ident $type:ty),*) => {$(
+        #[inline]
         fn $name(&mut self, first: u8, bits: u32) -> Result<$type, Wrong> {
             let mut number = <$type>::from(first & 0x7f);
             for shift in (7..bits).step_by(7) {
@@ -75,6 +76,7 @@ impl<'de> Decoder<'de> {
         Ok(bytes)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or(SHORT)?;
         self.rest = rest;
@@ -96,6 +98,7 @@ impl<'de> Decoder<'de> {
     }
 
     /// A signed number, the sign of which is its lowest bit.
+    #[inline]
     fn signed(&mut self, bits: u32) -> Result<i64, Wrong> {
         let number = self.number(bits)?;
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
@@ -112,6 +115,7 @@ impl<'de> Decoder<'de> {
         usize::try_from(self.number(64)?).map_err(|_| SHORT)
     }
 
+    #[inline]
     fn text(&mut self) -> Result<&'de str, Wrong> {
         let len = self.len()?;
         std::str::from_utf8(self.bytes(len)?).map_err(|_| Wrong::new("a string is not UTF-8"))
@@ -138,6 +142,7 @@ impl<'de> Decoder<'de> {
     }
 
     /// The number of elements of a list or a map: no more than there can be.
+    #[inline]
     fn count(&mut self) -> Result<usize, Wrong> {
         let count = self.len()?;
         if count > self.rest.len().saturating_add(self.free) { Err(MANY) } else { Ok(count) }
