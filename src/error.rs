@@ -125,6 +125,8 @@ pub enum Error {
 
     /// This process has more than one thread, so a fork of it would not be safe.
     ///
+    /// A [`ForkServer`](crate::ForkServer) that was started before the threads forks for all of them.
+    ///
     /// In the guide: [threads and fork](crate::guide::threads_and_fork), and [tests that fork](crate::guide::testing)
     /// under `cargo test`.
     MultiThreaded {

@@ -107,7 +107,7 @@ chapter!(
 chapter!(
     threads_and_fork,
     "guide/threads-and-fork.md",
-    "[`fork()`](crate::fork()), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
+    "[`fork()`](crate::fork()), [`ForkServer`](crate::ForkServer), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
 );
 chapter!(
     signals,

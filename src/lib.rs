@@ -49,6 +49,7 @@
 //! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
+//! | start workers from a program with threads | [`ForkServer`], started first thing in `main` |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
 //! | feed a program and read its output, with a deadline | [`Command::communicate`] |
 //! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
