@@ -54,11 +54,13 @@ impl Received {
     }
 
     /// Returns how many ends are left.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
     /// Returns whether no end is left.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -103,6 +105,7 @@ impl Received {
     /// Returns the length of the message, or of what was read of a stream.
     ///
     /// [`Error::EndsLost`] has no other place for it.
+    #[must_use]
     pub fn message_len(&self) -> usize {
         self.bytes
     }
@@ -112,6 +115,7 @@ impl Received {
     ///
     /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also for
     /// what was sent before the socket asked, and at the EOF of a stream, which nobody sends.
+    #[must_use]
     pub fn sender(&self) -> Option<Credentials> {
         self.sender
     }
