@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use crate::support::{Trial, asleep_in, exit_code, handle_signal, poll_until, process_state, read_all};
 use crate::workers::{echo, in_a_thread};
 use crate::{all_ways, signal};
-use ipc::{Child, Error, Fork, ForkServer, Forked, PipeReader, PipeWriter, Received, fork, fork_raw, open_ends, pipe};
+use ipc::{Child, Error, Fork, ForkServer, Forked, PipeReader, Received, fork, fork_raw, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
     all_ways![
