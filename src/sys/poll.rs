@@ -11,7 +11,8 @@ pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, po
 /// something to report. May return `EINTR`.
 pub(crate) fn poll(fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usize> {
     let timeout = timeout.map(|left| libc::timespec {
-        tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        // For what the type has no room for: 68 years, which it has whatever its width.
+        tv_sec: left.as_secs().try_into().unwrap_or(i32::MAX.into()),
         // Less than 1e9, which the type has room for whatever its width.
         tv_nsec: left.subsec_nanos() as _,
     });
@@ -22,7 +23,7 @@ pub(crate) fn poll(fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usiz
     if ready < 0 { Err(errno()) } else { Ok(ready as usize) }
 }
 
-/// What stands on one descriptor now: of `events`, and of what is always told.
+/// The state of one descriptor now: of `events`, and of those that poll always reports.
 pub(crate) fn look(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
     let mut fds = [pollfd { fd: fd.as_raw_fd(), events, revents: 0 }];
     retry(|| poll(&mut fds, Some(Duration::ZERO)))?;

@@ -92,3 +92,10 @@ pub fn await_orphans(count: usize) {
         }
     }
 }
+
+/// Waits until every process has left that others have left behind, however many these are.
+pub fn await_whoever_is_left() {
+    // SAFETY: no status is asked for.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
+    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ECHILD));
+}
