@@ -91,7 +91,8 @@ impl Received {
         }
         T::try_from(end.into_fd()).map_err(|refused| {
             let FromFdError { fd, error } = refused.into();
-            self.ends.push_front(End::received(fd));
+            // Perhaps not the one that came: a severed one stays severed, and every one is close-on-exec.
+            self.ends.push_front(End::adopt(fd));
             error
         })
     }

@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         what_is_open_both_ways_is_read_and_lends_no_memory,
         small_pipes_are_enough_for_the_other_way_to_write needs [Alone],
         the_other_way_to_write_holds_nothing_that_a_program_would_inherit,
+        the_other_way_to_write_leaves_the_standard_descriptors_free,
     ]
 }
 
@@ -364,6 +365,25 @@ fn the_other_way_to_write_holds_nothing_that_a_program_would_inherit() {
     asleep_in(child.id(), &[libc::SYS_ppoll]);
     // What this process was started with, and no more.
     assert_eq!(inheritable(child.id()), inheritable(std::process::id()));
+    read_some(&reader, PIPE_BUF);
+    assert_eq!(exit_code(&child), 1);
+}
+
+fn the_other_way_to_write_leaves_the_standard_descriptors_free() {
+    let (reader, writer) = pipe().unwrap();
+    fill(&writer);
+    spliced_once(&writer);
+    let child = fork(writer, |writer| {
+        // SAFETY: nothing in Rust owns these three.
+        (0..=2).for_each(|number| _ = unsafe { libc::close(number) });
+        writer.write_timeout(&[1], Duration::MAX).unwrap() as u8
+    })
+    .unwrap();
+    asleep_in(child.id(), &[libc::SYS_ppoll]);
+    for number in 0..=2 {
+        let there = std::fs::read_link(format!("/proc/{}/fd/{number}", child.id()));
+        assert!(there.is_err(), "whoever reads or prints there would meet {there:?}");
+    }
     read_some(&reader, PIPE_BUF);
     assert_eq!(exit_code(&child), 1);
 }

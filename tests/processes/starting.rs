@@ -36,6 +36,9 @@ pub fn trials() -> Vec<Trial> {
         a_program_dies_with_the_thread_that_started_it,
         nothing_else_leaks,
         nothing_else_leaks_on_an_older_kernel,
+        an_exec_that_fails_closes_nothing_on_an_older_kernel,
+        an_exec_that_fails_among_threads_makes_no_signal_of_their_errors,
+        an_exec_that_fails_among_threads_leaves_their_handlers_alone,
         a_descriptor_that_is_not_close_on_exec_is_open_once,
         user_groups_and_limits_are_set,
         a_change_of_user_leaves_this_process_dumpable,
@@ -362,6 +365,74 @@ fn nothing_else_leaks_on_an_older_kernel() {
     // SAFETY: a hook that only fails.
     let command = unsafe { sh(OPEN).close_others().pre_exec(|| Err(std::io::Error::from_raw_os_error(libc::EDOM))) };
     assert_eq!(errno(&command.spawn().unwrap_err().error), ("pre_exec", libc::EDOM), "which was told");
+}
+
+fn an_exec_that_fails_closes_nothing_on_an_older_kernel() {
+    Kernel::new().with(libc::SYS_close_range, 2, Is::AnyOf(4), libc::EINVAL).play();
+    let leak = inheritable();
+    let (reader, mut writer) = pipe().unwrap();
+    let refused = Command::new("/no/such/program").close_others().exec();
+    assert_eq!(errno(&refused.error), ("execve", libc::ENOENT));
+    writer.write_all(b"still here").unwrap();
+    drop(writer);
+    assert_eq!(read_all(reader), b"still here");
+    assert_eq!(crate::support::descriptor_flags(&leak), libc::FD_CLOEXEC, "as the docs say");
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(writer, |writer| Err::<(), _>(sh(OPEN).stdout(writer).close_others().exec())).unwrap();
+    assert_eq!((&*read_all(reader), exit_code(&child)), (&b"0 1 2 \n"[..], 0));
+}
+
+fn an_exec_that_fails_among_threads_makes_no_signal_of_their_errors() {
+    support::sigpipe(support::Sigpipe::Ignore);
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let (started, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                assert!(matches!(writer.write_atomic(b"x"), Err(Error::Closed)));
+                started.store(true, SeqCst);
+            }
+        });
+        while !started.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        execs_that_fail_among_threads();
+        stop.store(true, SeqCst);
+    });
+}
+
+/// Each takes 20 ms, in which the other thread could have left.
+fn execs_that_fail_among_threads() {
+    for _ in 0..40 {
+        let refused = Command::new("/no/such/program").exec();
+        assert_eq!(errno(&refused.error), ("execve", libc::ENOENT));
+    }
+}
+
+fn an_exec_that_fails_among_threads_leaves_their_handlers_alone() {
+    let (started, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut lost = 0;
+            while !stop.load(SeqCst) {
+                for handler in [libc::SIG_IGN, libc::SIG_DFL] {
+                    // SAFETY: two dispositions that are no functions.
+                    unsafe { libc::signal(libc::SIGUSR1, handler) };
+                    // SAFETY: as above.
+                    lost += i32::from(unsafe { libc::signal(libc::SIGUSR1, handler) } != handler);
+                }
+                started.store(true, SeqCst);
+            }
+            lost
+        });
+        while !started.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        execs_that_fail_among_threads();
+        stop.store(true, SeqCst);
+        assert_eq!(other.join().unwrap(), 0, "set by that thread, and put back by this one");
+    });
 }
 
 fn a_descriptor_that_is_not_close_on_exec_is_open_once() {
