@@ -1,5 +1,6 @@
 //! Copying from one descriptor to another until EOF, the fastest way that the kernel has for the two.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -8,7 +9,7 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
 use crate::end;
-use crate::error::{Error, Result, gives_back};
+use crate::error::{Bytes, Error, Result, gives_back};
 use crate::pipe::CUT;
 use crate::sys::poll::{POLLIN, POLLOUT, pollfd};
 use crate::sys::signal::Sigpipe;
@@ -128,7 +129,7 @@ pub fn copy_up_to(from: impl AsFd, to: impl AsFd, len: u64) -> Result<u64, CopyE
 /// assert_eq!(stopped.copied, 0);
 /// # Ok::<(), ipc::Error>(())
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("the copy stopped after {copied} bytes: {error}")]
 pub struct CopyError {
     /// The bytes that were copied.
@@ -141,6 +142,17 @@ pub struct CopyError {
 }
 
 gives_back!(CopyError);
+
+/// Of the bytes, their number and the first few.
+impl fmt::Debug for CopyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CopyError")
+            .field("copied", &self.copied)
+            .field("unwritten", &Bytes(&self.unwritten))
+            .field("error", &self.error)
+            .finish()
+    }
+}
 
 /// The kinds that the kernel tells apart when it moves bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]

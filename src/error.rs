@@ -37,7 +37,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// An error says all that it knows in one line: its `Display` has the cause in it, and [`source`](std::error::Error::source)
 /// is `None`, so that a report of the whole chain says nothing twice. The cause is there as a value, in the variant's fields.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel said no. The name of the call and its errno are kept.
@@ -227,13 +226,19 @@ impl fmt::Display for Error {
             }
             Error::Unread => f.write_str("messages have arrived that were not received"),
             Error::TooLong { len, max } => {
-                write!(f, "too long: {len} bytes of a message, or ends with it, of at most {max}")
+                write!(f, "too long: {len}, where at most {max} fit (bytes of a message, or ends with it)")
             }
             Error::InvalidInput { what } => f.write_str(what),
             Error::NotStarted { program, error } => write!(f, "{program:?} could not be started: {error}"),
             Error::NotGiven => f.write_str("this end was not given to this process when it was forked"),
             Error::MultiThreaded { threads } => {
-                write!(f, "this process has {threads} threads, and only one with a single thread can be forked safely")
+                write!(
+                    f,
+                    "this process has {threads} threads, and only one with a single thread can be forked safely; "
+                )?;
+                f.write_str(
+                    "a fork server forks for programs with threads; the guide's chapter on testing is about tests",
+                )
             }
             Error::InsideRuntime => {
                 f.write_str("this process is inside of a tokio runtime, and cannot be forked safely")
@@ -260,6 +265,59 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// As it would be derived, but for bytes: of these the number is shown, and the first few. A peer decides how many they are,
+/// and an error that leaves `main` is printed so.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = |name: &str, fields: &[(&str, &dyn fmt::Debug)]| {
+            let mut shown = f.debug_struct(name);
+            fields.iter().for_each(|(name, field)| _ = shown.field(name, field));
+            shown.finish()
+        };
+        match self {
+            Error::System { call, source } => shown("System", &[("call", call), ("source", source)]),
+            Error::WouldBlock => shown("WouldBlock", &[]),
+            Error::TimedOut => shown("TimedOut", &[]),
+            Error::Closed => shown("Closed", &[]),
+            Error::Reset => shown("Reset", &[]),
+            Error::BufferTooSmall { message } => shown("BufferTooSmall", &[("message", &Bytes(message))]),
+            Error::Malformed { message } => shown("Malformed", &[("message", &Bytes(message))]),
+            Error::Truncated { message, expected } => {
+                shown("Truncated", &[("message", &Bytes(message)), ("expected", expected)])
+            }
+            Error::Unread => shown("Unread", &[]),
+            Error::TooLong { len, max } => shown("TooLong", &[("len", len), ("max", max)]),
+            Error::InvalidInput { what } => shown("InvalidInput", &[("what", what)]),
+            Error::NotStarted { program, error } => shown("NotStarted", &[("program", program), ("error", error)]),
+            Error::NotGiven => shown("NotGiven", &[]),
+            Error::MultiThreaded { threads } => shown("MultiThreaded", &[("threads", threads)]),
+            Error::InsideRuntime => shown("InsideRuntime", &[]),
+            Error::SigchldIgnored => shown("SigchldIgnored", &[]),
+            Error::StatusTaken { stdout, stderr } => {
+                shown("StatusTaken", &[("stdout", &Bytes(stdout)), ("stderr", &Bytes(stderr))])
+            }
+            Error::NoSuchEnd { name } => shown("NoSuchEnd", &[("name", name)]),
+            Error::AlreadyClaimed { name } => shown("AlreadyClaimed", &[("name", name)]),
+            Error::WrongKind { expected, found } => shown("WrongKind", &[("expected", expected), ("found", found)]),
+            Error::Encode { source } => shown("Encode", &[("source", source)]),
+            Error::Decode { message, source } => shown("Decode", &[("message", &Bytes(message)), ("source", source)]),
+            Error::CannotCarry => shown("CannotCarry", &[]),
+            Error::EndsLost { received } => shown("EndsLost", &[("received", received)]),
+        }
+    }
+}
+
+/// Bytes for `Debug`: their number, and the first few.
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = &self.0[..self.0.len().min(64)];
+        let more = if first.len() < self.0.len() { "…" } else { "" };
+        write!(f, "{} bytes: b\"{}\"{more}", self.0.len(), first.escape_ascii())
+    }
+}
 
 impl Error {
     /// The error of a system call that has no more special name.

@@ -88,6 +88,25 @@ pub struct Holders {
     pub other_namespace: bool,
 }
 
+impl IntoIterator for Holders {
+    type Item = Holder;
+    type IntoIter = std::vec::IntoIter<Holder>;
+
+    /// Goes through the [`list`](Self::list).
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Holders {
+    type Item = &'a Holder;
+    type IntoIter = std::slice::Iter<'a, Holder>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.iter()
+    }
+}
+
 /// A line for each holder, and one for what was not seen.
 impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

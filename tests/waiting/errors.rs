@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         display_is_one_plain_line,
         display_says_all_of_it_once,
         question_mark_keeps_the_name_of_the_program,
+        debug_does_not_print_what_a_peer_sent_whole,
         display_names_what_matters,
         errors_go_anywhere,
         every_variant_survives_the_way_through_io_error,
@@ -62,7 +63,6 @@ fn one_of_each() -> Vec<(Error, ErrorKind)> {
         (Error::MultiThreaded { threads: 3 }, ErrorKind::Unsupported),
         (Error::InsideRuntime, ErrorKind::Unsupported),
         (Error::SigchldIgnored, ErrorKind::Unsupported),
-        (Error::StatusTaken { stdout: b"said".to_vec(), stderr: vec![] }, ErrorKind::Other),
         (Error::NoSuchEnd { name: name() }, ErrorKind::NotFound),
         (Error::AlreadyClaimed { name: name() }, ErrorKind::AlreadyExists),
         (Error::WrongKind { expected: "the reading end of a pipe", found: "a file" }, ErrorKind::InvalidInput),
@@ -150,6 +150,26 @@ fn display_says_all_of_it_once() {
     for ((error, _), (cause, _)) in again() {
         assert_says_all(&CopyError { copied: 7, unwritten: vec![], error }, &cause);
     }
+}
+
+fn debug_does_not_print_what_a_peer_sent_whole() {
+    let long = || vec![b'x'; 1 << 20];
+    for error in [
+        Error::BufferTooSmall { message: long() },
+        Error::Malformed { message: long() },
+        Error::Truncated { message: long(), expected: None },
+        Error::StatusTaken { stdout: long(), stderr: long() },
+        Error::Decode { message: long(), source: "no value".into() },
+    ] {
+        let text = format!("{error:?}");
+        assert!(text.len() < 400 && text.contains("1048576 bytes: b\"xxx"), "{text}");
+    }
+    let text = format!("{:?}", Error::BufferTooSmall { message: b"a\0\n".to_vec() });
+    assert_eq!(text, r#"BufferTooSmall { message: 3 bytes: b"a\x00\n" }"#);
+    assert_eq!(format!("{:?}", Error::TooLong { len: 2, max: 1 }), "TooLong { len: 2, max: 1 }");
+    assert_eq!(format!("{:?}", Error::Closed), "Closed");
+    let text = format!("{:?}", CopyError { copied: 1, unwritten: long(), error: Error::Closed });
+    assert!(text.len() < 400, "{text}");
 }
 
 fn question_mark_keeps_the_name_of_the_program() {

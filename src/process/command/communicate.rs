@@ -1,5 +1,6 @@
 //! Talking to a program: what it reads, and what it says, all at once.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::{ExitStatus, Output};
@@ -9,7 +10,7 @@ use rustix::fs::OFlags;
 
 use super::{Command, Parts};
 use crate::end::{End, Stdio};
-use crate::error::{Error, Result, gives_back};
+use crate::error::{Bytes, Error, Result, gives_back};
 use crate::process::child::Child;
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
@@ -33,7 +34,7 @@ pub(super) const GRACE: Duration = Duration::from_millis(200);
 /// assert!(matches!(stopped.error, ipc::Error::TimedOut));
 /// assert_eq!(stopped.stdout, b"started\n");
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{error}")]
 pub struct CommunicateError {
     /// The bytes that it had written to its standard output.
@@ -45,6 +46,17 @@ pub struct CommunicateError {
 }
 
 gives_back!(CommunicateError);
+
+/// Of the outputs, the number of bytes and the first few.
+impl fmt::Debug for CommunicateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommunicateError")
+            .field("stdout", &Bytes(&self.stdout))
+            .field("stderr", &Bytes(&self.stderr))
+            .field("error", &self.error)
+            .finish()
+    }
+}
 
 impl Parts {
     /// Makes a pipe of the input, if there is any, and returns its writer.
