@@ -158,7 +158,7 @@ impl Python {
         std::fs::write(&script, PYTHON).expect("a temporary file");
         let mut command = std::process::Command::new("python3");
         command.arg(&script).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-        Some(Self { process: command.spawn().ok()?, script: script })
+        Some(Self { process: command.spawn().ok()?, script })
     }
 
     fn pass(&mut self, count: u64) -> Duration {
@@ -201,13 +201,13 @@ fn workers(criterion: &mut Criterion) {
         let threads: Vec<_> = (0..16)
             .map(|_| {
                 let stopped = std::sync::Arc::clone(&stopped);
-                std::thread::spawn(move || drop(stopped.lock().expect("nobody panics").recv()))
+                std::thread::spawn(move || stopped.lock().expect("nobody panics").recv())
             })
             .collect();
         group.bench_function("fork server, beside 16 threads", |bencher| bencher.iter(order));
         group.bench_function("a program, beside 16 threads", |bencher| bencher.iter(ipc_start));
         drop(stop);
-        threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+        threads.into_iter().for_each(|thread| drop(thread.join().expect("it does not panic").unwrap_err()));
         if let Some(mut python) = Python::start().filter(|_| !large) {
             group.bench_function("Python's fork server", |bencher| bencher.iter_custom(|count| python.pass(count)));
         }

@@ -188,6 +188,6 @@ fn a_start_is_refused_like_a_fork() {
     assert!(matches!(refused.error, Error::SigchldIgnored), "{refused:?}");
     refused.ends.write_atomic(b"mine").unwrap();
     handle_signal(libc::SIGCHLD);
-    assert_eq!(exit_code(&server.fork(b"", PipeWriter::from(refused.ends)).unwrap()), 0);
+    assert_eq!(exit_code(&server.fork(b"", refused.ends).unwrap()), 0);
     assert_eq!(open_ends(), 2);
 }
