@@ -230,14 +230,14 @@ pub(in crate::process) struct Reporter {
 }
 
 impl Reporter {
-    /// The wait status (wait.2) of the worker if it has left. It is told once.
-    pub(in crate::process) fn reap(&self, pidfd: BorrowedFd<'_>) -> sys::Result<Option<i32>> {
+    /// The wait status (wait.2) of the worker if it has left. It is told once, and for at most `left` it is waited for.
+    pub(in crate::process) fn reap(&self, pidfd: BorrowedFd<'_>, left: Option<Duration>) -> sys::Result<Option<i32>> {
         if look(pidfd, POLLIN)? == 0 {
             return Ok(None);
         }
         // The server is about to say how, if another process does not trace the worker.
         let mut fds = [pollfd { fd: self.line.as_raw_fd(), events: POLLIN, revents: 0 }];
-        sys::retry(|| poll(&mut fds, Some(SHORTLY)))?;
+        sys::retry(|| poll(&mut fds, Some(left.unwrap_or(LEAVING).min(LEAVING))))?;
         match said(&self.line) {
             Ok(Some((Answer::Left(status), _))) => return Ok(Some(status)),
             Err(Errno::AGAIN) => return Ok(None),
