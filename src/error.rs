@@ -116,7 +116,7 @@ pub enum Error {
     NotStarted {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,
-        /// What went wrong.
+        /// The cause.
         error: Box<Error>,
     },
 
@@ -175,8 +175,9 @@ pub enum Error {
         found: &'static str,
     },
 
-    /// Ends that came with a message could not all be installed, because this process has no descriptors left. The message
-    /// is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here; the others are lost.
+    /// Ends that came with a message could not all be installed, because this process has no descriptors left. The
+    /// message is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here;
+    /// the others are lost.
     EndsLost {
         /// The ends that did arrive.
         received: Received,
@@ -337,7 +338,7 @@ pub struct FlushError<T> {
     /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter),
     /// [`BufferedWriter`](crate::BufferedWriter) or [`MessageReader`](crate::MessageReader), with what is still in it.
     pub unflushed: T,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 

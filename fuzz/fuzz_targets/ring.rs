@@ -73,7 +73,7 @@ fn begin(script: &mut Script<'_>) -> (Side, Option<StreamSocket>, File) {
     }
     let reader = RingReader::new(pair.parent).expect("a reader");
     let seals = if how & 2 == 0 { LENGTH } else { script.byte().into() };
-    let len = if how & 4 == 0 { PAGE + CAPACITY } else { script.counter() as usize };
+    let len = if how & 4 == 0 { PAGE + CAPACITY } else { script.counter() as usize % (1 << 40) };
     let memory = memory(len, seals);
     let mut told = hello(if how & 8 == 0 { CAPACITY as u64 } else { script.number() });
     if how & 16 != 0 {
@@ -96,7 +96,7 @@ fn call(side: &mut Side, which: u8, len: usize) -> Option<String> {
             0 => ring.available(),
             1 => ring.read_timeout(&mut buf, Duration::ZERO),
             2 => {
-                drop(ring.watch());
+                let _ = ring.watch();
                 ring.try_read(&mut buf)
             }
             _ => ring.try_read(&mut buf),
@@ -105,7 +105,7 @@ fn call(side: &mut Side, which: u8, len: usize) -> Option<String> {
             0 => ring.is_closed().map(usize::from),
             1 => ring.write_timeout(&buf, Duration::ZERO),
             2 => {
-                drop(ring.watch());
+                let _ = ring.watch();
                 ring.try_write(&buf)
             }
             _ => ring.try_write(&buf),
@@ -130,7 +130,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let raced = memory.try_clone().expect("a descriptor");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        if races {
+        let racer = races.then(|| {
             scope.spawn(|| {
                 let mut random = 88_172_645_463_325_252_u64;
                 while !stop.load(Relaxed) {
@@ -139,8 +139,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                     random ^= random << 17;
                     let _ = raced.write_at(&(random >> 16 & 0x1fff).to_le_bytes(), (random & 3) * 128);
                 }
-            });
-        }
+            })
+        });
         let mut broken = None;
         while !script.0.is_empty() {
             match script.byte() % 8 {
@@ -169,5 +169,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             }
         }
         stop.store(true, Relaxed);
+        // A scope alone would not wait until the thread is gone, with all that it has.
+        racer.into_iter().for_each(|racer| racer.join().expect("it does not panic"));
     });
 });

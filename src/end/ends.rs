@@ -54,6 +54,7 @@ use crate::sys::ledger;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be given to another process",
     label = "not `Ends`",
+    note = "a closure comes second, after the ends: `fork(end, |end| …)`, and `fork((), |()| …)` where there is none",
     note = "what has a buffer is given without it, and buffered in the child; a closure captures data, which need not be given",
     note = "of a pair, give one side; to lend, give `&end`, which can be read and written like the end itself",
     note = "for a structure of your own, implement `ipc::Ends` and visit each part"
@@ -63,7 +64,7 @@ pub trait Ends {
     fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>));
 }
 
-/// Whatever owns or borrows exactly one descriptor. The crate's own ends say so where they are defined.
+/// Owners and borrowers of exactly one descriptor. The crate's own ends say so where they are defined.
 macro_rules! has_one_descriptor {
     ($($owner:ty),* $(,)?) => {$(
         impl Ends for $owner {

@@ -1,4 +1,4 @@
-//! What every end is: one owned, close-on-exec descriptor that the ledger knows.
+//! Every end is this: one owned, close-on-exec descriptor that the ledger knows.
 
 mod ends;
 pub(crate) mod packets;
@@ -45,7 +45,7 @@ impl End {
 
     /// Takes over a descriptor that somebody else made, and keeps its number.
     ///
-    /// What a severed end was turned into does not become an open one.
+    /// A descriptor that a severed end was turned into does not become an open end.
     pub(crate) fn adopt(fd: OwnedFd) -> Self {
         // Fails only where the number is not open at all, and then every use of the end says so.
         let _ = sys::descriptor::set_close_on_exec(fd.as_fd());

@@ -24,7 +24,7 @@ const USUAL_CAPACITY: usize = 64 << 10;
 /// This trait is sealed: other crates cannot implement it.
 #[diagnostic::on_unimplemented(
     message = "messages cannot be read from `{Self}`",
-    note = "a `MessageReader` takes a `PipeReader`, a `StreamSocket`, a `UnixStream` or a `TcpStream`, without a buffer around it",
+    note = "a `MessageReader` takes a `PipeReader`, a `RingReader`, a `StreamSocket`, a `UnixStream` or a `TcpStream`, without a buffer around it",
     note = "messages over a `DatagramSocket` are packed by a `PackedSocket`"
 )]
 pub trait ByteReader: Source {}
@@ -41,7 +41,7 @@ impl ByteReader for TcpStream {}
 /// This trait is sealed: other crates cannot implement it.
 #[diagnostic::on_unimplemented(
     message = "messages cannot be written to `{Self}`",
-    note = "a `MessageWriter` takes a `PipeWriter`, a `StreamSocket`, a `UnixStream` or a `TcpStream`, without a buffer around it",
+    note = "a `MessageWriter` takes a `PipeWriter`, a `RingWriter`, a `StreamSocket`, a `UnixStream` or a `TcpStream`, without a buffer around it",
     note = "messages over a `DatagramSocket` are packed by a `PackedSocket`"
 )]
 pub trait ByteWriter: Outlet + fmt::Debug {}

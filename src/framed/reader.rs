@@ -19,9 +19,9 @@ const READ: usize = 64 << 10;
 /// The longest message that is received, unless [`MessageReader::set_max_message`] says otherwise.
 const MAX: usize = 64 << 20;
 
-/// Receives the messages that a [`MessageWriter`](crate::MessageWriter) sends through a pipe, or over a
-/// [`StreamSocket`](crate::StreamSocket), a [`UnixStream`](std::os::unix::net::UnixStream) or a
-/// [`TcpStream`](std::net::TcpStream).
+/// Receives the messages that a [`MessageWriter`](crate::MessageWriter) sends through a pipe or a
+/// [ring](crate::RingReader), or over a [`StreamSocket`](crate::StreamSocket), a
+/// [`UnixStream`](std::os::unix::net::UnixStream) or a [`TcpStream`](std::net::TcpStream).
 ///
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message, and `None` is EOF. A
 /// stream that ends inside a message is an error that says so.

@@ -10,9 +10,9 @@ use crate::error::{Error, FlushError, Result};
 use crate::pipe::PipeWriter;
 use crate::wait::Patience;
 
-/// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write: through a pipe,
-/// or over a [`StreamSocket`](crate::StreamSocket), a [`UnixStream`](std::os::unix::net::UnixStream) or a
-/// [`TcpStream`](std::net::TcpStream).
+/// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write: through a pipe
+/// or a [ring](crate::RingWriter), or over a [`StreamSocket`](crate::StreamSocket), a
+/// [`UnixStream`](std::os::unix::net::UnixStream) or a [`TcpStream`](std::net::TcpStream).
 ///
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message. One process writes and
 /// one reads: of several writers, the messages would be torn.

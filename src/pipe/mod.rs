@@ -97,6 +97,7 @@ bitflags::bitflags! {
 ///
 /// [pipe(7)]: https://man7.org/linux/man-pages/man7/pipe.7.html
 /// [pipe2(2)]: https://man7.org/linux/man-pages/man2/pipe2.2.html
+#[doc(alias = "pipe2")]
 pub fn pipe() -> Result<(PipeReader, PipeWriter)> {
     pipe_with(PipeFlags::empty())
 }

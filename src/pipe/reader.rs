@@ -24,6 +24,8 @@ use crate::wait::{Patience, Spin, TimedRead, Until};
 /// Reading into an empty buffer is `Ok(0)` and tells nothing.
 ///
 /// In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
+#[doc(alias = "lines")]
+#[doc(alias = "read_line")]
 pub struct PipeReader {
     pub(super) end: End,
     spin: Spin,
@@ -51,9 +53,9 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// [preadv2(2)] with `RWF_NOWAIT`, and [vmsplice(2)] where the kernel refuses that; in a sandbox without vmsplice, [splice(2)]
-    /// through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of
-    /// the end would see, is not touched.
+    /// [preadv2(2)] with `RWF_NOWAIT`, and [vmsplice(2)] where the kernel refuses that; in a sandbox without vmsplice,
+    /// [splice(2)] through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which
+    /// every holder of the end would see, is not touched.
     ///
     /// # Examples
     ///
@@ -119,6 +121,7 @@ impl PipeReader {
     /// `FIONREAD` ([ioctl_tty(2)]).
     ///
     /// [ioctl_tty(2)]: https://man7.org/linux/man-pages/man2/ioctl_tty.2.html
+    #[doc(alias = "FIONREAD")]
     pub fn available(&self) -> Result<usize> {
         sys::pipe::available(&self.end).map_err(|errno| self.end.error("ioctl", errno))
     }
@@ -257,6 +260,7 @@ impl PipeReader {
     /// ```
     ///
     /// [fcntl(2)]: https://man7.org/linux/man-pages/man2/fcntl.2.html
+    #[doc(alias = "F_SETPIPE_SZ")]
     pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }

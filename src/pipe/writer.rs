@@ -307,6 +307,7 @@ impl PipeWriter {
     /// assert_eq!(writer.set_capacity(5000)?, 8192);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "F_SETPIPE_SZ")]
     pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
     }

@@ -19,7 +19,7 @@ use crate::wait::{Watch, wait_any};
 /// first, and, each being twice as long as the one before, the longest.
 const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
-/// A process that this one started, by [`fork`](crate::fork()).
+/// A process that this one started, by [`fork`](crate::fork()) or with a [`Command`](crate::Command).
 ///
 /// It is held by a pidfd, so that a signal or a wait never hits a stranger who got the number later. As a descriptor it
 /// can be waited for together with ends: [`Watch::readable(&child)`](crate::Watch::readable) is ready when it has left.
@@ -27,11 +27,19 @@ const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)
 /// **Dropping it neither kills nor waits**, but takes away the status of a child that has already left. One that leaves
 /// later stays a zombie until this process ends: wait for it.
 ///
+/// The output of a program is not collected here: make a [`pipe`](crate::pipe()) for it, or start it with
+/// [`Command::output`](crate::Command::output) or [`communicate`](crate::Command::communicate).
+///
 /// In the guide: [children](crate::guide::children).
 ///
 /// # Platform
 ///
-/// pidfd_open(2), waitid(2) with `P_PIDFD`, pidfd_send_signal(2): Linux 5.4.
+/// [pidfd_open(2)], [waitid(2)] with `P_PIDFD`, [pidfd_send_signal(2)]: Linux 5.4.
+///
+/// [pidfd_open(2)]: https://man7.org/linux/man-pages/man2/pidfd_open.2.html
+/// [pidfd_send_signal(2)]: https://man7.org/linux/man-pages/man2/pidfd_send_signal.2.html
+/// [waitid(2)]: https://man7.org/linux/man-pages/man2/waitid.2.html
+#[doc(alias = "pidfd_open")]
 pub struct Child {
     id: u32,
     pidfd: OwnedFd,
@@ -95,6 +103,9 @@ impl Child {
     /// assert_eq!(child.wait()?.code(), Some(3));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "waitpid")]
+    #[doc(alias = "waitid")]
+    #[doc(alias = "join")]
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
             if self.reporter.is_some() {
@@ -160,7 +171,7 @@ impl Child {
     /// let (reader, writer) = ipc::pipe()?;
     /// let child = ipc::fork(reader, |reader| reader.read_timeout(&mut [0], Duration::MAX).map(drop))?;
     /// assert_eq!(child.wait_timeout(Duration::from_millis(10))?, None);
-    /// drop(writer); // the end of the stream
+    /// drop(writer); // EOF
     /// assert!(child.wait()?.success());
     /// # Ok::<(), ipc::Error>(())
     /// ```
@@ -197,6 +208,7 @@ impl Child {
     /// # Errors
     ///
     /// [`Error::System`] with `EPERM`: it runs as another user now.
+    #[doc(alias = "SIGKILL")]
     pub fn kill(&self) -> Result<()> {
         match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGKILL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -211,6 +223,7 @@ impl Child {
     /// # Errors
     ///
     /// As [`kill`](Self::kill).
+    #[doc(alias = "SIGTERM")]
     pub fn terminate(&self) -> Result<()> {
         match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGTERM) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -235,6 +248,7 @@ impl Child {
     /// assert_eq!(child.shut_down(Duration::from_secs(60))?.signal(), Some(15));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "stop")]
     pub fn shut_down(&self, grace: Duration) -> Result<ExitStatus> {
         self.terminate()?;
         if let Some(status) = self.wait_timeout(grace)? {
@@ -309,7 +323,7 @@ impl Child {
         sys::process::send_signal(self.pidfd.as_fd(), signal).map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
-    /// What it means that it cannot be waited for.
+    /// The error of a child that cannot be waited for.
     fn unwaitable(&self, errno: Errno) -> Error {
         match errno {
             Errno::CHILD if self.parent == sys::process::own_pid() => {

@@ -1,10 +1,10 @@
-//! What a child that was forked can return.
+//! The values that a forked child can return.
 
 use std::fmt;
 
 use crate::sys;
 
-/// What a child can return, and which exit status that is.
+/// The values that a child can return, and the exit status of each.
 ///
 /// | returned | status |
 /// |---|---|
@@ -15,8 +15,10 @@ use crate::sys;
 /// | nothing, as after `loop {}` (`!`) | – |
 #[diagnostic::on_unimplemented(
     message = "a child cannot return `{Self}`",
-    note = "it returns `()`, a status as `u8`, or a `Result` of one of these; `Ok::<_, ipc::Error>(())` names the error"
+    note = "it returns `()`, a status as `u8`, or a `Result` of one of these; `Ok::<_, ipc::Error>(())` names the error",
+    note = "std's `ExitCode` cannot be read back in stable Rust: return the status as `u8`"
 )]
+#[doc(alias = "ExitCode")]
 pub trait Outcome {
     /// The exit status; an error is printed.
     fn status(self) -> u8;

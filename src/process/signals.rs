@@ -16,7 +16,7 @@ use crate::wait::{Patience, Spin};
 
 /// Signals that are read, one after the other, and waited for like an end, in place of handlers.
 ///
-/// A handler may do next to nothing (signal-safety.7), and interrupts whatever runs. This is a descriptor:
+/// A handler may do next to nothing ([signal-safety(7)]), and interrupts whatever runs. This is a descriptor:
 /// [`Watch::readable(&signals)`](crate::Watch::readable) is ready when a signal has come, beside ends and children.
 ///
 /// **The signals are held back in this thread** from when it is made: they are neither handled nor do what they do by default.
@@ -53,6 +53,8 @@ use crate::wait::{Patience, Spin};
 /// child.wait()?;
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [signal-safety(7)]: https://man7.org/linux/man-pages/man7/signal-safety.7.html
 #[doc(alias = "signalfd")]
 pub struct Signals {
     end: End,
@@ -65,6 +67,8 @@ pub struct Signals {
 
 impl Signals {
     /// Holds the signals back in this thread, and reads them from now on. Never blocks.
+    ///
+    /// They are numbers, as `libc::SIGTERM` is one.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ use crate::sys::shared_memory::{SharedMemory, page_size};
 use crate::sys::{ancillary, membarrier};
 use crate::wait::{Patience, TimedWrite, Until, Watch};
 
-/// What a ring holds unless somebody says otherwise.
+/// The capacity of a ring, at first.
 const CAPACITY: usize = 256 << 10;
 
 /// The writing side of a ring in shared memory, which a [`RingReader`](crate::RingReader) in another process reads.
@@ -177,7 +177,7 @@ impl RingWriter {
     fn begin(&mut self, len: usize, patience: impl FnOnce() -> Patience) -> Result<bool> {
         self.half.check_process()?;
         if len == 0 {
-            return Ok(false);
+            return self.half.check_fault().map(|()| false);
         }
         if let Some(side) = &self.half.side {
             if self.half.is_over || side.is_other_closed() {
@@ -245,14 +245,35 @@ impl RingWriter {
         self.half.is_other_gone()
     }
 
-    /// For [`wait_any`](crate::wait_any): ready ([`Ready::WRITE`](crate::Ready::WRITE)) when there is room, or the reader is gone.
+    /// For [`wait_any`](crate::wait_any): ready ([`Ready::WRITE`](crate::Ready::WRITE)) when there is room, or the reader
+    /// is gone.
     ///
     /// It asks the reader to ring, which costs that one a system call at its next read. Make a new one for each wait. A ring may
     /// come for nothing: use [`try_write`](Self::try_write) then. What is wrong with the ring makes it ready, and that call
     /// says it.
     pub fn watch(&mut self) -> Watch<'_> {
-        let is_ready = self.half.watch();
+        let is_ready = self.arm();
         Watch::room(&*self.half.socket).buffered(is_ready)
+    }
+
+    /// Asks to be rung for. Whether there is room, or something to say, at once.
+    pub(crate) fn arm(&mut self) -> bool {
+        self.half.watch()
+    }
+
+    /// The socket that it is rung at.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn bell(&self) -> &StreamSocket {
+        &self.half.socket
+    }
+
+    /// Ends the stream: nothing can be written any more.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn end_stream(&mut self) -> Result<()> {
+        self.half.check_process()?;
+        self.half.finish();
+        self.half.is_over = true;
+        Ok(())
     }
 
     /// Ends the stream, and says what the kernel said. Never blocks. Dropping does the same.

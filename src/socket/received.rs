@@ -9,7 +9,7 @@ use crate::end::{self, End, Ends, FromFdError};
 use crate::error::{Error, Result, gives_back};
 use crate::sys::ancillary::{Beside, MOST};
 
-/// What came with a message besides its bytes: ends, in the order in which they were sent, and who sent it.
+/// The parts of a message beside its bytes: ends, in the order in which they were sent, and who sent it.
 ///
 /// The ends are owned and close-on-exec from the moment they arrive, and a [`fork`](crate::fork()) severs them like any
 /// other. What nobody takes is closed when this is dropped, so a peer that sends more than was asked for gains nothing.
@@ -45,7 +45,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// What came beside so many bytes. An error if ends are missing.
+    /// The parts that came beside so many bytes. An error if ends are missing.
     pub(super) fn new(bytes: usize, beside: Beside) -> Result<Self> {
         let sender = beside.sender.map(|(pid, uid, gid)| Credentials { pid, uid, gid });
         // Made with close-on-exec, which costs a call more to be sure of than to set.
@@ -68,6 +68,9 @@ impl Received {
     ///
     /// Ends of this crate are checked: a pipe's writer does not pass for a reader. Types of the standard library take any
     /// descriptor.
+    ///
+    /// `recv_with` returns an `Option`, which has a `take` of its own. Look for EOF first:
+    /// `let Some(mut received) = socket.recv_with(&mut message)? else { … }`.
     ///
     /// # Errors
     ///
@@ -142,9 +145,9 @@ impl fmt::Debug for Received {
 #[derive(thiserror::Error)]
 #[error("the message could not be sent: {error}")]
 pub struct SendError<E> {
-    /// What was to go with the message.
+    /// The ends that were to go with the message.
     pub ends: E,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 

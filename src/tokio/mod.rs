@@ -47,6 +47,8 @@
 mod child;
 mod datagram;
 mod pipe;
+mod ring;
+mod signals;
 mod stream;
 
 use std::fmt;
@@ -61,6 +63,8 @@ use ::tokio::runtime::Handle;
 pub use child::Child;
 pub use datagram::DatagramSocket;
 pub use pipe::{PipeReader, PipeWriter};
+pub use ring::{RingReader, RingWriter};
+pub use signals::Signals;
 pub use stream::StreamSocket;
 
 use crate::error::{Error, Result};

@@ -13,14 +13,20 @@ use crate::error::{Error, Result};
 /// writes, and needs one deadline for all of them: put the end into a `Deadline`, and use std's methods. For lines, put a
 /// [`BufReader`](std::io::BufReader) in front of it.
 ///
-/// A call that is out of time fails with [`TimedOut`](io::ErrorKind::TimedOut), and nothing is lost: bytes that were read are
-/// in the caller's buffer or in the `BufReader`, and [`written`](Self::written) says how far a writer came. Set a new deadline
-/// and go on.
+/// A call that is out of time fails with [`TimedOut`](io::ErrorKind::TimedOut). Set a new deadline and go on:
+///
+/// - [`read_until`](std::io::BufRead::read_until) and [`read_to_end`](Read::read_to_end) have put what they read into the
+///   caller's vector, and the next call appends to it. A single `read` takes nothing before it fails.
+/// - [`written`](Self::written) says how far a writer came.
+///
+/// **Some of std's methods lose what they have read** when they fail, and it is gone from the end: `lines` and `split` a line
+/// that is not whole, `read_line` and `read_to_string` what ends inside of a character, and `read_exact` how much it was.
+/// Use them where a missed deadline ends everything for you.
 ///
 /// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter),
-/// [`StreamSocket`](crate::StreamSocket); and std's [`UnixStream`](std::os::unix::net::UnixStream) and
-/// [`TcpStream`](std::net::TcpStream). Like every other call with a deadline it looks at least once, holds across signals,
-/// and leaves `O_NONBLOCK` alone.
+/// [`StreamSocket`](crate::StreamSocket); a [`RingReader`](crate::RingReader) or [`RingWriter`](crate::RingWriter); and std's
+/// [`UnixStream`](std::os::unix::net::UnixStream) and [`TcpStream`](std::net::TcpStream). Like every other call with a deadline
+/// it looks at least once, holds across signals, and leaves `O_NONBLOCK` alone.
 ///
 /// In the guide: [deadlines](crate::guide::deadlines).
 ///
@@ -40,19 +46,19 @@ use crate::error::{Error, Result};
 /// writer.write_all(b"a line\nhalf a")?;
 ///
 /// let mut lines = BufReader::new(ipc::Deadline::after(reader, Duration::from_secs(5)));
-/// let mut line = String::new();
-/// lines.read_line(&mut line)?;
-/// assert_eq!(line, "a line\n");
+/// let mut line = Vec::new();
+/// lines.read_until(b'\n', &mut line)?;
+/// assert_eq!(line, b"a line\n");
 ///
 /// lines.get_mut().set_after(Duration::from_millis(10));
 /// line.clear();
-/// let late = lines.read_line(&mut line).unwrap_err();
+/// let late = lines.read_until(b'\n', &mut line).unwrap_err();
 /// assert_eq!(late.kind(), std::io::ErrorKind::TimedOut);
 ///
 /// writer.write_all(b" line\n")?;
 /// lines.get_mut().set_after(Duration::from_secs(5));
-/// lines.read_line(&mut line)?;
-/// assert_eq!(line, "half a line\n"); // nothing was lost
+/// lines.read_until(b'\n', &mut line)?;
+/// assert_eq!(line, b"half a line\n"); // nothing was lost
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[doc(alias = "write_all_timeout")]

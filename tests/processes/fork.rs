@@ -14,6 +14,9 @@ use ipc::{Child, Error, Fork, Forked, Watch, fork, fork_raw, fork_unchecked, ope
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
+        what_starts_a_thread_when_it_is_asked_for_its_ends_is_not_forked,
+        a_thread_that_holds_stderr_and_prints_is_no_deadlock,
+        children_in_a_namespace_of_their_own_die_with_their_parent needs [OwnPids],
         a_second_thread_refuses_the_fork_and_gives_the_ends_back,
         a_thread_that_was_joined_does_not_count,
         a_threaded_process_can_answer_for_itself,
@@ -571,4 +574,74 @@ fn forks_under_a_storm_of_signals() {
         }
     });
     poll_until("some signals came", || support::handled() > 0);
+}
+
+/// An end that makes the process one with threads when it is visited.
+struct Threading(ipc::PipeWriter, std::sync::Mutex<Option<std::thread::JoinHandle<()>>>);
+
+impl ipc::Ends for Threading {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
+        let mut thread = self.1.lock().unwrap();
+        thread.get_or_insert_with(|| std::thread::spawn(std::thread::park));
+        self.0.each(visit);
+    }
+}
+
+fn what_starts_a_thread_when_it_is_asked_for_its_ends_is_not_forked() {
+    let ends = Threading(pipe().unwrap().1, std::sync::Mutex::new(None));
+    let refused = fork(ends, |_| ()).unwrap_err();
+    assert!(matches!(refused.error, Error::MultiThreaded { threads: 2 }), "{refused:?}");
+    let thread = refused.ends.1.lock().unwrap().take().unwrap();
+    thread.thread().unpark();
+    thread.join().unwrap();
+    assert!(support::signal_mask().is_empty(), "signals come again");
+}
+
+fn a_thread_that_holds_stderr_and_prints_is_no_deadlock() {
+    use std::io::Write;
+    let (held, is_held) = std::sync::mpsc::channel();
+    let (stop, is_stopped) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _stderr = std::io::stderr().lock();
+            held.send(()).unwrap();
+            while is_stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                write!(std::io::stdout().lock(), ".").unwrap();
+            }
+        });
+        is_held.recv().unwrap();
+        for _ in 0..50 {
+            // SAFETY: the child leaves at once.
+            let child = unsafe { fork_unchecked((), |()| ()) }.unwrap();
+            assert_eq!(exit_code(&child), 0);
+        }
+        drop(stop);
+    });
+}
+
+fn children_in_a_namespace_of_their_own_die_with_their_parent() {
+    let (reader, writer) = pipe().unwrap();
+    let gate = support::Gate::new();
+    let child = fork(writer, |writer| {
+        assert!(support::own_pids());
+        // The first process there, which sees no parent.
+        let grandchild = Fork::new().die_with_parent().spawn(writer, |_writer| {
+            assert_eq!(std::process::id(), 1);
+            gate.open();
+            loop {
+                std::thread::park();
+            }
+        });
+        let _grandchild = grandchild.unwrap();
+        loop {
+            std::thread::park();
+        }
+    })
+    .unwrap();
+    gate.pass();
+    assert!(matches!(reader.try_read(&mut [0]), Err(Error::WouldBlock)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(support::read_all(reader), b"");
+    support::await_orphans(1);
 }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
+        signals_are_awaited,
         a_stream_passes_whole_in_both_directions,
         eof_arrives_and_a_dead_reader_is_an_error,
         a_killed_writer_is_eof_for_a_task_that_waits,
@@ -274,5 +275,27 @@ fn hundreds_of_ends_wait_at_once() {
         for task in tasks {
             task.await.unwrap();
         }
+    });
+}
+
+fn signals_are_awaited() {
+    let signals = ipc::Signals::new(&[libc::SIGTERM, libc::SIGUSR1]).unwrap();
+    let raise = |signal| {
+        // SAFETY: numbers.
+        assert_eq!(unsafe { libc::kill(libc::getpid(), signal) }, 0);
+    };
+    super::on_one_thread().block_on(async {
+        let signals = ipc::tokio::Signals::new(signals).unwrap();
+        let early = tokio::time::timeout(std::time::Duration::from_millis(5), signals.next()).await;
+        assert!(early.is_err());
+        raise(libc::SIGTERM);
+        assert_eq!(signals.next().await.unwrap(), libc::SIGTERM);
+        let later = async {
+            tokio::task::yield_now().await;
+            raise(libc::SIGUSR1);
+        };
+        let (signal, ()) = tokio::join!(signals.next(), later);
+        assert_eq!(signal.unwrap(), libc::SIGUSR1);
+        assert!(matches!(signals.into_inner().try_next(), Err(ipc::Error::WouldBlock)));
     });
 }

@@ -3,13 +3,14 @@
 
 mod ends;
 mod messages;
+mod rings;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::run([ends::trials(), messages::trials()])
+    support::run([ends::trials(), messages::trials(), rings::trials()])
 }
 
 /// A runtime on the calling thread.

@@ -63,7 +63,6 @@ fn one_of_each() -> Vec<(Error, ErrorKind)> {
         (Error::InsideRuntime, ErrorKind::Unsupported),
         (Error::SigchldIgnored, ErrorKind::Unsupported),
         (Error::StatusTaken { stdout: b"said".to_vec(), stderr: vec![] }, ErrorKind::Other),
-        (Error::StatusTaken { stdout: vec![7; 500], stderr: Vec::new() }, ErrorKind::Other),
         (Error::NoSuchEnd { name: name() }, ErrorKind::NotFound),
         (Error::AlreadyClaimed { name: name() }, ErrorKind::AlreadyExists),
         (Error::WrongKind { expected: "the reading end of a pipe", found: "a file" }, ErrorKind::InvalidInput),

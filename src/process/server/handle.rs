@@ -153,7 +153,7 @@ impl Drop for Handle {
 /// An answer, and the pidfd that came with it.
 type Said = (Answer, Option<OwnedFd>);
 
-/// What was said on a line, without blocking. `None`: nobody is left who could say something.
+/// A message on a line, without blocking. `None`: no process is left that could send one.
 fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
     let mut bytes = [0; Answer::LEN];
     let mut receive = || sys::retry(|| ancillary::receive(line.as_fd(), &mut bytes, false));
@@ -230,7 +230,9 @@ pub(in crate::process) struct Reporter {
 }
 
 impl Reporter {
-    /// The wait status (wait.2) of the worker if it has left. It is told once, and for at most `left` it is waited for.
+    /// The wait status ([wait(2)]) of the worker if it has left. It is told once. Waits for it for at most `left`.
+    ///
+    /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
     pub(in crate::process) fn reap(&self, pidfd: BorrowedFd<'_>, left: Option<Duration>) -> sys::Result<Option<i32>> {
         if look(pidfd, POLLIN)? == 0 {
             return Ok(None);

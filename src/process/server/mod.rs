@@ -48,13 +48,9 @@ use serve::Server;
 /// # Platform
 ///
 /// [clone(2)] with `CLONE_PARENT` and `CLONE_PIDFD`. The handlers of [pthread_atfork(3)] do not run. A sandbox may refuse that
-/// call, and it is not made with a C library other than glibc. Then workers are children of the server, by fork(2). [`Child`]
+/// call, and it is not made with a C library other than glibc. Then workers are children of the server, by [fork(2)]. [`Child`]
 /// says the same of them: the server waits for them and reports, and so it lives as long as one of these values. If it is
-/// killed, their status comes from the kernel ([ioctl_pidfd(2)], Linux 6.15), or is `ECHILD` before that.
-///
-/// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
-/// [pthread_atfork(3)]: https://man7.org/linux/man-pages/man3/pthread_atfork.3.html
-/// [ioctl_pidfd(2)]: https://man7.org/linux/man-pages/man2/ioctl_pidfd.2.html
+/// killed, their status comes from the kernel ([ioctl_pidfd(2)], Linux 6.15), or is [`Error::StatusTaken`] before that.
 ///
 /// # Examples
 ///
@@ -77,6 +73,11 @@ use serve::Server;
 /// assert_eq!(answer.join().unwrap()?, "FROM A THREAD");
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
+/// [pthread_atfork(3)]: https://man7.org/linux/man-pages/man3/pthread_atfork.3.html
+/// [ioctl_pidfd(2)]: https://man7.org/linux/man-pages/man2/ioctl_pidfd.2.html
+/// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
 #[doc(alias = "zygote")]
 #[doc(alias = "forkserver")]
 #[must_use = "dropping it ends the server"]

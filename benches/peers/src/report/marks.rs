@@ -81,6 +81,19 @@ fn all(run: &Run) -> Vec<Mark> {
     for ours in ["ipc packed datagrams", "ipc message pipe"] {
         marks.push(speed("Packed messages", messages::WORK, "16 B", ours, "UnixDatagram", AtLeast(60.0)));
     }
+    for case in ["1 KiB", "4 KiB", "64 KiB", "1 MiB"] {
+        marks.push(speed("A ring", streams::WORK, case, "ipc ring", "ring, by hand, spinning", AtLeast(0.9)));
+        marks.push(speed("A ring", streams::WORK, case, "ipc ring", "shmem-ipc", AtLeast(1.0)));
+        marks.push(speed("A ring", streams::WORK, case, "ipc ring", "bare pipe, 1 MiB capacity", AtLeast(3.0)));
+    }
+    for (case, wanted) in [("16 B", 3.0), ("256 B", 1.0), ("4 KiB", 1.0)] {
+        marks.push(speed("A ring", messages::WORK, case, "ipc ring, messages", "shmem-ipc", AtLeast(wanted)));
+    }
+    let round_trip = |work, ours, beside, wanted| speed("A round trip", work, "16 B", ours, beside, AtLeast(wanted));
+    marks.push(round_trip(round_trips::SPINNING, "ipc ring, spin 50 µs", "ring, by hand, spinning", 1.0 / 1.2));
+    marks.push(round_trip(round_trips::SPINNING, "ipc ring, spin 50 µs", "bare pipe, spinning", 2.5));
+    marks.push(round_trip(round_trips::SLEEPING, "ipc ring, no spin", "bare pipe", 1.0 / 1.1));
+    marks.push(round_trip(round_trips::ONE_CORE, "ipc ring", "bare pipe", 1.0 / 1.2));
     let spinning = "ipc pipe, spin 50 µs";
     marks.push(Mark {
         what: format!("A round trip, 16 B: `{spinning}`, 1.1 times the sketch"),

@@ -27,7 +27,7 @@ const SECTIONS: [Section; 7] = [
     Section {
         title: "Streams",
         file: "streams",
-        works: &[streams::WORK],
+        works: &[streams::WORK, streams::ONE_CORE],
         log: true,
         text: "One process writes so much at a time, with `write_all`; the other one reads what there is, up to 64 KiB at a \
                time, and adds up all of it. Where there is a buffer on both sides, what is read is as long as what was \

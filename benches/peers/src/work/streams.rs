@@ -11,10 +11,22 @@ use super::size_name;
 
 pub const WORK: &str = "streams";
 
+pub const ONE_CORE: &str = "streams, one core";
+
 pub const SIZES: [usize; 5] = [64, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 
 pub fn run(turns: &mut Turns) -> io::Result<()> {
-    SIZES.iter().try_for_each(|size| turns.take(WORK, &size_name(*size), *size as u64, USUAL, contenders(*size)))
+    SIZES.iter().try_for_each(|size| turns.take(WORK, &size_name(*size), *size as u64, USUAL, contenders(*size)))?;
+    let size = 64 << 10;
+    turns.take(ONE_CORE, &size_name(size), size as u64, USUAL, one_core(size))
+}
+
+fn one_core(size: usize) -> Vec<Entry> {
+    vec![
+        on("bare pipe", size, Core::Here, bare::pipe),
+        on("ipc pipe", size, Core::Here, ours::pipe),
+        on("ipc ring", size, Core::Here, rings::ring),
+    ]
 }
 
 fn contenders(size: usize) -> Vec<Entry> {
@@ -42,7 +54,15 @@ where
     R: Read + 'static,
     W: Write + 'static,
 {
-    Entry::new(name, move || Stream::new(make()?, size, Core::There))
+    on(name, size, Core::There, make)
+}
+
+fn on<R, W>(name: &'static str, size: usize, core: Core, make: fn() -> io::Result<(R, W)>) -> Entry
+where
+    R: Read + 'static,
+    W: Write + 'static,
+{
+    Entry::new(name, move || Stream::new(make()?, size, core))
 }
 
 /// What is read is as long as what was written: for that one has a buffer.

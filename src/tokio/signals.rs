@@ -1,0 +1,69 @@
+//! Signals to be awaited.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use ::tokio::io::Interest;
+
+use super::Watched;
+use crate::error::Result;
+
+/// Signals that are read, for tokio: [`Signals`](crate::Signals) whose next one can be awaited.
+///
+/// Make the [`Signals`](crate::Signals) first thing in `main`, before the runtime has threads, which hold them back too then.
+/// It is not `Send`, and neither is this: use it on the thread that made it, in the future that `block_on` runs, or in a
+/// `LocalSet`.
+///
+/// # Examples
+///
+/// ```
+/// const SIGTERM: i32 = 15;
+///
+/// let signals = ipc::Signals::new(&[SIGTERM])?;
+/// let runtime = ::tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+/// runtime.block_on(async {
+///     let signals = ipc::tokio::Signals::new(signals)?;
+///     let me = std::process::id().to_string();
+///     let child = ipc::tokio::Child::new(ipc::Command::new("kill").arg("-TERM").arg(me).spawn()?)?;
+///     assert_eq!(signals.next().await?, SIGTERM);
+///     child.wait().await?;
+///     Ok::<(), ipc::Error>(())
+/// })?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Signals(Watched<crate::process::Signals>);
+
+impl Signals {
+    /// Puts the runtime's watch on signals. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReader::new`](super::PipeReader::new).
+    pub fn new(signals: crate::process::Signals) -> io::Result<Self> {
+        Watched::new(signals, Interest::READABLE).map(Self)
+    }
+
+    /// Gives the signals back.
+    #[must_use]
+    pub fn into_inner(self) -> crate::process::Signals {
+        self.0.into_inner()
+    }
+
+    /// Waits until a signal comes, and returns its number.
+    ///
+    /// It is cancel safe: a signal is taken or left where it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signals::next`](crate::Signals::next).
+    pub async fn next(&self) -> Result<i32> {
+        self.0.call(Interest::READABLE, crate::process::Signals::try_next).await
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.end().as_fd()
+    }
+}
