@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::order::Answer;
+use super::order::{Answer, Request};
 use crate::end::{self, Ends};
 use crate::error::{Error, Result};
 use crate::process::child::Child;
@@ -66,7 +66,8 @@ impl Handle {
         // For the worker's pidfd.
         let place = sys::descriptor::duplicate(line.as_fd()).map_err(|errno| Error::system("fcntl", errno))?;
         let patience = deadline.map_or(Patience::Blocking, Patience::Until);
-        self.control.send_ends(&[count as u8], workers, patience)?;
+        let request = Request { ends: count, message: len };
+        self.control.send_ends(&request.to_bytes(), workers, patience)?;
 
         let answer = match self.answer(&line, place, deadline) {
             Ok(answer) => answer,
