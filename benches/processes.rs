@@ -201,13 +201,13 @@ fn workers(criterion: &mut Criterion) {
         let threads: Vec<_> = (0..16)
             .map(|_| {
                 let stopped = std::sync::Arc::clone(&stopped);
-                std::thread::spawn(move || stopped.lock().expect("nobody panics").recv())
+                std::thread::spawn(move || assert!(stopped.lock().expect("nobody panics").recv().is_err()))
             })
             .collect();
         group.bench_function("fork server, beside 16 threads", |bencher| bencher.iter(order));
         group.bench_function("a program, beside 16 threads", |bencher| bencher.iter(ipc_start));
         drop(stop);
-        threads.into_iter().for_each(|thread| assert!(thread.join().expect("it does not panic").is_err()));
+        threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
         if let Some(mut python) = Python::start().filter(|_| !large) {
             group.bench_function("Python's fork server", |bencher| bencher.iter_custom(|count| python.pass(count)));
         }

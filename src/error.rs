@@ -73,7 +73,7 @@ pub enum Error {
         message: Vec<u8>,
     },
 
-    /// What the peer sent is not what it has to be: it does not speak the same format, or means harm.
+    /// The peer does not speak the same format, or means harm.
     ///
     /// Of a [`PackedSocket`](crate::PackedSocket): a datagram that is no pack of messages. Here it is, whole, and the next one
     /// can be received. Of a ring: a hello that is none, or counters in the shared memory that cannot be, and each later call
@@ -106,7 +106,7 @@ pub enum Error {
     /// An argument of the call makes no sense, and the kernel was not asked: two ends at one descriptor number, a NUL byte
     /// in an argument of a program.
     InvalidInput {
-        /// What is wrong with it.
+        /// The fault.
         what: &'static str,
     },
 
@@ -124,6 +124,8 @@ pub enum Error {
     NotGiven,
 
     /// This process has more than one thread, so a fork of it would not be safe.
+    ///
+    /// A [`ForkServer`](crate::ForkServer) that was started before the threads forks for all of them.
     ///
     /// In the guide: [threads and fork](crate::guide::threads_and_fork), and [tests that fork](crate::guide::testing)
     /// under `cargo test`.
@@ -149,9 +151,9 @@ pub enum Error {
     /// Somebody else in this process has waited for the child, such as a handler that waits for all, and the kernel tells a
     /// status once. It has left. What [`Command::output`](crate::Command::output) had read of it is here.
     StatusTaken {
-        /// What the program wrote to its standard output; empty if nobody asked for it.
+        /// The bytes that the program wrote to its standard output; empty if nobody asked for it.
         stdout: Vec<u8>,
-        /// What the program wrote to its standard error.
+        /// The bytes that the program wrote to its standard error.
         stderr: Vec<u8>,
     },
 
@@ -169,11 +171,30 @@ pub enum Error {
 
     /// A descriptor is not what is asked for.
     WrongKind {
-        /// What was asked for.
+        /// The kind that was asked for.
         expected: &'static str,
-        /// What the descriptor is.
+        /// The kind of the descriptor.
         found: &'static str,
     },
+
+    /// A value could not be encoded. Nothing was sent. Needs the feature `channel`.
+    Encode {
+        /// The fault.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A message is no value of the type that was to be received, and is here, whole. The next one can be received. Needs
+    /// the feature `channel`.
+    Decode {
+        /// The message.
+        message: Vec<u8>,
+        /// The fault.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A value has ends in it, and goes over something that carries bytes alone. Nothing was sent. Needs the feature
+    /// `channel`.
+    CannotCarry,
 
     /// Ends that came with a message could not all be installed, because this process has no descriptors left. The
     /// message is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here;
@@ -226,6 +247,11 @@ impl fmt::Display for Error {
             Error::NoSuchEnd { name } => write!(f, "no end was given under the name {name:?}"),
             Error::AlreadyClaimed { name } => write!(f, "the end {name:?} was claimed before"),
             Error::WrongKind { expected, found } => write!(f, "expected {expected}, found {found}"),
+            Error::Encode { source } => write!(f, "the value cannot be encoded: {source}"),
+            Error::Decode { message, source } => {
+                write!(f, "a message of {} bytes is no value of the type that was expected: {source}", message.len())
+            }
+            Error::CannotCarry => f.write_str("the value has ends in it, which this kind of channel does not carry"),
             Error::EndsLost { received } => {
                 write!(f, "only {} of the ends that came with a message could be installed", received.len())
             }
@@ -261,10 +287,11 @@ impl Error {
             Error::TimedOut => io::ErrorKind::TimedOut,
             Error::Closed => io::ErrorKind::BrokenPipe,
             Error::Reset => io::ErrorKind::ConnectionReset,
-            Error::Malformed { .. } => io::ErrorKind::InvalidData,
+            Error::Malformed { .. } | Error::Decode { .. } => io::ErrorKind::InvalidData,
             Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
             Error::Unread => io::ErrorKind::ResourceBusy,
             Error::BufferTooSmall { .. }
+            | Error::Encode { .. }
             | Error::TooLong { .. }
             | Error::InvalidInput { .. }
             | Error::WrongKind { .. } => io::ErrorKind::InvalidInput,
@@ -272,7 +299,9 @@ impl Error {
             Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
             Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
             Error::NotGiven => io::ErrorKind::PermissionDenied,
-            Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored => io::ErrorKind::Unsupported,
+            Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored | Error::CannotCarry => {
+                io::ErrorKind::Unsupported
+            }
             Error::EndsLost { .. } | Error::StatusTaken { .. } => io::ErrorKind::Other,
         }
     }

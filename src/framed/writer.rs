@@ -132,6 +132,19 @@ impl<W: ByteWriter> MessageWriter<W> {
         if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::timeout(timeout)) }
     }
 
+    /// Adds a message, and is as patient for room as it is told.
+    #[cfg(feature = "channel")]
+    #[inline]
+    pub(crate) fn send_until(&mut self, message: &[u8], patience: Patience) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience) }
+    }
+
+    /// Sends what waits, and is as patient for room as it is told.
+    #[cfg(feature = "channel")]
+    pub(crate) fn flush_until(&mut self, patience: Patience) -> Result<()> {
+        self.batch.flush(patience)
+    }
+
     /// Sends what there is no room for in the buffer: fills it, so that whole buffers are written, and writes what is
     /// longer past it.
     #[inline(never)]
@@ -166,7 +179,7 @@ impl<W: ByteWriter> MessageWriter<W> {
                     let room = matches!(error, Error::WouldBlock | Error::TimedOut) && self.batch.push(message);
                     return if room { Ok(()) } else { Err(error) };
                 }
-                // What hinders the rest is told by the next call, if it still does.
+                // The next call returns what hinders the rest, if it still does.
                 Err(_) => {
                     self.batch.keep(head);
                     self.batch.keep(rest);

@@ -94,6 +94,12 @@ impl Received {
         })
     }
 
+    /// The ends that are left, each to be taken by its place.
+    #[cfg(feature = "channel")]
+    pub(crate) fn into_ends(self) -> Vec<Option<End>> {
+        self.ends.into_iter().map(Some).collect()
+    }
+
     /// Returns the length of the message, or of what was read of a stream.
     ///
     /// [`Error::EndsLost`] has no other place for it.
