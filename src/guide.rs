@@ -21,6 +21,7 @@ macro_rules! chapters {
 [programs]: crate::guide::programs
 [threads-and-fork]: crate::guide::threads_and_fork
 [threads]: crate::guide::threads_and_fork
+[fork-server]: crate::guide::fork_server
 [signals]: crate::guide::signals
 [signals-to-wait-for]: crate::guide::signals#signals-to-wait-for
 [moving-bytes]: crate::guide::moving_bytes
@@ -108,6 +109,11 @@ chapter!(
     threads_and_fork,
     "guide/threads-and-fork.md",
     "[`fork()`](crate::fork()), [`ForkServer`](crate::ForkServer), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
+);
+chapter!(
+    fork_server,
+    "guide/fork-server.md",
+    "[`ForkServer`](crate::ForkServer), [`Fork::serve`](crate::Fork::serve), [`Child`](crate::Child)"
 );
 chapter!(
     signals,

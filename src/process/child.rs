@@ -138,14 +138,18 @@ impl Child {
     ///
     /// As [`wait`](Self::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
+        self.look(None)
+    }
+
+    /// One look, which gives whoever reports about a child that has left so much time to do so.
+    fn look(&self, left: Option<Duration>) -> Result<Option<ExitStatus>> {
         let mut status = self.status();
         if status.is_none() {
             let reaped = match &self.reporter {
                 None => sys::process::reap(self.pidfd.as_fd()),
-                Some(reporter) => reporter.reap(self.pidfd.as_fd()),
+                Some(reporter) => reporter.reap(self.pidfd.as_fd(), left),
             };
-            let reaped = reaped.map_err(|errno| self.unwaitable(errno))?;
-            *status = reaped.map(ExitStatus::from_raw);
+            *status = reaped.map_err(|errno| self.unwaitable(errno))?.map(ExitStatus::from_raw);
         }
         Ok(*status)
     }
@@ -182,16 +186,16 @@ impl Child {
         let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let [mut nap, longest] = NAPS;
         // First, so that a status that is known, or an error, does not wait.
-        let mut status = self.try_wait()?;
+        let mut status = self.look(left())?;
         while status.is_none() && left() != Some(Duration::ZERO) {
             let has_left = wait_any(&mut [Watch::readable(self)], left())? > 0;
-            status = self.try_wait()?;
+            status = self.look(left())?;
             if has_left && status.is_none() {
                 // It is traced, and its tracer has to see it off first. The pidfd is ready all the time until then, and nothing
                 // that can be waited for with a deadline becomes ready when it happens. (A signal may end the nap.)
                 let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
                 nap = longest.min(nap * 2);
-                status = self.try_wait()?;
+                status = self.look(left())?;
             }
         }
         Ok(status)

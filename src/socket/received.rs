@@ -46,7 +46,7 @@ pub struct Received {
 
 impl Received {
     /// The parts that came beside so many bytes. An error if ends are missing.
-    pub(super) fn new(bytes: usize, beside: Beside) -> Result<Self> {
+    pub(crate) fn new(bytes: usize, beside: Beside) -> Result<Self> {
         let sender = beside.sender.map(|(pid, uid, gid)| Credentials { pid, uid, gid });
         // Made with close-on-exec, which costs a call more to be sure of than to set.
         let received = Self { ends: beside.fds.into_iter().map(End::received).collect(), bytes, sender };

@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         a_worker_dies_with_its_caller_if_it_is_to,
         a_worker_that_was_not_told_to_begin_has_run_nothing,
         an_order_of_a_caller_that_died_meanwhile_runs_nothing,
+        a_runtime_may_order,
         a_forked_child_cannot_order_and_harms_nobody,
         a_start_is_refused_like_a_fork,
     ]
@@ -143,6 +144,22 @@ fn an_order_of_a_caller_that_died_meanwhile_runs_nothing() {
     assert_eq!(unsafe { libc::kill(server as i32, libc::SIGCONT) }, 0);
     await_all_orphans();
     assert_eq!(begun.read(&mut [0]).unwrap(), 0);
+}
+
+fn a_runtime_may_order() {
+    let server = echo();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        for _ in 0..3 {
+            let (reader, writer) = pipe().unwrap();
+            let child = server.fork(b"from a runtime", writer).unwrap();
+            assert_eq!(read_all(reader), b"from a runtime");
+            #[cfg(feature = "tokio")]
+            assert!(ipc::tokio::Child::new(child).unwrap().wait().await.unwrap().success());
+            #[cfg(not(feature = "tokio"))]
+            assert_eq!(exit_code(&child), 0);
+        }
+    });
 }
 
 fn a_forked_child_cannot_order_and_harms_nobody() {

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
     all_ways![
         a_thousand_workers_of_eight_threads_are_killed_at_random within 120,
         a_server_that_is_killed_at_any_moment_has_run_what_it_answered within 120,
+        orders_that_time_out_at_any_moment_have_run_nothing within 120,
     ]
 }
 
@@ -129,5 +130,34 @@ fn a_server_that_is_killed_at_any_moment_has_run_what_it_answered() {
             drop(server);
             await_all_orphans();
         }
+    }
+}
+
+fn orders_that_time_out_at_any_moment_have_run_nothing() {
+    let mut random = Random::new(0);
+    let server = echo();
+    let (mut reader, writer) = pipe().unwrap();
+    let (mut begun, mut late) = (0, 0);
+    for _ in 0..500 {
+        // A worker takes some hundred microseconds.
+        match server.fork_timeout(b"!", &writer, Duration::from_micros(random.below(1000))) {
+            Ok(child) => {
+                assert_eq!(exit_code(&child), 0);
+                begun += 1;
+            }
+            Err(refused) => {
+                assert!(matches!(refused.error, Error::TimedOut), "{refused:?}");
+                late += 1;
+            }
+        }
+    }
+    println!("{begun} have begun, {late} were late");
+    drop((server, writer));
+    let mut said = Vec::new();
+    reader.read_to_end(&mut said).unwrap();
+    assert_eq!(said.len(), begun);
+    if !MAKES_SIBLINGS.load(SeqCst) {
+        // This process adopts orphans: a worker that came late may leave after the server.
+        await_all_orphans();
     }
 }

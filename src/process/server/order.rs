@@ -1,13 +1,35 @@
 //! The messages between a caller and its fork server.
 //!
-//! An order is one message on the control socket: how many ends the worker will be sent, and with it one end of a pair of its
-//! own, the *line*. All that follows goes over the line, so that orders of several threads never meet:
+//! An order is one message on the control socket: a [`Request`], and with it one end of a pair of its own, the *line*. All
+//! that follows goes over the line, so that orders of several threads never meet:
 //!
 //! 1. the server, or a process that the server did not make, answers: an [`Answer`];
 //! 2. the caller sends the worker its message and its ends, which is what the worker waits for before it runs anything;
 //! 3. of a worker that is the server's own child, the server says how it left.
 //!
 //! A caller that gives up closes the line or shuts it down, and a worker that has not begun leaves.
+
+/// What a caller wants: the worker will be sent so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// At most 253.
+    pub(super) ends: usize,
+    /// Bytes, at most what a message has.
+    pub(super) message: usize,
+}
+
+impl Request {
+    pub(super) const LEN: usize = 5;
+
+    pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
+        let [a, b, c, d] = (self.message as u32).to_ne_bytes();
+        [self.ends as u8, a, b, c, d]
+    }
+
+    pub(super) fn parse([ends, a, b, c, d]: [u8; Self::LEN]) -> Self {
+        Self { ends: ends.into(), message: u32::from_ne_bytes([a, b, c, d]) as usize }
+    }
+}
 
 /// A message of a server or a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +114,13 @@ mod tests {
         let others = [Answer::Yours(7), Answer::Mine(i32::MAX), Answer::Left(9), Answer::Unused(1)];
         for answer in others.into_iter().chain(refused) {
             assert_eq!(Answer::parse(&answer.to_bytes()), Some(answer));
+        }
+    }
+
+    #[test]
+    fn a_request_arrives_as_it_was_sent() {
+        for request in [Request { ends: 0, message: 0 }, Request { ends: 253, message: 4160 << 10 }] {
+            assert_eq!(Request::parse(request.to_bytes()), request);
         }
     }
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use super::order::{Answer, Step};
+use super::order::{Answer, Request, Step};
 use crate::end::End;
-use crate::error::Error;
 use crate::process::fork::{Fork, leave};
 use crate::process::outcome::Outcome;
 use crate::socket::{DatagramSocket, Received};
@@ -44,8 +43,7 @@ struct OwnChild {
 /// An order that has arrived.
 struct Order {
     line: End,
-    /// How many ends the worker will be sent.
-    ends: usize,
+    request: Request,
 }
 
 /// Which process this is after a fork.
@@ -84,7 +82,7 @@ impl<'a> Server<'a> {
                     let Self { control, options, parent, mask, children, .. } = self;
                     // The server's socket and the lines of other orders are none of this process's business.
                     drop((control, children));
-                    work(order.line, parent, options, mask, entry)
+                    work(order, parent, options, mask, entry)
                 }
                 Err((step, errno)) => order.answer(Answer::Refused(step, errno.raw_os_error()), &[]),
             }
@@ -97,13 +95,13 @@ impl<'a> Server<'a> {
             if !self.children.is_empty() && !self.await_children() {
                 continue;
             }
-            let mut message = [0; 1];
-            match ancillary::receive(self.control.as_fd(), &mut message, true) {
+            let mut request = [0; Request::LEN];
+            match ancillary::receive(self.control.as_fd(), &mut request, true) {
                 // An order whose line could not be installed, because this process has no descriptors left: the caller sees
                 // the line end.
                 Ok(Some((_, mut beside))) if !beside.lost => {
                     if let Some(line) = beside.fds.pop() {
-                        return Some(Order { line: End::received(line), ends: message[0].into() });
+                        return Some(Order { line: End::received(line), request: Request::parse(request) });
                     }
                 }
                 Ok(Some(_)) | Err(Errno::INTR | Errno::MSGSIZE) => {}
@@ -135,7 +133,7 @@ impl<'a> Server<'a> {
     /// Makes the worker: a child of the caller's, or of this process where that is refused.
     fn fork(&mut self, order: &Order) -> Result<Made, (Step, Errno)> {
         // For the worker's ends, and a pidfd. Nobody else in this process takes them meanwhile.
-        let places = (0..=order.ends).map(|_| sys::descriptor::duplicate(order.line.as_fd()));
+        let places = (0..=order.request.ends).map(|_| sys::descriptor::duplicate(order.line.as_fd()));
         drop(places.collect::<Result<Vec<_>, _>>().map_err(|errno| (Step::Receiving, errno))?);
         if self.makes_siblings {
             match alone().and_then(sibling::fork) {
@@ -220,7 +218,7 @@ fn say(line: &impl AsFd, answer: Answer, fds: &[i32]) {
 
 /// The worker, from its first moment to its end.
 fn work<R: Outcome>(
-    line: End,
+    Order { line, request }: Order,
     parent: Option<Parent>,
     options: Fork,
     mask: &Mask,
@@ -229,11 +227,16 @@ fn work<R: Outcome>(
     if parent.is_some_and(|parent| parent.die_with().is_err()) {
         sys::process::give_up("fork server: die_with_parent was refused\n");
     }
-    let Ok(line) = DatagramSocket::new(line) else { sys::process::give_up("fork server: setsockopt was refused\n") };
-    let mut message = Vec::new();
-    let received = match line.recv_with(&mut message) {
-        Ok(Some(received)) => received,
-        Err(Error::EndsLost { .. }) => sys::process::give_up("fork server: ends of a worker were lost\n"),
+    // Without it, an empty message would look like EOF.
+    if request.message == 0 && line.mark_messages().is_err() {
+        sys::process::give_up("fork server: setsockopt was refused\n");
+    }
+    let mut message = vec![0; request.message];
+    let received = match sys::retry(|| ancillary::receive(line.as_fd(), &mut message, true)) {
+        Ok(Some((len, beside))) => match Received::new(len, beside) {
+            Ok(received) => received,
+            Err(_) => sys::process::give_up("fork server: ends of a worker were lost\n"),
+        },
         // The caller has given up, or is gone: this process has not begun, and leaves.
         Ok(None) | Err(_) => {
             let pid = sys::process::own_pid();

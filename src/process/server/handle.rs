@@ -1,0 +1,264 @@
+//! The caller's side: orders, and the workers that come of them.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use super::order::{Answer, Request};
+use crate::end::{self, Ends};
+use crate::error::{Error, Result};
+use crate::process::child::Child;
+use crate::socket::{DatagramPair, DatagramSocket, datagram_pair};
+use crate::sys::poll::{POLLIN, look, poll, pollfd};
+use crate::sys::{self, Errno, ancillary, signal};
+use crate::wait::{Patience, Watch, wait_any};
+
+/// How long a server that was told to leave may take, and a worker that was never told to begin.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// How long is waited for what is certain to come at once, unless the machine is very busy.
+const SHORTLY: Duration = Duration::from_millis(200);
+
+/// The server as its caller holds it: together with the workers that it has to report about.
+pub(super) struct Handle {
+    control: DatagramSocket,
+    pub(super) process: Child,
+    caller: Pid,
+    /// The lines of orders that were given up. A worker may still come, and is to be waited for.
+    late: Mutex<Vec<DatagramSocket>>,
+}
+
+impl Handle {
+    pub(super) fn new(control: DatagramSocket, process: Child) -> Self {
+        Self { control, process, caller: sys::process::own_pid(), late: Mutex::default() }
+    }
+
+    /// Starts a worker, and gives its ends away.
+    pub(super) fn start_worker(
+        self: &Arc<Self>,
+        message: &[u8],
+        ends: &impl Ends,
+        deadline: Option<Instant>,
+    ) -> Result<Child> {
+        if !self.is_callers() {
+            return Err(Error::NotGiven);
+        }
+        if signal::loses_children() {
+            return Err(Error::SigchldIgnored);
+        }
+        let (count, max) = (end::descriptors(ends)?.len(), ancillary::MOST);
+        if count > max {
+            return Err(Error::TooLong { len: count, max });
+        }
+        let DatagramPair { parent: line, child: workers } = datagram_pair()?;
+        let len = message.len();
+        if len > line.max_message()? {
+            let max = line.set_max_message(len)?;
+            if len > max {
+                return Err(Error::TooLong { len, max });
+            }
+        }
+        self.settle(Duration::ZERO);
+        // For the worker's pidfd.
+        let place = sys::descriptor::duplicate(line.as_fd()).map_err(|errno| Error::system("fcntl", errno))?;
+        let patience = deadline.map_or(Patience::Blocking, Patience::Until);
+        let request = Request { ends: count, message: len };
+        self.control.send_ends(&request.to_bytes(), workers, patience)?;
+
+        let answer = match self.answer(&line, place, deadline) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let patience = if matches!(error, Error::Closed) { LEAVING } else { Duration::ZERO };
+                self.give_up(line, patience);
+                return Err(error);
+            }
+        };
+        let (child, is_reported) = hold(answer)?;
+        // The worker waits for it, and so it never blocks.
+        match line.send_ends(message, ends, patience).map_err(Error::from) {
+            // A worker that was killed before it began is one that was killed.
+            Ok(()) | Err(Error::Closed) => {}
+            Err(error) => {
+                drop(child.kill().and_then(|()| child.wait()));
+                return Err(error);
+            }
+        }
+        Ok(match is_reported {
+            false => child,
+            true => child.reported_by(Reporter { line: line.end.into_fd(), server: Arc::clone(self) }),
+        })
+    }
+
+    /// Blocks until the order is answered, the server is gone, or the time is up.
+    fn answer(&self, line: &DatagramSocket, place: OwnedFd, deadline: Option<Instant>) -> Result<Said> {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let mut on = [Watch::readable(line), Watch::readable(&self.control)];
+        if wait_any(&mut on, left)? == 0 {
+            return Err(Error::TimedOut);
+        }
+        // The server says nothing on its socket, and so it is gone. The worker has the line too, and keeps it from ending.
+        if on[0].ready().is_empty() && look(line.as_fd(), POLLIN).is_ok_and(|events| events == 0) {
+            return Err(Error::Closed);
+        }
+        drop(place);
+        match said(line) {
+            Ok(Some(said)) => Ok(said),
+            // The server was killed just now; or it had no descriptors left for the line.
+            Ok(None) => match wait_any(&mut [Watch::readable(&self.control)], Some(SHORTLY))? {
+                0 => Err(Error::system("recvmsg", Errno::MFILE)),
+                _ => Err(Error::Closed),
+            },
+            Err(errno) => Err(Error::system("recvmsg", errno)),
+        }
+    }
+
+    /// Tells the worker, which may be there or come later, not to begin, and waits for it at most that long.
+    fn give_up(&self, line: DatagramSocket, patience: Duration) {
+        // Of a socket that is connected and open it does not fail.
+        let _ = line.shutdown(Shutdown::Write);
+        lock(&self.late).push(line);
+        self.settle(patience);
+    }
+
+    /// Waits for the workers of orders that were given up.
+    fn settle(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        lock(&self.late).retain(|line| !is_settled(line, deadline));
+    }
+
+    /// Whether this process started the server, and is no fork of the one that did.
+    fn is_callers(&self) -> bool {
+        sys::process::own_pid() == self.caller
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.is_callers() {
+            return;
+        }
+        // Also where another process has a copy of the socket. An error would mean that somebody closed its number.
+        let _ = self.control.shutdown(Shutdown::Both);
+        if let Ok(None) = self.process.wait_timeout(LEAVING) {
+            // It was stopped. Its workers are none of its business any more.
+            drop(self.process.kill().and_then(|()| self.process.wait()));
+        }
+        self.settle(LEAVING);
+    }
+}
+
+/// An answer, and the pidfd that came with it.
+type Said = (Answer, Option<OwnedFd>);
+
+/// A message on a line, without blocking. `None`: no process is left that could send one.
+fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
+    let mut bytes = [0; Answer::LEN];
+    let mut receive = || sys::retry(|| ancillary::receive(line.as_fd(), &mut bytes, false));
+    // A worker that was killed had not read its message. That is told once, before what was said.
+    let arrived = match receive() {
+        Err(Errno::CONNRESET) => receive()?,
+        arrived => arrived?,
+    };
+    let Some((len, mut beside)) = arrived else { return Ok(None) };
+    let answer = bytes.get(..len).and_then(Answer::parse).ok_or(Errno::BADMSG)?;
+    Ok(Some((answer, beside.fds.pop())))
+}
+
+/// Holds the worker that an answer names, and says whether the server has to report about it.
+fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
+    let (number, is_reported) = match answer {
+        Answer::Yours(pid) => (pid, false),
+        Answer::Mine(pid) => (pid, true),
+        Answer::Refused(step, errno) => {
+            return Err(Error::System { call: step.call(), source: io::Error::from_raw_os_error(errno) });
+        }
+        Answer::Left(_) | Answer::Unused(_) => return Err(Error::system("recvmsg", Errno::BADMSG)),
+    };
+    let pid = Pid::from_raw(number).ok_or_else(|| Error::system("recvmsg", Errno::BADMSG))?;
+    let pidfd = match pidfd {
+        Some(pidfd) => pidfd,
+        // Another thread took the place. Nobody has waited for the worker, and so the number is still its own.
+        None if is_reported => sys::process::pidfd(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
+        None => sys::process::hold(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
+    };
+    Ok((Child::new(pid, pidfd), is_reported))
+}
+
+/// Whether nothing comes any more of an order that was given up. A worker that came is waited for.
+fn is_settled(line: &DatagramSocket, deadline: Instant) -> bool {
+    loop {
+        match said(line) {
+            Ok(Some((answer @ (Answer::Yours(pid) | Answer::Unused(pid)), pidfd))) => {
+                match (pidfd, Pid::from_raw(pid)) {
+                    (Some(pidfd), Some(pid)) => {
+                        let child = Child::new(pid, pidfd);
+                        // An error: it was the server's child.
+                        drop(child.kill().and_then(|()| child.wait()));
+                    }
+                    (None, Some(pid)) if answer == Answer::Yours(pid.as_raw_nonzero().get()) => {
+                        sys::process::kill_and_reap(pid);
+                    }
+                    _ => {}
+                }
+                return true;
+            }
+            Err(Errno::AGAIN) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() || !wait_any(&mut [Watch::readable(line)], Some(left)).is_ok_and(|ready| ready > 0) {
+                    return false;
+                }
+            }
+            // There is no worker, or it is the server's.
+            Ok(_) | Err(_) => return true,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it is locked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a worker that is the server's child has left.
+pub(in crate::process) struct Reporter {
+    line: OwnedFd,
+    /// It waits for the worker, and so it lives as long as this.
+    server: Arc<Handle>,
+}
+
+impl Reporter {
+    /// The wait status ([wait(2)]) of the worker if it has left. It is told once. Waits for it for at most `left`.
+    ///
+    /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
+    pub(in crate::process) fn reap(&self, pidfd: BorrowedFd<'_>, left: Option<Duration>) -> sys::Result<Option<i32>> {
+        if look(pidfd, POLLIN)? == 0 {
+            return Ok(None);
+        }
+        // The server is about to say how, if another process does not trace the worker.
+        let mut fds = [pollfd { fd: self.line.as_raw_fd(), events: POLLIN, revents: 0 }];
+        sys::retry(|| poll(&mut fds, Some(left.unwrap_or(LEAVING).min(LEAVING))))?;
+        match said(&self.line) {
+            Ok(Some((Answer::Left(status), _))) => return Ok(Some(status)),
+            Err(Errno::AGAIN) => return Ok(None),
+            Ok(_) | Err(_) => {} // it was killed
+        }
+        // As long as it is on its way out, the worker is its child.
+        drop(self.server.process.wait_timeout(LEAVING));
+        // Then that of whoever adopts orphans, which may be this process.
+        match sys::process::reap(pidfd) {
+            Err(Errno::CHILD) => {}
+            reaped => return reaped,
+        }
+        // Or another, which is about to wait for it.
+        let mut fds = [pollfd { fd: pidfd.as_raw_fd(), events: 0, revents: 0 }];
+        sys::retry(|| poll(&mut fds, Some(LEAVING)))?;
+        match sys::sibling::exit_status(pidfd) {
+            Ok(Some(status)) => Ok(Some(status)),
+            Ok(None) | Err(_) => Err(Errno::CHILD),
+        }
+    }
+}
