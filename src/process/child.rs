@@ -79,7 +79,7 @@ impl Child {
         }
     }
 
-    /// The number of the process. Never blocks.
+    /// Returns the number of the process. Never blocks.
     #[doc(alias = "pid")]
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -132,7 +132,7 @@ impl Child {
         }
     }
 
-    /// How the child has left, without blocking. `None`: it runs.
+    /// Returns how the child has left, without blocking. `None`: it runs.
     ///
     /// # Errors
     ///
@@ -258,8 +258,8 @@ impl Child {
         self.wait()
     }
 
-    /// A guard that kills the child and waits for it when it is dropped. `std::process::Child` has no such thing, and a program
-    /// that returns early leaves its children running.
+    /// Wraps the child in a guard that kills it and waits for it when the guard is dropped. A function that returns early then
+    /// leaves no child running.
     ///
     /// # Examples
     ///
@@ -284,6 +284,19 @@ impl Child {
     ///
     /// [`Error::System`] with `ESRCH`: the child leads no group, or nobody is left in it; with `EINVAL`: there is no such
     /// signal; with `EPERM`: all of them run as other users now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// const SIGTERM: i32 = 15;
+    ///
+    /// let child = ipc::Command::new("sleep").arg("1000").process_group(0).spawn()?;
+    /// child.signal_group(SIGTERM)?;
+    /// assert_eq!(child.wait()?.signal(), Some(SIGTERM));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[doc(alias = "killpg")]
     pub fn signal_group(&self, signal: i32) -> Result<()> {
         // Kept from being waited for meanwhile, which would make its number another's.

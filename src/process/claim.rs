@@ -74,7 +74,8 @@ where
 /// Takes a descriptor that this program was started with, by its number: for what others give, such as a jobserver
 /// (`--jobserver-auth=3,4`) or a socket activation (`LISTEN_FDS`, from 3 on). Never blocks.
 ///
-/// As with [`claim`], each can be claimed once, and only as what it is, and is close-on-exec from then on.
+/// As with [`claim`], each can be claimed once, and only as what it is, and is close-on-exec from then on. A FIFO that is
+/// open both ways is a [`Fifo`](crate::Fifo).
 ///
 /// **What the caller answers for** is that the number was given: nothing describes it. A descriptor that is close-on-exec
 /// is refused, and so is whatever Rust opens. But one that a C library of this program has opened without close-on-exec

@@ -27,7 +27,8 @@ use crate::wait::{Patience, Spin};
 /// `main`.
 ///
 /// **Children**: one that is forked has the mask as it was before, and no `Signals`; a value that reached it answers
-/// [`Error::NotGiven`]. A program that is started has no signal blocked at all.
+/// [`Error::NotGiven`]. Block the signals beforehand where it is to have them blocked, as a Ctrl-C that reaches every process of
+/// a terminal asks for. A program that is started has no signal blocked at all.
 ///
 /// A signal that comes twice before it is read is one (but for real-time signals). That holds for `SIGCHLD` too: wait for every
 /// child then, or for each [`Child`](crate::Child) by its own descriptor, which needs no signal.

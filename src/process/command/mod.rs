@@ -115,7 +115,7 @@ enum Place {
 }
 
 impl Command {
-    /// A program to be started. Without a slash in its name it is looked for along the `PATH` that it will have.
+    /// Makes a command that starts a program. A name without a slash is looked for along the `PATH` that it will have.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self(Box::new(Parts {
             program: program.as_ref().to_owned(),
@@ -131,7 +131,7 @@ impl Command {
         }))
     }
 
-    /// Sets the name that the program is called by, its argument 0. Else it is the one that it is looked for by.
+    /// Sets the name that the program is called by, its argument 0. By default it is the name that it is looked for by.
     pub fn arg0(mut self, name: impl AsRef<OsStr>) -> Self {
         self.0.arg0 = Some(name.as_ref().to_owned());
         self
@@ -149,7 +149,7 @@ impl Command {
         self
     }
 
-    /// Sets a variable of the program's environment, which is else this process's.
+    /// Sets a variable of the program's environment. The other variables are this process's.
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.0.environment.insert(key.as_ref().to_owned(), Value::Text(value.as_ref().to_owned()));
         self
@@ -195,17 +195,17 @@ impl Command {
         self
     }
 
-    /// Sets the standard input: an end, a file, or a [`Stdio`]. Else it is this process's.
+    /// Sets the standard input: an end, a file, or a [`Stdio`]. By default it is this process's.
     pub fn stdin(self, stdin: impl Into<Stdio>) -> Self {
         self.stdio(0, stdin.into())
     }
 
-    /// Sets the standard output: an end, a file, or a [`Stdio`]. Else it is this process's.
+    /// Sets the standard output: an end, a file, or a [`Stdio`]. By default it is this process's.
     pub fn stdout(self, stdout: impl Into<Stdio>) -> Self {
         self.stdio(1, stdout.into())
     }
 
-    /// Sets the standard error: an end, a file, or a [`Stdio`]. Else it is this process's.
+    /// Sets the standard error: an end, a file, or a [`Stdio`]. By default it is this process's.
     pub fn stderr(self, stderr: impl Into<Stdio>) -> Self {
         self.stdio(2, stderr.into())
     }
