@@ -188,6 +188,11 @@ pub(super) fn default_for_a_program(also_caught: bool) {
         let Ok(action) = Action::of(signal) else { continue };
         let is_reset = match action.handler() {
             libc::SIG_DFL => false,
+            // Other threads may write to nobody until the program runs, and would end this process.
+            libc::SIG_IGN if signal == libc::SIGPIPE && !also_caught => {
+                catch_sigpipe();
+                false
+            }
             libc::SIG_IGN => matches!(signal, libc::SIGPIPE | libc::SIGCHLD),
             _ => also_caught,
         };
@@ -195,6 +200,18 @@ pub(super) fn default_for_a_program(also_caught: bool) {
             // The two signals that this is refused for are at their default.
             let _ = Action::DEFAULT.set(signal);
         }
+    }
+}
+
+/// Catches `SIGPIPE`, for nothing: as harmless as to ignore it, and execve(2) makes it the default.
+fn catch_sigpipe() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: zeroed bytes are a valid sigaction, and the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGPIPE, &action, std::ptr::null_mut());
     }
 }
 

@@ -133,7 +133,11 @@ impl<'a> Steps<'a> {
         }
         self.numbers.place()?;
         if self.options.close_others {
-            self.numbers.close_others(self.spared).map_err(Failed::of("close_range"))?;
+            let closed = match self.stage {
+                Stage::New => self.numbers.close_others(self.spared),
+                Stage::InPlace | Stage::AmongThreads => self.numbers.mark_others(),
+            };
+            closed.map_err(Failed::of("close_range"))?;
         }
         self.limit()?;
         self.change_user()?;
@@ -218,7 +222,11 @@ impl<'a> Steps<'a> {
             // SAFETY: a nul-terminated path.
             match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {
                 0 => Ok(()),
-                _ => Err(errno()),
+                _ => match errno() {
+                    // A sandbox that does not know the call. The next step says what there is.
+                    Errno::PERM => Ok(()),
+                    errno => Err(errno),
+                },
             }
         };
         self.first_path(found).map_err(Failed::of("execve"))
