@@ -1,12 +1,13 @@
 //! Between two processes, each on a core of its own: round trips, and streams of bytes. And what it costs to start a program,
-//! from a small process, from one with 1 GiB resident, and beside other threads.
+//! from a small process, from one with 1 GiB resident, and beside other threads; and a worker, by a fork or a fork server.
 //!
 //! Criterion measures one contender after the other. Where the machine is not quiet, `benches/marks.rs` is the better
 //! judge: it takes turns.
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
+use std::time::Duration;
 
 use common::*;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
@@ -126,5 +127,95 @@ fn starting(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, round_trips, streams, starting);
+/// A process of its own, by Python's `multiprocessing`, which has a fork server too.
+const PYTHON: &str = "
+import multiprocessing, sys, time
+def nothing(): pass
+def worker():
+    process = context.Process(target=nothing)
+    process.start()
+    process.join()
+if __name__ == '__main__':
+    context = multiprocessing.get_context('forkserver')
+    worker()
+    for line in sys.stdin:
+        start = time.perf_counter_ns()
+        for _ in range(int(line)): worker()
+        print(time.perf_counter_ns() - start, flush=True)
+";
+
+/// Python, as it is told how many workers to make, and says how long that took.
+struct Python {
+    process: std::process::Child,
+    script: std::path::PathBuf,
+}
+
+impl Python {
+    /// `None`: there is none here.
+    fn start() -> Option<Self> {
+        // It starts workers by the name of the file.
+        let script = std::env::temp_dir().join(format!("ipc-forkserver-{}.py", std::process::id()));
+        std::fs::write(&script, PYTHON).expect("a temporary file");
+        let mut command = std::process::Command::new("python3");
+        command.arg(&script).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        Some(Self { process: command.spawn().ok()?, script: script })
+    }
+
+    fn pass(&mut self, count: u64) -> Duration {
+        let (orders, answers) =
+            (self.process.stdin.as_mut().expect("piped"), self.process.stdout.as_mut().expect("piped"));
+        writeln!(orders, "{count}").expect("it reads");
+        let mut answer = String::new();
+        std::io::BufReader::with_capacity(1, answers).read_line(&mut answer).expect("it answers");
+        Duration::from_nanos(answer.trim().parse().expect("a time"))
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        drop(self.process.wait());
+        drop(std::fs::remove_file(&self.script));
+    }
+}
+
+/// A worker that leaves at once, until it was waited for: by a fork of this process, by its fork server, and by what else
+/// there is.
+fn workers(criterion: &mut Criterion) {
+    fn finish(child: ipc::Result<ipc::Child>) {
+        assert!(child.and_then(|child| child.wait()).expect("it is waited for").success());
+    }
+    // Before anything that has threads.
+    let server = ipc::ForkServer::start(|_, _| ()).expect("this process has one thread");
+    let fork = || finish(ipc::fork((), |()| ()).map_err(ipc::Error::from));
+    let order = || finish(server.fork(b"", ()).map_err(ipc::Error::from));
+    for large in [false, true] {
+        let resident = large.then(Resident::new);
+        let size = if large { "with 1 GiB resident" } else { "a small one" };
+        let mut group = criterion.benchmark_group(format!("a worker of a process, {size}"));
+        group.sample_size(20);
+        group.bench_function("fork", |bencher| bencher.iter(fork));
+        group.bench_function("fork server", |bencher| bencher.iter(order));
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let stopped = std::sync::Arc::new(std::sync::Mutex::new(stopped));
+        let threads: Vec<_> = (0..16)
+            .map(|_| {
+                let stopped = std::sync::Arc::clone(&stopped);
+                std::thread::spawn(move || drop(stopped.lock().expect("nobody panics").recv()))
+            })
+            .collect();
+        group.bench_function("fork server, beside 16 threads", |bencher| bencher.iter(order));
+        group.bench_function("a program, beside 16 threads", |bencher| bencher.iter(ipc_start));
+        drop(stop);
+        threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+        if let Some(mut python) = Python::start().filter(|_| !large) {
+            group.bench_function("Python's fork server", |bencher| bencher.iter_custom(|count| python.pass(count)));
+        }
+        group.finish();
+        drop(resident);
+    }
+}
+
+// The workers first, on any core.
+criterion_group!(benches, workers, round_trips, streams, starting);
 criterion_main!(benches);

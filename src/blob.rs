@@ -31,8 +31,9 @@ use crate::sys::memfd::{self, CONTENTS, Unfit};
 ///
 /// # Platform
 ///
-/// memfd_create(2), with the seals `F_SEAL_SHRINK`, `F_SEAL_GROW`, `F_SEAL_WRITE` and `F_SEAL_SEAL` (fcntl.2), which are
-/// looked at whenever a descriptor becomes a `Blob`, and mmap(2).
+/// [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html), with the seals `F_SEAL_SHRINK`,
+/// `F_SEAL_GROW`, `F_SEAL_WRITE` and `F_SEAL_SEAL` ([fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html)), which are
+/// looked at whenever a descriptor becomes a `Blob`, and [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html).
 ///
 /// # Examples
 ///
@@ -79,7 +80,7 @@ impl Blob {
         writer.finish()
     }
 
-    /// The descriptor of the memory, close-on-exec, for another process or for another type. Never blocks.
+    /// Returns the descriptor of the memory, close-on-exec, for another process or for another type. Never blocks.
     ///
     /// Nobody can write to it. It is a duplicate where clones of this `Blob` are left.
     ///
@@ -204,14 +205,14 @@ impl BlobWriter {
     ///
     /// # Platform
     ///
-    /// memfd_create(2), with `MFD_NOEXEC_SEAL` where the kernel has it (Linux 6.3).
+    /// [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html), with `MFD_NOEXEC_SEAL` where the kernel has it (Linux 6.3).
     #[doc(alias = "memfd_create")]
     pub fn new() -> Result<Self> {
         let fd = memfd::create(c"ipc-blob").map_err(|errno| Error::system("memfd_create", errno))?;
         Ok(Self { fd })
     }
 
-    /// Seals what was written: nobody can change it from here on, and it can be read by whoever it is passed to.
+    /// Seals what was written. Nobody can change it from here on, and whoever it is passed to can read it.
     ///
     /// # Errors
     ///
@@ -220,7 +221,7 @@ impl BlobWriter {
     ///
     /// # Platform
     ///
-    /// `F_ADD_SEALS` (fcntl.2).
+    /// `F_ADD_SEALS` of [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html).
     pub fn finish(self) -> Result<Blob> {
         memfd::seal(self.fd.as_fd(), CONTENTS).map_err(|errno| Error::system("fcntl", errno))?;
         // For programs that read it as a file.

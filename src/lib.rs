@@ -109,8 +109,8 @@ pub use framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, Messages,
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
 pub use pipe::{BufferedWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{
-    Child, Command, CommunicateError, Fork, ForkError, Forked, KillOnDrop, Outcome, Signals, SpawnError, claim,
-    claim_number, claimable, fork, fork_raw, fork_unchecked,
+    Child, Command, CommunicateError, Fork, ForkError, ForkServer, Forked, KillOnDrop, Outcome, Signals, SpawnError,
+    claim, claim_number, claimable, fork, fork_raw, fork_unchecked,
 };
 pub use ring::{RingError, RingReader, RingWriter};
 pub use socket::{

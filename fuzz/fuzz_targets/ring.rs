@@ -130,7 +130,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let raced = memory.try_clone().expect("a descriptor");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        if races {
+        let racer = races.then(|| {
             scope.spawn(|| {
                 let mut random = 88_172_645_463_325_252_u64;
                 while !stop.load(Relaxed) {
@@ -139,8 +139,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                     random ^= random << 17;
                     let _ = raced.write_at(&(random >> 16 & 0x1fff).to_le_bytes(), (random & 3) * 128);
                 }
-            });
-        }
+            })
+        });
         let mut broken = None;
         while !script.0.is_empty() {
             match script.byte() % 8 {
@@ -169,5 +169,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             }
         }
         stop.store(true, Relaxed);
+        // A scope alone would not wait until the thread is gone, with all that it has.
+        racer.into_iter().for_each(|racer| racer.join().expect("it does not panic"));
     });
 });

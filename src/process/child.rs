@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::server::Reporter;
 use crate::error::{Error, Result};
 use crate::sys::{self, Errno};
 use crate::wait::{Watch, wait_any};
@@ -42,6 +43,8 @@ pub struct Child {
     parent: Pid,
     /// The kernel tells it once.
     status: Mutex<Option<ExitStatus>>,
+    /// Of a process that is not this one's child.
+    reporter: Option<Reporter>,
 }
 
 impl Child {
@@ -53,7 +56,13 @@ impl Child {
     /// Takes a child over that was just started.
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
         let id = pid.as_raw_nonzero().get().unsigned_abs();
-        Self { id, pidfd, parent: sys::process::own_pid(), status: Mutex::new(None) }
+        Self { id, pidfd, parent: sys::process::own_pid(), status: Mutex::new(None), reporter: None }
+    }
+
+    /// The same of a process that is another one's child.
+    pub(super) fn reported_by(mut self, reporter: Reporter) -> Self {
+        self.reporter = Some(reporter);
+        self
     }
 
     /// Takes a child over that was just forked, and that nobody has waited for. One that cannot be held is ended.
@@ -95,6 +104,12 @@ impl Child {
     #[doc(alias = "join")]
     pub fn wait(&self) -> Result<ExitStatus> {
         loop {
+            if self.reporter.is_some() {
+                // Only its own parent can wait for it in one call.
+                if let Some(status) = self.wait_until(None)? {
+                    return Ok(status);
+                }
+            }
             if let Some(status) = self.try_wait()? {
                 return Ok(status);
             }
@@ -121,7 +136,11 @@ impl Child {
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
         let mut status = self.status();
         if status.is_none() {
-            let reaped = sys::process::reap(self.pidfd.as_fd()).map_err(|errno| self.unwaitable(errno))?;
+            let reaped = match &self.reporter {
+                None => sys::process::reap(self.pidfd.as_fd()),
+                Some(reporter) => reporter.reap(self.pidfd.as_fd()),
+            };
+            let reaped = reaped.map_err(|errno| self.unwaitable(errno))?;
             *status = reaped.map(ExitStatus::from_raw);
         }
         Ok(*status)
@@ -289,6 +308,10 @@ impl Child {
     /// [`Error::System`] with `ESRCH`: it has left and was waited for; with `EINVAL`: there is no such signal; with
     /// `EPERM`: it runs as another user now.
     pub fn signal(&self, signal: i32) -> Result<()> {
+        if self.reporter.is_some() && self.status().is_some() {
+            // Its parent may be about to wait for it.
+            return Err(Error::system("pidfd_send_signal", Errno::SRCH));
+        }
         sys::process::send_signal(self.pidfd.as_fd(), signal).map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
@@ -330,8 +353,11 @@ impl fmt::Debug for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // One that runs goes on; an error would mean that somebody else has waited for it.
-        let _ = self.try_wait();
+        // Another process waits for one that is reported.
+        if self.reporter.is_none() {
+            // One that runs goes on; an error would mean that somebody else has waited for it.
+            let _ = self.try_wait();
+        }
     }
 }
 

@@ -7,8 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::child::Child;
 use super::outcome::Outcome;
+use super::server::ForkServer;
 use crate::end::{self, Ends};
 use crate::error::{Error, Result, gives_back};
+use crate::socket::Received;
 use crate::sys::descriptor::{Inert, table_limit};
 use crate::sys::process::{Gate, Permit, Side};
 use crate::sys::signal::{self, Mask};
@@ -45,7 +47,8 @@ use crate::sys::{self, Errno, ledger};
 /// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
 /// of another version of this crate in the same program.
 ///
-/// A child that needs no end gets `()`: `fork((), |()| …)`.
+/// A child that needs no end gets `()`: `fork((), |()| …)`. Where `child` uses `?`, it names its result, as the compiler cannot
+/// guess the error: `|writer| -> ipc::Result<()> { … }`.
 ///
 /// In the guide: [four ends](crate::guide::four_ends), [threads and fork](crate::guide::threads_and_fork),
 /// [children](crate::guide::children), [tests that fork](crate::guide::testing).
@@ -192,9 +195,11 @@ pub unsafe fn fork_raw() -> Result<Forked> {
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use = "nothing is started before `spawn`"]
 pub struct Fork {
-    die_with_parent: bool,
-    reset_signals: bool,
-    keep_all_ends: bool,
+    pub(super) die_with_parent: bool,
+    pub(super) reset_signals: bool,
+    pub(super) keep_all_ends: bool,
+    /// The child keeps the signals back that this thread keeps back, also those that are read in it.
+    pub(super) holds_signals: bool,
 }
 
 impl Fork {
@@ -233,6 +238,34 @@ impl Fork {
     /// As [`fork`].
     pub fn spawn<E: Ends, R: Outcome>(self, ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
         self.run_with(&alone, ends, child)
+    }
+
+    /// Starts a [`ForkServer`] whose workers have these options.
+    ///
+    /// [`die_with_parent`](Self::die_with_parent) kills them when the thread that started the server ends, as a rule the main
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// As [`ForkServer::start`]; and [`Error::InvalidInput`] with [`keep_all_ends`](Self::keep_all_ends).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let server = ipc::Fork::new().die_with_parent().serve(|_message, _ends| loop {
+    ///     std::thread::park();
+    /// })?;
+    /// let child = server.fork(b"", ())?;
+    /// child.kill()?;
+    /// assert!(!child.wait()?.success());
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn serve<F, R>(self, entry: F) -> Result<ForkServer>
+    where
+        F: Fn(Vec<u8>, Received) -> R + 'static,
+        R: Outcome,
+    {
+        ForkServer::with(self, entry)
     }
 
     fn run_with<E: Ends, R: Outcome>(
@@ -304,8 +337,10 @@ impl Fork {
                     sys::process::give_up("fork: die_with_parent was refused\n");
                 }
                 drop((inert, parent, stdout));
-                // Who reads signals is the parent.
-                sys::signalfd::forget(&mut mask);
+                if !self.holds_signals {
+                    // Who reads signals is the parent.
+                    sys::signalfd::forget(&mut mask);
+                }
                 if self.reset_signals {
                     signal::reset_all();
                     Mask::set_empty();
@@ -340,7 +375,7 @@ fn alone() -> Result<Permit> {
 }
 
 /// The child's way out, and the only one.
-fn leave(child: impl FnOnce() -> u8) -> ! {
+pub(super) fn leave(child: impl FnOnce() -> u8) -> ! {
     let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or_else(|panic| {
         // The hook has printed it. Dropping it could run anything.
         std::mem::forget(panic);

@@ -6,6 +6,7 @@ mod command;
 mod fork;
 mod given;
 mod outcome;
+mod server;
 mod signals;
 
 pub use child::{Child, KillOnDrop};
@@ -13,6 +14,7 @@ pub use claim::{claim, claim_number, claimable};
 pub use command::{Command, CommunicateError, SpawnError};
 pub use fork::{Fork, ForkError, Forked, fork, fork_raw, fork_unchecked};
 pub use outcome::Outcome;
+pub use server::ForkServer;
 pub use signals::Signals;
 
 #[cfg(fuzzing)]

@@ -2,6 +2,7 @@
 
 mod doorbell;
 mod half;
+mod hello;
 mod layout;
 #[cfg(all(test, ipc_loom))]
 mod model;

@@ -2,22 +2,15 @@
 
 use std::fmt;
 use std::io::{self, IoSliceMut, Read};
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::RingError;
-use super::doorbell::Side;
-use super::half::{Fault, Half, PIECE};
-use super::layout::{HELLO, LARGEST, capacity};
-use crate::end;
+use super::half::{Half, PIECE};
+use super::hello::{Cut, Hello};
 use crate::error::{Error, Result};
 use crate::socket::StreamSocket;
-use crate::sys::descriptor::duplicate;
 use crate::sys::epoch::Epoch;
-use crate::sys::memfd::{self, LENGTH, Unfit};
 use crate::sys::poll::POLLIN;
-use crate::sys::shared_memory::{SharedMemory, page_size};
-use crate::sys::{Errno, ancillary, membarrier};
 use crate::wait::{Patience, TimedRead, Until, Watch};
 
 /// What a writer may make this process map, unless somebody says otherwise.
@@ -56,9 +49,8 @@ const MAX_CAPACITY: usize = 64 << 20;
 /// ```
 pub struct RingReader {
     half: Half<false>,
-    /// What has arrived of the hello.
-    told: Vec<u8>,
-    memory: Vec<OwnedFd>,
+    /// What has arrived of it.
+    hello: Hello,
     max_capacity: usize,
 }
 
@@ -79,7 +71,7 @@ impl RingReader {
         match given.and_then(|()| Epoch::now().map_err(|errno| Error::system("madvise", errno))) {
             Ok(epoch) => {
                 let half = Half::new(socket, epoch, None);
-                Ok(Self { half, told: Vec::new(), memory: Vec::new(), max_capacity: MAX_CAPACITY })
+                Ok(Self { half, hello: Hello::default(), max_capacity: MAX_CAPACITY })
             }
             Err(error) => Err(RingError { socket, error }),
         }
@@ -191,80 +183,28 @@ impl RingReader {
         read
     }
 
-    /// Waits for the hello, looks at it, and maps the memory that came with it. `false`: the writer left before.
+    /// Waits for the hello, and maps the memory that came with it. `false`: the writer left before.
     #[cold]
     fn open(&mut self, patience: Patience) -> Result<bool> {
-        while self.told.len() < HELLO {
+        while !self.hello.is_whole() {
             if self.half.is_over {
-                return match &*self.told {
-                    [] => Ok(false),
-                    told => {
-                        let fault = Fault::Truncated { message: told.to_vec(), expected: HELLO as u64 };
-                        Err(self.half.fail(fault))
-                    }
-                };
+                return self.hello.cut_short().map_or(Ok(false), |fault| Err(self.half.fail(fault)));
             }
-            match self.receive() {
+            match self.hello.receive(self.half.socket.end()) {
+                Ok(None) => {}
+                Ok(Some(Cut::Over)) => self.half.is_over = true,
+                Ok(Some(Cut::Lost(fault))) => return Err(self.half.fail(fault)),
                 Err(Error::WouldBlock) => patience.sleep(self.half.socket.end(), POLLIN)?,
-                received => received?,
+                Err(error) => return Err(error),
             }
         }
-        match self.map() {
+        match std::mem::take(&mut self.hello).map(self.max_capacity, self.half.epoch) {
             Ok(side) => {
                 self.half.side = Some(side);
                 Ok(true)
             }
             Err(fault) => Err(self.half.fail(fault)),
         }
-    }
-
-    /// Takes a piece of the hello.
-    fn receive(&mut self) -> Result<()> {
-        let end = self.half.socket.end();
-        // A descriptor that finds no place is lost, and the ring with it: the place is looked for before.
-        let place = duplicate(end.as_fd()).map_err(|errno| end.error("fcntl", errno))?;
-        let mut piece = [0; HELLO];
-        let room = HELLO - self.told.len();
-        drop(place);
-        match ancillary::receive(end.as_fd(), &mut piece[..room], false) {
-            Ok(Some((len, beside))) => {
-                self.told.extend_from_slice(&piece[..len]);
-                self.memory.extend(beside.fds);
-                if beside.lost {
-                    return Err(self.half.fail(Fault::System { call: "recvmsg", errno: Errno::MFILE }));
-                }
-                if len == 0 {
-                    self.half.is_over = true; // of a socket that asks who sent what
-                }
-            }
-            Ok(None) | Err(Errno::CONNRESET) => self.half.is_over = true,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(end.error("recvmsg", errno)),
-        }
-        Ok(())
-    }
-
-    /// Maps what came with the hello. Nothing of it is believed that was not looked at.
-    fn map(&mut self) -> std::result::Result<Side<SharedMemory, false>, Fault> {
-        let memory = std::mem::take(&mut self.memory);
-        let told = std::mem::take(&mut self.told);
-        let malformed = || Fault::Malformed(told.clone());
-        let capacity = told.first_chunk().and_then(capacity).ok_or_else(malformed)?;
-        let [memory] = &memory[..] else { return Err(malformed()) };
-        let max = self.max_capacity.min(LARGEST);
-        let len = usize::try_from(capacity).unwrap_or(usize::MAX);
-        if len > max {
-            return Err(Fault::TooLong { len, max });
-        }
-        let refused = |call| move |errno| Fault::System { call, errno };
-        let file = memfd::check(memory.as_fd(), LENGTH, true).map_err(|unfit| unfit_fault(memory, unfit))?;
-        if file != (page_size() + len) as u64 {
-            return Err(malformed());
-        }
-        // What is not there would be taken from this process at the first look, or be a SIGBUS.
-        memfd::allocate(memory.as_fd(), file).map_err(refused("fallocate"))?;
-        let words = SharedMemory::map(memory.as_fd(), len, self.half.epoch).map_err(refused("mmap"))?;
-        Ok(Side::new(words, len, membarrier::register()))
     }
 
     /// Returns how many bytes can be read now. Never blocks.
@@ -354,18 +294,6 @@ impl RingReader {
     pub fn close(self) -> Result<()> {
         self.half.close()
     }
-}
-
-const EXPECTED: &str = "sealed memory for a ring";
-
-fn unfit_fault(memory: &OwnedFd, unfit: Unfit) -> Fault {
-    let found = match unfit {
-        Unfit::Unknown(call, errno) => return Fault::System { call, errno },
-        Unfit::Seals => "memory whose length can still be changed",
-        Unfit::Mode => "memory that cannot be read and written",
-        Unfit::Kind => end::kind(memory.as_fd()).unwrap_or("something else"),
-    };
-    Fault::WrongKind { expected: EXPECTED, found }
 }
 
 /// Blocks until there is something to read, or the writer is gone. See [`RingReader`].

@@ -69,6 +69,9 @@ impl Received {
     /// Ends of this crate are checked: a pipe's writer does not pass for a reader. Types of the standard library take any
     /// descriptor.
     ///
+    /// `recv_with` returns an `Option`, which has a `take` of its own. Look for EOF first:
+    /// `let Some(mut received) = socket.recv_with(&mut message)? else { … }`.
+    ///
     /// # Errors
     ///
     /// - [`Error::WrongKind`]: the next end is something else, and stays the next; or none is left.

@@ -18,6 +18,7 @@ pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
 pub(crate) mod shared_memory;
+pub(crate) mod sibling;
 pub(crate) mod signal;
 pub(crate) mod signalfd;
 pub(crate) mod socket;

@@ -308,7 +308,16 @@ pub(crate) fn await_exit(pidfd: BorrowedFd<'_>) -> Result<()> {
 
 /// The wait status (wait.2) of the child if it has left, which nobody can ask for again.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | ALL;
+    wait_status(pidfd, WaitIdOptions::empty())
+}
+
+/// The same, which can be asked for again.
+pub(crate) fn peek(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
+    wait_status(pidfd, WaitIdOptions::NOWAIT)
+}
+
+fn wait_status(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<i32>> {
+    let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG | ALL;
     let Some(status) = retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options))? else {
         return Ok(None);
     };

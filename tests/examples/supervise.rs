@@ -71,6 +71,7 @@ fn sigterm_asks_all_of_them_to_stop() {
     child.terminate().unwrap();
     await_line(&mut lines, "polite | bye");
     assert_eq!(exit_code(&child), 0);
+    support::await_all_orphans(); // what `polite` had in the background
 }
 
 fn one_that_does_not_stop_is_killed() {

@@ -137,6 +137,7 @@ fn bash_reads_what_is_given_and_substitutes_processes() {
     let bash = Command::new("bash").args(["-c", script, "bash"]).give_path(given("a\nb\nlast\n"));
     let output = bash.give_at(7, given("b\na\n")).give_at(8, given("last\n")).close_others().output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "same\n", "{output:?}");
+    support::await_all_orphans(); // it need not wait for those that it substitutes
 }
 
 fn extra_descriptor(program: &str, script: &str) {

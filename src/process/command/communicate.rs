@@ -35,7 +35,6 @@ pub(super) const GRACE: Duration = Duration::from_millis(200);
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-#[non_exhaustive]
 pub struct CommunicateError {
     /// What it had written to its standard output.
     pub stdout: Vec<u8>,

@@ -32,7 +32,7 @@ impl DatagramSocket {
         self.send_bytes(&whole, patience)
     }
 
-    pub(super) fn send_ends<E: Ends>(&self, message: &[u8], ends: E, patience: Patience) -> Result<(), SendError<E>> {
+    pub(crate) fn send_ends<E: Ends>(&self, message: &[u8], ends: E, patience: Patience) -> Result<(), SendError<E>> {
         let sent = sending(&ends, |fds| {
             self.deliver(message.len(), patience, |fd, wait| sys::ancillary::send(fd, message, fds, wait).map(drop))
         });

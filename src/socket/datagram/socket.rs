@@ -47,7 +47,7 @@ pub struct DatagramSocket {
 end_traits!(DatagramSocket);
 
 impl DatagramSocket {
-    pub(super) fn new(end: End) -> Result<Self> {
+    pub(crate) fn new(end: End) -> Result<Self> {
         let connectionless = end.mark_messages().map_err(|errno| Error::system("setsockopt", errno))?;
         Ok(Self::of(end, connectionless))
     }

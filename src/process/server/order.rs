@@ -1,0 +1,102 @@
+//! What a caller and its fork server say to each other.
+//!
+//! An order is one message on the control socket: how many ends the worker will be sent, and with it one end of a pair of its
+//! own, the *line*. All that follows goes over the line, so that orders of several threads never meet:
+//!
+//! 1. the server, or a process that the server did not make, answers: an [`Answer`];
+//! 2. the caller sends the worker its message and its ends, which is what the worker waits for before it runs anything;
+//! 3. of a worker that is the server's own child, the server says how it left.
+//!
+//! A caller that gives up closes the line or shuts it down, and a worker that has not begun leaves.
+
+/// What a server or a worker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The worker is a child of the caller's. Its pidfd comes with it.
+    Yours(i32),
+    /// The worker is a child of the server's, which says later how it left. Its pidfd comes with it.
+    Mine(i32),
+    /// There is no worker: what failed, and its errno.
+    Refused(Step, i32),
+    /// The worker has left, with that wait status (wait.2).
+    Left(i32),
+    /// The worker leaves without having run. Its pidfd comes with it, where it has one.
+    Unused(i32),
+}
+
+/// What has failed in the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// There is no place for the worker's ends.
+    Receiving,
+    Forking,
+    Holding,
+}
+
+impl Step {
+    const ALL: [Self; 3] = [Self::Receiving, Self::Forking, Self::Holding];
+
+    /// The call, by the name of its manual page.
+    pub(super) fn call(self) -> &'static str {
+        match self {
+            Self::Receiving => "recvmsg",
+            Self::Forking => "fork",
+            Self::Holding => "pidfd_open",
+        }
+    }
+}
+
+impl Answer {
+    pub(super) const LEN: usize = 12;
+
+    pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
+        let [kind, first, second] = match self {
+            Self::Yours(pid) => [1, pid, 0],
+            Self::Mine(pid) => [2, pid, 0],
+            Self::Refused(step, errno) => [3, step as i32, errno],
+            Self::Left(status) => [4, status, 0],
+            Self::Unused(pid) => [5, pid, 0],
+        };
+        let mut bytes = [0; Self::LEN];
+        for (place, word) in bytes.chunks_exact_mut(4).zip([kind, first, second]) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// `None`: nobody who knows the format has written this.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
+        let word = |i: usize| i32::from_ne_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+        let (first, second) = (word(4), word(8));
+        match word(0) {
+            1 => Some(Self::Yours(first)),
+            2 => Some(Self::Mine(first)),
+            3 => Some(Self::Refused(*Step::ALL.get(usize::try_from(first).ok()?)?, second)),
+            4 => Some(Self::Left(first)),
+            5 => Some(Self::Unused(first)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_arrives_as_it_was_sent() {
+        let refused = Step::ALL.map(|step| Answer::Refused(step, 11));
+        let others = [Answer::Yours(7), Answer::Mine(i32::MAX), Answer::Left(9), Answer::Unused(1)];
+        for answer in others.into_iter().chain(refused) {
+            assert_eq!(Answer::parse(&answer.to_bytes()), Some(answer));
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_no_answer() {
+        for bytes in [&[][..], &[0; 11], &[0; 12], &[0xff; 12], &[3, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0], &[1; 13]] {
+            assert_eq!(Answer::parse(bytes), None);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The server's own process, and what a worker does before it runs the entry.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+use super::order::{Answer, Step};
+use crate::end::End;
+use crate::error::Error;
+use crate::process::fork::{Fork, leave};
+use crate::process::outcome::Outcome;
+use crate::socket::{DatagramSocket, Received};
+use crate::sys::poll::{POLLIN, POLLRDHUP, pollfd};
+use crate::sys::process::{Parent, Permit, Side};
+use crate::sys::sibling::{self, Sibling};
+use crate::sys::signal::{self, Mask};
+use crate::sys::{self, Errno, ancillary};
+
+/// How long the server sleeps where a child of its own has left, and another process that traces it has to let go of it.
+const NAP: Duration = Duration::from_millis(10);
+
+/// The server. Every signal is blocked in it, so that neither a terminal's Ctrl-C nor whatever else goes to a whole process
+/// group ends it, and its workers have the dispositions of the start.
+pub(super) struct Server<'a> {
+    control: DatagramSocket,
+    options: Fork,
+    /// Their parent, if workers are to die with it.
+    parent: Option<Parent>,
+    /// The signals that are blocked in a worker.
+    mask: &'a Mask,
+    /// Whether workers can be children of the caller's.
+    makes_siblings: bool,
+    /// Those that are not.
+    children: Vec<OwnChild>,
+}
+
+/// A worker that the server has to wait for, and the line of whoever wants to know.
+struct OwnChild {
+    pidfd: OwnedFd,
+    line: End,
+}
+
+/// An order that has arrived.
+struct Order {
+    line: End,
+    /// How many ends the worker will be sent.
+    ends: usize,
+}
+
+/// Which process this is after a fork.
+enum Made {
+    /// The server, and whether the worker is its own child.
+    Server(Pid, OwnedFd, Whose),
+    Worker,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Callers,
+    Servers,
+}
+
+impl<'a> Server<'a> {
+    pub(super) fn new(control: DatagramSocket, options: Fork, parent: Option<Parent>, mask: &'a Mask) -> Self {
+        Self { control, options, parent, mask, makes_siblings: true, children: Vec::new() }
+    }
+
+    /// Carries out orders until the caller is gone. Returns the status to leave with.
+    pub(super) fn run<R: Outcome>(mut self, entry: &impl Fn(Vec<u8>, Received) -> R) -> u8 {
+        loop {
+            let Some(order) = self.next_order() else { return 0 };
+            if order.is_off() {
+                continue;
+            }
+            match self.fork(&order) {
+                Ok(Made::Server(pid, pidfd, whose)) => {
+                    order.answer_with(pid, &pidfd, whose);
+                    if whose == Whose::Servers {
+                        self.children.push(OwnChild { pidfd, line: order.line });
+                    }
+                }
+                Ok(Made::Worker) => {
+                    let Self { control, options, parent, mask, children, .. } = self;
+                    // The server's socket and the lines of other orders are none of this process's business.
+                    drop((control, children));
+                    work(order.line, parent, options, mask, entry)
+                }
+                Err((step, errno)) => order.answer(Answer::Refused(step, errno.raw_os_error()), &[]),
+            }
+        }
+    }
+
+    /// Blocks until there is an order. `None`: the caller is gone.
+    fn next_order(&mut self) -> Option<Order> {
+        loop {
+            if !self.children.is_empty() && !self.await_children() {
+                continue;
+            }
+            let mut message = [0; 1];
+            match ancillary::receive(self.control.as_fd(), &mut message, true) {
+                // An order whose line could not be installed, because this process has no descriptors left: the caller sees
+                // the line end.
+                Ok(Some((_, mut beside))) if !beside.lost => {
+                    if let Some(line) = beside.fds.pop() {
+                        return Some(Order { line: End::received(line), ends: message[0].into() });
+                    }
+                }
+                Ok(Some(_)) | Err(Errno::INTR | Errno::MSGSIZE) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Blocks until there is an order, which is true, or a child of the server's own has left, and says how those have that
+    /// did.
+    fn await_children(&mut self) -> bool {
+        let watch = |fd, events| pollfd { fd, events, revents: 0 };
+        let mut fds = vec![watch(self.control.as_fd().as_raw_fd(), POLLIN | POLLRDHUP)];
+        fds.extend(self.children.iter().map(|child| watch(child.pidfd.as_raw_fd(), POLLIN)));
+        if sys::retry(|| sys::poll::poll(&mut fds, None)).is_err() {
+            // The memory for so many is not there. Orders go on.
+            return true;
+        }
+        let before = self.children.len();
+        let mut has_left = fds.iter().skip(1).map(|fd| fd.revents != 0);
+        self.children.retain(|child| !(has_left.next() == Some(true) && child.is_reported()));
+        let is_order = fds.first().is_some_and(|fd| fd.revents != 0);
+        if !is_order && self.children.len() == before {
+            let _ = sys::poll::poll(&mut fds[..1], Some(NAP));
+        }
+        is_order
+    }
+
+    /// Makes the worker: a child of the caller's, or of this process where that is refused.
+    fn fork(&mut self, order: &Order) -> Result<Made, (Step, Errno)> {
+        // For the worker's ends, and a pidfd. Nobody else in this process takes them meanwhile.
+        let places = (0..=order.ends).map(|_| sys::descriptor::duplicate(order.line.as_fd()));
+        drop(places.collect::<Result<Vec<_>, _>>().map_err(|errno| (Step::Receiving, errno))?);
+        if self.makes_siblings {
+            match alone().and_then(sibling::fork) {
+                Ok(Sibling::New) => return Ok(Made::Worker),
+                Ok(Sibling::Maker(pid, pidfd)) => return Ok(Made::Server(pid, pidfd, Whose::Callers)),
+                Err(errno @ (Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE)) => {
+                    return Err((Step::Forking, errno));
+                }
+                // A sandbox, an emulator, another libc.
+                Err(_) => {
+                    if self.parent.is_some() {
+                        self.parent = Some(Parent::new().map_err(|errno| (Step::Holding, errno))?);
+                    }
+                    self.makes_siblings = false;
+                }
+            }
+        }
+        match alone().and_then(Permit::fork).map_err(|errno| (Step::Forking, errno))? {
+            Side::Child => Ok(Made::Worker),
+            Side::Parent(pid) => match sys::process::pidfd(pid) {
+                Ok(pidfd) => Ok(Made::Server(pid, pidfd, Whose::Servers)),
+                Err(errno) => {
+                    sys::process::kill_and_reap(pid);
+                    Err((Step::Holding, errno))
+                }
+            },
+        }
+    }
+}
+
+/// The server has one thread.
+fn alone() -> Result<Permit, Errno> {
+    Permit::alone()?.map_err(|_| Errno::INVAL)
+}
+
+impl Order {
+    /// Whether the caller has given up.
+    fn is_off(&self) -> bool {
+        sys::poll::look(self.line.as_fd(), POLLRDHUP).is_ok_and(|events| events != 0)
+    }
+
+    /// Says who the worker is. One that nobody can be told of is ended.
+    fn answer_with(&self, pid: Pid, pidfd: &OwnedFd, whose: Whose) {
+        let pid = pid.as_raw_nonzero().get();
+        let answer = if whose == Whose::Callers { Answer::Yours(pid) } else { Answer::Mine(pid) };
+        let bytes = answer.to_bytes();
+        let send = |fds: &[_]| sys::retry(|| ancillary::send(self.line.as_fd(), &bytes, fds, false));
+        // Without it where too many descriptors are under way: the caller opens one by the number.
+        match send(&[pidfd.as_raw_fd()]).or_else(|_| send(&[])) {
+            // The caller has given up, and so does the worker.
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(_) => drop(sys::process::send_signal(pidfd.as_fd(), sys::process::SIGKILL)),
+        }
+    }
+
+    fn answer(&self, answer: Answer, fds: &[i32]) {
+        say(&self.line, answer, fds);
+    }
+}
+
+impl OwnChild {
+    /// Whether it has left, and that was said.
+    fn is_reported(&self) -> bool {
+        match sys::process::peek(self.pidfd.as_fd()) {
+            Ok(None) => false,
+            Ok(Some(status)) => {
+                // Before it is gone: if this process is killed in between, the status can be had by one way or the other.
+                say(&self.line, Answer::Left(status), &[]);
+                let _ = sys::process::reap(self.pidfd.as_fd());
+                true
+            }
+            // Cannot be: it is this process's child. Whoever waits sees the line end.
+            Err(_) => true,
+        }
+    }
+}
+
+/// Says something to a caller, who may be gone.
+fn say(line: &impl AsFd, answer: Answer, fds: &[i32]) {
+    let _ = sys::retry(|| ancillary::send(line.as_fd(), &answer.to_bytes(), fds, false));
+}
+
+/// The worker, from its first moment to its end.
+fn work<R: Outcome>(
+    line: End,
+    parent: Option<Parent>,
+    options: Fork,
+    mask: &Mask,
+    entry: &impl Fn(Vec<u8>, Received) -> R,
+) -> ! {
+    if parent.is_some_and(|parent| parent.die_with().is_err()) {
+        sys::process::give_up("fork server: die_with_parent was refused\n");
+    }
+    let Ok(line) = DatagramSocket::new(line) else { sys::process::give_up("fork server: setsockopt was refused\n") };
+    let mut message = Vec::new();
+    let received = match line.recv_with(&mut message) {
+        Ok(Some(received)) => received,
+        Err(Error::EndsLost { .. }) => sys::process::give_up("fork server: ends of a worker were lost\n"),
+        // The caller has given up, or is gone: this process has not begun, and leaves.
+        Ok(None) | Err(_) => {
+            let pid = sys::process::own_pid();
+            let pidfd = sys::process::pidfd(pid).ok();
+            let fds: Vec<_> = pidfd.iter().map(AsRawFd::as_raw_fd).collect();
+            say(&line, Answer::Unused(pid.as_raw_nonzero().get()), &fds);
+            sys::process::exit(0)
+        }
+    };
+    drop(line);
+    if options.reset_signals {
+        signal::reset_all();
+        Mask::set_empty();
+    } else {
+        mask.restore();
+    }
+    leave(|| entry(message, received).status())
+}

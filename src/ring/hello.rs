@@ -1,0 +1,96 @@
+//! The hello that a reader waits for, and the memory that comes with it. Nothing of either is believed that was not looked at.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::doorbell::Side;
+use super::half::Fault;
+use super::layout::{HELLO, LARGEST, capacity};
+use crate::end::{self, End};
+use crate::error::Result;
+use crate::sys::descriptor::duplicate;
+use crate::sys::epoch::Epoch;
+use crate::sys::memfd::{self, LENGTH, Unfit};
+use crate::sys::shared_memory::{SharedMemory, page_size};
+use crate::sys::{Errno, ancillary, membarrier};
+
+/// What has arrived of a hello.
+#[derive(Default)]
+pub(super) struct Hello {
+    told: Vec<u8>,
+    memory: Vec<OwnedFd>,
+}
+
+/// Why no more of it comes.
+pub(super) enum Cut {
+    /// The writer has left.
+    Over,
+    /// A descriptor that came with it found no place, and cannot be had again.
+    Lost(Fault),
+}
+
+impl Hello {
+    pub(super) fn is_whole(&self) -> bool {
+        self.told.len() == HELLO
+    }
+
+    /// What is wrong if nothing more comes: nothing, where it never began.
+    pub(super) fn cut_short(&self) -> Option<Fault> {
+        let message = self.told.clone();
+        (!message.is_empty()).then_some(Fault::Truncated { message, expected: HELLO as u64 })
+    }
+
+    /// Takes a piece of it, and none of what comes after, without blocking.
+    pub(super) fn receive(&mut self, end: &End) -> Result<Option<Cut>> {
+        // A descriptor that finds no place is lost, and the ring with it: the place is looked for before.
+        drop(duplicate(end.as_fd()).map_err(|errno| end.error("fcntl", errno))?);
+        let mut piece = [0; HELLO];
+        let room = HELLO - self.told.len();
+        match ancillary::receive(end.as_fd(), &mut piece[..room], false) {
+            Ok(Some((_, beside))) if beside.lost => {
+                Ok(Some(Cut::Lost(Fault::System { call: "recvmsg", errno: Errno::MFILE })))
+            }
+            // EOF of a socket that asks who sent what.
+            Ok(Some((0, _)) | None) | Err(Errno::CONNRESET) => Ok(Some(Cut::Over)),
+            Ok(Some((len, beside))) => {
+                self.told.extend_from_slice(&piece[..len]);
+                self.memory.extend(beside.fds);
+                Ok(None)
+            }
+            Err(Errno::INTR) => Ok(None),
+            Err(errno) => Err(end.error("recvmsg", errno)),
+        }
+    }
+
+    /// Looks at all of it, and maps the memory.
+    pub(super) fn map(self, max_capacity: usize, epoch: Epoch) -> Result<Side<SharedMemory, false>, Fault> {
+        let malformed = || Fault::Malformed(self.told.clone());
+        let capacity = self.told.first_chunk().and_then(capacity).ok_or_else(malformed)?;
+        let [memory] = &self.memory[..] else { return Err(malformed()) };
+        let max = max_capacity.min(LARGEST);
+        let len = usize::try_from(capacity).unwrap_or(usize::MAX);
+        if len > max {
+            return Err(Fault::TooLong { len, max });
+        }
+        let refused = |call| move |errno| Fault::System { call, errno };
+        let file = memfd::check(memory.as_fd(), LENGTH, true).map_err(|unfit| unfit_fault(memory, unfit))?;
+        if file != (page_size() + len) as u64 {
+            return Err(malformed());
+        }
+        // What is not there would be taken from this process at the first look, or be a SIGBUS.
+        memfd::allocate(memory.as_fd(), file).map_err(refused("fallocate"))?;
+        let words = SharedMemory::map(memory.as_fd(), len, epoch).map_err(refused("mmap"))?;
+        Ok(Side::new(words, len, membarrier::register()))
+    }
+}
+
+const EXPECTED: &str = "sealed memory for a ring";
+
+fn unfit_fault(memory: &OwnedFd, unfit: Unfit) -> Fault {
+    let found = match unfit {
+        Unfit::Unknown(call, errno) => return Fault::System { call, errno },
+        Unfit::Seals => "memory whose length can still be changed",
+        Unfit::Mode => "memory that cannot be read and written",
+        Unfit::Kind => end::kind(memory.as_fd()).unwrap_or("something else"),
+    };
+    Fault::WrongKind { expected: EXPECTED, found }
+}

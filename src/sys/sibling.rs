@@ -1,0 +1,133 @@
+//! Processes that are not this one's children: making a sibling, a child of this process's parent, and asking how a process
+//! has left that another one waits for.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Pid;
+
+use super::process::Permit;
+use super::{Errno, Result, errno};
+
+/// Which process this is after [`fork`].
+pub(crate) enum Sibling {
+    /// The new one.
+    New,
+    /// The one that made it, which has no child by that.
+    Maker(Pid, OwnedFd),
+}
+
+/// Whether this is a libc whose processes are known to work after a bare clone(2), on an architecture that passes its
+/// arguments in one of the two usual orders.
+const KNOWN: bool = cfg!(all(
+    target_env = "gnu",
+    any(
+        target_arch = "x86",
+        target_arch = "x86_64",
+        target_arch = "arm",
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "powerpc64",
+        target_arch = "loongarch64",
+    )
+));
+
+/// A fork whose child is a child of this process's parent: clone(2) with `CLONE_PARENT`. The pidfd comes with it.
+///
+/// `ENOSYS` where it would not be safe; what a sandbox answers where that refuses it. The plain call instead of clone3(2),
+/// which container runtimes refuse because they cannot look into it.
+pub(crate) fn fork(_alone: Permit) -> Result<Sibling> {
+    if !KNOWN {
+        return Err(Errno::NOSYS);
+    }
+    let thread = Thread::current()?;
+    let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
+    let mut pidfd: libc::c_int = -1;
+    let no_stack = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: a copy of this process with a memory of its own, like a fork: the only thread goes on in both, on its own copy
+    // of the stack. The kernel writes the pidfd to an integer that is ours, and the new thread's number, in the new
+    // process, to where libc keeps it, which is what libc's own fork has it do. The last two arguments change places
+    // between architectures; without CLONE_SETTLS one of them is not looked at.
+    let pid = unsafe {
+        let flags = flags as libc::c_ulong;
+        libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut pidfd, thread.number, thread.number)
+    };
+    match pid {
+        -1 => Err(errno()),
+        0 => {
+            thread.renew();
+            Ok(Sibling::New)
+        }
+        pid => {
+            // SAFETY: the kernel just made it for this process, and nobody else knows its number.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+            Ok(Sibling::Maker(pid, pidfd))
+        }
+    }
+}
+
+/// What libc keeps of the thread, and the kernel too.
+struct Thread {
+    /// Where libc has the thread's number.
+    number: *mut libc::pid_t,
+    /// The list of its robust mutexes, and the length of that list's head.
+    robust: (*mut libc::c_void, usize),
+}
+
+impl Thread {
+    fn current() -> Result<Self> {
+        let mut number = std::ptr::null_mut::<libc::pid_t>();
+        // SAFETY: room for a pointer. A kernel without CONFIG_CHECKPOINT_RESTORE refuses it.
+        if unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut number) } != 0 {
+            return Err(errno());
+        }
+        // SAFETY: where it is not null, libc has told the kernel to write to it when the thread ends, so it is the thread's
+        // for as long as that runs.
+        if number.is_null() || unsafe { number.read() } != rustix::thread::gettid().as_raw_nonzero().get() {
+            return Err(Errno::NOSYS);
+        }
+        let mut robust = (std::ptr::null_mut::<libc::c_void>(), 0_usize);
+        // SAFETY: room for a pointer and a length. Where it is refused, there is none.
+        unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut robust.0, &raw mut robust.1) };
+        Ok(Self { number, robust })
+    }
+
+    /// In the new process, whose thread the kernel does not know the list of.
+    fn renew(&self) {
+        let (head, len) = self.robust;
+        if !head.is_null() {
+            // SAFETY: the head that libc registered in the process that this one is a copy of. It holds no lock: whoever was
+            // alone and called this, holds none.
+            unsafe { libc::syscall(libc::SYS_set_robust_list, head, len) };
+        }
+    }
+}
+
+/// pidfs, as ioctl(2) numbers it.
+const PIDFS: u8 = 0xff;
+
+/// `struct pidfd_info` in its first form.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroup: u64,
+    /// Of the process, of its thread group and of its parent.
+    pids: [u32; 3],
+    users_and_groups: [u32; 8],
+    exit_code: i32,
+}
+
+/// How it left is known (`PIDFD_INFO_EXIT`).
+const EXIT: u64 = 1 << 3;
+
+/// The wait status (wait.2) of a process that has left and was waited for, by whomever. `None`: it was not yet. Linux 6.15.
+pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    let request = rustix::ioctl::opcode::read_write::<Info>(PIDFS, 11);
+    // SAFETY: the request has the size of the structure in it, whose fields are integers, and the kernel fills no more.
+    match unsafe { libc::ioctl(pidfd.as_raw_fd(), request as _, &raw mut info) } {
+        0 => Ok((info.mask & EXIT != 0).then_some(info.exit_code)),
+        _ => Err(errno()),
+    }
+}
