@@ -42,6 +42,11 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     }
 }
 
+/// The descriptor, or a copy of it in its place, at a number that is not 0, 1 or 2.
+pub(crate) fn off_standard(fd: OwnedFd) -> Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) }
+}
+
 /// The descriptor at a number that is not 0, 1 or 2, which `println!` and whoever is started would take for something else.
 /// In a full table it takes the number of `place`, which was kept for it.
 pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
@@ -102,8 +107,7 @@ impl Inert {
     pub(crate) fn new() -> Result<Self> {
         let Self { fd, _place: place } = Self::without_path().or_else(|_| Self::null())?;
         // Above 2, where neither `println!` nor a program would find it in the meantime.
-        let above = |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) };
-        Ok(Self { fd: above(fd)?, _place: place.map(above).transpose()? })
+        Ok(Self { fd: off_standard(fd)?, _place: place.map(off_standard).transpose()? })
     }
 
     /// open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd. /dev/null has a path,

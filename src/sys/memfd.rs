@@ -1,11 +1,11 @@
 //! Memory with a descriptor (memfd_create.2), and the seals that say what can still become of it.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags, SeekFrom};
 
-use super::descriptor::duplicate;
+use super::descriptor::off_standard;
 use super::{Errno, Result, retry};
 
 /// Its length stays what it is.
@@ -27,7 +27,7 @@ pub(crate) fn create(name: &CStr) -> Result<OwnedFd> {
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?, // before Linux 6.3
         created => created?,
     };
-    if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) }
+    off_standard(fd)
 }
 
 /// Makes it so long, and all of it there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.

@@ -8,6 +8,7 @@ use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags};
 
+use super::descriptor::off_standard;
 use super::signal::{Sigpipe, without_sigpipe};
 use super::{Errno, Result, is_refused, retry};
 
@@ -59,7 +60,7 @@ fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<us
 /// Moves it into a private pipe and reads it there: for sandboxes without vmsplice, and for a FIFO that is open both ways.
 fn splice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let len = bufs.iter().map(|buf| buf.len()).sum();
-    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let (reader, writer) = pair(true)?;
     match rustix::pipe::splice(fd, None, &writer, None, len, SpliceFlags::NONBLOCK)? {
         0 => Ok(0), // the end
         // All of it, for the slices have room for what was moved.
@@ -150,7 +151,7 @@ impl<'buf> NowaitWrite<'buf> {
 impl Staged {
     /// A page of a fresh pipe takes `PIPE_BUF` bytes in one piece, and splice moves a page whole.
     fn new(buf: &[u8], refused: Errno) -> Result<Self> {
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let (reader, writer) = pair(true)?;
         let len = retry(|| rustix::io::write(&writer, buf))?;
         Ok(Self { reader, len, refused })
     }
@@ -194,11 +195,12 @@ pub(crate) fn set_capacity(fd: BorrowedFd<'_>, bytes: usize) -> Result<usize> {
     rustix::pipe::fcntl_setpipe_size(fd, bytes)
 }
 
-/// A new pipe, close-on-exec.
+/// A new pipe, close-on-exec, and never at 0, 1 or 2: whoever prints would write into it, and whoever reads would empty it.
 pub(crate) fn pair(nonblock: bool) -> Result<(OwnedFd, OwnedFd)> {
     let mut flags = PipeFlags::CLOEXEC;
     flags.set(PipeFlags::NONBLOCK, nonblock);
-    rustix::pipe::pipe_with(flags)
+    let (reader, writer) = rustix::pipe::pipe_with(flags)?;
+    Ok((off_standard(reader)?, off_standard(writer)?))
 }
 
 /// Bytes that can be read now.
