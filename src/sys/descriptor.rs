@@ -170,6 +170,14 @@ pub(crate) fn is_inert(number: RawFd) -> Result<bool> {
     Ok(kind == 0 || kind == libc::S_IFCHR)
 }
 
+/// Whether the number is a copy of an [`Inert`] descriptor, and no device of somebody's that was opened with `O_PATH`.
+pub(super) fn is_copy_of_inert(number: RawFd) -> bool {
+    // SAFETY: borrowed for calls that cope with a number that is not open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let has_no_kind = || rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0);
+    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::PATH)) && has_no_kind()
+}
+
 /// `FromRawFd`, whose one function is unsafe by its nature.
 macro_rules! from_raw_fd {
     ($end:ident) => {
@@ -186,7 +194,7 @@ macro_rules! from_raw_fd {
 pub(crate) use from_raw_fd;
 
 /// Whether the number is a descriptor that this process was started with, with that identity (of fstat.2), and can be
-/// nobody else's: whatever Rust opens is close-on-exec, and what comes through a start is not.
+/// nobody else's: whatever std opens is close-on-exec, and what comes through a start is not.
 pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {
     if number <= 2 {
         return false;
