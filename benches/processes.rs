@@ -158,7 +158,7 @@ impl Python {
         std::fs::write(&script, PYTHON).expect("a temporary file");
         let mut command = std::process::Command::new("python3");
         command.arg(&script).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-        Some(Self { process: command.spawn().ok()?, script: script })
+        Some(Self { process: command.spawn().ok()?, script })
     }
 
     fn pass(&mut self, count: u64) -> Duration {
@@ -201,7 +201,7 @@ fn workers(criterion: &mut Criterion) {
         let threads: Vec<_> = (0..16)
             .map(|_| {
                 let stopped = std::sync::Arc::clone(&stopped);
-                std::thread::spawn(move || drop(stopped.lock().expect("nobody panics").recv()))
+                std::thread::spawn(move || assert!(stopped.lock().expect("nobody panics").recv().is_err()))
             })
             .collect();
         group.bench_function("fork server, beside 16 threads", |bencher| bencher.iter(order));

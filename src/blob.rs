@@ -95,7 +95,7 @@ impl Blob {
     }
 }
 
-/// What a descriptor has to be.
+/// The kind that a descriptor has to be.
 const EXPECTED: &str = "memory that is sealed against every change";
 
 impl Deref for Blob {
@@ -205,7 +205,8 @@ impl BlobWriter {
     ///
     /// # Platform
     ///
-    /// [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html), with `MFD_NOEXEC_SEAL` where the kernel has it (Linux 6.3).
+    /// [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html), with `MFD_NOEXEC_SEAL` where the
+    /// kernel has it (Linux 6.3).
     #[doc(alias = "memfd_create")]
     pub fn new() -> Result<Self> {
         let fd = memfd::create(c"ipc-blob").map_err(|errno| Error::system("memfd_create", errno))?;

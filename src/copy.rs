@@ -45,9 +45,9 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// # Platform
 ///
-/// [copy_file_range(2)] and [sendfile(2)] from files to files, [splice(2)] from pipes to pipes and files, and [read(2)] and [write(2)]
-/// everywhere else, and where the kernel refuses these. After [splice(2)], the kernel refuses `RWF_NOWAIT` on a pipe: `try_`
-/// and `_timeout` calls go another way then, and work as before.
+/// [copy_file_range(2)] and [sendfile(2)] from files to files, [splice(2)] from pipes to pipes and files, and [read(2)]
+/// and [write(2)] everywhere else, and where the kernel refuses these. After [splice(2)], the kernel refuses `RWF_NOWAIT`
+/// on a pipe: `try_` and `_timeout` calls go another way then, and work as before.
 ///
 /// # Examples
 ///
@@ -136,7 +136,7 @@ pub struct CopyError {
     /// The next bytes, in order, that were taken from the source and could not be written. At most 64 KiB, and most often
     /// empty.
     pub unwritten: Vec<u8>,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 

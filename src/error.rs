@@ -116,7 +116,7 @@ pub enum Error {
     NotStarted {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,
-        /// What went wrong.
+        /// The cause.
         error: Box<Error>,
     },
 
@@ -124,6 +124,8 @@ pub enum Error {
     NotGiven,
 
     /// This process has more than one thread, so a fork of it would not be safe.
+    ///
+    /// A [`ForkServer`](crate::ForkServer) that was started before the threads forks for all of them.
     ///
     /// In the guide: [threads and fork](crate::guide::threads_and_fork), and [tests that fork](crate::guide::testing)
     /// under `cargo test`.
@@ -175,8 +177,28 @@ pub enum Error {
         found: &'static str,
     },
 
-    /// Ends that came with a message could not all be installed, because this process has no descriptors left. The message
-    /// is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here; the others are lost.
+    /// A value could not be encoded. Nothing was sent. Needs the feature `channel`.
+    Encode {
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A message is no value of the type that was to be received, and is here, whole. The next one can be received. Needs
+    /// the feature `channel`.
+    Decode {
+        /// The message.
+        message: Vec<u8>,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A value has ends in it, and goes over something that carries bytes alone. Nothing was sent. Needs the feature
+    /// `channel`.
+    CannotCarry,
+
+    /// Ends that came with a message could not all be installed, because this process has no descriptors left. The
+    /// message is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here;
+    /// the others are lost.
     EndsLost {
         /// The ends that did arrive.
         received: Received,
@@ -225,6 +247,11 @@ impl fmt::Display for Error {
             Error::NoSuchEnd { name } => write!(f, "no end was given under the name {name:?}"),
             Error::AlreadyClaimed { name } => write!(f, "the end {name:?} was claimed before"),
             Error::WrongKind { expected, found } => write!(f, "expected {expected}, found {found}"),
+            Error::Encode { source } => write!(f, "the value cannot be encoded: {source}"),
+            Error::Decode { message, source } => {
+                write!(f, "a message of {} bytes is no value of the type that was expected: {source}", message.len())
+            }
+            Error::CannotCarry => f.write_str("the value has ends in it, which this kind of channel does not carry"),
             Error::EndsLost { received } => {
                 write!(f, "only {} of the ends that came with a message could be installed", received.len())
             }
@@ -260,10 +287,11 @@ impl Error {
             Error::TimedOut => io::ErrorKind::TimedOut,
             Error::Closed => io::ErrorKind::BrokenPipe,
             Error::Reset => io::ErrorKind::ConnectionReset,
-            Error::Malformed { .. } => io::ErrorKind::InvalidData,
+            Error::Malformed { .. } | Error::Decode { .. } => io::ErrorKind::InvalidData,
             Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
             Error::Unread => io::ErrorKind::ResourceBusy,
             Error::BufferTooSmall { .. }
+            | Error::Encode { .. }
             | Error::TooLong { .. }
             | Error::InvalidInput { .. }
             | Error::WrongKind { .. } => io::ErrorKind::InvalidInput,
@@ -271,7 +299,9 @@ impl Error {
             Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
             Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
             Error::NotGiven => io::ErrorKind::PermissionDenied,
-            Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored => io::ErrorKind::Unsupported,
+            Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored | Error::CannotCarry => {
+                io::ErrorKind::Unsupported
+            }
             Error::EndsLost { .. } | Error::StatusTaken { .. } => io::ErrorKind::Other,
         }
     }
@@ -337,7 +367,7 @@ pub struct FlushError<T> {
     /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter),
     /// [`BufferedWriter`](crate::BufferedWriter) or [`MessageReader`](crate::MessageReader), with what is still in it.
     pub unflushed: T,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 

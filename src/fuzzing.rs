@@ -1,4 +1,4 @@
-//! What the fuzzer calls: everything that parses what another process wrote, and what must hold of it whatever that is.
+//! The entry points of the fuzzer: everything that parses what another process wrote, and what must hold of it whatever that is.
 //!
 //! It is there under `--cfg fuzzing` alone, which cargo-fuzz sets; `fuzz/run` runs it.
 
@@ -47,7 +47,7 @@ pub fn stat(bytes: &[u8]) {
     assert!(!quoted(&stat.name).contains(|c: char| c.is_control() || "\"\\<>&[]{}|#;`".contains(c)));
 }
 
-/// What the kernel answers over netlink.
+/// An answer of the kernel over netlink.
 pub fn sock_diag(bytes: &[u8]) {
     let mut room = bytes.len();
     for (_, body) in messages(bytes) {

@@ -13,6 +13,7 @@ macro_rules! chapters {
 [small-writes]: crate::guide::small_writes
 [messages]: crate::guide::messages
 [many-small-messages]: crate::guide::many_small_messages
+[channels]: crate::guide::channels
 [deadlines]: crate::guide::deadlines
 [spliced]: crate::guide::deadlines#spliced-pipes-and-fifos
 [waiting]: crate::guide::waiting
@@ -36,6 +37,7 @@ macro_rules! chapters {
 [given-ends]: crate::guide::given_ends
 [packed]: crate::guide::packed
 [ring]: crate::guide::ring
+[channel]: crate::guide::channel_format
 [platforms]: crate::guide::platforms
 [picture]: crate#four-ends-two-of-them-closed
 [who-holds]: crate::ProcessMap
@@ -77,6 +79,15 @@ chapter!(
     "guide/many-small-messages.md",
     "[`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter), [`MessageReader`](crate::MessageReader)"
 );
+#[cfg(feature = "channel")] // which its examples need
+chapter!(
+    channels,
+    "guide/channels.md",
+    "[`channel()`](crate::channel()), [`duplex()`](crate::duplex()), [`Link`](crate::Link), [`Fd`](crate::Fd)"
+);
+#[cfg(not(feature = "channel"))]
+/// Values of Rust between processes: needs the feature `channel`, and so does this chapter.
+pub mod channels {}
 chapter!(
     deadlines,
     "guide/deadlines.md",
@@ -96,7 +107,7 @@ chapter!(
 chapter!(
     threads_and_fork,
     "guide/threads-and-fork.md",
-    "[`fork()`](crate::fork()), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
+    "[`fork()`](crate::fork()), [`ForkServer`](crate::ForkServer), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
 );
 chapter!(
     signals,
@@ -151,4 +162,5 @@ chapter!(
     "[`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter), [`MessageReader`](crate::MessageReader)"
 );
 chapter!(ring, "ring.md", "[`RingWriter`](crate::RingWriter), [`RingReader`](crate::RingReader)");
+chapter!(channel_format, "channel.md", "[typed channels](crate::guide::channels)");
 chapter!(platforms, "platforms.md", "[the crate](crate)");

@@ -49,6 +49,7 @@
 //! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
+//! | start workers from a program with threads | [`ForkServer`], started first thing in `main` |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
 //! | feed a program and read its output, with a deadline | [`Command::communicate`] |
 //! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
@@ -60,6 +61,7 @@
 //! | wait for many ends and children at once | [`wait_any()`], [`wait_ready()`] |
 //! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
 //! | wait for signals beside ends and children | [`Signals`] |
+//! | pass structs, with ends in them | [`channel()`], [`duplex()`], with the feature `channel` |
 //! | use tokio | the module `tokio`, with the feature of that name |
 //! | check that nothing is left open | [`open_ends()`] |
 //! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole process tree |
@@ -83,6 +85,8 @@
 compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
 
 mod blob;
+#[cfg(feature = "channel")]
+mod channel;
 mod copy;
 mod end;
 mod error;
@@ -102,6 +106,11 @@ pub mod tokio;
 mod wait;
 
 pub use blob::{Blob, BlobWriter};
+#[cfg(feature = "channel")]
+pub use channel::{
+    CallError, Duplex, DuplexPair, Fd, Incoming, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver, Sender,
+    Unsent, assert_travels, channel, duplex,
+};
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
@@ -117,9 +126,11 @@ pub use socket::{
     Credentials, DatagramFlags, DatagramPair, DatagramSocket, Received, SendError, StreamPair, StreamSocket,
     datagram_pair, datagram_pair_with, stream_pair,
 };
+#[cfg(feature = "channel")]
+pub use wait::Until;
 pub use wait::{Deadline, Ready, TimedRead, TimedWrite, Watch, wait_any, wait_ready};
 
 /// The examples of the README, compiled and run.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "channel"))] // which one of them needs
 #[doc = include_str!("../README.md")]
 mod readme {}

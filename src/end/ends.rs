@@ -64,7 +64,7 @@ pub trait Ends {
     fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>));
 }
 
-/// Whatever owns or borrows exactly one descriptor. The crate's own ends say so where they are defined.
+/// Owners and borrowers of exactly one descriptor. The crate's own ends say so where they are defined.
 macro_rules! has_one_descriptor {
     ($($owner:ty),* $(,)?) => {$(
         impl Ends for $owner {

@@ -1,4 +1,4 @@
-//! What every end is: one owned, close-on-exec descriptor that the ledger knows.
+//! Every end is this: one owned, close-on-exec descriptor that the ledger knows.
 
 mod ends;
 pub(crate) mod packets;
@@ -45,7 +45,7 @@ impl End {
 
     /// Takes over a descriptor that somebody else made, and keeps its number.
     ///
-    /// What a severed end was turned into does not become an open one.
+    /// A descriptor that a severed end was turned into does not become an open end.
     pub(crate) fn adopt(fd: OwnedFd) -> Self {
         // Fails only where the number is not open at all, and then every use of the end says so.
         let _ = sys::descriptor::set_close_on_exec(fd.as_fd());
@@ -104,10 +104,16 @@ impl End {
     pub(crate) fn try_clone(&self) -> Result<Self> {
         // An inert descriptor can be duplicated like any other.
         self.check_given()?;
-        let fd = sys::descriptor::duplicate(self.as_fd()).map_err(|errno| self.error("fcntl", errno))?;
+        let end = Self::duplicate(self.as_fd())?;
         self.note_shared();
+        Ok(end)
+    }
+
+    /// A duplicate of an end, or of anybody's descriptor.
+    pub(crate) fn duplicate(of: BorrowedFd<'_>) -> Result<Self> {
+        let fd = sys::descriptor::duplicate(of).map_err(|errno| error(&[of], "fcntl", errno))?;
         let end = Self::own(fd, true);
-        if ledger::is_marked(self.fd.as_raw_fd()) {
+        if ledger::is_marked(of.as_raw_fd()) {
             end.note_marked();
         }
         Ok(end)

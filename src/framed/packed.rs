@@ -142,6 +142,19 @@ impl PackedSocket {
         if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::timeout(timeout)) }
     }
 
+    /// Adds a message, and is as patient for room as it is told.
+    #[cfg(feature = "channel")]
+    #[inline]
+    pub(crate) fn send_until(&mut self, message: &[u8], patience: Patience) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience) }
+    }
+
+    /// Sends what waits, and is as patient for room as it is told.
+    #[cfg(feature = "channel")]
+    pub(crate) fn flush_until(&mut self, patience: Patience) -> Result<()> {
+        self.batch.flush(patience)
+    }
+
     /// Sends what did not fit the pack.
     #[inline(never)]
     fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<()> {
@@ -286,7 +299,7 @@ impl PackedSocket {
     }
 
     #[inline]
-    fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
+    pub(crate) fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
         if self.arrived.is_empty() && !self.arrive(patience())? {
             return Ok(None);
         }

@@ -75,6 +75,8 @@ pub struct MessageReader<R: ByteReader = PipeReader> {
     /// …to here.
     end: usize,
     max: usize,
+    /// How many bytes of a message that was refused are still to come.
+    to_skip: u64,
 }
 
 impl<R: ByteReader> MessageReader<R> {
@@ -86,7 +88,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// For both directions of a socket, clone it (`try_clone`) and make a [`MessageWriter`](crate::MessageWriter) of the
     /// clone.
     pub fn new(reader: R) -> Self {
-        Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX }
+        Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX, to_skip: 0 }
     }
 
     /// Blocks until a message has arrived, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away.
@@ -192,7 +194,7 @@ impl<R: ByteReader> MessageReader<R> {
     }
 
     #[inline]
-    fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
+    pub(crate) fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
         let next = match self.next() {
             Some(next) => next,
             None => match self.arrive(patience())? {
@@ -219,6 +221,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// Reads until the next message is there. `None`: EOF.
     #[inline(never)]
     fn arrive(&mut self, patience: Patience) -> Result<Option<Range<usize>>> {
+        self.skip_rest(patience)?;
         let mut reads = 0;
         loop {
             let measure = frame::measure(&self.buf[self.start..self.end]);
@@ -245,6 +248,41 @@ impl<R: ByteReader> MessageReader<R> {
                 count => self.end += count,
             }
         }
+    }
+
+    /// Passes over the next message, which was refused for its length. The part that has not arrived is thrown away when it
+    /// comes.
+    #[cfg(feature = "channel")]
+    pub(crate) fn skip(&mut self) {
+        let bytes = &self.buf[self.start..self.end];
+        if let Some((head, len)) = frame::measure(bytes) {
+            let whole = len.saturating_add(head as u64);
+            let here = whole.min(bytes.len() as u64);
+            self.start += here as usize;
+            self.to_skip = whole - here;
+        }
+    }
+
+    /// Throws away what is left of a message that was passed over.
+    fn skip_rest(&mut self, patience: Patience) -> Result<()> {
+        let mut reads = 0;
+        while self.to_skip > 0 {
+            patience.after_steps(reads)?;
+            reads += 1;
+            (self.start, self.end) = (0, 0);
+            match self.reader.read_until(&mut self.buf, Until(patience))? {
+                0 => {
+                    let expected = Some(std::mem::take(&mut self.to_skip));
+                    return Err(Error::Truncated { message: Vec::new(), expected });
+                }
+                count => {
+                    let skipped = self.to_skip.min(count as u64);
+                    self.to_skip -= skipped;
+                    (self.start, self.end) = (skipped as usize, count);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes room for a message that is longer than the buffer, and for a packet: at most about as much again as has
@@ -330,7 +368,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// the `MessageReader` back, and `?` turns it into [`Error`].
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_inner(self) -> Result<R, FlushError<Self>> {
-        match self.start == self.end {
+        match self.start == self.end && self.to_skip == 0 {
             true => Ok(self.reader),
             false => Err(FlushError { unflushed: self, error: Error::Unread }),
         }

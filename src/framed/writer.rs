@@ -132,6 +132,19 @@ impl<W: ByteWriter> MessageWriter<W> {
         if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::timeout(timeout)) }
     }
 
+    /// Adds a message, and is as patient for room as it is told.
+    #[cfg(feature = "channel")]
+    #[inline]
+    pub(crate) fn send_until(&mut self, message: &[u8], patience: Patience) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience) }
+    }
+
+    /// Sends what waits, and is as patient for room as it is told.
+    #[cfg(feature = "channel")]
+    pub(crate) fn flush_until(&mut self, patience: Patience) -> Result<()> {
+        self.batch.flush(patience)
+    }
+
     /// Sends what there is no room for in the buffer: fills it, so that whole buffers are written, and writes what is
     /// longer past it.
     #[inline(never)]

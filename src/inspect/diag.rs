@@ -1,4 +1,6 @@
-//! Which unix socket is connected to which: the kernel tells over netlink (sock_diag.7).
+//! Which unix socket is connected to which: the kernel tells over netlink ([sock_diag(7)]).
+//!
+//! [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 
 use std::collections::HashMap;
 

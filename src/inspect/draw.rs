@@ -19,7 +19,7 @@ impl fmt::Display for Finding {
             FindingKind::NoReader => {
                 write!(f, "nobody that could be seen reads {channel}: if nobody does, a write to it fails")
             }
-            FindingKind::OnlyItself => write!(f, "both ends of {channel} are held by {who} alone: its end never comes"),
+            FindingKind::OnlyItself => write!(f, "both ends of {channel} are held by {who} alone: EOF never comes"),
             FindingKind::BothEnds if !self.certain => {
                 write!(
                     f,
@@ -27,7 +27,7 @@ impl fmt::Display for Finding {
                 )
             }
             FindingKind::BothEnds => {
-                write!(f, "both ends of {channel} are held by {who}: until one is closed, its end never comes")
+                write!(f, "both ends of {channel} are held by {who}: until one is closed, EOF never comes")
             }
             FindingKind::ManyWriters => {
                 write!(f, "a writer of {channel} is held by {who}: its end comes when all have let go")

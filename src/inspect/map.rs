@@ -22,7 +22,7 @@ use crate::sys::{self, Errno};
 /// let (_reader, _writer) = ipc::pipe()?;
 /// let map = ipc::ProcessMap::current()?;
 /// let said: Vec<_> = map.findings().iter().map(|finding| finding.to_string()).collect();
-/// assert!(said.iter().any(|words| words.contains("its end never comes")), "{said:?}");
+/// assert!(said.iter().any(|words| words.contains("EOF never comes")), "{said:?}");
 /// println!("{map}");
 /// # Ok::<(), ipc::Error>(())
 /// ```
@@ -97,11 +97,11 @@ pub enum FindingKind {
     /// A process holds both ends, besides others: while it does, EOF comes to nobody. Not certain of a pipe that one process
     /// alone writes and its descendants read: a lifeline is like that, whose readers learn by EOF that the process is gone.
     BothEnds,
-    /// More than one process holds a writer. That may be meant: the end comes when the last of them lets go.
+    /// More than one process holds a writer. That may be meant: EOF comes when the last of them lets go.
     ManyWriters,
     /// More than one process holds a reader. That may be meant: a writer is told when the last of them lets go.
     ManyReaders,
-    /// More than one process holds the same side of a pair. That may be meant: the end comes to the other side when the last
+    /// More than one process holds the same side of a pair. That may be meant: EOF comes to the other side when the last
     /// of them lets go.
     ManyOnOneSide,
 }

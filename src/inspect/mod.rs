@@ -141,9 +141,9 @@ impl fmt::Display for Holders {
 ///
 /// # Platform
 ///
-/// `/proc/PID/fd` (proc.5), or `/proc/PID/task/*/fd` of a process with threads, and sock_diag(7) for the other side of a unix socket. Where the kernel refuses that, the
-/// result [says so](Holders::peer_unknown). Processes that `/proc` does not show, with `hidepid` or in another pid
-/// namespace, are not counted as unseen.
+/// `/proc/PID/fd` ([proc(5)]), or `/proc/PID/task/*/fd` of a process with threads, and [sock_diag(7)] for the other side
+/// of a unix socket. Where the kernel refuses that, the result [says so](Holders::peer_unknown). Processes that `/proc`
+/// does not show, with `hidepid` or in another pid namespace, are not counted as unseen.
 ///
 /// # Examples
 ///
@@ -158,6 +158,9 @@ impl fmt::Display for Holders {
 /// # drop(writer);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
+/// [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 #[doc(alias = "lsof")]
 #[doc(alias = "fuser")]
 pub fn holders(end: &impl AsFd) -> Result<Holders> {

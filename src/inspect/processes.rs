@@ -1,4 +1,6 @@
-//! What /proc tells of processes and their descriptors (proc.5).
+//! What /proc tells of processes and their descriptors ([proc(5)]).
+//!
+//! [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
 
 use std::fs;
 use std::io;
@@ -34,8 +36,10 @@ impl Channel {
 
     /// What is at the other end of a link in /proc; an error if that may not be seen.
     ///
-    /// That may be a file on a server that does not answer, and stat(2) would wait for it. This takes what the kernel knows
+    /// That may be a file on a server that does not answer, and [stat(2)] would wait for it. This takes what the kernel knows
     /// by itself, which of channels is all.
+    ///
+    /// [stat(2)]: https://man7.org/linux/man-pages/man2/stat.2.html
     fn behind(link: &str) -> crate::sys::Result<Option<Self>> {
         let seen = match rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO) {
             Ok(stat) => {
@@ -223,7 +227,9 @@ pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
     Ok(Stat::of(&format!("/proc/{pid}"))?.map(|stat| (stat.name, stat.parent)))
 }
 
-/// What is used of a process's `stat` (proc_pid_stat.5).
+/// What is used of a process's `stat` ([proc_pid_stat(5)]).
+///
+/// [proc_pid_stat(5)]: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) name: String,

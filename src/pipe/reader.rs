@@ -53,9 +53,9 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// [preadv2(2)] with `RWF_NOWAIT`, and [vmsplice(2)] where the kernel refuses that; in a sandbox without vmsplice, [splice(2)]
-    /// through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of
-    /// the end would see, is not touched.
+    /// [preadv2(2)] with `RWF_NOWAIT`, and [vmsplice(2)] where the kernel refuses that; in a sandbox without vmsplice,
+    /// [splice(2)] through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which
+    /// every holder of the end would see, is not touched.
     ///
     /// # Examples
     ///

@@ -27,14 +27,18 @@ const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)
 /// **Dropping it neither kills nor waits**, but takes away the status of a child that has already left. One that leaves
 /// later stays a zombie until this process ends: wait for it.
 ///
-/// What a program writes is not collected here: make a [`pipe`](crate::pipe()) for it, or start it with
+/// The output of a program is not collected here: make a [`pipe`](crate::pipe()) for it, or start it with
 /// [`Command::output`](crate::Command::output) or [`communicate`](crate::Command::communicate).
 ///
 /// In the guide: [children](crate::guide::children).
 ///
 /// # Platform
 ///
-/// pidfd_open(2), waitid(2) with `P_PIDFD`, pidfd_send_signal(2): Linux 5.4.
+/// [pidfd_open(2)], [waitid(2)] with `P_PIDFD`, [pidfd_send_signal(2)]: Linux 5.4.
+///
+/// [pidfd_open(2)]: https://man7.org/linux/man-pages/man2/pidfd_open.2.html
+/// [pidfd_send_signal(2)]: https://man7.org/linux/man-pages/man2/pidfd_send_signal.2.html
+/// [waitid(2)]: https://man7.org/linux/man-pages/man2/waitid.2.html
 #[doc(alias = "pidfd_open")]
 pub struct Child {
     id: u32,
@@ -163,7 +167,7 @@ impl Child {
     /// let (reader, writer) = ipc::pipe()?;
     /// let child = ipc::fork(reader, |reader| reader.read_timeout(&mut [0], Duration::MAX).map(drop))?;
     /// assert_eq!(child.wait_timeout(Duration::from_millis(10))?, None);
-    /// drop(writer); // the end of the stream
+    /// drop(writer); // EOF
     /// assert!(child.wait()?.success());
     /// # Ok::<(), ipc::Error>(())
     /// ```
@@ -315,7 +319,7 @@ impl Child {
         sys::process::send_signal(self.pidfd.as_fd(), signal).map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
-    /// What it means that it cannot be waited for.
+    /// The error of a child that cannot be waited for.
     fn unwaitable(&self, errno: Errno) -> Error {
         match errno {
             Errno::CHILD if self.parent == sys::process::own_pid() => {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::descriptor::{identity, is_inherited, is_the_same, leave_inherited, take_inherited};
 
-/// What was claimed in this process, and what is being converted right now.
+/// The descriptors that were claimed in this process, and those that are being converted right now.
 static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 
 /// Takes an end that this program was started with, by the name that it was given under. Never blocks.
@@ -39,11 +39,11 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 /// # Platform
 ///
 /// The description is read from `/proc/self/environ`, which shows the environment that the program was started with,
-/// whatever `set_var` was called with since. The environment of the moment (getenv.3) is asked only where that file tells
+/// whatever `set_var` was called with since. The environment of the moment ([getenv(3)]) is asked only where that file tells
 /// nothing: it cannot be read by a process that is not dumpable (after `setuid`, or with file capabilities) or without
-/// `/proc`, and setproctitle(3) writes over it.
+/// `/proc`, and [setproctitle(3)] writes over it.
 ///
-/// A descriptor counts only if it is not close-on-exec and has the device and inode that the parent saw (fstat.2).
+/// A descriptor counts only if it is not close-on-exec and has the device and inode that the parent saw ([fstat(2)]).
 ///
 /// One case is left to the caller. A program that was started with the description but without the end, as
 /// [`std::process::Command`] starts one, must not open the same file at the same number without close-on-exec (as `dup`
@@ -59,6 +59,10 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 /// results.write_all(b"42\n")?;
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [fstat(2)]: https://man7.org/linux/man-pages/man2/fstat.2.html
+/// [getenv(3)]: https://man7.org/linux/man-pages/man3/getenv.3.html
+/// [setproctitle(3)]: https://man7.org/linux/man-pages/man3/setproctitle.3.html
 pub fn claim<T>(name: &str) -> Result<T>
 where
     T: TryFrom<OwnedFd>,
@@ -184,7 +188,7 @@ fn take_number(number: RawFd) -> Result<(OwnedFd, Given)> {
     }
 }
 
-/// What the environment describes that the program was started with.
+/// The description in the environment that the program was started with.
 fn offered() -> Result<Vec<Given>> {
     let started_with = match std::fs::read("/proc/self/environ") {
         Ok(environment) => environment,
@@ -200,7 +204,7 @@ fn offered() -> Result<Vec<Given>> {
     }
 }
 
-/// What the environment of the moment describes, which the program can change.
+/// The description in the current environment, which the program can change.
 fn offered_now() -> Vec<Given> {
     std::env::var_os(VARIABLE).map(|value| parse(value.as_bytes())).unwrap_or_default()
 }

@@ -29,8 +29,8 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// **The child never returns** into the caller's frames. It leaves with what `child` returned ([`Outcome`]): `()` is
 /// status 0, a `u8` is that status, an `Err` is printed as `Error: …` and becomes 1, a panic is printed and becomes 101
-/// (with `panic = "abort"`, and where the fork was made in a panic hook, it is `SIGABRT`). It flushes Rust's stdout and leaves with `_exit`: no destructors of the frames
-/// above, no `atexit` handlers.
+/// (with `panic = "abort"`, and where the fork was made in a panic hook, it is `SIGABRT`). It flushes Rust's stdout and
+/// leaves with `_exit`: no destructors of the frames above, no `atexit` handlers.
 ///
 /// **What has a destructor is dropped in both processes**: what was given, here when `fork` returns, and whatever else `child`
 /// captured. For ends that is what closes them; a value whose destructor does more, such as a temporary directory, does it
@@ -42,7 +42,7 @@ use crate::sys::{self, Errno, ledger};
 /// Rust's stdout is flushed before the fork too, so that nothing is printed twice. Signals are held back until the severing
 /// is done, so that a handler in the child never meets an end of its parent's.
 ///
-/// What is not an end of this crate stays open in the child, as always: files, std's sockets, the descriptors of [`Child`]ren
+/// Everything else stays open in the child, as always: files, std's sockets, the descriptors of [`Child`]ren
 /// (which can still be waited for with [`wait_any`](crate::wait_any) and signalled there), descriptors that an end was
 /// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
 /// of another version of this crate in the same program.
@@ -68,9 +68,9 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// # Platform
 ///
-/// fork(2), dup3(2), open_tree(2) (Linux 5.2; a descriptor of `/dev/null` where it is refused), pidfd_open(2). Whether there
-/// is a second thread is asked of unshare(2) with `CLONE_THREAD`, which changes nothing, or of `/proc/self/task`; a thread
-/// that was joined is given up to 20 ms to be gone.
+/// [fork(2)], [dup3(2)], [open_tree(2)] (Linux 5.2; a descriptor of `/dev/null` where it is refused), [pidfd_open(2)].
+/// Whether there is a second thread is asked of [unshare(2)] with `CLONE_THREAD`, which changes nothing, or of
+/// `/proc/self/task`; a thread that was joined is given up to 20 ms to be gone.
 ///
 /// # Examples
 ///
@@ -86,6 +86,12 @@ use crate::sys::{self, Errno, ledger};
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [dup3(2)]: https://man7.org/linux/man-pages/man2/dup3.2.html
+/// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
+/// [open_tree(2)]: https://man7.org/linux/man-pages/man2/open_tree.2.html
+/// [pidfd_open(2)]: https://man7.org/linux/man-pages/man2/pidfd_open.2.html
+/// [unshare(2)]: https://man7.org/linux/man-pages/man2/unshare.2.html
 pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
     Fork::new().spawn(ends, child)
 }
@@ -94,7 +100,7 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
 ///
 /// # Safety
 ///
-/// If there is another thread, `child` may only do what is async-signal-safe (signal-safety.7) until it leaves or starts a
+/// If there is another thread, `child` may only do what is async-signal-safe ([signal-safety(7)]) until it leaves or starts a
 /// program: reading and writing ends is, allocating is not, and so neither is printing, nor returning an `Err`. Locks that
 /// another thread held stay locked in the child, that of Rust's stderr among them, which a panic takes. (Stdout's is not: this
 /// call takes it before it forks, and so blocks while another thread holds it.)
@@ -119,6 +125,8 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
 /// assert_eq!(reader.available()?, 1);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [signal-safety(7)]: https://man7.org/linux/man-pages/man7/signal-safety.7.html
 #[allow(unsafe_code)] // unsafe by its nature
 pub unsafe fn fork_unchecked<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
     // SAFETY: the caller's promise.
@@ -211,7 +219,9 @@ impl Fork {
     /// Kills the child with `SIGKILL` when the thread that forks it ends, however it ends.
     ///
     /// It does not go for the child's own children, and not after the child starts a program that changes its user
-    /// (prctl.2, `PR_SET_PDEATHSIG`). Where a sandbox refuses it, so does the fork ([`Error::System`] of `prctl`).
+    /// ([prctl(2)], `PR_SET_PDEATHSIG`). Where a sandbox refuses it, so does the fork ([`Error::System`] of `prctl`).
+    ///
+    /// [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
     pub fn die_with_parent(mut self) -> Self {
         self.die_with_parent = true;
         self
@@ -414,9 +424,9 @@ pub(super) fn leave(child: impl FnOnce() -> u8) -> ! {
 #[derive(thiserror::Error)]
 #[error("the process could not be forked: {error}")]
 pub struct ForkError<E> {
-    /// What was to be given to the child.
+    /// The ends that were to be given to the child.
     pub ends: E,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 

@@ -48,7 +48,7 @@ fn decimal<N: std::str::FromStr>(digits: &[u8]) -> Option<N> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// What goes into a name as it is; every other byte is a `%` and two digits.
+/// The bytes that go into a name as they are; every other byte is a `%` and two digits.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._".contains(&byte)
 }

@@ -1,10 +1,10 @@
-//! What a child that was forked can return.
+//! The values that a forked child can return.
 
 use std::fmt;
 
 use crate::sys;
 
-/// What a child can return, and which exit status that is.
+/// The values that a child can return, and the exit status of each.
 ///
 /// | returned | status |
 /// |---|---|

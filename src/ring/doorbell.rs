@@ -27,13 +27,13 @@ pub(super) struct Impossible {
 pub(super) struct Side<W, const WRITER: bool> {
     pub(super) words: W,
     capacity: u64,
-    /// What this side has done, in bytes.
+    /// How far this side is, in bytes.
     done: u64,
-    /// What the other side had done when it was last looked at.
+    /// How far the other side was at the last look.
     other: u64,
-    /// What this side says of itself, but for [`WAITING`].
+    /// The state that this side shows, but for [`WAITING`].
     says: u64,
-    /// What the other side said last.
+    /// The state that the other side showed last.
     heard: u64,
     /// The other side makes the barriers.
     spared: bool,
@@ -176,7 +176,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
     }
 }
 
-/// What was heard at the socket.
+/// The outcome of a look at the socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// Nothing.

@@ -1,4 +1,4 @@
-//! What reader and writer have in common: one side of the memory, the socket, and waiting for the other side.
+//! The common part of reader and writer: one side of the memory, the socket, and waiting for the other side.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ const RINGS: u32 = 16;
 /// How long a side sleeps that nobody may ring for.
 const NAP: Duration = Duration::from_millis(1);
 
-/// What makes a ring useless for good. Each call says so again.
+/// A fault that makes a ring useless for good. Each call returns it again.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     Malformed(Vec<u8>),

@@ -13,7 +13,7 @@ use crate::sys::memfd::{self, LENGTH, Unfit};
 use crate::sys::shared_memory::{SharedMemory, page_size};
 use crate::sys::{Errno, ancillary, membarrier};
 
-/// What has arrived of a hello.
+/// The part of a hello that has arrived.
 #[derive(Default)]
 pub(super) struct Hello {
     told: Vec<u8>,
@@ -33,7 +33,7 @@ impl Hello {
         self.told.len() == HELLO
     }
 
-    /// What is wrong if nothing more comes: nothing, where it never began.
+    /// The error if nothing more comes: none, where it never began.
     pub(super) fn cut_short(&self) -> Option<Fault> {
         let message = self.told.clone();
         (!message.is_empty()).then_some(Fault::Truncated { message, expected: HELLO as u64 })

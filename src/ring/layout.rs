@@ -1,4 +1,4 @@
-//! What both sides of a ring see: the hello, and the words of the first page. `docs/ring.md` has it byte by byte.
+//! The parts of a ring that both sides see: the hello, and the words of the first page. `docs/ring.md` has it byte by byte.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
 use std::sync::atomic::{compiler_fence, fence};
@@ -43,13 +43,13 @@ pub(super) enum Word {
     Head = 0,
     /// How many bytes were read. The reader's.
     Tail = 128,
-    /// What the writer says of itself, in [`bits`].
+    /// The state of the writer, in [`bits`].
     Writer = 256,
-    /// What the reader says of itself.
+    /// The state of the reader.
     Reader = 384,
 }
 
-/// What a side says of itself.
+/// The state of a side.
 pub(super) mod bits {
     /// It sleeps, or is about to: whoever moves its own counter rings, and takes the bit away.
     pub(in super::super) const WAITING: u64 = 1;
@@ -61,12 +61,12 @@ pub(super) mod bits {
     pub(in super::super) const BARS: u64 = 8;
 }
 
-/// What is done with the words: by [`SharedMemory`], and by the model that checks the protocol.
+/// The operations on the words: by [`SharedMemory`], and by the model that checks the protocol.
 pub(super) trait Words {
     /// Sees everything that was done before what it sees was stored.
     fn load(&self, word: Word) -> u64;
 
-    /// Whoever sees it sees everything that was done before.
+    /// A process that sees it sees everything that was done before.
     fn store(&self, word: Word, value: u64);
 
     /// Takes bits away, and says what was there.

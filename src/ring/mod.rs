@@ -19,12 +19,12 @@ use crate::socket::StreamSocket;
 
 /// A ring that could not be made, and why. The socket is given back.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and closes the socket. `anyhow::Error` and `Box<dyn Error>` take the whole
-/// value, and the socket stays open in it: `.map_err(ipc::Error::from)?` closes it first.
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and closes the socket. `anyhow::Error` and `Box<dyn
+/// Error>` take the whole value, and the socket stays open in it: `.map_err(ipc::Error::from)?` closes it first.
 pub struct RingError {
     /// The socket, as it was.
     pub socket: StreamSocket,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 

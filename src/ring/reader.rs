@@ -13,7 +13,7 @@ use crate::sys::epoch::Epoch;
 use crate::sys::poll::POLLIN;
 use crate::wait::{Patience, TimedRead, Until, Watch};
 
-/// What a writer may make this process map, unless somebody says otherwise.
+/// The most that a writer may make this process map, at first.
 const MAX_CAPACITY: usize = 64 << 20;
 
 /// The reading side of a ring in shared memory, which a [`RingWriter`](crate::RingWriter) in another process writes.
@@ -49,7 +49,7 @@ const MAX_CAPACITY: usize = 64 << 20;
 /// ```
 pub struct RingReader {
     half: Half<false>,
-    /// What has arrived of it.
+    /// The part of it that has arrived.
     hello: Hello,
     max_capacity: usize,
 }
@@ -98,7 +98,7 @@ impl RingReader {
     ///   call can be made again.
     /// - [`Error::NotGiven`]: this process has a copy of the ring of another one.
     ///
-    /// What is wrong with the hello, its memory or the counters stays wrong: each later call says the same.
+    /// A fault of the hello, its memory or the counters stays: each later call returns the same error.
     ///
     /// # Examples
     ///
@@ -229,7 +229,7 @@ impl RingReader {
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; 20 µs at first, and zero for not at all.
     ///
-    /// What that costs is said at [`RingWriter::set_spin`](crate::RingWriter::set_spin).
+    /// See [`RingWriter::set_spin`](crate::RingWriter::set_spin) for the cost.
     pub fn set_spin(&mut self, spin: Duration) {
         self.half.set_spin(spin);
     }
@@ -286,7 +286,7 @@ impl RingReader {
 
     /// Closes, and says what the kernel said. Never blocks. Dropping closes too.
     ///
-    /// What was not read is lost. The writer notices at its next write.
+    /// Bytes that were not read are lost. The writer notices at its next write.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ use crate::sys::shared_memory::{SharedMemory, page_size};
 use crate::sys::{ancillary, membarrier};
 use crate::wait::{Patience, TimedWrite, Until, Watch};
 
-/// What a ring holds unless somebody says otherwise.
+/// The capacity of a ring, at first.
 const CAPACITY: usize = 256 << 10;
 
 /// The writing side of a ring in shared memory, which a [`RingReader`](crate::RingReader) in another process reads.
@@ -36,8 +36,8 @@ const CAPACITY: usize = 256 << 10;
 /// - A reader that was *killed* is noticed when the ring is full, or by [`is_closed`](Self::is_closed). A pipe says it at
 ///   the next write. (A reader that was dropped is noticed at the next write here too.)
 /// - One process reads and one writes. No third one can take over a side that was used, and nobody can share one.
-/// - A ring takes its capacity in memory, 256 KiB unless it is set otherwise, from its first moment to its last, in one
-///   place, and two mappings of it in each process. A pipe takes what is in it.
+/// - A ring takes its capacity and a page, 260 KiB unless it is set otherwise, from its first moment to its last. The memory is
+///   there once for both processes, and takes twice as much of each one's addresses. A pipe takes what is in it.
 /// - While a side [looks again](Self::set_spin), it occupies its core.
 ///
 /// The chapter [`rings`](crate::guide::rings) of the guide says more, with figures.
@@ -245,7 +245,8 @@ impl RingWriter {
         self.half.is_other_gone()
     }
 
-    /// For [`wait_any`](crate::wait_any): ready ([`Ready::WRITE`](crate::Ready::WRITE)) when there is room, or the reader is gone.
+    /// For [`wait_any`](crate::wait_any): ready ([`Ready::WRITE`](crate::Ready::WRITE)) when there is room, or the reader
+    /// is gone.
     ///
     /// It asks the reader to ring, which costs that one a system call at its next read. Make a new one for each wait. A ring may
     /// come for nothing: use [`try_write`](Self::try_write) then. What is wrong with the ring makes it ready, and that call

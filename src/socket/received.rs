@@ -9,7 +9,7 @@ use crate::end::{self, End, Ends, FromFdError};
 use crate::error::{Error, Result, gives_back};
 use crate::sys::ancillary::{Beside, MOST};
 
-/// What came with a message besides its bytes: ends, in the order in which they were sent, and who sent it.
+/// The parts of a message beside its bytes: ends, in the order in which they were sent, and who sent it.
 ///
 /// The ends are owned and close-on-exec from the moment they arrive, and a [`fork`](crate::fork()) severs them like any
 /// other. What nobody takes is closed when this is dropped, so a peer that sends more than was asked for gains nothing.
@@ -45,7 +45,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// What came beside so many bytes. An error if ends are missing.
+    /// The parts that came beside so many bytes. An error if ends are missing.
     pub(super) fn new(bytes: usize, beside: Beside) -> Result<Self> {
         let sender = beside.sender.map(|(pid, uid, gid)| Credentials { pid, uid, gid });
         // Made with close-on-exec, which costs a call more to be sure of than to set.
@@ -92,6 +92,12 @@ impl Received {
             self.ends.push_front(End::received(fd));
             error
         })
+    }
+
+    /// The ends that are left, each to be taken by its place.
+    #[cfg(feature = "channel")]
+    pub(crate) fn into_ends(self) -> Vec<Option<End>> {
+        self.ends.into_iter().map(Some).collect()
     }
 
     /// Returns the length of the message, or of what was read of a stream.
@@ -145,9 +151,9 @@ impl fmt::Debug for Received {
 #[derive(thiserror::Error)]
 #[error("the message could not be sent: {error}")]
 pub struct SendError<E> {
-    /// What was to go with the message.
+    /// The ends that were to go with the message.
     pub ends: E,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 

@@ -1,4 +1,4 @@
-//! What travels beside the bytes of a message: descriptors, and who sent it.
+//! The parts of a message beside its bytes: descriptors, and who sent it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
@@ -7,7 +7,9 @@ use super::descriptor::duplicate;
 use super::socket::header;
 use super::{Errno, Result, errno};
 
-/// The most descriptors that go with one message (unix.7).
+/// The most descriptors that go with one message ([unix(7)]).
+///
+/// [unix(7)]: https://man7.org/linux/man-pages/man7/unix.7.html
 pub(crate) const MOST: usize = 253;
 
 /// Room for that many descriptors, one set of credentials, and whatever else a socket that came from elsewhere may ask for,
@@ -30,8 +32,10 @@ const HEAD: usize = {
 /// The sender as a descriptor, since Linux 6.5.
 const SCM_PIDFD: libc::c_int = 4;
 
-/// What the kernel says about the sender of what was sent before anybody asked: no process, and the user and group that
-/// stand for those that have no number here (user_namespaces.7). They can be set, and are 65534 where nobody did.
+/// The sender that the kernel names for messages from before the option was set: no process, and the user and group that
+/// stand for those that have no number here ([user_namespaces(7)]). They can be set, and are 65534 where nobody did.
+///
+/// [user_namespaces(7)]: https://man7.org/linux/man-pages/man7/user_namespaces.7.html
 fn is_nobody((pid, uid, gid): (u32, u32, u32)) -> bool {
     static NOBODY: OnceLock<(u32, u32)> = OnceLock::new();
     let set = |path| std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_534);
@@ -42,7 +46,7 @@ fn is_nobody((pid, uid, gid): (u32, u32, u32)) -> bool {
 const OVERFLOW_UID: &str = "/proc/sys/kernel/overflowuid";
 const OVERFLOW_GID: &str = "/proc/sys/kernel/overflowgid";
 
-/// What came beside the bytes.
+/// The parts of a message beside its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Beside {
     pub(crate) fds: Vec<OwnedFd>,
@@ -140,7 +144,7 @@ pub(crate) enum Part<'a> {
     Sender(u32, u32, u32),
 }
 
-/// What control data consist of. What it does not know it passes over, and it ends where something is cut short.
+/// The parts of control data. Unknown parts are passed over, and it ends where something is cut short.
 pub(crate) fn parts(control: &[u8]) -> impl Iterator<Item = Part<'_>> {
     headers(control).filter_map(|(level, kind, data)| match (level, kind) {
         (libc::SOL_SOCKET, libc::SCM_RIGHTS) => Some(Part::Descriptors(data)),
@@ -154,7 +158,9 @@ pub(crate) fn parts(control: &[u8]) -> impl Iterator<Item = Part<'_>> {
     })
 }
 
-/// Level and type of each header, and the data after it (cmsg.3). The headers are aligned as the first of them is.
+/// Level and type of each header, and the data after it ([cmsg(3)]). The headers are aligned as the first of them is.
+///
+/// [cmsg(3)]: https://man7.org/linux/man-pages/man3/cmsg.3.html
 fn headers(mut rest: &[u8]) -> impl Iterator<Item = (libc::c_int, libc::c_int, &[u8])> {
     std::iter::from_fn(move || {
         if rest.len() < size_of::<libc::cmsghdr>() {
@@ -187,7 +193,9 @@ fn off_stdio(fd: OwnedFd) -> OwnedFd {
 mod tests {
     use super::{HEAD, Part, RawFd, SCM_PIDFD, parts, words};
 
-    /// A header and data, with what cmsg.3 has between this and the next one.
+    /// A header and data, with what [cmsg(3)] has between this and the next one.
+    ///
+    /// [cmsg(3)]: https://man7.org/linux/man-pages/man3/cmsg.3.html
     fn header(level: libc::c_int, kind: libc::c_int, data: &[u8]) -> Vec<u8> {
         // SAFETY: zeroed bytes are a valid header: integers.
         let mut head: libc::cmsghdr = unsafe { std::mem::zeroed() };

@@ -10,7 +10,9 @@ use rustix::process::Resource;
 use super::{Errno, Result, errno};
 
 /// Closes, and says what the kernel said. Never retried: after `EINTR` the number is free already, and may be somebody
-/// else's (close.2).
+/// else's ([close(2)]).
+///
+/// [close(2)]: https://man7.org/linux/man-pages/man2/close.2.html
 pub(crate) fn close(fd: OwnedFd) -> Result<()> {
     // SAFETY: `into_raw_fd` gives up the ownership, so this is the number's only owner closing it once.
     match unsafe { libc::close(fd.into_raw_fd()) } {
@@ -72,7 +74,7 @@ pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
 ///
 /// # Safety
 ///
-/// Whoever owns `number` must expect that it changes its meaning.
+/// The owner of `number` must expect that it changes its meaning.
 pub(super) unsafe fn replace(number: RawFd, inert: BorrowedFd<'_>) -> Result<()> {
     loop {
         // SAFETY: dup3 touches no memory, and the caller answers for what the number means afterwards.
@@ -193,8 +195,10 @@ macro_rules! from_raw_fd {
 }
 pub(crate) use from_raw_fd;
 
-/// Whether the number is a descriptor that this process was started with, with that identity (of fstat.2), and can be
+/// Whether the number is a descriptor that this process was started with, with that identity (of [fstat(2)]), and can be
 /// nobody else's: whatever std opens is close-on-exec, and what comes through a start is not.
+///
+/// [fstat(2)]: https://man7.org/linux/man-pages/man2/fstat.2.html
 pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {
     if number <= 2 {
         return false;
@@ -204,7 +208,9 @@ pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {
     rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) && is_the_same(fd, device, inode)
 }
 
-/// Device and inode (of fstat.2) of what the number stands for, if it stands for anything.
+/// Device and inode (of [fstat(2)]) of what the number stands for, if it stands for anything.
+///
+/// [fstat(2)]: https://man7.org/linux/man-pages/man2/fstat.2.html
 pub(crate) fn identity(number: RawFd) -> Option<(u64, u64)> {
     if number < 0 {
         return None;
@@ -240,7 +246,9 @@ pub(crate) fn leave_inherited(fd: OwnedFd) {
 }
 
 /// Whether two threads, by their numbers, have one table of descriptors between them. `false` where the kernel does not say
-/// (kcmp.2).
+/// ([kcmp(2)]).
+///
+/// [kcmp(2)]: https://man7.org/linux/man-pages/man2/kcmp.2.html
 pub(crate) fn is_table_shared(one: u32, other: u32) -> bool {
     const KCMP_FILES: libc::c_int = 2;
     // SAFETY: integers; kcmp touches no memory.

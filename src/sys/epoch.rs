@@ -8,7 +8,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::{Errno, Result};
 
-/// A page that the kernel wipes in each child of a fork (`MADV_WIPEONFORK`, madvise.2). It stays for as long as the process.
+/// A page that the kernel wipes in each child of a fork (`MADV_WIPEONFORK`, [madvise(2)]). It stays for as long as the process.
+///
+/// [madvise(2)]: https://man7.org/linux/man-pages/man2/madvise.2.html
 struct Page(NonNull<u64>);
 
 // SAFETY: the page is never unmapped, and is used as one atomic alone.

@@ -48,12 +48,12 @@ struct Before {
     mask: KernelMask,
 }
 
-/// What a number stood for.
+/// The descriptor that a number stood for.
 enum Stood {
     Nothing,
     /// A copy of it, and whether it was close-on-exec.
     For(OwnedFd, FdFlags),
-    /// What it still stands for, which was perhaps not close-on-exec.
+    /// The descriptor that it still stands for, which was perhaps not close-on-exec.
     Same(FdFlags),
 }
 

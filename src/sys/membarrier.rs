@@ -1,4 +1,6 @@
-//! A memory barrier that one side makes for both (membarrier.2), so that the other, which is in a hurry, needs none.
+//! A memory barrier that one side makes for both ([membarrier(2)]), so that the other, which is in a hurry, needs none.
+//!
+//! [membarrier(2)]: https://man7.org/linux/man-pages/man2/membarrier.2.html
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 

@@ -1,4 +1,6 @@
-//! Memory with a descriptor (memfd_create.2), and the seals that say what can still become of it.
+//! Memory with a descriptor ([memfd_create(2)]), and the seals that say what can still become of it.
+//!
+//! [memfd_create(2)]: https://man7.org/linux/man-pages/man2/memfd_create.2.html
 
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,7 +16,9 @@ pub(crate) const LENGTH: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).un
 /// And so does every byte of it.
 pub(crate) const CONTENTS: SealFlags = LENGTH.union(SealFlags::WRITE);
 
-/// `f_type` of what memfd_create makes of pages of the usual size (statfs.2).
+/// `f_type` of what memfd_create makes of pages of the usual size ([statfs(2)]).
+///
+/// [statfs(2)]: https://man7.org/linux/man-pages/man2/statfs.2.html
 const TMPFS_MAGIC: u32 = 0x0102_1994;
 
 /// So much is allocated in one call. A signal interrupts the call, which then undoes all that it did.
@@ -43,7 +47,7 @@ pub(crate) fn seal(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<()> {
     rustix::fs::fcntl_add_seals(fd, seals)
 }
 
-/// What a descriptor is not, for which the memory behind it is not to be used.
+/// The reason why the memory behind a descriptor is not used.
 pub(crate) enum Unfit {
     /// No memory, or of pages of another size.
     Kind,

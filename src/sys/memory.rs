@@ -17,7 +17,7 @@ fn size(page: usize) -> usize {
     }
 }
 
-/// What may stay resident between messages.
+/// The most that stays resident between messages.
 const KEEP: usize = 256 << 10;
 
 /// Address space that costs memory only where a message was written to it: 8 MiB, or more where pages are large.

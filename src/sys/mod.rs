@@ -50,7 +50,9 @@ pub(crate) fn is_refused(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
 }
 
-/// More slices than this in one vectored call the kernel refuses (`IOV_MAX`, readv.2).
+/// More slices than this in one vectored call the kernel refuses (`IOV_MAX`, [readv(2)]).
+///
+/// [readv(2)]: https://man7.org/linux/man-pages/man2/readv.2.html
 pub(crate) const MOST_SLICES: usize = 1024;
 
 /// Which of the slices one vectored call takes: from the first that is not empty, as many as the kernel takes. Empty ones

@@ -43,7 +43,9 @@ pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Re
     }
 }
 
-/// On a descriptor that is open for reading alone, vmsplice(2) copies into memory. Its flag goes for the one call too.
+/// On a descriptor that is open for reading alone, [vmsplice(2)] copies into memory. Its flag goes for the one call too.
+///
+/// [vmsplice(2)]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
 fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let copy = |bufs: &[IoSliceRaw<'_>]| {
         // SAFETY: the slices come from exclusive borrows that outlive the call, and after it the kernel has no
@@ -68,7 +70,9 @@ fn splice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usiz
     }
 }
 
-/// Writes, waiting for room as write(2) does, and never raises `SIGPIPE`.
+/// Writes, waiting for room as [write(2)] does, and never raises `SIGPIPE`.
+///
+/// [write(2)]: https://man7.org/linux/man-pages/man2/write.2.html
 #[inline]
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], sigpipe: Sigpipe) -> Result<usize> {
     match sigpipe {
@@ -124,7 +128,7 @@ pub(crate) struct NowaitWrite<'buf> {
 struct Staged {
     reader: OwnedFd,
     len: usize,
-    /// What the kernel said. It is the answer if moving them is refused too.
+    /// The errno of the kernel. It is the answer if moving them is refused too.
     refused: Errno,
 }
 
@@ -157,7 +161,9 @@ impl Staged {
     }
 }
 
-/// More than this in one call the kernel refuses, or takes for this (`MAX_RW_COUNT`, read.2).
+/// More than this in one call the kernel refuses, or takes for this (`MAX_RW_COUNT`, [read(2)]).
+///
+/// [read(2)]: https://man7.org/linux/man-pages/man2/read.2.html
 const MOST_BYTES: usize = 0x7fff_f000;
 
 /// Moves bytes, one of the two being a pipe, and never raises `SIGPIPE`.

@@ -22,7 +22,7 @@ pub(crate) fn poll(fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usiz
     if ready < 0 { Err(errno()) } else { Ok(ready as usize) }
 }
 
-/// What stands on one descriptor now: of `events`, and of what is always told.
+/// The state of one descriptor now: of `events`, and of those that poll always reports.
 pub(crate) fn look(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
     let mut fds = [pollfd { fd: fd.as_raw_fd(), events, revents: 0 }];
     retry(|| poll(&mut fds, Some(Duration::ZERO)))?;

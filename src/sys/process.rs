@@ -40,18 +40,22 @@ impl Permit {
     ///
     /// # Safety
     ///
-    /// The child may only do what is async-signal-safe until it leaves or starts a program (fork.2).
+    /// The child may only do what is async-signal-safe until it leaves or starts a program ([fork(2)]).
+    ///
+    /// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
     pub(crate) unsafe fn promised() -> Self {
         Self { is_promise: true }
     }
 
-    /// What a child waits at until it is held, where another thread could wait for it before.
+    /// A socket at which a child waits until it is held, where another thread could wait for it before.
     pub(crate) fn gate(&self) -> Result<Option<Gate>> {
         if self.is_promise { Gate::new().map(Some) } else { Ok(None) }
     }
 
-    /// fork(2), through libc, so that its own locks are in order in the child. What the frames on the stack hold is held by
+    /// [fork(2)], through libc, so that its own locks are in order in the child. What the frames on the stack hold is held by
     /// both processes afterwards.
+    ///
+    /// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
     pub(crate) fn fork(self) -> Result<Side> {
         // SAFETY: a permit is there if this is the only thread, or if the caller of `promised` answers for the child.
         match unsafe { libc::fork() } {
@@ -282,7 +286,9 @@ pub(crate) fn hold(pid: Pid) -> Result<OwnedFd> {
     Ok(super::descriptor::above_standard(pidfd, None))
 }
 
-/// Also of a child that does not run its program yet, whose exit signal is 0 (`__WALL`, waitpid.2).
+/// Also of a child that does not run its program yet, whose exit signal is 0 (`__WALL`, [waitpid(2)]).
+///
+/// [waitpid(2)]: https://man7.org/linux/man-pages/man2/waitpid.2.html
 const ALL: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL as u32);
 
 /// Blocks until a child that leaves has left, and takes its status away.
@@ -306,7 +312,9 @@ pub(crate) fn await_exit(pidfd: BorrowedFd<'_>) -> Result<()> {
     retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).map(drop)
 }
 
-/// The wait status (wait.2) of the child if it has left, which nobody can ask for again.
+/// The wait status ([wait(2)]) of the child if it has left, which nobody can ask for again.
+///
+/// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
     wait_status(pidfd, WaitIdOptions::empty())
 }

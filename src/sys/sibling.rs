@@ -16,8 +16,10 @@ pub(crate) enum Sibling {
     Maker(Pid, OwnedFd),
 }
 
-/// Whether this is a libc whose processes are known to work after a bare clone(2), on an architecture that passes its
+/// Whether this is a libc whose processes are known to work after a bare [clone(2)], on an architecture that passes its
 /// arguments in one of the two usual orders.
+///
+/// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 const KNOWN: bool = cfg!(all(
     target_env = "gnu",
     any(
@@ -31,10 +33,13 @@ const KNOWN: bool = cfg!(all(
     )
 ));
 
-/// A fork whose child is a child of this process's parent: clone(2) with `CLONE_PARENT`. The pidfd comes with it.
+/// A fork whose child is a child of this process's parent: [clone(2)] with `CLONE_PARENT`. The pidfd comes with it.
 ///
-/// `ENOSYS` where it would not be safe; what a sandbox answers where that refuses it. The plain call instead of clone3(2),
+/// `ENOSYS` where it would not be safe; what a sandbox answers where that refuses it. The plain call instead of [clone3(2)],
 /// which container runtimes refuse because they cannot look into it.
+///
+/// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
+/// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone3.2.html
 pub(crate) fn fork(_alone: Permit) -> Result<Sibling> {
     if !KNOWN {
         return Err(Errno::NOSYS);
@@ -66,7 +71,7 @@ pub(crate) fn fork(_alone: Permit) -> Result<Sibling> {
     }
 }
 
-/// What libc keeps of the thread, and the kernel too.
+/// The thread's number as libc and the kernel keep it.
 struct Thread {
     /// Where libc has the thread's number.
     number: *mut libc::pid_t,
@@ -103,7 +108,9 @@ impl Thread {
     }
 }
 
-/// pidfs, as ioctl(2) numbers it.
+/// pidfs, as [ioctl(2)] numbers it.
+///
+/// [ioctl(2)]: https://man7.org/linux/man-pages/man2/ioctl.2.html
 const PIDFS: u8 = 0xff;
 
 /// `struct pidfd_info` in its first form.
@@ -121,7 +128,9 @@ struct Info {
 /// How it left is known (`PIDFD_INFO_EXIT`).
 const EXIT: u64 = 1 << 3;
 
-/// The wait status (wait.2) of a process that has left and was waited for, by whomever. `None`: it was not yet. Linux 6.15.
+/// The wait status ([wait(2)]) of a process that has left and was waited for, by whomever. `None`: it was not yet. Linux 6.15.
+///
+/// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
 pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
     let mut info = Info { mask: EXIT, ..Info::default() };
     let request = rustix::ioctl::opcode::read_write::<Info>(PIDFS, 11);

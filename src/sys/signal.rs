@@ -24,7 +24,7 @@ fn disposition(signal: libc::c_int) -> Result<libc::sigaction> {
 /// Set in a child whose signals were reset, where ends may have been made while `SIGPIPE` was ignored.
 static RESET: AtomicBool = AtomicBool::new(false);
 
-/// What has to be done about `SIGPIPE` when writing to a pipe.
+/// How a write to a pipe avoids `SIGPIPE`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sigpipe {
     /// The process ignores it: nothing.
@@ -34,7 +34,7 @@ pub(crate) enum Sigpipe {
 }
 
 impl Sigpipe {
-    /// What goes for an end that is being made.
+    /// For an end that is being made.
     pub(crate) fn look() -> Self {
         match disposition(libc::SIGPIPE) {
             Ok(action) if action.sa_sigaction == libc::SIG_IGN => Sigpipe::Ignored,
@@ -42,7 +42,7 @@ impl Sigpipe {
         }
     }
 
-    /// What goes for an end that was made earlier.
+    /// For an end that was made earlier.
     #[inline]
     pub(crate) fn now(self) -> Self {
         if RESET.load(Ordering::Relaxed) { Sigpipe::Avoid } else { self }
@@ -144,7 +144,7 @@ mod kernel {
     pub(super) const HANDLER: usize = if SIGNALS == 64 { 0 } else { 1 };
 }
 
-/// What a process does about one signal, as the kernel has it: larger than that on any architecture.
+/// The action of a process for one signal, as the kernel has it: larger than that on any architecture.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Action([usize; 16]);
@@ -179,10 +179,13 @@ impl Action {
 }
 
 /// Sets to its default what a program is not to begin with: every signal that is caught, `SIGPIPE`, which Rust programs
-/// ignore, and `SIGCHLD`, without which no program can wait for its children. Other signals stay ignored (nohup.1). Those
-/// that are caught may be left to execve(2), which does the same: other threads may still count on them.
+/// ignore, and `SIGCHLD`, without which no program can wait for its children. Other signals stay ignored ([nohup(1)]). Those
+/// that are caught may be left to [execve(2)], which does the same: other threads may still count on them.
 ///
 /// Async-signal-safe, also where the memory is another process's.
+///
+/// [execve(2)]: https://man7.org/linux/man-pages/man2/execve.2.html
+/// [nohup(1)]: https://man7.org/linux/man-pages/man1/nohup.1.html
 pub(super) fn default_for_a_program(also_caught: bool) {
     for signal in 1..=kernel::SIGNALS {
         let Ok(action) = Action::of(signal) else { continue };
@@ -215,7 +218,7 @@ fn catch_sigpipe() {
     }
 }
 
-/// What this process does about every signal, to be put back.
+/// The actions of this process for every signal, to be put back.
 pub(super) struct Actions(Vec<Action>);
 
 impl Actions {

@@ -1,4 +1,6 @@
-//! Signals as something to read (signalfd.2), and the mask of the thread that keeps them from being handled.
+//! Signals as something to read ([signalfd(2)]), and the mask of the thread that keeps them from being handled.
+//!
+//! [signalfd(2)]: https://man7.org/linux/man-pages/man2/signalfd.2.html
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -60,7 +62,7 @@ fn set_of(signals: impl IntoIterator<Item = i32>) -> Option<libc::sigset_t> {
     }
 }
 
-/// What a thread holds back for those who read signals in it.
+/// The signals that a thread holds back for its readers.
 #[derive(Clone, Copy)]
 struct Kept {
     /// How many read each signal.

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Child(Watched<Pidfd>);
 
-/// What the runtime watches: the child by its pidfd.
+/// The child by its pidfd, which the runtime watches.
 #[derive(Debug)]
 struct Pidfd(crate::process::Child);
 

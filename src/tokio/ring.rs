@@ -131,8 +131,9 @@ impl AsRawFd for Rung<ring::RingWriter> {
     }
 }
 
-/// Makes a `try_` call until it does not answer `WouldBlock`, and sleeps in between as the protocol has it: it says that it waits,
-/// looks once more, and then waits for the socket. Readiness of a ring that was heard before is forgotten on the way.
+/// Makes a `try_` call until it does not answer `WouldBlock`, and sleeps in between as the protocol has it: it says that
+/// it waits, looks once more, and then waits for the socket. Readiness of a ring that was heard before is forgotten on
+/// the way.
 fn poll<T, R>(
     watched: &mut AsyncFd<Rung<T>>,
     cx: &mut Context<'_>,

@@ -14,8 +14,9 @@ use crate::error::Error;
 /// An end of a [`stream_pair`](crate::stream_pair()), for tokio: a [`StreamSocket`](crate::StreamSocket) that is [`AsyncRead`]
 /// and [`AsyncWrite`].
 ///
-/// Reads and single writes are cancel safe, `write_all` is not, as with every `AsyncWrite`. Shutting down ends this side's
-/// stream, and the peer reads EOF. For a half in each of two tasks, use [`tokio::io::split`](https://docs.rs/tokio/latest/tokio/io/fn.split.html).
+/// Reads and single writes are cancel safe, `write_all` is not, as with every `AsyncWrite`. Shutting down ends this
+/// side's stream, and the peer reads EOF. For a half in each of two tasks, use
+/// [`tokio::io::split`](https://docs.rs/tokio/latest/tokio/io/fn.split.html).
 ///
 /// # Examples
 ///

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 ///
 /// **Some of std's methods lose what they have read** when they fail, and it is gone from the end: `lines` and `split` a line
 /// that is not whole, `read_line` and `read_to_string` what ends inside of a character, and `read_exact` how much it was.
-/// Use them where a missed deadline is the end of the stream for you.
+/// Use them where a missed deadline ends everything for you.
 ///
 /// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter),
 /// [`StreamSocket`](crate::StreamSocket); a [`RingReader`](crate::RingReader) or [`RingWriter`](crate::RingWriter); and std's

@@ -8,8 +8,7 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-pub(crate) use deadline::Until;
-pub use deadline::{Deadline, TimedRead, TimedWrite};
+pub use deadline::{Deadline, TimedRead, TimedWrite, Until};
 pub(crate) use patience::{Patience, is_ready};
 pub(crate) use spin::Spin;
 

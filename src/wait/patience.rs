@@ -30,7 +30,7 @@ impl Patience {
         Instant::now().checked_add(timeout).map_or(Patience::Endless, Patience::Until)
     }
 
-    /// Attempts something until it works, fails, or the patience is at its end.
+    /// Attempts something until it works, fails, or the patience is over.
     ///
     /// `first` is the errno of an attempt that the caller has made already. The attempt is told whether to wait by itself.
     /// Otherwise it answers `EAGAIN`, and in between this sleeps until `end` is ready. Others may be quicker when it is: then
@@ -115,7 +115,7 @@ impl Patience {
         matches!(self, Patience::Blocking) && spin.is_off()
     }
 
-    /// What a call answers that has taken so many steps, each of which found something to do, and has no time for more.
+    /// The answer of a call that has taken many steps, each of which found something to do, and has no time for more.
     pub(crate) fn after_steps(self, steps: usize) -> Result<()> {
         match self {
             _ if steps < MANY => Ok(()),

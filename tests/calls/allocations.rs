@@ -45,7 +45,8 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 pub fn trials() -> Vec<Trial> {
-    support::trials![
+    #[allow(unused_mut)]
+    let mut trials = support::trials![
         allocations_are_counted,
         reading_and_writing_allocate_nothing,
         reading_and_writing_a_pipe_that_was_spliced_allocate_nothing,
@@ -62,7 +63,10 @@ pub fn trials() -> Vec<Trial> {
         messages_over_sockets_allocate_nothing,
         a_message_in_two_parts_allocates_nothing,
         buffered_writes_allocate_nothing,
-    ]
+    ];
+    #[cfg(feature = "channel")]
+    trials.extend(support::trials![values_allocate_nothing]);
+    trials
 }
 
 /// That nothing is allocated, the first time or later.
@@ -396,4 +400,43 @@ fn buffered_writes_allocate_nothing() {
     assert!(matches!(writer.close(), Err(Error::Closed)));
     // The error goes through an io::Error, which has it in a box.
     assert!(ALLOCATIONS.load(SeqCst) - before <= 2);
+}
+
+/// Once warm: each thread keeps a buffer of the longest value.
+#[cfg(feature = "channel")]
+fn values_allocate_nothing() {
+    type Value = (u64, [u32; 30], Option<f64>, Vec<()>);
+    let value: Value = (1 << 60, [7; 30], Some(0.5), Vec::new());
+    let (sender, receiver) = ipc::channel::<Value>().unwrap();
+    sender.send(value.clone()).unwrap();
+    receiver.recv().unwrap().unwrap();
+    free("send", || sender.send(value.clone()).unwrap());
+    free("recv", || assert_eq!(receiver.recv().unwrap().as_ref(), Some(&value)));
+    free("try_send", || sender.try_send(value.clone()).unwrap());
+    free("try_recv", || assert_eq!(receiver.try_recv().unwrap().as_ref(), Some(&value)));
+    free("send_timeout", || sender.send_timeout(value.clone(), SECOND).unwrap());
+    free("recv_timeout", || assert_eq!(receiver.recv_timeout(SECOND).unwrap().as_ref(), Some(&value)));
+    free("try_recv", || assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock))));
+    while sender.try_send(value.clone()).is_ok() {}
+    free("try_send", || assert!(matches!(sender.try_send(value.clone()).unwrap_err().error, Error::WouldBlock)));
+
+    let (reader, writer) = pipe().unwrap();
+    let sender = ipc::Sender::<Value, _>::new(MessageWriter::new(writer));
+    let receiver = ipc::Receiver::<Value, _>::new(MessageReader::new(reader));
+    free("a stream", || {
+        sender.send(value.clone()).unwrap();
+        sender.flush().unwrap();
+        assert_eq!(receiver.recv().unwrap().as_ref(), Some(&value));
+    });
+    let pair = datagram_pair().unwrap();
+    let sender = ipc::Sender::<Value, _>::new(PackedSocket::new(pair.child));
+    let receiver = ipc::Receiver::<Value, _>::new(PackedSocket::new(pair.parent));
+    sender.send(value.clone()).unwrap();
+    sender.flush().unwrap();
+    assert_eq!(receiver.recv().unwrap().as_ref(), Some(&value)); // its buffer grows once
+    free("packs", || {
+        sender.send(value.clone()).unwrap();
+        sender.flush().unwrap();
+        assert_eq!(receiver.recv().unwrap().as_ref(), Some(&value));
+    });
 }

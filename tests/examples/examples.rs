@@ -14,7 +14,8 @@ use count_words::*;
 use ipc::Command;
 
 pub fn trials() -> Vec<Trial> {
-    support::trials![
+    #[allow(unused_mut)]
+    let mut trials = support::trials![
         the_readme_lists_every_example,
         first_pipe_prints_what_went_in,
         sharing_pipes_prints_ten_lines,
@@ -41,7 +42,14 @@ pub fn trials() -> Vec<Trial> {
         soak_counts_what_it_has_done within 120,
         soak_leaves_nobody_behind_when_it_is_stopped within 120,
         soak_says_how_it_is_used,
-    ]
+    ];
+    #[cfg(feature = "channel")]
+    trials.extend(support::trials![
+        pool_prints_results_in_order_whatever_happens_to_its_workers within 60,
+        pool_finishes_what_has_begun_when_it_is_stopped within 60,
+        pool_says_how_it_is_used,
+    ]);
+    trials
 }
 
 fn run(name: &str, args: &[&str]) -> Output {
@@ -291,4 +299,41 @@ fn soak_says_how_it_is_used() {
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&output.stderr).contains("usage: soak"));
     }
+}
+
+#[cfg(feature = "channel")]
+fn pool_prints_results_in_order_whatever_happens_to_its_workers() {
+    let expected =
+        "9: [3, 3]\n10: [2, 5]\n35: [5, 7]\n15: [3, 5]\n97: [97]\n600851475143: [71, 839, 1471, 6857]\n1: []\n";
+    let numbers = ["9", "10", "35", "15", "97", "600851475143", "1"];
+    assert_prints(&run("pool", &numbers), expected);
+    // Some crash, and one hangs.
+    assert_prints(&run("pool", &[&["--trouble", "--workers", "2"], &numbers[..]].concat()), expected);
+}
+
+#[cfg(feature = "channel")]
+fn pool_finishes_what_has_begun_when_it_is_stopped() {
+    // The worker that hangs is replaced after the signal too, and the other job was not begun.
+    let (reader, stderr) = ipc::pipe().unwrap();
+    let child = Command::new(example("pool"))
+        .args(["--trouble", "--workers", "1", "35", "97"])
+        .stdout(ipc::Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    // Its worker is there, so it has the signals blocked.
+    support::poll_until("a worker", || {
+        let path = format!("/proc/{0}/task/{0}/children", child.id());
+        std::fs::read_to_string(path).is_ok_and(|children| !children.trim().is_empty())
+    });
+    child.terminate().unwrap();
+    assert_eq!(std::io::read_to_string(reader).unwrap(), "stopped: 1 of 2 jobs were not done\n");
+    assert_eq!(exit_code(&child), 1);
+}
+
+#[cfg(feature = "channel")]
+fn pool_says_how_it_is_used() {
+    let output = run("pool", &["x"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stderr.starts_with(b"usage: pool "));
 }

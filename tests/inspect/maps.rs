@@ -87,7 +87,7 @@ fn a_reader_that_holds_its_own_writer_stands_out() {
     let pipe = inode(&reader);
     assert_eq!(found(&map, pipe), [(FindingKind::BothEnds, vec![me()], true)]);
     let text = map.to_string();
-    let words = format!("! both ends of pipe {pipe} are held by {}: until one is closed, its end never comes\n", me());
+    let words = format!("! both ends of pipe {pipe} are held by {}: until one is closed, EOF never comes\n", me());
     assert!(text.contains(&words), "{text}");
     let own = format!("{:>4} writes pipe {pipe} → {} fd {}  !\n", writer.as_raw_fd(), me(), reader.as_raw_fd());
     assert!(text.contains(&own), "{text}");

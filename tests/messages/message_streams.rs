@@ -420,7 +420,14 @@ fn a_message_that_is_begun_is_taken_and_never_torn() {
             }
         }
         assert!(sent > 0);
-        assert!(matches!(writer.try_send(&message(sent, 700_000)), Err(Error::WouldBlock)));
+        // TCP moves bytes to the other side by itself, and has room again for a while.
+        loop {
+            match writer.try_send(&message(sent, 700_000)) {
+                Ok(()) => sent += 1,
+                Err(Error::WouldBlock) => break,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
         // What was taken arrives, and nothing else.
         let mut number = 0;
         while number < sent {

@@ -36,11 +36,11 @@ pub(super) const GRACE: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct CommunicateError {
-    /// What it had written to its standard output.
+    /// The bytes that it had written to its standard output.
     pub stdout: Vec<u8>,
-    /// What it had written to its standard error.
+    /// The bytes that it had written to its standard error.
     pub stderr: Vec<u8>,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 
@@ -114,7 +114,7 @@ pub(super) fn communicate(
 /// The pipes to a program, and what came through them.
 pub(super) struct Talk<'a> {
     pub(super) stdin: Option<End>,
-    /// What is still to be written.
+    /// The bytes that are still to be written.
     pub(super) input: &'a [u8],
     pub(super) readers: [Option<End>; 2],
     pub(super) said: [Vec<u8>; 2],

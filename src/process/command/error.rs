@@ -30,9 +30,9 @@ use crate::error::Error;
 #[derive(Debug, thiserror::Error)]
 #[error("{:?} could not be started: {error}", command.0.program)]
 pub struct SpawnError {
-    /// What was to be started.
+    /// The command, with its ends.
     pub command: Command,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 

@@ -42,14 +42,16 @@ use crate::sys::start::Options;
 /// **A script without `#!`** is refused with `ENOEXEC`. A shell would run it, and so would `execvp`; but they would run a damaged
 /// program, or one for another processor, as a script too. Start `sh` with the path as its argument.
 ///
-/// In the guide: [starting programs](crate::guide::programs), [how an end travels](crate::guide::travelling#into-another-program).
+/// In the guide: [starting programs](crate::guide::programs), [how an end
+/// travels](crate::guide::travelling#into-another-program).
 ///
 /// # Platform
 ///
 /// [clone(2)](https://man7.org/linux/man-pages/man2/clone.2.html) with `CLONE_VM`, `CLONE_VFORK` and `CLONE_PIDFD`, and
-/// [execve(2)](https://man7.org/linux/man-pages/man2/execve.2.html). A sandbox or an emulator that refuses it gets a clone without
-/// `CLONE_PIDFD`, and then [posix_spawn(3)](https://man7.org/linux/man-pages/man3/posix_spawn.3.html), which knows ends, environment
-/// and directory: what is asked for besides is an [`Error::System`](crate::Error::System) of `clone` then.
+/// [execve(2)](https://man7.org/linux/man-pages/man2/execve.2.html). A sandbox or an emulator that refuses it gets a
+/// clone without `CLONE_PIDFD`, and then [posix_spawn(3)](https://man7.org/linux/man-pages/man3/posix_spawn.3.html),
+/// which knows ends, environment and directory: what is asked for besides is an [`Error::System`](crate::Error::System)
+/// of `clone` then.
 ///
 /// # Examples
 ///
@@ -86,7 +88,7 @@ struct Parts {
     stdio: [Option<Stdio>; 3],
     given: Vec<(Place, Box<dyn Ends + Send + Sync>)>,
     options: Options,
-    /// What makes no sense of what was asked for. Told when it is to be started.
+    /// A setting that makes no sense. The start returns it.
     invalid: Option<&'static str>,
 }
 
@@ -157,7 +159,7 @@ impl Command {
         variables.into_iter().fold(self, |command, (key, value)| command.env(key, value))
     }
 
-    /// Sets a variable to the process number that the program will have, as `LISTEN_PID` wants it (sd_listen_fds(3)).
+    /// Sets a variable to the process number that the program will have, as `LISTEN_PID` wants it ([sd_listen_fds(3)]).
     ///
     /// # Examples
     ///
@@ -166,6 +168,8 @@ impl Command {
     /// assert_eq!(said.stdout, b"mine\n");
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [sd_listen_fds(3)]: https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html
     pub fn env_pid(mut self, key: impl AsRef<OsStr>) -> Self {
         self.0.environment.insert(key.as_ref().to_owned(), Value::OwnPid);
         self
@@ -266,10 +270,12 @@ impl Command {
 
     /// Kills the program with `SIGKILL` when the thread that starts it ends, however it ends.
     ///
-    /// **The thread counts, and not the process** (prctl(2), `PR_SET_PDEATHSIG`): start from one that lasts, such as the main
+    /// **The thread counts, and not the process** ([prctl(2)], `PR_SET_PDEATHSIG`): start from one that lasts, such as the main
     /// thread. A thread of a pool that ends when it is idle takes its programs along.
     ///
     /// The program's own children are not killed, and a program that changes its user (setuid programs) is not either.
+    ///
+    /// [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
     #[doc(alias = "PR_SET_PDEATHSIG")]
     pub fn die_with_parent(mut self) -> Self {
         self.0.options.die_with_parent = true;

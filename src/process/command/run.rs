@@ -56,9 +56,9 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Self::spawn) and [`Child::wait`]; [`Error::StatusTaken`] has what was read. [`Error::System`] of `read`: what it writes cannot be read, as with no
-    /// descriptor left for what stands in for `RWF_NOWAIT`. The program was killed, or, if it runs as another user by now, left
-    /// without readers and waited for.
+    /// As [`spawn`](Self::spawn) and [`Child::wait`]; [`Error::StatusTaken`] has what was read. [`Error::System`] of
+    /// `read`: what it writes cannot be read, as with no descriptor left for what stands in for `RWF_NOWAIT`. The program
+    /// was killed, or, if it runs as another user by now, left without readers and waited for.
     #[doc(alias = "wait_with_output")]
     pub fn output(mut self) -> Result<Output> {
         if !self.0.is_set(0) {
@@ -90,11 +90,11 @@ impl Command {
     /// empty. That the program does not read all of its input is no error.
     ///
     /// When the time is up, the program is killed and waited for, with its group if it leads one
-    /// ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), and the error has what it had said. `None`
-    /// waits for ever.
+    /// ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), and the error has what it had
+    /// said. `None` waits for ever.
     ///
-    /// **A process that the program leaves behind**, and that has its output open, is listened to for 200 ms after the program has
-    /// left, and not past the time.
+    /// **A process that the program leaves behind**, and that has its output open, is listened to for 200 ms after the
+    /// program has left, and not past the time.
     ///
     /// # Errors
     ///

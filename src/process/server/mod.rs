@@ -59,13 +59,9 @@ const SHORTLY: Duration = Duration::from_millis(200);
 /// # Platform
 ///
 /// [clone(2)] with `CLONE_PARENT` and `CLONE_PIDFD`. The handlers of [pthread_atfork(3)] do not run. A sandbox may refuse that
-/// call, and it is not made with a C library other than glibc. Then workers are children of the server, by fork(2). [`Child`]
+/// call, and it is not made with a C library other than glibc. Then workers are children of the server, by [fork(2)]. [`Child`]
 /// says the same of them: the server waits for them and reports, and so it lives as long as one of these values. If it is
 /// killed, their status comes from the kernel ([ioctl_pidfd(2)], Linux 6.15), or is `ECHILD` before that.
-///
-/// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
-/// [pthread_atfork(3)]: https://man7.org/linux/man-pages/man3/pthread_atfork.3.html
-/// [ioctl_pidfd(2)]: https://man7.org/linux/man-pages/man2/ioctl_pidfd.2.html
 ///
 /// # Examples
 ///
@@ -88,6 +84,11 @@ const SHORTLY: Duration = Duration::from_millis(200);
 /// assert_eq!(answer.join().unwrap()?, "FROM A THREAD");
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
+/// [pthread_atfork(3)]: https://man7.org/linux/man-pages/man3/pthread_atfork.3.html
+/// [ioctl_pidfd(2)]: https://man7.org/linux/man-pages/man2/ioctl_pidfd.2.html
+/// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
 #[doc(alias = "zygote")]
 #[doc(alias = "forkserver")]
 #[must_use = "dropping it ends the server"]
@@ -336,7 +337,7 @@ impl Drop for Handle {
 /// An answer, and the pidfd that came with it.
 type Said = (Answer, Option<OwnedFd>);
 
-/// What was said on a line, without blocking. `None`: nobody is left who could say something.
+/// A message on a line, without blocking. `None`: no process is left that could send one.
 fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
     let mut bytes = [0; Answer::LEN];
     let mut receive = || sys::retry(|| ancillary::receive(line.as_fd(), &mut bytes, false));
@@ -413,7 +414,9 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// The wait status (wait.2) of the worker if it has left. It is told once.
+    /// The wait status ([wait(2)]) of the worker if it has left. It is told once.
+    ///
+    /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
     pub(super) fn reap(&self, pidfd: BorrowedFd<'_>) -> sys::Result<Option<i32>> {
         if look(pidfd, POLLIN)? == 0 {
             return Ok(None);

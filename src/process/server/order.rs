@@ -1,4 +1,4 @@
-//! What a caller and its fork server say to each other.
+//! The messages between a caller and its fork server.
 //!
 //! An order is one message on the control socket: how many ends the worker will be sent, and with it one end of a pair of its
 //! own, the *line*. All that follows goes over the line, so that orders of several threads never meet:
@@ -9,7 +9,7 @@
 //!
 //! A caller that gives up closes the line or shuts it down, and a worker that has not begun leaves.
 
-/// What a server or a worker says.
+/// A message of a server or a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The worker is a child of the caller's. Its pidfd comes with it.
@@ -18,13 +18,15 @@ pub(super) enum Answer {
     Mine(i32),
     /// There is no worker: what failed, and its errno.
     Refused(Step, i32),
-    /// The worker has left, with that wait status (wait.2).
+    /// The worker has left, with that wait status ([wait(2)]).
+    ///
+    /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
     Left(i32),
     /// The worker leaves without having run. Its pidfd comes with it, where it has one.
     Unused(i32),
 }
 
-/// What has failed in the server.
+/// The call that has failed in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// There is no place for the worker's ends.

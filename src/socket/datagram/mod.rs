@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::sys;
 
 bitflags::bitflags! {
-    /// What [`datagram_pair_with`] can do differently.
+    /// Options of [`datagram_pair_with`].
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct DatagramFlags: u32 {
         /// Sockets of the type `SOCK_DGRAM` instead of `SOCK_SEQPACKET`.

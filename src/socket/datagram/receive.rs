@@ -88,6 +88,20 @@ impl DatagramSocket {
         Received::new(len, beside).map(Some)
     }
 
+    /// Receives a message of whatever length, and lends it to `take` with what came beside it.
+    #[cfg(feature = "channel")]
+    #[inline]
+    pub(crate) fn receive_lent<T>(
+        &self,
+        patience: Patience,
+        take: impl FnOnce(&[u8], Result<Received>) -> T,
+    ) -> Result<Option<T>> {
+        let mut spill = Lent::new()?;
+        let receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
+        let Some((len, beside)) = self.arrive(patience, None, receive)? else { return Ok(None) };
+        Ok(Some(spill.take(len, |message| take(message, Received::new(len, beside)))))
+    }
+
     /// Repeats a receiving call until there is a message, or EOF for certain. `first` is the answer to a call that was made
     /// already.
     pub(super) fn arrive<T: Default>(

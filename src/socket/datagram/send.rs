@@ -13,7 +13,7 @@ use crate::wait::Patience;
 
 impl DatagramSocket {
     #[inline(always)]
-    pub(super) fn send_bytes(&self, message: &[u8], patience: Patience) -> Result<()> {
+    pub(crate) fn send_bytes(&self, message: &[u8], patience: Patience) -> Result<()> {
         self.deliver(message.len(), patience, |fd, wait| sys::socket::send(fd, message, wait))
     }
 

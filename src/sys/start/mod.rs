@@ -1,12 +1,16 @@
-//! Starting another program: one clone(2) that shares this process's memory until the program runs, and so costs the same
+//! Starting another program: one [clone(2)] that shares this process's memory until the program runs, and so costs the same
 //! however large this process is. The pidfd comes with the process, and each step that fails is reported by its name.
 //!
 //! The new process runs [`Steps`] on a stack of its own, with every signal blocked, while the thread that starts it waits
-//! in the kernel (`CLONE_VFORK`). libc's wrapper of clone(2) puts a function on a stack on every architecture; clone3(2)
+//! in the kernel (`CLONE_VFORK`). libc's wrapper of [clone(2)] puts a function on a stack on every architecture; [clone3(2)]
 //! would need assembly for each, and offers nothing more that is needed here.
 //!
 //! Until the program runs, the new process sends no signal when it ends and is no child that `waitpid` finds: its exit signal
-//! is 0, which execve(2) makes `SIGCHLD`. So nobody but its starter sees one that failed.
+//! is 0, which [execve(2)] makes `SIGCHLD`. So nobody but its starter sees one that failed.
+//!
+//! [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
+//! [clone3(2)]: https://man7.org/linux/man-pages/man2/clone3.2.html
+//! [execve(2)]: https://man7.org/linux/man-pages/man2/execve.2.html
 
 mod fallback;
 mod numbers;
@@ -31,7 +35,7 @@ use stack::Stack;
 pub(crate) use steps::Stage;
 pub(super) use steps::Steps;
 
-/// What the new program gets.
+/// Everything that the new program gets.
 pub(crate) struct Plan<'a> {
     /// Where it may be, in the order to try.
     pub(crate) paths: &'a [CString],
@@ -48,7 +52,7 @@ pub(crate) struct Plan<'a> {
 /// A function that runs in the new process before its program does.
 pub(crate) type Hook = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 
-/// What else is to be different in the new process.
+/// The options of the new process.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) session: bool,
@@ -108,7 +112,7 @@ pub(crate) struct Started {
 /// this program may make a plain fork of it.
 static SHARES_MEMORY: AtomicBool = AtomicBool::new(false);
 
-/// What both processes look at, if they share memory.
+/// The state that both processes see, if they share memory.
 struct Shared<'a> {
     steps: Steps<'a>,
     entered: AtomicBool,

@@ -13,7 +13,7 @@ pub(in crate::sys) struct Numbers {
     pub(super) moves: Vec<Move>,
     /// The numbers that something is moved to, in order.
     pub(super) targets: Vec<RawFd>,
-    /// What was opened besides, with room for all that may have to be. In a new process it goes when its program runs; a process
+    /// Descriptors that were opened besides, with room for all that may have to be. In a new process it goes when its program runs; a process
     /// that goes on closes it.
     pub(in crate::sys) scratch: Vec<RawFd>,
 }

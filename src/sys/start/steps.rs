@@ -34,7 +34,7 @@ pub(super) const CALLS: [&str; 16] = [
     "execve",
 ];
 
-/// What the new process works through. Everything that needs memory is made here before.
+/// The steps that the new process works through. Everything that needs memory is made here before.
 pub(in crate::sys) struct Steps<'a> {
     pub(super) paths: &'a [CString],
     pub(super) args: Vec<*const c_char>,

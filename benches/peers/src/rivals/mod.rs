@@ -12,6 +12,7 @@ pub mod pipes;
 pub mod rings;
 pub mod shmem_ipc;
 pub mod sockets;
+pub mod typed;
 pub mod unix_ipc;
 
 use std::io;
@@ -28,6 +29,7 @@ pub const NOTES: &[(&str, &str)] = &[
     ("shmem-ipc", shmem_ipc::NOTE),
     ("ring, by hand", rings::LIMIT_NOTE),
     ("ipc", ours::NOTE),
+    ("ipc, typed", typed::NOTE),
 ];
 
 /// Both sides of a new channel, if it can be made.

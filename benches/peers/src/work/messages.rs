@@ -5,7 +5,7 @@ use std::io;
 use crate::channel::{OneWay, Receiver, Sender};
 use crate::machine::Core;
 use crate::rivals::shmem_ipc::{self, Wait};
-use crate::rivals::{bare, iceoryx2, ipc_channel, ours, pipes, rings, sockets, unix_ipc};
+use crate::rivals::{bare, iceoryx2, ipc_channel, ours, pipes, rings, sockets, typed, unix_ipc};
 use crate::turns::{Entry, Turns, USUAL};
 
 use super::size_name;
@@ -38,6 +38,9 @@ fn contenders(size: usize) -> Vec<Entry> {
         one_way("ipc datagram", size, ours::datagrams),
         one_way("ipc packed datagrams", size, crate::rivals::packed::packed),
         one_way("ipc message pipe", size, crate::rivals::packed::messages),
+        one_way("postcard by hand over ipc", size, typed::by_hand),
+        one_way("ipc typed", size, typed::typed),
+        one_way("ipc typed, packed", size, typed::packed),
         one_way("ring, by hand, spinning", size, rings::limit_records),
         one_way("ipc ring, records", size, rings::records),
         one_way("ipc ring, messages", size, rings::messages),

@@ -1,0 +1,395 @@
+//! Postcard's format, decoded with bounds: it comes from another process, which may mean harm.
+//!
+//! Postcard's own decoder believes the length of a list whose elements take no bytes, and nests as deep as the bytes say.
+
+use serde::de::Error as _;
+use serde::de::value::U32Deserializer;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
+    Visitor,
+};
+
+use super::wrong::Wrong;
+
+/// How deep structures, tuples, lists, maps, enums with contents, `Some`s and newtypes nest.
+const DEPTH: usize = 128;
+
+/// So many elements of lists and maps may take no bytes, besides as many as the message has bytes.
+const FREE: usize = 4096;
+
+/// Decodes a value that takes all of the bytes.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Wrong> {
+    let mut decoder = Decoder { rest: bytes, depth: DEPTH, free: FREE.saturating_add(bytes.len()) };
+    let value = T::deserialize(&mut decoder)?;
+    match decoder.rest.len() {
+        0 => Ok(value),
+        left => Err(Wrong::custom(format_args!("{left} bytes are left over"))),
+    }
+}
+
+struct Decoder<'de> {
+    rest: &'de [u8],
+    /// How much deeper it may nest.
+    depth: usize,
+    /// How many more elements may take no bytes.
+    free: usize,
+}
+
+const SHORT: Wrong = Wrong::new("the message ends inside the value");
+const NUMBER: Wrong = Wrong::new("a number is larger than its type");
+const ITSELF: &str = "this type needs a format that describes itself: look at its serde attributes";
+
+/// A number of so many bits after its first byte: seven in a byte, the lowest first, and the eighth says that there are more.
+macro_rules! long_numbers {
+    ($($name:ident $type:ty),*) => {$(
+        #[inline]
+        fn $name(&mut self, first: u8, bits: u32) -> Result<$type, Wrong> {
+            let mut number = <$type>::from(first & 0x7f);
+            for shift in (7..bits).step_by(7) {
+                let byte = self.byte()?;
+                let part = <$type>::from(byte & 0x7f);
+                if bits - shift < 7 && part >> (bits - shift) != 0 {
+                    return Err(NUMBER);
+                }
+                number |= part << shift;
+                if byte < 0x80 {
+                    return Ok(number);
+                }
+            }
+            Err(NUMBER)
+        }
+    )*};
+}
+
+impl<'de> Decoder<'de> {
+    #[inline]
+    fn byte(&mut self) -> Result<u8, Wrong> {
+        let (first, rest) = self.rest.split_first().ok_or(SHORT)?;
+        self.rest = rest;
+        Ok(*first)
+    }
+
+    #[inline]
+    fn bytes(&mut self, len: usize) -> Result<&'de [u8], Wrong> {
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(SHORT)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(SHORT)?;
+        self.rest = rest;
+        Ok(*bytes)
+    }
+
+    #[inline]
+    fn number(&mut self, bits: u32) -> Result<u64, Wrong> {
+        let first = self.byte()?;
+        if first < 0x80 { Ok(first.into()) } else { self.long_number(first, bits) }
+    }
+
+    long_numbers!(long_number u64, wide_number u128);
+
+    /// A number of 128 bits.
+    fn wide(&mut self, bits: u32) -> Result<u128, Wrong> {
+        let first = self.byte()?;
+        if first < 0x80 { Ok(first.into()) } else { self.wide_number(first, bits) }
+    }
+
+    /// A signed number, the sign of which is its lowest bit.
+    #[inline]
+    fn signed(&mut self, bits: u32) -> Result<i64, Wrong> {
+        let number = self.number(bits)?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// A signed number of 128 bits.
+    fn wide_signed(&mut self, bits: u32) -> Result<i128, Wrong> {
+        let number = self.wide(bits)?;
+        Ok((number >> 1) as i128 ^ -((number & 1) as i128))
+    }
+
+    #[inline]
+    fn len(&mut self) -> Result<usize, Wrong> {
+        usize::try_from(self.number(64)?).map_err(|_| SHORT)
+    }
+
+    #[inline]
+    fn text(&mut self) -> Result<&'de str, Wrong> {
+        let len = self.len()?;
+        std::str::from_utf8(self.bytes(len)?).map_err(|_| Wrong::new("a string is not UTF-8"))
+    }
+
+    /// Decodes what is nested in something.
+    #[inline]
+    fn nested<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, Wrong>) -> Result<T, Wrong> {
+        self.depth = self.depth.checked_sub(1).ok_or(Wrong::new("the value is nested too deeply"))?;
+        let decoded = decode(self);
+        self.depth += 1;
+        decoded
+    }
+
+    /// Decodes one of so many as a length said, which may be many if they take no bytes.
+    #[inline]
+    fn counted<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, Wrong>) -> Result<T, Wrong> {
+        let before = self.rest.len();
+        let decoded = decode(self)?;
+        if self.rest.len() == before {
+            self.free = self.free.checked_sub(1).ok_or(MANY)?;
+        }
+        Ok(decoded)
+    }
+
+    /// The number of elements of a list or a map: no more than there can be.
+    #[inline]
+    fn count(&mut self) -> Result<usize, Wrong> {
+        let count = self.len()?;
+        if count > self.rest.len().saturating_add(self.free) { Err(MANY) } else { Ok(count) }
+    }
+}
+
+const MANY: Wrong = Wrong::new("a list has more elements than the message has bytes");
+
+/// Numbers of more than a byte.
+macro_rules! numbers {
+    ($($method:ident $visit:ident $type:ty, $how:ident);* $(;)?) => {$(
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+            visitor.$visit(self.$how(<$type>::BITS)? as $type)
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for &mut Decoder<'de> {
+    type Error = Wrong;
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    numbers! {
+        deserialize_u16 visit_u16 u16, number;
+        deserialize_u32 visit_u32 u32, number;
+        deserialize_u64 visit_u64 u64, number;
+        deserialize_u128 visit_u128 u128, wide;
+        deserialize_i16 visit_i16 i16, signed;
+        deserialize_i32 visit_i32 i32, signed;
+        deserialize_i64 visit_i64 i64, signed;
+        deserialize_i128 visit_i128 i128, wide_signed;
+    }
+
+    #[inline]
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_u8(self.byte()?)
+    }
+
+    fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_i8(self.byte()? as i8)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        match self.byte()? {
+            0 => visitor.visit_bool(false),
+            1 => visitor.visit_bool(true),
+            _ => Err(Wrong::new("a bool is neither 0 nor 1")),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_f32(f32::from_le_bytes(self.array()?))
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_f64(f64::from_le_bytes(self.array()?))
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        let mut chars = self.text()?.chars();
+        match (chars.next(), chars.next()) {
+            (Some(char), None) => visitor.visit_char(char),
+            _ => Err(Wrong::new("a char is not one character")),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_borrowed_str(self.text()?)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        let len = self.len()?;
+        visitor.visit_borrowed_bytes(self.bytes(len)?)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        self.deserialize_bytes(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        match self.byte()? {
+            0 => visitor.visit_none(),
+            1 => self.nested(|decoder| visitor.visit_some(decoder)),
+            _ => Err(Wrong::new("an Option is neither 0 nor 1")),
+        }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Wrong> {
+        self.nested(|decoder| visitor.visit_newtype_struct(decoder))
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        let left = self.count()?;
+        self.nested(|decoder| visitor.visit_seq(Counted { decoder, left }))
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Wrong> {
+        self.nested(|decoder| visitor.visit_seq(Fields { decoder, left: len }))
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        self.deserialize_tuple(len, visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        let left = self.count()?;
+        self.nested(|decoder| visitor.visit_map(Counted { decoder, left }))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        self.deserialize_tuple(fields.len(), visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        self.nested(|decoder| visitor.visit_enum(decoder))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
+        Err(Wrong::new(ITSELF))
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
+        Err(Wrong::new(ITSELF))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
+        Err(Wrong::new(ITSELF))
+    }
+}
+
+/// As many as a type has.
+struct Fields<'a, 'de> {
+    decoder: &'a mut Decoder<'de>,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
+    type Error = Wrong;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(&mut *self.decoder).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// As many as the message says.
+struct Counted<'a, 'de> {
+    decoder: &'a mut Decoder<'de>,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Counted<'_, 'de> {
+    type Error = Wrong;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        self.decoder.counted(|decoder| seed.deserialize(decoder)).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+impl<'de> MapAccess<'de> for Counted<'_, 'de> {
+    type Error = Wrong;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        self.decoder.counted(|decoder| seed.deserialize(decoder)).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
+        seed.deserialize(&mut *self.decoder)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
+    type Error = Wrong;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Wrong> {
+        let variant = self.number(32)? as u32;
+        let variant: U32Deserializer<Wrong> = variant.into_deserializer();
+        Ok((seed.deserialize(variant)?, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
+    type Error = Wrong;
+
+    fn unit_variant(self) -> Result<(), Wrong> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Wrong> {
+        seed.deserialize(self)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Wrong> {
+        self.deserialize_tuple(len, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Wrong> {
+        self.deserialize_tuple(fields.len(), visitor)
+    }
+}

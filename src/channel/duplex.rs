@@ -1,0 +1,345 @@
+//! Values both ways: orders and answers.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::receiver::{MAX, is_over_with_the_value, until_it_is_over};
+use super::unsent::{CallError, Unsent};
+use super::value;
+use crate::end::FromFdError;
+use crate::error::{Error, Result};
+use crate::socket::{self, DatagramSocket};
+use crate::wait::Patience;
+
+/// Makes two connected ends that send values both ways. Never blocks.
+///
+/// The parent sends `A`s and receives `B`s, and the child the other way round. All that a [`channel`](crate::channel()) promises
+/// goes for either way.
+///
+/// # Errors
+///
+/// [`Error::System`]: no descriptors are left (`EMFILE`, `ENFILE`).
+///
+/// # Platform
+///
+/// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html) with `SOCK_SEQPACKET`.
+///
+/// # Examples
+///
+/// ```
+/// let pair = ipc::duplex::<String, usize>()?;
+/// let child = ipc::fork(pair.child, |calls| -> ipc::Result<()> {
+///     while let Some(text) = calls.recv()? {
+///         calls.send(text.len())?;
+///     }
+///     Ok(())
+/// })?;
+///
+/// let mut calls = pair.parent;
+/// assert_eq!(calls.call("how long?".to_owned())?, Some(9));
+/// calls.close()?;
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[doc(alias = "socketpair")]
+pub fn duplex<A, B>() -> Result<DuplexPair<A, B>> {
+    let pair = socket::datagram_pair()?;
+    Ok(DuplexPair { parent: Duplex::new(pair.parent), child: Duplex::new(pair.child) })
+}
+
+/// Both ends of a [`duplex`](crate::duplex()). The names say who keeps which; the ends do the same.
+#[derive(Debug)]
+pub struct DuplexPair<A, B> {
+    /// Sends `A`s and receives `B`s.
+    pub parent: Duplex<A, B>,
+    /// Sends `B`s and receives `A`s.
+    pub child: Duplex<B, A>,
+}
+
+/// One end of a [`duplex`](crate::duplex()): sends values of one type and receives values of another.
+///
+/// What is said at [`Sender`](crate::Sender) and [`Receiver`](crate::Receiver) holds here. Besides, [`call`](Self::call) sends a
+/// value and waits for the next one.
+pub struct Duplex<S, R> {
+    link: DatagramSocket,
+    max: AtomicUsize,
+    /// Whether the answer to a call that was given up is still to come.
+    late: AtomicBool,
+    values: PhantomData<fn(S) -> R>,
+}
+
+impl<S, R> Duplex<S, R> {
+    /// Sends and receives values over a socket. Never blocks.
+    pub fn new(socket: DatagramSocket) -> Self {
+        Self { link: socket, max: AtomicUsize::new(MAX), late: AtomicBool::new(false), values: PhantomData }
+    }
+}
+
+impl<S, R> Duplex<S, R> {
+    /// Blocks until there is room in the peer's queue, and sends the value: all of it, or an error and nothing.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Sender::send`](crate::Sender::send).
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn send(&self, value: S) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
+        self.send_value(value, Patience::Blocking)
+    }
+
+    /// Sends the value without blocking.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Sender::try_send`](crate::Sender::try_send).
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn try_send(&self, value: S) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
+        self.send_value(value, Patience::None)
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the value.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Sender::send_timeout`](crate::Sender::send_timeout).
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn send_timeout(&self, value: S, timeout: Duration) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
+        self.send_value(value, Patience::timeout(timeout))
+    }
+
+    #[inline]
+    #[allow(clippy::result_large_err)]
+    fn send_value(&self, value: S, patience: Patience) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
+        match value::send::<S, DatagramSocket>(&self.link, &value, patience) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Unsent { value, error }),
+        }
+    }
+}
+
+impl<S, R> Duplex<S, R> {
+    /// Blocks until a value arrives, and returns it. `None` is EOF: every other end is gone, and everything was received.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Receiver::recv`](crate::Receiver::recv).
+    pub fn recv(&self) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
+        self.receive(Patience::Blocking)
+    }
+
+    /// Receives a value without blocking.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Receiver::try_recv`](crate::Receiver::try_recv).
+    pub fn try_recv(&self) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
+        self.receive(Patience::None)
+    }
+
+    /// Blocks until a value arrives or the time is up.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Receiver::recv_timeout`](crate::Receiver::recv_timeout).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
+        self.receive(Patience::timeout(timeout))
+    }
+
+    /// Returns an iterator over the values, each of which it blocks for, until EOF. An error that would come again ends it
+    /// too.
+    pub fn iter(&self) -> impl Iterator<Item = Result<R>>
+    where
+        R: DeserializeOwned,
+    {
+        until_it_is_over(|| self.recv())
+    }
+
+    fn receive(&self, patience: Patience) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
+        let received = value::recv::<R, DatagramSocket>(&self.link, self.max.load(Relaxed), patience);
+        let has_come = match &received {
+            Ok(_) => true,
+            Err(Error::Reset) => false, // about what was sent, and no answer
+            Err(error) => is_over_with_the_value(error),
+        };
+        if has_come {
+            self.late.store(false, Relaxed);
+        }
+        received
+    }
+}
+
+impl<S, R> Duplex<S, R> {
+    /// Sends a value, and blocks until the next one arrives. `None` is EOF: the peer is gone, and did not answer.
+    ///
+    /// It takes `&mut self`, so that no two calls of this value wait at once and get each other's answer. Calls through a
+    /// clone of it can, as the peer's queue of answers is the same.
+    ///
+    /// # Errors
+    ///
+    /// The error says whether the value was sent, and gives it back where it was not; `?` turns it into [`Error`].
+    ///
+    /// - [`Error::Unread`]: the answer to a call that was given up is still to come. Receive it first.
+    /// - The same as [`send`](Self::send), with the value, and as [`recv`](Self::recv), without it.
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn call(&mut self, value: S) -> Result<Option<R>, CallError<S>>
+    where
+        S: Serialize,
+        R: DeserializeOwned,
+    {
+        self.call_value(value, Patience::Blocking)
+    }
+
+    /// Sends a value, and blocks until the next one arrives or the time is up; otherwise the same as [`call`](Self::call).
+    ///
+    /// Where the value was sent and the time was up before an answer came, the answer is still to come: the next call fails
+    /// with [`Error::Unread`] until a `recv` has taken it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`call`](Self::call).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pair = ipc::duplex::<u32, u32>()?;
+    /// let mut calls = pair.parent;
+    /// let late = calls.call_timeout(1, Duration::from_millis(10)).unwrap_err();
+    /// assert!(matches!(late.error, ipc::Error::TimedOut) && late.unsent.is_none());
+    ///
+    /// let refused = calls.call(2).unwrap_err();
+    /// assert!(matches!(refused.error, ipc::Error::Unread) && refused.unsent == Some(2));
+    ///
+    /// pair.child.send(100)?; // the answer, late
+    /// assert_eq!(calls.recv()?, Some(100));
+    /// pair.child.send(200)?;
+    /// assert_eq!(calls.call(2)?, Some(200));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn call_timeout(&mut self, value: S, timeout: Duration) -> Result<Option<R>, CallError<S>>
+    where
+        S: Serialize,
+        R: DeserializeOwned,
+    {
+        self.call_value(value, Patience::timeout(timeout))
+    }
+
+    #[allow(clippy::result_large_err)]
+    fn call_value(&mut self, value: S, patience: Patience) -> Result<Option<R>, CallError<S>>
+    where
+        S: Serialize,
+        R: DeserializeOwned,
+    {
+        if *self.late.get_mut() {
+            return Err(CallError { unsent: Some(value), error: Error::Unread });
+        }
+        self.send_value(value, patience)?;
+        self.receive(patience).map_err(|error| {
+            *self.late.get_mut() = matches!(error, Error::Reset) || !is_over_with_the_value(&error);
+            CallError { unsent: None, error }
+        })
+    }
+}
+
+impl<S, R> Duplex<S, R> {
+    /// Does nothing: a value that was sent is on its way. It is here as a [`Sender`](crate::Sender) has it.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns the longest value that is received, in bytes; 64 MiB at first.
+    #[must_use]
+    pub fn max_message(&self) -> usize {
+        self.max.load(Relaxed)
+    }
+
+    /// Sets the longest value that is received, in bytes. See
+    /// [`Receiver::set_max_message`](crate::Receiver::set_max_message).
+    pub fn set_max_message(&self, bytes: usize) {
+        self.max.store(bytes, Relaxed);
+    }
+
+    /// Makes another end of the same channel: each value goes to one of them. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the end.
+    /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    pub fn try_clone(&self) -> Result<Self> {
+        let clone = Self::new(self.link.try_clone()?);
+        clone.set_max_message(self.max_message());
+        clone.late.store(self.late.load(Relaxed), Relaxed);
+        Ok(clone)
+    }
+
+    /// Sets how long a call looks again before it sleeps; at first it does not. See [`DatagramSocket::set_spin`].
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.link.set_spin(spin);
+    }
+
+    /// Gives the socket back. Never blocks.
+    pub fn into_inner(self) -> DatagramSocket {
+        self.link
+    }
+
+    /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] if somebody else closed the number.
+    pub fn close(self) -> Result<()> {
+        self.link.close()
+    }
+}
+
+impl<S, R> TryFrom<OwnedFd> for Duplex<S, R> {
+    type Error = FromFdError;
+
+    /// Takes the descriptor over, if a [`DatagramSocket`] can. What the other side sends is not looked at.
+    fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
+        DatagramSocket::try_from(fd).map(Self::new)
+    }
+}
+
+super::channel_traits!([S, R] Duplex<S, R>);
+
+impl<S, R> fmt::Debug for Duplex<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Duplex").field(&self.link).finish()
+    }
+}

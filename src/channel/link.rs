@@ -1,0 +1,256 @@
+//! What carries the values of a channel.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use super::large;
+use crate::end::{End, Ends};
+use crate::error::{Error, Result};
+use crate::socket::{DatagramSocket, Received};
+use crate::wait::{Patience, Until, Watch};
+
+/// What carries the values of a [`Sender`](crate::Sender) or a [`Receiver`](crate::Receiver).
+///
+/// | link | one way | ends | a value is at most | [`flush`](crate::Sender::flush) |
+/// |---|---|---|---|---|
+/// | [`DatagramSocket`], unless another is named | no | yes | of any size | not needed |
+/// | [`PackedSocket`](crate::PackedSocket) | no | no | its [`max_message`](crate::PackedSocket::max_message) | yes |
+/// | [`MessageWriter`](crate::MessageWriter) and [`MessageReader`](crate::MessageReader), over a pipe, a stream, a ring, a TCP connection | yes | no | of any size | yes |
+///
+/// Each message that it carries is one value, as `docs/channel.md` describes it.
+///
+/// A function over a channel of any kind asks for `impl Link`; making a channel asks for its direction, [`Outgoing`] or
+/// [`Incoming`].
+///
+/// # A link of your own
+///
+/// All calls get the link as [`Shared`](Self::Shared), by reference, since a channel may be used by several threads. A link
+/// that takes messages through `&self` is shared as it is; one that needs `&mut self` goes behind a [`Locked`](crate::Locked).
+///
+/// # Examples
+///
+/// ```
+/// use ipc::{DatagramSocket, Link, Receiver, Sender};
+///
+/// // Runs over any link: on a fork, packed, or on another machine.
+/// fn double(jobs: &Receiver<u32, impl Link>, results: &Sender<u32, impl Link>) -> ipc::Result<()> {
+///     for job in jobs.iter() {
+///         results.send(2 * job?)?;
+///     }
+///     results.flush()
+/// }
+///
+/// let (jobs, worker_jobs) = ipc::channel()?;
+/// let (reader, writer) = ipc::pipe()?;
+/// let child = ipc::fork((worker_jobs, writer), |(jobs, writer)| {
+///     double(&jobs, &Sender::new(ipc::MessageWriter::new(writer)))
+/// })?;
+/// jobs.send(21)?;
+/// jobs.close()?;
+/// let results: Receiver<u32, _> = Receiver::new(ipc::MessageReader::new(reader));
+/// assert_eq!(results.recv()?, Some(42));
+/// assert_eq!(results.recv()?, None);
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` carries no values",
+    label = "not a `Link`",
+    note = "a pipe, a stream, a ring or a TCP connection carries them behind `MessageWriter::new(writer)` and `MessageReader::new(reader)`"
+)]
+pub trait Link: Sized {
+    /// This link, as a channel keeps it: `Self`, or [`Locked<Self>`](crate::Locked) where its calls take `&mut self`.
+    type Shared: fmt::Debug;
+
+    /// Whether ends travel with its messages. Where they do not, a value that has some is refused
+    /// ([`Error::CannotCarry`]).
+    const CARRIES_ENDS: bool = false;
+
+    /// Makes it what a channel keeps. Never blocks.
+    fn share(self) -> Self::Shared;
+
+    /// Gives it back. Never blocks.
+    fn unshare(shared: Self::Shared) -> Self;
+
+    /// Sends a message: all of it, or an error and nothing. A link with a buffer may keep it there until
+    /// [`flush`](Self::flush).
+    ///
+    /// # Errors
+    ///
+    /// [`Until::error`] where there is no room until then; [`Error::Closed`] where nobody receives any more;
+    /// [`Error::TooLong`].
+    fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()>;
+
+    /// Receives a message, and calls `take` with it and with what came beside it. `None`: EOF. A message that is longer than
+    /// `max` is [`Error::TooLong`], and is skipped.
+    ///
+    /// Calls `take` without a lock, since it decodes the value, and with it types of the user's.
+    ///
+    /// # Errors
+    ///
+    /// [`Until::error`] where no message arrives until then, and whatever went wrong.
+    fn recv<R>(
+        shared: &Self::Shared,
+        max: usize,
+        until: Until,
+        take: impl FnOnce(&[u8], Received) -> R,
+    ) -> Result<Option<R>>;
+
+    /// Sends what waits in its buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Until::error`] where there is no room until then, and whatever went wrong.
+    fn flush(shared: &Self::Shared, until: Until) -> Result<()> {
+        let _ = (shared, until);
+        Ok(())
+    }
+
+    /// For [`wait_any`](crate::wait_any): ready when receiving is worth a try. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInput`], unless the link has something to wait for.
+    fn watch(shared: &mut Self::Shared) -> Result<Watch<'_>> {
+        let _ = shared;
+        Err(Error::InvalidInput { what: "this link has nothing to wait for" })
+    }
+
+    /// Flushes and closes it, and says what went wrong with either.
+    ///
+    /// # Errors
+    ///
+    /// Whatever went wrong.
+    fn close(self) -> Result<()>;
+}
+
+/// A [`Link`] that a [`Sender`](crate::Sender) is made of.
+#[diagnostic::on_unimplemented(
+    message = "no `Sender` can be made of `{Self}`",
+    label = "not `Outgoing`",
+    note = "a sender is made of a `DatagramSocket`, a `PackedSocket` or a `MessageWriter`; a bare writer goes into `MessageWriter::new(writer)`"
+)]
+pub trait Outgoing: Link {}
+
+/// A [`Link`] that a [`Receiver`](crate::Receiver) is made of.
+#[diagnostic::on_unimplemented(
+    message = "no `Receiver` can be made of `{Self}`",
+    label = "not `Incoming`",
+    note = "a receiver is made of a `DatagramSocket`, a `PackedSocket` or a `MessageReader`; a bare reader goes into `MessageReader::new(reader)`"
+)]
+pub trait Incoming: Link {}
+
+/// A value on its way out: its bytes, and the ends that go beside them.
+#[derive(Clone, Copy)]
+pub struct Outbound<'a> {
+    bytes: &'a [u8],
+    ends: &'a [End],
+}
+
+impl<'a> Outbound<'a> {
+    pub(super) fn new(bytes: &'a [u8], ends: &'a [End]) -> Self {
+        Self { bytes, ends }
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// How many ends go beside it. None where the link carries none ([`Link::CARRIES_ENDS`]).
+    #[must_use]
+    pub fn ends_len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The ends, bare, for [`DatagramSocket::send_with`].
+    pub(super) fn bare_ends(&self) -> &'a [End] {
+        self.ends
+    }
+}
+
+/// The ends, in their order.
+impl Ends for Outbound<'_> {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
+        self.ends.each(visit);
+    }
+}
+
+impl fmt::Debug for Outbound<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbound").field("bytes", &self.bytes.len()).field("ends", &self.ends).finish()
+    }
+}
+
+/// One value is one datagram. One that is too large for it goes beside it.
+impl Link for DatagramSocket {
+    type Shared = Self;
+
+    const CARRIES_ENDS: bool = true;
+
+    fn share(self) -> Self {
+        self
+    }
+
+    fn unshare(shared: Self) -> Self {
+        shared
+    }
+
+    #[inline]
+    fn send(socket: &Self, message: Outbound<'_>, until: Until) -> Result<()> {
+        let sent = match message.bare_ends() {
+            [] => socket.send_bytes(message.bytes(), until.0),
+            ends => socket.send_ends(message.bytes(), ends, until.0).map_err(Error::from),
+        };
+        match sent {
+            Err(Error::TooLong { .. }) => large::send(socket, message, until.0),
+            sent => sent,
+        }
+    }
+
+    #[inline]
+    fn recv<R>(socket: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
+        let taken = socket.receive_lent(until.0, |message, received| {
+            let received = received?;
+            match message.len() {
+                0 if !received.is_empty() => large::take(received, max, take),
+                len if len > max => Err(Error::TooLong { len, max }),
+                _ => Ok(take(message, received)),
+            }
+        })?;
+        taken.transpose()
+    }
+
+    fn watch(socket: &mut Self) -> Result<Watch<'_>> {
+        Ok(Watch::readable(&*socket))
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Outgoing for DatagramSocket {}
+impl Incoming for DatagramSocket {}
+
+/// For a link's calls.
+impl Until {
+    /// How much longer the call may wait: [`Duration::ZERO`] for not at all, and `None` for ever.
+    pub fn left(&self) -> Option<Duration> {
+        match self.0 {
+            Patience::None => Some(Duration::ZERO),
+            Patience::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+            Patience::Blocking | Patience::Endless => None,
+        }
+    }
+
+    /// The error of a call that may not wait any longer: [`Error::WouldBlock`] or [`Error::TimedOut`].
+    pub fn error(&self) -> Error {
+        match self.0 {
+            Patience::Until(_) => Error::TimedOut,
+            Patience::None | Patience::Blocking | Patience::Endless => Error::WouldBlock,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Links with a buffer: packed datagrams, and messages in a stream of bytes. None of them carries ends.
+
+use super::link::{Incoming, Link, Outbound, Outgoing};
+use super::locked::Locked;
+use super::value::Buffer;
+use crate::error::{Error, Result};
+use crate::framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, PackedSocket};
+use crate::socket::Received;
+use crate::wait::{Until, Watch};
+
+/// Both ways: one call at a time.
+impl Link for PackedSocket {
+    type Shared = Locked<Self>;
+
+    fn share(self) -> Locked<Self> {
+        Locked::new(self)
+    }
+
+    fn unshare(shared: Locked<Self>) -> Self {
+        shared.into_inner()
+    }
+
+    #[inline]
+    fn send(shared: &Locked<Self>, message: Outbound<'_>, until: Until) -> Result<()> {
+        shared.lock(until)?.send_until(message.bytes(), until.0)
+    }
+
+    #[inline]
+    fn recv<R>(
+        shared: &Locked<Self>,
+        max: usize,
+        until: Until,
+        take: impl FnOnce(&[u8], Received) -> R,
+    ) -> Result<Option<R>> {
+        let mut buffer = Buffer::new();
+        match shared.lock(until)?.receive(|| until.0)? {
+            Some(message) if message.len() > max => return Err(Error::TooLong { len: message.len(), max }),
+            Some(message) => buffer.0.extend_from_slice(message),
+            None => return Ok(None),
+        }
+        Ok(Some(take(&buffer.0, Received::default())))
+    }
+
+    fn flush(shared: &Locked<Self>, until: Until) -> Result<()> {
+        shared.lock(until)?.flush_until(until.0)
+    }
+
+    fn watch(shared: &mut Locked<Self>) -> Result<Watch<'_>> {
+        shared.get_mut().watch()
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Outgoing for PackedSocket {}
+impl Incoming for PackedSocket {}
+
+/// What a call says that a channel of the other direction has not. None can be made.
+const NO_WAY: Error = Error::InvalidInput { what: "values go one way through this link, and not this one" };
+
+impl<W: ByteWriter> Link for MessageWriter<W> {
+    type Shared = Locked<Self>;
+
+    fn share(self) -> Locked<Self> {
+        Locked::new(self)
+    }
+
+    fn unshare(shared: Locked<Self>) -> Self {
+        shared.into_inner()
+    }
+
+    #[inline]
+    fn send(shared: &Locked<Self>, message: Outbound<'_>, until: Until) -> Result<()> {
+        shared.lock(until)?.send_until(message.bytes(), until.0)
+    }
+
+    fn recv<R>(_: &Locked<Self>, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
+        Err(NO_WAY)
+    }
+
+    fn flush(shared: &Locked<Self>, until: Until) -> Result<()> {
+        shared.lock(until)?.flush_until(until.0)
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl<W: ByteWriter> Outgoing for MessageWriter<W> {}
+
+impl<R: ByteReader> Link for MessageReader<R> {
+    type Shared = Locked<Self>;
+
+    fn share(self) -> Locked<Self> {
+        Locked::new(self)
+    }
+
+    fn unshare(shared: Locked<Self>) -> Self {
+        shared.into_inner()
+    }
+
+    fn send(_: &Locked<Self>, _: Outbound<'_>, _: Until) -> Result<()> {
+        Err(NO_WAY)
+    }
+
+    #[inline]
+    fn recv<T>(
+        shared: &Locked<Self>,
+        max: usize,
+        until: Until,
+        take: impl FnOnce(&[u8], Received) -> T,
+    ) -> Result<Option<T>> {
+        let mut buffer = Buffer::new();
+        let mut reader = shared.lock(until)?;
+        reader.set_max_message(max);
+        match reader.receive(|| until.0) {
+            Ok(Some(message)) => buffer.0.extend_from_slice(message),
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                if matches!(error, Error::TooLong { .. }) {
+                    reader.skip();
+                }
+                return Err(error);
+            }
+        }
+        drop(reader);
+        Ok(Some(take(&buffer.0, Received::default())))
+    }
+
+    fn watch(shared: &mut Locked<Self>) -> Result<Watch<'_>> {
+        shared.get_mut().watch()
+    }
+
+    fn close(self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl<R: ByteReader> Incoming for MessageReader<R> {}

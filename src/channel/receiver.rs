@@ -1,0 +1,262 @@
+//! The end of a channel that values come out of.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::link::{Incoming, Link};
+use super::value;
+use crate::end::FromFdError;
+use crate::error::{Error, Result};
+use crate::socket::DatagramSocket;
+use crate::wait::{Patience, Watch};
+
+/// The longest value that is received unless another limit is set, in bytes.
+pub(super) const MAX: usize = 64 << 20;
+
+/// The end of a [`channel`](crate::channel()) that receives values.
+///
+/// All calls take `&self`. Several threads and processes can receive from one channel ([`try_clone`](Self::try_clone)): each
+/// value goes to one of them.
+///
+/// A `Receiver` is an end: it is given to a child, to a program and in messages like any other, and can be a field of a value
+/// itself. One over a link with a buffer ([`Link`]) is not; make that one where it is used.
+///
+/// # A sender that is not trusted
+///
+/// What a sender does costs it a value: what is no `T` is [`Error::Decode`], what is over [`set_max_message`](Self::set_max_message)
+/// is [`Error::TooLong`], and the next value can be received. Ends that no field of the value takes are closed. A list is no
+/// longer than its message has bytes, or 4096 where its elements take none. Values nest 128 levels deep: structures, tuples,
+/// lists, maps, enums, `Some`s and newtypes count one each. How much memory a value takes is up to `T`: a list of large structures that
+/// are one byte as a message is larger than the message.
+pub struct Receiver<T, L: Link = DatagramSocket> {
+    link: L::Shared,
+    max: AtomicUsize,
+    values: PhantomData<fn() -> T>,
+}
+
+impl<T, L: Incoming> Receiver<T, L> {
+    /// Receives values over a link: a [`DatagramSocket`], a [`PackedSocket`](crate::PackedSocket), a
+    /// [`MessageReader`](crate::MessageReader). Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// See [`Link`].
+    pub fn new(link: L) -> Self {
+        Self { link: link.share(), max: AtomicUsize::new(MAX), values: PhantomData }
+    }
+}
+
+impl<T, L: Link> Receiver<T, L> {
+    /// Blocks until a value arrives, and returns it. `None` is EOF: every sender is gone, and everything was received.
+    ///
+    /// # Errors
+    ///
+    /// After these, the next value can be received:
+    ///
+    /// - [`Error::Decode`]: what arrived is no `T`. It is in the error.
+    /// - [`Error::TooLong`]: the value is longer than [`set_max_message`](Self::set_max_message) allows.
+    /// - [`Error::EndsLost`]: this process has no descriptors left for the ends of the value.
+    /// - [`Error::Reset`]: the peer went away with messages of ours that it had not received; over a socket that sends too.
+    ///
+    /// These would come again:
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the receiver.
+    /// - [`Error::WouldBlock`]: the socket was made elsewhere, with `O_NONBLOCK`, and there is no value.
+    /// - [`Error::System`]: no address space (`ENOMEM`).
+    ///
+    /// And those of the link.
+    ///
+    /// # Platform
+    ///
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html).
+    pub fn recv(&self) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
+        self.receive(Patience::Blocking)
+    }
+
+    /// Receives a value without blocking; otherwise the same as [`recv`](Self::recv).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no value, and a sender is left; and as [`recv`](Self::recv).
+    pub fn try_recv(&self) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
+        self.receive(Patience::None)
+    }
+
+    /// Blocks until a value arrives or the time is up; otherwise the same as [`recv`](Self::recv).
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
+    /// when another receiver takes the value that this call was woken for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]: the time is up; and as [`recv`](Self::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
+        self.receive(Patience::timeout(timeout))
+    }
+
+    /// Returns an iterator over the values, each of which it blocks for, until EOF. An error that would come again ends it
+    /// too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = ipc::channel()?;
+    /// for word in ["one", "two"] {
+    ///     sender.send(word.to_owned())?;
+    /// }
+    /// sender.close()?;
+    /// assert_eq!(receiver.iter().collect::<ipc::Result<Vec<String>>>()?, ["one", "two"]);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = Result<T>>
+    where
+        T: DeserializeOwned,
+    {
+        until_it_is_over(|| self.recv())
+    }
+
+    #[inline]
+    fn receive(&self, patience: Patience) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
+        value::recv::<T, L>(&self.link, self.max.load(Relaxed), patience)
+    }
+}
+
+/// The values until EOF, or until an error would come again.
+pub(super) fn until_it_is_over<T>(mut recv: impl FnMut() -> Result<Option<T>>) -> impl Iterator<Item = Result<T>> {
+    let mut is_over = false;
+    let next = move || {
+        if is_over {
+            return None;
+        }
+        let next = recv().transpose();
+        is_over = match &next {
+            Some(Ok(_)) => false,
+            Some(Err(error)) => !is_over_with_the_value(error),
+            None => true,
+        };
+        next
+    };
+    std::iter::from_fn(next).fuse()
+}
+
+/// Whether the value was received, whatever it was, or nothing was, so that the next call is about something else.
+pub(super) fn is_over_with_the_value(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Decode { .. }
+            | Error::TooLong { .. }
+            | Error::EndsLost { .. }
+            | Error::Reset
+            | Error::Malformed { .. }
+            | Error::Truncated { .. }
+    )
+}
+
+impl<T, L: Link> Receiver<T, L> {
+    /// Returns the longest value that is received, in bytes; 64 MiB at first.
+    #[must_use]
+    pub fn max_message(&self) -> usize {
+        self.max.load(Relaxed)
+    }
+
+    /// Sets the longest value that is received, in bytes; [`usize::MAX`]: any.
+    ///
+    /// The limit is there against a peer that fills this process's memory, and is looked at before memory is taken. A value
+    /// that is over it is [`Error::TooLong`] and skipped. It belongs to this `Receiver`, and does not travel with it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = ipc::channel()?;
+    /// sender.send("x".repeat(1 << 20))?;
+    /// sender.send("short".to_owned())?;
+    ///
+    /// receiver.set_max_message(1000);
+    /// assert!(matches!(receiver.recv(), Err(ipc::Error::TooLong { max: 1000, .. })));
+    /// assert_eq!(receiver.recv()?.as_deref(), Some("short"));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn set_max_message(&self, bytes: usize) {
+        self.max.store(bytes, Relaxed);
+    }
+
+    /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) is worth a try. Never blocks.
+    ///
+    /// Over a link with a buffer, where a value has arrived in the buffer, `wait_any` returns at once. Without one,
+    /// [`Watch::readable`] of the receiver is the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of the link's own `watch`.
+    pub fn watch(&mut self) -> Result<Watch<'_>> {
+        L::watch(&mut self.link)
+    }
+
+    /// Gives the link back, with what has arrived in its buffer. Never blocks.
+    pub fn into_inner(self) -> L {
+        L::unshare(self.link)
+    }
+
+    /// Closes, and says what the kernel said. Senders get [`Error::Closed`] when it was the last receiver. Dropping closes too.
+    ///
+    /// # Errors
+    ///
+    /// Those of the link's own `close`.
+    pub fn close(self) -> Result<()> {
+        self.into_inner().close()
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Makes another receiver of the same channel; each value goes to one of them. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`]: this process was not given the receiver.
+    /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    pub fn try_clone(&self) -> Result<Self> {
+        let clone = Self::new(self.link.try_clone()?);
+        clone.set_max_message(self.max_message());
+        Ok(clone)
+    }
+
+    /// Sets how long a call looks again for a value before it sleeps; at first it does not. See
+    /// [`DatagramSocket::set_spin`].
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.link.set_spin(spin);
+    }
+}
+
+impl<T> TryFrom<OwnedFd> for Receiver<T> {
+    type Error = FromFdError;
+
+    /// Takes the descriptor over, if a [`DatagramSocket`] can. What the other side sends is not looked at.
+    fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
+        DatagramSocket::try_from(fd).map(Self::new)
+    }
+}
+
+super::channel_traits!([T] Receiver<T>);
+
+impl<T, L: Link> fmt::Debug for Receiver<T, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Receiver").field(&self.link).finish()
+    }
+}

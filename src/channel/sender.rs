@@ -1,0 +1,229 @@
+//! The end of a channel that values go into.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::link::{Link, Outgoing};
+use super::unsent::Unsent;
+use super::value;
+use crate::end::FromFdError;
+use crate::error::Result;
+use crate::socket::DatagramSocket;
+use crate::wait::{Patience, Until};
+
+/// The end of a [`channel`](crate::channel()) that sends values.
+///
+/// A value is whatever implements serde's [`Serialize`], and may have ends in it: it is encoded, sent in one message, and
+/// decoded by whoever receives it.
+///
+/// All calls take `&self`. Several threads and processes can send on one channel ([`try_clone`](Self::try_clone)); each value
+/// arrives whole.
+///
+/// A `Sender` is an end: it is given to a child, to a program and in messages like any other, and can be a field of a value
+/// itself. One over a link with a buffer ([`Link`]) is not; make that one where it is used.
+///
+/// # Types
+///
+/// `T` is a promise between the two sides that nobody checks, as it is with bytes: what a peer of another type sends is
+/// decoded as far as it goes.
+pub struct Sender<T, L: Link = DatagramSocket> {
+    link: L::Shared,
+    values: PhantomData<fn(T)>,
+}
+
+impl<T, L: Outgoing> Sender<T, L> {
+    /// Sends values over a link: a [`DatagramSocket`], a [`PackedSocket`](crate::PackedSocket), a
+    /// [`MessageWriter`](crate::MessageWriter). Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// See [`Link`].
+    pub fn new(link: L) -> Self {
+        Self { link: link.share(), values: PhantomData }
+    }
+}
+
+impl<T, L: Link> Sender<T, L> {
+    /// Blocks until there is room in the peer's queue, and sends the value: all of it, or an error and nothing.
+    ///
+    /// Its ends go to whoever receives it, and are closed here.
+    ///
+    /// # Errors
+    ///
+    /// The error gives the value back, and `?` turns it into [`Error`]:
+    ///
+    /// - [`Error::Closed`]: no receiver is left.
+    /// - [`Error::Encode`]: the value cannot be encoded.
+    /// - [`Error::TooLong`]: more than 253 ends, or 252 in a value that is too large for a datagram; or the value is too long
+    ///   for the link.
+    /// - [`Error::CannotCarry`]: the value has ends, and the link carries none.
+    /// - [`Error::NotGiven`]: this process was not given the sender, or one of the ends.
+    /// - [`Error::System`]: no descriptor is left for a moment's copy of an end, or for the memory of a large value (`EMFILE`); no
+    ///   memory (`ENOMEM`, `ENOBUFS`); too many ends of this user are under way (`ETOOMANYREFS`).
+    ///
+    /// [`Error`]: crate::Error
+    /// [`Error::Closed`]: crate::Error::Closed
+    /// [`Error::Encode`]: crate::Error::Encode
+    /// [`Error::TooLong`]: crate::Error::TooLong
+    /// [`Error::CannotCarry`]: crate::Error::CannotCarry
+    /// [`Error::NotGiven`]: crate::Error::NotGiven
+    /// [`Error::System`]: crate::Error::System
+    ///
+    /// # Platform
+    ///
+    /// [send(2)](https://man7.org/linux/man-pages/man2/send.2.html) or
+    /// [sendmsg(2)](https://man7.org/linux/man-pages/man2/sendmsg.2.html). A value that is longer than the socket's
+    /// [`max_message`](DatagramSocket::max_message) goes in sealed memory beside the message
+    /// ([memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html)).
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn send(&self, value: T) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
+        self.send_value(value, Patience::Blocking)
+    }
+
+    /// Sends the value without blocking; otherwise the same as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`](crate::Error::WouldBlock): the peer's queue is full; and as [`send`](Self::send).
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn try_send(&self, value: T) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
+        self.send_value(value, Patience::None)
+    }
+
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the value; otherwise the same as
+    /// [`send`](Self::send).
+    ///
+    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`](crate::Error::TimedOut): the time is up; and as [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (sender, _receiver) = ipc::channel()?; // nobody receives
+    /// let unsent = loop {
+    ///     if let Err(unsent) = sender.send_timeout("a job".to_owned(), Duration::from_millis(1)) {
+    ///         break unsent;
+    ///     }
+    /// };
+    /// assert!(matches!(unsent.error, ipc::Error::TimedOut));
+    /// assert_eq!(unsent.value, "a job"); // for another worker
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[allow(clippy::result_large_err)] // it gives the value back
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
+        self.send_value(value, Patience::timeout(timeout))
+    }
+
+    #[inline]
+    #[allow(clippy::result_large_err)]
+    fn send_value(&self, value: T, patience: Patience) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
+        match value::send::<T, L>(&self.link, &value, patience) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Unsent { value, error }),
+        }
+    }
+}
+
+impl<T, L: Link> Sender<T, L> {
+    /// Sends what waits in the link's buffer. Blocks while the peer's queue is full. Over a [`DatagramSocket`] nothing waits.
+    ///
+    /// # Errors
+    ///
+    /// Those of the link's own `flush`.
+    pub fn flush(&self) -> Result<()> {
+        L::flush(&self.link, Until(Patience::Blocking))
+    }
+
+    /// Sends what waits without blocking; otherwise the same as [`flush`](Self::flush).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`](crate::Error::WouldBlock): the peer's queue is full. What waits stays; and as
+    /// [`flush`](Self::flush).
+    pub fn try_flush(&self) -> Result<()> {
+        L::flush(&self.link, Until(Patience::None))
+    }
+
+    /// Sends what waits, and blocks for room until the time is up; otherwise the same as [`flush`](Self::flush).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`](crate::Error::TimedOut): the time is up. What waits stays; and as [`flush`](Self::flush).
+    pub fn flush_timeout(&self, timeout: Duration) -> Result<()> {
+        L::flush(&self.link, Until(Patience::timeout(timeout)))
+    }
+
+    /// Gives the link back, with what waits in its buffer. Never blocks.
+    pub fn into_inner(self) -> L {
+        L::unshare(self.link)
+    }
+
+    /// Flushes and closes, and says what went wrong with either. The receivers get EOF when it was the last sender.
+    ///
+    /// Dropping does the same and can say nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of the link's own `close`.
+    pub fn close(self) -> Result<()> {
+        self.into_inner().close()
+    }
+}
+
+impl<T> Sender<T> {
+    /// Makes another sender of the same channel. Never blocks.
+    ///
+    /// The receivers get EOF when all of them are closed, in every process.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotGiven`](crate::Error::NotGiven): this process was not given the sender.
+    /// - [`Error::System`](crate::Error::System): no descriptors are left (`EMFILE`).
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self::new(self.link.try_clone()?))
+    }
+
+    /// Sets how long a call looks again for room before it sleeps; at first it does not. See
+    /// [`DatagramSocket::set_spin`].
+    pub fn set_spin(&mut self, spin: Duration) {
+        self.link.set_spin(spin);
+    }
+}
+
+impl<T> TryFrom<OwnedFd> for Sender<T> {
+    type Error = FromFdError;
+
+    /// Takes the descriptor over, if a [`DatagramSocket`] can. What the other side receives is not looked at.
+    fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
+        DatagramSocket::try_from(fd).map(Self::new)
+    }
+}
+
+super::channel_traits!([T] Sender<T>);
+
+impl<T, L: Link> fmt::Debug for Sender<T, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sender").field(&self.link).finish()
+    }
+}

@@ -1,0 +1,121 @@
+//! A value on its way: encoded and sent, received and decoded.
+
+use std::cell::Cell;
+
+use postcard::ser_flavors::Flavor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::decode::decode;
+use super::link::{Link, Outbound};
+use super::scope;
+use crate::error::{Error, Result};
+use crate::socket::Received;
+use crate::sys::ancillary::MOST;
+use crate::wait::{Patience, Until};
+
+/// The longest buffer that a thread keeps, in bytes.
+const KEPT: usize = 4 << 20;
+
+thread_local! {
+    /// This thread's buffer, while no call is using it.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The thread's buffer, lent to a call. It is taken out of its cell, so that a call within a call makes its own.
+pub(super) struct Buffer(pub(super) Vec<u8>);
+
+impl Buffer {
+    #[inline]
+    pub(super) fn new() -> Self {
+        Self(BUFFER.try_with(Cell::take).unwrap_or_default())
+    }
+}
+
+impl Drop for Buffer {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.clear();
+        if self.0.capacity() <= KEPT {
+            // The cell is gone when the thread is ending.
+            let _ = BUFFER.try_with(|cell| cell.set(std::mem::take(&mut self.0)));
+        }
+    }
+}
+
+/// Encodes a value and sends it. Nothing of it is consumed: whoever called has it still.
+#[inline]
+pub(super) fn send<T: Serialize + ?Sized, L: Link>(link: &L::Shared, value: &T, patience: Patience) -> Result<()> {
+    let mut buffer = Buffer::new();
+    let (encoded, attached) = scope::sending(|| encode(value, &mut buffer.0));
+    if let Err(error) = encoded {
+        return Err(attached.refused.map_or(error, |refused| *refused));
+    }
+    if attached.count > 0 {
+        check_ends(attached.count, L::CARRIES_ENDS, &buffer.0)?;
+    }
+    L::send(link, Outbound::new(&buffer.0, &attached.ends), Until(patience))
+}
+
+#[cold]
+fn check_ends(count: usize, are_carried: bool, bytes: &[u8]) -> Result<()> {
+    if !are_carried {
+        return Err(Error::CannotCarry);
+    }
+    if count > MOST {
+        return Err(Error::TooLong { len: count, max: MOST });
+    }
+    match bytes {
+        [] => Err(Error::Encode { source: "a value with ends encodes to no bytes".into() }),
+        _ => Ok(()),
+    }
+}
+
+/// Appends the value's bytes.
+pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<()> {
+    postcard::serialize_with_flavor(value, Append(bytes)).map_err(|error| Error::Encode { source: Box::new(error) })
+}
+
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        match bytes.len() {
+            // A number. A loop takes less time than a call of memcpy.
+            0..=10 => bytes.iter().for_each(|byte| self.0.push(*byte)),
+            _ => self.0.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Receives a message and decodes it.
+#[inline]
+pub(super) fn recv<T: DeserializeOwned, L: Link>(
+    link: &L::Shared,
+    max: usize,
+    patience: Patience,
+) -> Result<Option<T>> {
+    L::recv(link, max, Until(patience), open)?.transpose()
+}
+
+/// Decodes a message with what came beside it.
+#[inline]
+pub(super) fn open<T: DeserializeOwned>(message: &[u8], received: Received) -> Result<T> {
+    let ends = if received.is_empty() { Vec::new() } else { received.into_ends() };
+    scope::receiving(ends, || decode(message))
+        .map_err(|wrong| Error::Decode { message: message.to_vec(), source: Box::new(wrong) })
+}

@@ -1,0 +1,29 @@
+//! Typed channels: values of Rust between processes, with ends in them.
+
+mod calls;
+mod ends;
+mod formats;
+mod hostile;
+mod links;
+mod nesting;
+#[path = "../support/mod.rs"]
+mod support;
+mod values;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::var_os(ends::WORKER).is_some() {
+        ends::work();
+        return ExitCode::SUCCESS;
+    }
+    support::run([
+        calls::trials(),
+        ends::trials(),
+        formats::trials(),
+        hostile::trials(),
+        links::trials(),
+        nesting::trials(),
+        values::trials(),
+    ])
+}
