@@ -73,7 +73,7 @@ pub enum Error {
         message: Vec<u8>,
     },
 
-    /// What the peer sent is not what it has to be: it does not speak the same format, or means harm.
+    /// The peer does not speak the same format, or means harm.
     ///
     /// Of a [`PackedSocket`](crate::PackedSocket): a datagram that is no pack of messages. Here it is, whole, and the next one
     /// can be received. Of a ring: a hello that is none, or counters in the shared memory that cannot be, and each later call
@@ -106,7 +106,7 @@ pub enum Error {
     /// An argument of the call makes no sense, and the kernel was not asked: two ends at one descriptor number, a NUL byte
     /// in an argument of a program.
     InvalidInput {
-        /// What is wrong with it.
+        /// The fault.
         what: &'static str,
     },
 
@@ -151,9 +151,9 @@ pub enum Error {
     /// Somebody else in this process has waited for the child, such as a handler that waits for all, and the kernel tells a
     /// status once. It has left. What [`Command::output`](crate::Command::output) had read of it is here.
     StatusTaken {
-        /// What the program wrote to its standard output; empty if nobody asked for it.
+        /// The bytes that the program wrote to its standard output; empty if nobody asked for it.
         stdout: Vec<u8>,
-        /// What the program wrote to its standard error.
+        /// The bytes that the program wrote to its standard error.
         stderr: Vec<u8>,
     },
 
@@ -171,15 +171,15 @@ pub enum Error {
 
     /// A descriptor is not what is asked for.
     WrongKind {
-        /// What was asked for.
+        /// The kind that was asked for.
         expected: &'static str,
-        /// What the descriptor is.
+        /// The kind of the descriptor.
         found: &'static str,
     },
 
     /// A value could not be encoded. Nothing was sent. Needs the feature `channel`.
     Encode {
-        /// What is wrong with it.
+        /// The fault.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
@@ -188,7 +188,7 @@ pub enum Error {
     Decode {
         /// The message.
         message: Vec<u8>,
-        /// What is wrong with it.
+        /// The fault.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 

@@ -26,7 +26,6 @@ mod http;
 mod listing;
 mod master;
 mod messages;
-mod signals;
 mod site;
 mod worker;
 

@@ -6,12 +6,11 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use ipc::{Child, Command, PipeReader, PipeWriter, Watch, wait_any};
-use nix::sys::signal::Signal;
+use ipc::{Child, Command, PipeReader, PipeWriter, Signals, Watch, wait_any};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::crew::Crew;
 use crate::messages::{Order, tell, told};
-use crate::signals::Signals;
 use crate::{Options, say};
 
 /// As many connections may wait to be accepted: the 128 of the standard library are soon full.
@@ -65,8 +64,7 @@ impl Drop for Successor {
 
 /// Serves, until the end.
 pub fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
-    // Before any worker is started, so that they have them blocked.
-    let signals = Signals::new()?;
+    let signals = signals()?;
     // Both are taken first of all: until then, a process that is started would inherit them.
     let predecessor = unless_missing(ipc::claim("ready"))?;
     let listener = match unless_missing(ipc::claim("listener"))? {
@@ -92,6 +90,16 @@ pub fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         master.turn()?;
     }
     master.failure.map_or(Ok(()), |reason| Err(reason.into()))
+}
+
+/// The signals that the master is steered by.
+///
+/// Blocked beforehand, so that the workers have them blocked too: a forked child has the mask as it was before `Signals`. A
+/// Ctrl-C, which every process of a terminal gets, then ends no worker. They do what the master tells them.
+fn signals() -> Result<Signals, Box<dyn Error>> {
+    let steered_by = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    SigSet::from_iter(steered_by).thread_block()?;
+    Ok(Signals::new(&steered_by.map(|signal| signal as i32))?)
 }
 
 /// What was given to this program, if it was.
@@ -133,8 +141,12 @@ impl Master<'_> {
             _ => {}
         }
         self.see_to_successor()?;
-        while let Some(signal) = self.signals.next()? {
-            self.heed(signal)?;
+        loop {
+            match self.signals.try_next() {
+                Ok(signal) => self.heed(Signal::try_from(signal)?)?,
+                Err(ipc::Error::WouldBlock) => break,
+                Err(error) => return Err(error.into()),
+            }
         }
         self.crew.ask()?;
         self.draw();

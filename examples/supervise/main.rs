@@ -9,7 +9,7 @@
 //!
 //! A program that ends with status 0 is done; any other is started again, later each time. SIGTERM or SIGINT asks all of them
 //! to stop, and kills those that take too long; a second one kills at once. Every program leads a process group, so what it
-//! starts is stopped with it. Nothing outlives the supervisor, not even after `kill -9`: see `keeper.rs`.
+//! starts is stopped with it. No process of these groups outlives the supervisor, not even after `kill -9`: see `keeper.rs`.
 
 mod keeper;
 mod program;

@@ -100,11 +100,20 @@ impl Program {
         self.outputs.clear();
         let (out, stdout) = ipc::pipe()?;
         let (err, stderr) = ipc::pipe()?;
-        let command = Command::new("sh").args(["-c", &self.command]).stdin(ipc::Stdio::null()).stdout(stdout);
+        let (gate, mut open) = ipc::pipe()?;
+        // Nothing is started before the keeper knows the group: if this process dies until then, `read` meets EOF.
+        let script = format!("read -r _ <&3 || exit; exec 3<&-\n{}", self.command);
+        let command = Command::new("sh").args(["-c", &script]).give_at(3, gate);
+        let command = command.stdin(ipc::Stdio::null()).stdout(stdout).stderr(stderr);
         // A group of its own, for itself and what it starts.
-        match command.stderr(stderr).process_group(0).die_with_parent().close_others().spawn() {
+        match command.process_group(0).die_with_parent().close_others().spawn() {
             Ok(child) => {
                 keeper.keep(child.id())?;
+                match open.write_all(b"go\n") {
+                    // One that was killed already is buried at the next turn.
+                    Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+                    _ => {}
+                }
                 self.note(format_args!("started as process {}", child.id()));
                 let output = |stream, reader| Output { stream, reader, begun: Vec::new() };
                 self.outputs.extend([output(Stream::Out, out), output(Stream::Err, err)]);

@@ -14,7 +14,7 @@ use super::wrong::Wrong;
 /// How deep structures, tuples, lists, maps, enums with contents, `Some`s and newtypes nest.
 const DEPTH: usize = 128;
 
-/// So many elements of lists and maps may take no bytes, besides as many as the message has bytes.
+/// How many elements of lists and maps may take no bytes, besides as many as the message has bytes.
 const FREE: usize = 4096;
 
 /// Decodes a value that takes all of the bytes.

@@ -64,7 +64,7 @@ pub struct DuplexPair<A, B> {
 
 /// One end of a [`duplex`](crate::duplex()): sends values of one type and receives values of another.
 ///
-/// What is said at [`Sender`](crate::Sender) and [`Receiver`](crate::Receiver) holds here. Besides, [`call`](Self::call) sends a
+/// Everything about [`Sender`](crate::Sender) and [`Receiver`](crate::Receiver) holds here. Besides, [`call`](Self::call) sends a
 /// value and waits for the next one.
 pub struct Duplex<S, R> {
     link: DatagramSocket,

@@ -15,7 +15,7 @@ use crate::end::{Ends, FromFdError};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::socket::{DatagramSocket, StreamSocket};
 
-/// What owns a descriptor and is no end of this crate, as a field of a value that is sent: a [`File`](std::fs::File), a
+/// An owner of a descriptor that is no end of this crate, as a field of a value that is sent: a [`File`](std::fs::File), a
 /// [`TcpListener`](std::net::TcpListener), an [`OwnedFd`].
 ///
 /// It needs no more than to be made of a descriptor and to lend one, so other crates' types work as well. The types of the

@@ -1,4 +1,4 @@
-//! What carries the values of a channel.
+//! Links: they carry the values of a channel.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::socket::{DatagramSocket, Received};
 use crate::wait::{Patience, Until, Watch};
 
-/// What carries the values of a [`Sender`](crate::Sender) or a [`Receiver`](crate::Receiver).
+/// Carries the values of a [`Sender`](crate::Sender) or a [`Receiver`](crate::Receiver).
 ///
 /// | link | one way | ends | a value is at most | [`flush`](crate::Sender::flush) |
 /// |---|---|---|---|---|

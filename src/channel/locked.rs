@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::wait::{Patience, Until};
 
-/// Whoever unlocks looks without a barrier whether somebody waits, and may miss it: a barrier would take as long as the lock. So
+/// The thread that unlocks looks without a barrier whether another waits, and may miss it: a barrier would take as long as the lock. So
 /// one that waits looks again by itself after this time.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A [`Link`](crate::Link) with a buffer behind a lock, so that the calls of a [`Sender`](crate::Sender) and a
 /// [`Receiver`](crate::Receiver) can take `&self`.
 ///
-/// Whoever holds the lock may be waiting for its peer. So the lock is waited for no longer than the call may wait.
+/// The holder of the lock may be waiting for its peer. So the lock is waited for no longer than the call may wait.
 pub struct Locked<L> {
     link: Mutex<L>,
     /// Whether somebody waits with a deadline.

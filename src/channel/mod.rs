@@ -99,7 +99,7 @@ pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
     Ok((Sender::new(pair.parent), Receiver::new(pair.child)))
 }
 
-/// What the ends of a channel over a [`DatagramSocket`](crate::DatagramSocket) are like any other end: a descriptor, and
+/// The ends of a channel over a [`DatagramSocket`](crate::DatagramSocket) are like any other end: a descriptor, and
 /// something to give. They have it in a field `link`.
 macro_rules! channel_traits {
     ([$($parameter:ident),*] $end:ty) => {

@@ -32,7 +32,7 @@ pub(super) struct Attached {
     pub(super) refused: Option<Box<Error>>,
 }
 
-/// What an end says that is encoded or decoded where no channel is.
+/// The error of an end that is encoded or decoded outside of a channel.
 pub(super) const ONLY_ON_CHANNELS: &str =
     "an end (a descriptor) travels in the values of ipc's channels, and in no other format";
 

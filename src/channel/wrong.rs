@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::Error;
 
-/// What is wrong with a message.
+/// The faults of a message.
 #[derive(Debug)]
 pub(super) struct Wrong(Cow<'static, str>);
 

@@ -17,7 +17,7 @@ pub trait Outlet: Sized {
     /// `Closed` is final: nobody will ever have what did not go.
     fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize>;
 
-    /// So many bytes belong together: they may be worth more room. Says whether that is settled, for all that follow.
+    /// `len` bytes belong together, and may be worth more room. Returns whether that is settled, for all that follow.
     /// Never blocks.
     fn make_room(&mut self, _len: usize) -> bool {
         true
@@ -32,7 +32,7 @@ pub(super) struct Batch<W: Outlet> {
     outlet: Held<W>,
     /// As long as there is room, also where nothing is in it yet.
     buf: Vec<u8>,
-    /// What waits is from here…
+    /// The waiting bytes are from here…
     start: usize,
     /// …to here.
     end: usize,
@@ -103,7 +103,7 @@ impl<W: Outlet> Batch<W> {
         self.consume(0);
     }
 
-    /// What waits.
+    /// The waiting bytes.
     pub(super) fn waiting(&self) -> &[u8] {
         &self.buf[self.start..self.end]
     }
@@ -165,7 +165,7 @@ impl<W: Outlet> Batch<W> {
         put
     }
 
-    /// So many bytes were sent.
+    /// Notes that `count` bytes were sent.
     fn consume(&mut self, count: usize) {
         self.start += count;
         if self.start == self.end {
@@ -221,7 +221,7 @@ pub(super) fn in_time(patience: Patience, puts: usize) -> Result<()> {
 
 /// A batch of messages is a pack: it goes whole.
 impl Outlet for DatagramSocket {
-    /// What is no socket, or severed, says so when it is used.
+    /// A descriptor that is no socket, or severed, fails when it is used.
     fn batch_size(&self) -> usize {
         PACK.min(self.max_message().unwrap_or(PACK))
     }

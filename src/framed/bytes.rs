@@ -1,4 +1,4 @@
-//! What carries messages as a stream of bytes. A stream of another kind joins here: it reads and writes [`Until`] a time,
+//! Streams of bytes that carry messages. A stream of another kind joins here: it reads and writes [`Until`] a time,
 //! closes, and says when reading is worth a try.
 
 use std::fmt;
@@ -15,10 +15,10 @@ use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::wait::{Spin, TimedRead, TimedWrite, Until, Watch};
 
-/// What a pipe holds unless somebody has set it, or its user has too many.
+/// The usual capacity of a pipe.
 const USUAL_CAPACITY: usize = 64 << 10;
 
-/// What a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`RingReader`], a [`StreamSocket`], a
+/// A stream that a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`RingReader`], a [`StreamSocket`], a
 /// [`UnixStream`] or a [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
@@ -35,7 +35,7 @@ impl ByteReader for StreamSocket {}
 impl ByteReader for UnixStream {}
 impl ByteReader for TcpStream {}
 
-/// What a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`RingWriter`], a [`StreamSocket`], a
+/// A stream that a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`RingWriter`], a [`StreamSocket`], a
 /// [`UnixStream`] or a [`TcpStream`].
 ///
 /// This trait is sealed: other crates cannot implement it.
@@ -136,7 +136,7 @@ impl Source for StreamSocket {
 }
 
 impl Outlet for StreamSocket {
-    /// What one system call takes.
+    /// As much as one system call takes.
     fn batch_size(&self) -> usize {
         PIECE
     }

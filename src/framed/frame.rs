@@ -1,13 +1,13 @@
 //! How messages share one piece: each is its length and then its bytes. `docs/packed.md` has both formats in full.
 //!
-//! What a peer sent is taken apart here, by functions that look at bytes and do nothing else.
+//! Bytes of a peer are taken apart here, by functions that look at bytes and do nothing else.
 
 use crate::error::{Error, Result};
 
 /// In front of each message: its length, little-endian.
 pub(crate) const HEAD: usize = size_of::<u32>();
 
-/// So many bytes go in one datagram, where the socket sends as long ones.
+/// The size of a datagram, where the socket sends as long ones.
 pub(super) const PACK: usize = 32 << 10;
 
 /// In a stream, stands for a length that follows in eight bytes more.
@@ -71,7 +71,7 @@ impl Pack {
         &mut self.buf
     }
 
-    /// So many bytes of the buffer are the next datagram.
+    /// Notes that the first `len` bytes of the buffer are the next datagram.
     pub(crate) fn fill(&mut self, len: usize) -> Result<()> {
         let datagram = &self.buf[..len];
         if !is_pack(datagram) {

@@ -23,14 +23,14 @@ use crate::wait::{Patience, Watch};
 ///
 /// # When messages go
 ///
-/// What was sent waits in a buffer of this process. It goes to the peer
+/// Messages wait in a buffer of this process. It goes to the peer
 ///
 /// - when the next message does not fit the pack any more,
 /// - with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout),
 /// - before every wait: when a receiving call finds no message that has arrived, and with [`watch`](Self::watch). So a
 ///   request is under way before its answer is waited for, and nobody has to think of it.
 ///
-/// Whoever sends and then does something else than receive has to flush.
+/// A process that sends and then does something else than receive has to flush.
 ///
 /// A receiving call that waits for a message does not insist on flushing first: while the peer's queue is full, it takes
 /// what arrives. Two sides that both only *send* wait for each other all the same, as with any queue.
@@ -311,7 +311,7 @@ impl PackedSocket {
     fn arrive(&mut self, patience: Patience) -> Result<bool> {
         loop {
             match self.batch.flush_rest(Patience::None) {
-                // What the peer sent before it left can still be received.
+                // Messages that the peer sent before it left can still be received.
                 Ok(()) | Err(Error::Closed) => return self.receive_pack(patience),
                 Err(Error::WouldBlock) => {}
                 Err(error) => return Err(error),
@@ -339,7 +339,7 @@ impl PackedSocket {
 
     /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) has something to say. Never blocks.
     ///
-    /// What waits to be sent is sent. If there is no room for it, `wait_any` waits for room too, and
+    /// Waiting messages are sent. If there is no room for it, `wait_any` waits for room too, and
     /// [`try_recv`](Self::try_recv) then sends it. Where a message has arrived in the buffer, `wait_any` returns at once.
     ///
     /// # Errors

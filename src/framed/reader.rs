@@ -70,7 +70,7 @@ pub struct MessageReader<R: ByteReader = PipeReader> {
     reader: R,
     /// Grows to the longest message.
     buf: Vec<u8>,
-    /// What was read and not received is from here…
+    /// The bytes that were read and not received are from here…
     start: usize,
     /// …to here.
     end: usize,
@@ -234,7 +234,7 @@ impl<R: ByteReader> MessageReader<R> {
             patience.after_steps(reads)?;
             reads += 1;
             if self.start > 0 {
-                // What is left of the last read moves to the front.
+                // The rest of the last read moves to the front.
                 self.buf.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             }

@@ -179,7 +179,7 @@ impl<W: ByteWriter> MessageWriter<W> {
                     let room = matches!(error, Error::WouldBlock | Error::TimedOut) && self.batch.push(message);
                     return if room { Ok(()) } else { Err(error) };
                 }
-                // What hinders the rest is told by the next call, if it still does.
+                // The next call returns what hinders the rest, if it still does.
                 Err(_) => {
                     self.batch.keep(head);
                     self.batch.keep(rest);

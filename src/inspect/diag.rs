@@ -71,7 +71,7 @@ fn request(inode: u32, flags: u16) -> Vec<u8> {
 pub(crate) fn refused(body: &[u8]) -> Result<()> {
     match body.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code)) {
         Some(0) => Ok(()),
-        // What else there is, is no errno.
+        // Other numbers are no errno.
         Some(code @ -4095..=-1) => Err(Errno::from_raw_os_error(-code)),
         _ => Err(Errno::PROTO),
     }

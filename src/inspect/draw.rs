@@ -105,7 +105,7 @@ impl ProcessMap {
             let unseen = if self.unseen.contains(&pid) { "  (could not be looked into)" } else { "" };
             let deep = if depth > INDENTED { format!("[{depth} deep] ") } else { String::new() };
             writeln!(f, "{head}{deep}{pid} {}{unseen}", printable(&process.name))?;
-            // Whoever is drawn is not drawn again, whatever /proc says of parents while it changes.
+            // A process that is drawn is not drawn again, also if its parent changes meanwhile.
             let children = children.remove(&pid).unwrap_or_default();
             let bar = if children.is_empty() { "   " } else { "│  " };
             for &(link, port, first) in held.get(&pid).into_iter().flatten() {
@@ -218,7 +218,7 @@ impl ProcessMap {
     }
 }
 
-/// What is almost certainly a bug, by process and by channel.
+/// The findings that are almost certainly bugs, by process and by channel.
 struct Marks<'a> {
     suspects: BTreeSet<u32>,
     channels: BTreeMap<(u64, bool), &'a [u32]>,
@@ -253,7 +253,7 @@ impl Link {
         self.from.iter().map(|port| (port, true)).chain(self.to.iter().map(|port| (port, false)))
     }
 
-    /// What a holder of one side does with it, and who is at the other.
+    /// The use of one side by its holder, and the holders of the other.
     fn seen_from(&self, first: bool) -> String {
         let (ports, outside) = if first { (&self.to, self.to_outside) } else { (&self.from, self.from_outside) };
         let mut others: Vec<_> = ports.iter().take(NAMED).map(|port| format!("{} fd {}", port.pid, port.fd)).collect();

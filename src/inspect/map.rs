@@ -80,13 +80,13 @@ pub struct Finding {
     pub pids: Vec<u32>,
     /// How many descriptors outside of the tree are of the same side.
     pub elsewhere: usize,
-    /// What it is.
+    /// The kind.
     pub what: FindingKind,
     /// Whether it is almost certainly a bug: a `!` in the text, red in the pictures.
     pub certain: bool,
 }
 
-/// What a [`Finding`] is.
+/// The kinds of a [`Finding`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
@@ -174,7 +174,7 @@ impl ProcessMap {
         Ok(Self { root, processes, links, findings, unseen, seen_in_part, peers_unknown, other_namespace })
     }
 
-    /// What keeps a stream from ending, or may, the surest first.
+    /// Returns everything that keeps EOF from coming, or may, the surest first.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
@@ -261,7 +261,7 @@ impl Link {
         own.is_some_and(|port| self.pipe && sys::poll::is_without_reader(port.fd, self.inode))
     }
 
-    /// What may be wrong with it. Where not everything was seen, nobody is missed for certain.
+    /// The findings about it. Where not everything was seen, nobody is missed for certain.
     fn findings(&self, all_seen: bool, all: &BTreeMap<u32, Process>) -> Vec<Finding> {
         let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
         let (writers, readers) = (pids(&self.from), pids(&self.to));

@@ -61,7 +61,7 @@ pub struct Holder {
     pub command: String,
     /// The number of the descriptor there.
     pub fd: RawFd,
-    /// What it is open for.
+    /// The direction that it is open for.
     pub side: Side,
     /// Whether it is this process.
     pub is_self: bool,
@@ -215,7 +215,7 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
     Ok(found)
 }
 
-/// What the side is that this one has to do with, if it is one.
+/// The side of the channel, if it is one.
 fn other_side(end: BorrowedFd<'_>, channel: Channel) -> Result<Option<Side>> {
     if channel.socket {
         return Ok(Some(Side::Peer));

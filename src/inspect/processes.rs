@@ -1,4 +1,4 @@
-//! What /proc tells of processes and their descriptors ([proc(5)]).
+//! The view of /proc on processes and their descriptors ([proc(5)]).
 //!
 //! [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
 
@@ -34,7 +34,7 @@ impl Channel {
         Some(Self { device, inode, socket })
     }
 
-    /// What is at the other end of a link in /proc; an error if that may not be seen.
+    /// The target of a link in /proc; an error if that may not be seen.
     ///
     /// That may be a file on a server that does not answer, and [stat(2)] would wait for it. This takes what the kernel knows
     /// by itself, which of channels is all.
@@ -52,7 +52,7 @@ impl Channel {
         };
         match seen {
             Err(errno @ (Errno::ACCESS | Errno::PERM)) => Err(errno),
-            // What vanishes meanwhile is not held, and what cannot be asked for anything is no channel.
+            // A descriptor that vanishes meanwhile is not held, and one that cannot be looked at is no channel.
             seen => Ok(seen.ok().flatten()),
         }
     }
@@ -67,7 +67,7 @@ pub(super) struct Held {
     pub(super) writes: bool,
 }
 
-/// What could be seen of a process's descriptors.
+/// A process's descriptors, as far as they could be seen.
 #[derive(Default)]
 pub(super) struct Seen {
     /// By their numbers. A process that is gone holds nothing, nor does a zombie or a thread of the kernel.
@@ -78,7 +78,7 @@ pub(super) struct Seen {
     pub(super) in_part: bool,
 }
 
-/// What /proc shows, by the numbers that it uses.
+/// The processes that /proc shows, by the numbers that it uses.
 pub(super) struct Shown {
     /// This process.
     pub(super) me: u32,
@@ -227,7 +227,7 @@ pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
     Ok(Stat::of(&format!("/proc/{pid}"))?.map(|stat| (stat.name, stat.parent)))
 }
 
-/// What is used of a process's `stat` ([proc_pid_stat(5)]).
+/// The used part of a process's `stat` ([proc_pid_stat(5)]).
 ///
 /// [proc_pid_stat(5)]: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 #[derive(Debug, PartialEq, Eq)]

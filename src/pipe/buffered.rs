@@ -141,7 +141,7 @@ impl Write for BufferedWriter {
 
 impl Drop for BufferedWriter {
     fn drop(&mut self) {
-        // Else the `BufWriter` writes the rest itself, and waits for room.
+        // Or the `BufWriter` writes the rest itself, and waits for room.
         if !std::thread::panicking() {
             return;
         }

@@ -121,7 +121,7 @@ impl Child {
             // what that one has noted, or that somebody else has it, which is the error.
             match sys::process::await_exit(self.pidfd.as_fd()) {
                 Ok(()) | Err(Errno::CHILD) => {}
-                // Whoever has the pidfd too has set its O_NONBLOCK, and that call does not wait any more.
+                // Another holder of the pidfd has set its O_NONBLOCK, and that call does not wait any more.
                 Err(Errno::AGAIN) => {
                     if let Some(status) = self.wait_until(None)? {
                         return Ok(status);

@@ -160,7 +160,7 @@ fn take(name: &str) -> Result<(OwnedFd, Given)> {
     }
     let missing = || Error::NoSuchEnd { name: name.to_owned() };
     let given = offered()?.into_iter().find(|given| given.name == name).ok_or_else(missing)?;
-    // Whoever has it may have made it inheritable again, and would not be its only owner any more.
+    // Its owner may have made it inheritable again, and would not be its only owner any more.
     if claimed.iter().any(|other| other.is_that_of(&given)) {
         return again();
     }

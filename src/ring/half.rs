@@ -124,7 +124,7 @@ impl<const WRITER: bool> Half<WRITER> {
             Ok(true) => {}
             // A writer sees it here first; a reader has still to read what is there.
             Ok(false) => self.is_over |= WRITER,
-            // What was moved, was moved. The next call says it.
+            // The bytes were moved all the same. The next call returns the error.
             Err(errno) => drop(self.fail(Fault::System { call: "send", errno })),
         }
     }

@@ -76,7 +76,7 @@ impl Hello {
         if file != (page_size() + len) as u64 {
             return Err(malformed());
         }
-        // What is not there would be taken from this process at the first look, or be a SIGBUS.
+        // Memory that is not there would be taken from this process at the first look, or be a SIGBUS.
         memfd::allocate(memory.as_fd(), file).map_err(refused("fallocate"))?;
         let words = SharedMemory::map(memory.as_fd(), len, epoch).map_err(refused("mmap"))?;
         Ok(Side::new(words, len, membarrier::register()))

@@ -29,7 +29,7 @@ impl Loss {
         }
     }
 
-    /// What a receiver is told at EOF: the loss, once.
+    /// The loss, which a receiver is told at EOF, once.
     #[cold]
     pub(super) fn at_eof(&self) -> Result<()> {
         if self.0.swap(false, Relaxed) { Err(Error::Reset) } else { Ok(()) }

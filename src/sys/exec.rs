@@ -105,7 +105,7 @@ impl Drop for Before {
     fn drop(&mut self) {
         for (number, stood) in self.numbers.drain(..).rev() {
             match stood {
-                // What stood there before is put back by the same call that displaced it, into a place that exists.
+                // The descriptor from before is put back by the same call that displaced it, into a place that exists.
                 Stood::For(fd, flags) => {
                     let _ = put(fd.as_raw_fd(), number, flags);
                 }

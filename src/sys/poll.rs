@@ -11,7 +11,8 @@ pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, po
 /// something to report. May return `EINTR`.
 pub(crate) fn poll(fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usize> {
     let timeout = timeout.map(|left| libc::timespec {
-        tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        // For what the type has no room for: 68 years, which it has whatever its width.
+        tv_sec: left.as_secs().try_into().unwrap_or(i32::MAX.into()),
         // Less than 1e9, which the type has room for whatever its width.
         tv_nsec: left.subsec_nanos() as _,
     });

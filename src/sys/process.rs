@@ -172,7 +172,7 @@ impl Parent {
     pub(crate) fn new() -> Result<Self> {
         let pid = own_pid();
         let namespace = |path: &CStr| rustix::fs::stat(path).ok().map(|stat| stat.st_ino);
-        // Whoever starts children in another pid namespace than its own (unshare, setns) has 0 for a number there.
+        // A process that starts children in another pid namespace than its own (unshare, setns) has 0 for a number there.
         let childrens = namespace(c"/proc/self/ns/pid_for_children");
         let pidfd = match childrens.is_some() && childrens == namespace(c"/proc/self/ns/pid") {
             true => None,

@@ -5,7 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 
 use ipc::{Child, Command, PipeReader};
 
-use crate::support::{self, Folder, Trial, await_orphans, example, exit_code, poll_until, process_state, read_all};
+use crate::support::{
+    self, Folder, Kernel, Trial, await_orphans, example, exit_code, poll_until, process_state, read_all,
+};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -14,6 +16,8 @@ pub fn trials() -> Vec<Trial> {
         sigterm_asks_all_of_them_to_stop,
         one_that_does_not_stop_is_killed,
         nothing_outlives_a_supervisor_that_is_killed,
+        nothing_runs_that_the_keeper_does_not_know,
+        a_program_has_the_standard_three_alone,
         a_file_that_is_none_is_refused,
     ]
 }
@@ -48,9 +52,15 @@ fn one_that_fails_is_started_again() {
     let folder = Folder::new();
     let runs = folder.0.join("runs");
     let programs = format!("flaky: echo run >> '{0}'; test $(wc -l < '{0}') = 3 && echo enough\n", runs.display());
-    let (child, reader) = supervise(&folder, &programs, &[]);
-    assert_eq!(text(reader), "flaky | enough\n");
-    assert_eq!(exit_code(&child), 0);
+    let file = folder.file("programs", programs.as_bytes());
+    let output = Command::new(example("supervise")).arg(file).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"flaky | enough\n");
+    // Each pause is twice as long as the one before.
+    let notes = String::from_utf8(output.stderr).unwrap();
+    let pauses: Vec<_> =
+        notes.lines().filter_map(|line| line.split_once("again in ")).map(|(_, pause)| pause).collect();
+    assert_eq!(pauses, ["100ms", "200ms"], "{notes}");
     assert_eq!(std::fs::read_to_string(runs).unwrap(), "run\nrun\nrun\n");
 }
 
@@ -63,15 +73,15 @@ fn await_line(lines: impl BufRead, expected: &str) {
 
 fn sigterm_asks_all_of_them_to_stop() {
     let folder = Folder::new();
-    // A trap ends `wait` at once, and no other command.
-    let programs = "polite: trap 'echo bye; exit 7' TERM; sleep 1000 & echo ready; wait\n";
+    // The shell waits for what it starts, whatever comes, and so leaves no orphan.
+    let programs = "polite: trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done\n";
     let (child, reader) = supervise(&folder, programs, &[]);
     let mut lines = BufReader::new(reader);
     await_line(&mut lines, "polite | ready");
     child.terminate().unwrap();
     await_line(&mut lines, "polite | bye");
     assert_eq!(exit_code(&child), 0);
-    support::await_all_orphans(); // what `polite` had in the background
+    support::await_whoever_is_left();
 }
 
 fn one_that_does_not_stop_is_killed() {
@@ -101,7 +111,7 @@ fn is_pending_in(pid: u32) -> bool {
 
 fn nothing_outlives_a_supervisor_that_is_killed() {
     let folder = Folder::new();
-    let programs = "family: sleep 1000 & echo $! $$; wait\n";
+    let programs = "family: sleep 1000 & echo $! $$; exec sleep 1000\n";
     let (child, reader) = supervise(&folder, programs, &[]);
     let mut line = String::new();
     BufReader::new(&reader).read_line(&mut line).unwrap();
@@ -113,6 +123,27 @@ fn nothing_outlives_a_supervisor_that_is_killed() {
     // The program, what it started, and the keeper.
     await_orphans(3);
     assert!(pids.iter().all(|pid| process_state(*pid).is_none()));
+}
+
+fn nothing_runs_that_the_keeper_does_not_know() {
+    let folder = Folder::new();
+    let programs = format!("early: touch '{}'\n", folder.0.join("ran").display());
+    // Nobody can tell the keeper anything, and the supervisor gives up.
+    Kernel::new().without(libc::SYS_sendto, libc::EPERM).without(libc::SYS_sendmsg, libc::EPERM).play();
+    let (child, reader) = supervise(&folder, &programs, &[]);
+    assert_eq!(exit_code(&child), 1);
+    // The program, if that was not waited for by then, and the keeper.
+    assert_eq!(text(reader), "");
+    await_orphans(2);
+    assert!(!folder.0.join("ran").exists());
+}
+
+fn a_program_has_the_standard_three_alone() {
+    let folder = Folder::new();
+    let programs = "open: for i in 3 4 5 6 7 8 9; do test -e /proc/$$/fd/$i && echo $i; done; echo done\n";
+    let (child, reader) = supervise(&folder, programs, &[]);
+    assert_eq!(text(reader), "open | done\n");
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn a_file_that_is_none_is_refused() {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::support::needs::Need;
-use crate::support::{self, FAR, Folder, Trial, exit_code, read_all};
+use crate::support::{self, FAR, Folder, Trial, await_whoever_is_left, exit_code, read_all};
 use ipc::{Command, Error, PipeReader, PipeWriter, claim_number, fork, pipe, stream_pair};
 
 const GIT: Need = Need::Program("git", "git");
@@ -137,7 +137,8 @@ fn bash_reads_what_is_given_and_substitutes_processes() {
     let bash = Command::new("bash").args(["-c", script, "bash"]).give_path(given("a\nb\nlast\n"));
     let output = bash.give_at(7, given("b\na\n")).give_at(8, given("last\n")).close_others().output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "same\n", "{output:?}");
-    support::await_all_orphans(); // it need not wait for those that it substitutes
+    // It does not wait for what it substitutes.
+    await_whoever_is_left();
 }
 
 fn extra_descriptor(program: &str, script: &str) {

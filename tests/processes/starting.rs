@@ -178,11 +178,15 @@ fn a_group_is_signalled_and_the_caller_is_not() {
     assert!(said(sh(GROUP)).starts_with(&format!("{own} ")));
     assert!(said(sh(GROUP).process_group(own)).starts_with(&format!("{own} ")));
 
-    let (reader, writer) = pipe().unwrap();
-    let child = sh("sleep 1000 & sleep 1000 & wait").give("held", writer).process_group(0).spawn().unwrap();
+    let (mut reader, writer) = pipe().unwrap();
+    // The leader waits for neither of the others.
+    let family = sh("sleep 1000 & sleep 1000 & echo; exec sleep 1000").stdout(writer);
+    let child = family.process_group(0).spawn().unwrap();
+    reader.read_exact(&mut [0]).unwrap();
     child.signal_group(libc::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
     assert_eq!(read_all(reader), b"", "all of them are gone");
+    await_orphans(2);
     let (call, errno) = refused(child.signal_group(10_000));
     assert_eq!((call, errno == libc::EINVAL || errno == libc::ESRCH), ("pidfd_send_signal", true));
     let invalid = Command::new("true").process_group(-1).spawn().unwrap_err();

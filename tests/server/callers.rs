@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use crate::support::{Trial, asleep_in, exit_code, handle_signal, poll_until, process_state, read_all};
 use crate::workers::{echo, in_a_thread};
 use crate::{all_ways, signal};
-use ipc::{Child, Error, Fork, ForkServer, Forked, PipeReader, PipeWriter, Received, fork, fork_raw, open_ends, pipe};
+use ipc::{Child, Error, Fork, ForkServer, Forked, PipeReader, Received, fork, fork_raw, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
     all_ways![
@@ -188,6 +188,6 @@ fn a_start_is_refused_like_a_fork() {
     assert!(matches!(refused.error, Error::SigchldIgnored), "{refused:?}");
     refused.ends.write_atomic(b"mine").unwrap();
     handle_signal(libc::SIGCHLD);
-    assert_eq!(exit_code(&server.fork(b"", PipeWriter::from(refused.ends)).unwrap()), 0);
+    assert_eq!(exit_code(&server.fork(b"", refused.ends).unwrap()), 0);
     assert_eq!(open_ends(), 2);
 }

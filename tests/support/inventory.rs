@@ -75,17 +75,6 @@ pub fn no_child_is_left() -> Option<String> {
     }
 }
 
-/// Waits until every orphan has left, however many there are; for programs whose own children may outlive them. No other child
-/// may be there that the test still wants to wait for.
-pub fn await_all_orphans() {
-    let deadline = Instant::now() + SOON;
-    // SAFETY: no status is asked for.
-    while let left @ 0.. = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
-        assert!(left > 0 || Instant::now() < deadline, "an orphan does not leave");
-        std::thread::yield_now();
-    }
-}
-
 /// Waits for so many orphans, children of this process's children that outlived them, to leave; for tests that mean to
 /// make some. No other child may be there that the test still wants to wait for.
 pub fn await_orphans(count: usize) {
@@ -102,4 +91,11 @@ pub fn await_orphans(count: usize) {
             _ => reaped += 1,
         }
     }
+}
+
+/// Waits until every process has left that others have left behind, however many these are.
+pub fn await_whoever_is_left() {
+    // SAFETY: no status is asked for.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
+    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ECHILD));
 }

@@ -48,7 +48,7 @@ pub use deadlines::{FAR, assert_times_out};
 pub use descriptors::{
     closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
 };
-pub use inventory::{Inventory, await_all_orphans, await_orphans};
+pub use inventory::{Inventory, await_orphans, await_whoever_is_left};
 pub use kernel::{
     Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, own_mounts, own_pids, refuse_calls,
     refuse_flags,

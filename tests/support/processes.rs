@@ -135,12 +135,14 @@ impl Gate {
 }
 
 /// Sets the soft limit on something, to what becomes of the limit that there is.
-pub fn limit(resource: libc::__rlimit_resource_t, soft: impl FnOnce(&libc::rlimit) -> libc::rlim_t) {
+pub fn limit(resource: impl TryInto<i32>, soft: impl FnOnce(&libc::rlimit) -> libc::rlim_t) {
+    // Its type is another in each C library.
+    let resource = resource.try_into().ok().expect("the number of a resource");
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: room for a limit, and a valid one.
     unsafe {
-        assert_eq!(libc::getrlimit(resource, &mut limit), 0);
+        assert_eq!(libc::getrlimit(resource as _, &mut limit), 0);
         limit.rlim_cur = soft(&limit);
-        assert_eq!(libc::setrlimit(resource, &limit), 0, "{}", std::io::Error::last_os_error());
+        assert_eq!(libc::setrlimit(resource as _, &limit), 0, "{}", std::io::Error::last_os_error());
     }
 }

@@ -109,8 +109,13 @@ fn follow(root: i32) -> Vec<Left> {
     }
 }
 
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
 /// It may be gone already, by SIGKILL.
-fn request(request: libc::c_uint, pid: i32, data: usize) {
+fn request(request: Request, pid: i32, data: usize) {
     // SAFETY: requests that take a number and no address.
     let result = unsafe { libc::ptrace(request, pid, 0_usize, data) };
     let gone = Error::last_os_error().raw_os_error() == Some(libc::ESRCH);

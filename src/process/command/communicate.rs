@@ -100,7 +100,7 @@ pub(super) fn communicate(
                 let _ = child.kill_group();
             }
             let _ = child.kill();
-            // What it had said is in the pipes. That it cannot be read is the error already.
+            // Its last words are in the pipes. If they cannot be read, that is the error already.
             let _ = talk.listen();
             talk.readers = [None, None];
             // It was killed, or somebody else has waited for it.
@@ -131,7 +131,7 @@ impl Talk<'_> {
                 (one, other) => one.or(other),
             };
             if left(until) == Some(Duration::ZERO) {
-                // What is there is heard, and no more. It may have left in time.
+                // Only bytes that are there already are read. It may have left in time.
                 self.listen()?;
                 break;
             }

@@ -76,6 +76,7 @@ use crate::sys::start::Options;
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[doc(alias = "posix_spawn")]
+#[must_use = "nothing is started before `spawn`"]
 pub struct Command(Box<Parts>);
 
 struct Parts {

@@ -141,7 +141,7 @@ impl Parts {
                 Value::Removed => environment.remove(key),
             };
         }
-        // What this process was given, it does not pass on by inheritance.
+        // Ends that this process was given are not passed on by inheritance.
         environment.remove(OsStr::new(VARIABLE));
         if !described.is_empty() {
             environment.insert(VARIABLE.into(), Some(describe(described)));

@@ -54,7 +54,7 @@ impl DatagramSocket {
 
     fn adopt(fd: OwnedFd) -> Self {
         let end = End::adopt(fd);
-        // What is not a socket says so at every call.
+        // A descriptor that is no socket fails at every call.
         let connectionless = end.mark_messages().unwrap_or(false);
         Self::of(end, connectionless)
     }

@@ -1,4 +1,4 @@
-//! What the calls of a [`StreamSocket`] share.
+//! The common parts of the calls of a [`StreamSocket`].
 
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
@@ -58,7 +58,7 @@ impl StreamSocket {
     pub(crate) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         let mut written = 0;
         for piece in buf.chunks(PIECE) {
-            // What is not to wait for all of it returns at the first progress.
+            // A call that does not wait for all of it returns at the first progress.
             let patience =
                 if written > 0 && !matches!(patience, Patience::Blocking) { Patience::None } else { patience };
             match self.deliver(patience, |fd, wait| sys::socket::write(fd, piece, wait)) {
