@@ -116,7 +116,7 @@ pub use end::{Ends, FromFdError, Stdio, open_ends};
 pub use error::{Error, FlushError, Result};
 pub use framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, Messages, PackedSocket};
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
-pub use pipe::{BufferedWriter, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
+pub use pipe::{BufferedWriter, Fifo, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{
     Child, Command, CommunicateError, Fork, ForkError, ForkServer, Forked, KillOnDrop, Outcome, Signals, SpawnError,
     claim, claim_number, claimable, fork, fork_raw, fork_unchecked,

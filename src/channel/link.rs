@@ -238,6 +238,7 @@ impl Incoming for DatagramSocket {}
 /// For a link's calls.
 impl Until {
     /// How much longer the call may wait: [`Duration::ZERO`] for not at all, and `None` for ever.
+    #[must_use]
     pub fn left(&self) -> Option<Duration> {
         match self.0 {
             Patience::None => Some(Duration::ZERO),
@@ -247,6 +248,7 @@ impl Until {
     }
 
     /// The error of a call that may not wait any longer: [`Error::WouldBlock`] or [`Error::TimedOut`].
+    #[must_use]
     pub fn error(&self) -> Error {
         match self.0 {
             Patience::Until(_) => Error::TimedOut,

@@ -225,7 +225,7 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<&'static str> {
     Ok(match (FileType::from_raw_mode(mode), flags & OFlags::RWMODE) {
         (FileType::Fifo, OFlags::RDONLY) => READING_END,
         (FileType::Fifo, OFlags::WRONLY) => WRITING_END,
-        (FileType::Fifo, _) => "a FIFO that is open both ways",
+        (FileType::Fifo, _) => BOTH_WAYS,
         (FileType::RegularFile, _) => "a file",
         (FileType::Directory, _) => "a directory",
         (FileType::Socket, _) => SOCKET,
@@ -235,6 +235,8 @@ pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<&'static str> {
     })
 }
 
+/// The kind that a [`Fifo`](crate::Fifo) is made of.
+pub(crate) const BOTH_WAYS: &str = "a FIFO that is open both ways";
 /// The kind that sockets are made of.
 pub(crate) const SOCKET: &str = "a socket";
 /// The kind that a pipe's reader is made of.

@@ -124,6 +124,7 @@ impl ProcessMap {
 
     /// The source of a picture for Graphviz: `dot -Tsvg`. Boxes are processes, with dotted lines to their parents; arrows go
     /// from who writes to who reads, with the numbers of the descriptors; red is what is almost certainly a bug.
+    #[must_use]
     pub fn to_dot(&self) -> String {
         let mut dot = String::from(
             "digraph ipc {\n  rankdir=LR; ranksep=0.8; nodesep=0.4;\n  node [fontname=\"sans-serif\", fontsize=11];\n  \
@@ -164,6 +165,7 @@ impl ProcessMap {
 
     /// The source of a picture for Mermaid, which GitHub draws by itself in a `mermaid` code block. It shows what
     /// [`to_dot`](Self::to_dot) shows. Mermaid refuses pictures of more than 500 lines between things (its `maxEdges`).
+    #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("flowchart LR\n");
         // Lines have no names in Mermaid: they are coloured by their number, in the order in which they come.

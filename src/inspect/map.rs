@@ -175,17 +175,20 @@ impl ProcessMap {
     }
 
     /// Returns everything that keeps EOF from coming, or may, the surest first.
+    #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
     /// How many processes of the machine could not be looked into. One of them may hold an end too.
+    #[must_use]
     pub fn unseen(&self) -> usize {
         self.unseen.len()
     }
 
     /// How many processes of the machine could be looked into in part: they show that descriptors are open, and not all of what
     /// they are. One of them may hold an end too.
+    #[must_use]
     pub fn seen_in_part(&self) -> usize {
         self.seen_in_part
     }

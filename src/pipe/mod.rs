@@ -1,6 +1,7 @@
 //! Pipes: a stream of bytes, one way, from all that hold a writer to all that hold a reader.
 
 mod buffered;
+mod fifo;
 mod reader;
 mod writer;
 
@@ -8,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub(crate) use buffered::BUFFER;
 pub use buffered::BufferedWriter;
+pub use fifo::Fifo;
 pub use reader::PipeReader;
 pub(crate) use writer::CUT;
 pub use writer::PipeWriter;

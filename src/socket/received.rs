@@ -54,11 +54,13 @@ impl Received {
     }
 
     /// Returns how many ends are left.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
     /// Returns whether no end is left.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -89,7 +91,8 @@ impl Received {
         }
         T::try_from(end.into_fd()).map_err(|refused| {
             let FromFdError { fd, error } = refused.into();
-            self.ends.push_front(End::received(fd));
+            // Perhaps not the one that came: a severed one stays severed, and every one is close-on-exec.
+            self.ends.push_front(End::adopt(fd));
             error
         })
     }
@@ -103,6 +106,7 @@ impl Received {
     /// Returns the length of the message, or of what was read of a stream.
     ///
     /// [`Error::EndsLost`] has no other place for it.
+    #[must_use]
     pub fn message_len(&self) -> usize {
         self.bytes
     }
@@ -112,6 +116,7 @@ impl Received {
     ///
     /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also for
     /// what was sent before the socket asked, and at the EOF of a stream, which nobody sends.
+    #[must_use]
     pub fn sender(&self) -> Option<Credentials> {
         self.sender
     }

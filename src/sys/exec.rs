@@ -23,7 +23,7 @@ fn try_exec(plan: Plan<'_>, stage: Stage) -> std::result::Result<Failed, Failed>
         numbers: Vec::new(),
         directory: None,
         umask: None,
-        actions: Actions::save(),
+        actions: Actions::save(stage == Stage::AmongThreads),
         mask: KernelMask::block_all(),
     };
     // From here on, an early return puts everything back.

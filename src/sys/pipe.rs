@@ -1,14 +1,14 @@
 //! Reading and writing pipes without waiting and without `SIGPIPE`, on every kernel.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags};
 
-use super::descriptor::off_standard;
+use super::descriptor::duplicate;
 use super::signal::{Sigpipe, without_sigpipe};
 use super::{Errno, Result, is_refused, retry};
 
@@ -62,7 +62,7 @@ fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<us
 /// Moves it into a private pipe and reads it there: for sandboxes without vmsplice, and for a FIFO that is open both ways.
 fn splice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let len = bufs.iter().map(|buf| buf.len()).sum();
-    let (reader, writer) = pair(true)?;
+    let (reader, writer) = private()?;
     match rustix::pipe::splice(fd, None, &writer, None, len, SpliceFlags::NONBLOCK)? {
         0 => Ok(0), // the end
         // All of it, for the slices have room for what was moved.
@@ -155,7 +155,7 @@ impl<'buf> NowaitWrite<'buf> {
 impl Staged {
     /// A page of a fresh pipe takes `PIPE_BUF` bytes in one piece, and splice moves a page whole.
     fn new(buf: &[u8], refused: Errno) -> Result<Self> {
-        let (reader, writer) = pair(true)?;
+        let (reader, writer) = private()?;
         let len = retry(|| rustix::io::write(&writer, buf))?;
         Ok(Self { reader, len, refused })
     }
@@ -201,12 +201,18 @@ pub(crate) fn set_capacity(fd: BorrowedFd<'_>, bytes: usize) -> Result<usize> {
     rustix::pipe::fcntl_setpipe_size(fd, bytes)
 }
 
-/// A new pipe, close-on-exec, and never at 0, 1 or 2: whoever prints would write into it, and whoever reads would empty it.
+/// A new pipe, close-on-exec.
 pub(crate) fn pair(nonblock: bool) -> Result<(OwnedFd, OwnedFd)> {
     let mut flags = PipeFlags::CLOEXEC;
     flags.set(PipeFlags::NONBLOCK, nonblock);
-    let (reader, writer) = rustix::pipe::pipe_with(flags)?;
-    Ok((off_standard(reader)?, off_standard(writer)?))
+    rustix::pipe::pipe_with(flags)
+}
+
+/// One that nobody else is to have, and so not at 0, 1 or 2, where other threads would read it and print into it.
+pub(super) fn private() -> Result<(OwnedFd, OwnedFd)> {
+    let above = |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) };
+    let (reader, writer) = pair(true)?;
+    Ok((above(reader)?, above(writer)?))
 }
 
 /// Bytes that can be read now.

@@ -189,17 +189,10 @@ impl Action {
 pub(super) fn default_for_a_program(also_caught: bool) {
     for signal in 1..=kernel::SIGNALS {
         let Ok(action) = Action::of(signal) else { continue };
-        let is_reset = match action.handler() {
-            libc::SIG_DFL => false,
+        if signal == libc::SIGPIPE && action.handler() == libc::SIG_IGN && !also_caught {
             // Other threads may write to nobody until the program runs, and would end this process.
-            libc::SIG_IGN if signal == libc::SIGPIPE && !also_caught => {
-                catch_sigpipe();
-                false
-            }
-            libc::SIG_IGN => matches!(signal, libc::SIGPIPE | libc::SIGCHLD),
-            _ => also_caught,
-        };
-        if is_reset {
+            catch_sigpipe();
+        } else if is_reset(signal, &action, also_caught) {
             // The two signals that this is refused for are at their default.
             let _ = Action::DEFAULT.set(signal);
         }
@@ -218,18 +211,28 @@ fn catch_sigpipe() {
     }
 }
 
-/// The actions of this process for every signal, to be put back.
-pub(super) struct Actions(Vec<Action>);
+fn is_reset(signal: i32, action: &Action, also_caught: bool) -> bool {
+    match action.handler() {
+        libc::SIG_DFL => false,
+        libc::SIG_IGN => matches!(signal, libc::SIGPIPE | libc::SIGCHLD),
+        _ => also_caught,
+    }
+}
+
+/// The actions of this process for signals, to be put back.
+pub(super) struct Actions(Vec<(i32, Action)>);
 
 impl Actions {
-    pub(super) fn save() -> Self {
-        Self((1..=kernel::SIGNALS).map(|signal| Action::of(signal).unwrap_or(Action::DEFAULT)).collect())
+    /// Of every signal; or, among threads, which may change the others meanwhile, of those that [`default_for_a_program`] sets.
+    pub(super) fn save(among_threads: bool) -> Self {
+        let actions = (1..=kernel::SIGNALS).filter_map(|signal| Some((signal, Action::of(signal).ok()?)));
+        Self(actions.filter(|(signal, action)| !among_threads || is_reset(*signal, action, false)).collect())
     }
 
     pub(super) fn restore(&self) {
-        for (signal, action) in (1..).zip(&self.0) {
+        for (signal, action) in &self.0 {
             // Refused for the two that nobody can change.
-            let _ = action.set(signal);
+            let _ = action.set(*signal);
         }
     }
 }

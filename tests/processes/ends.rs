@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::support::{self, Gate, Trial, exit_code, limit_descriptors};
+use crate::support::{self, Gate, Trial, descriptor_flags, exit_code, limit_descriptors};
 use ipc::{
     Ends, Error, Fork, PipeReader, PipeWriter, Watch, datagram_pair, fork, open_ends, pipe, stream_pair, wait_any,
 };
@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_severed_end_stays_severed_in_a_grandchild,
         a_severed_end_cannot_be_given_on,
         a_copy_of_a_severed_end_cannot_be_given_on,
+        a_refusal_that_gives_another_one_back_makes_no_open_end_of_it,
         a_given_end_can_be_given_on,
         everything_that_holds_ends_can_be_given,
         a_borrowed_end_is_lent,
@@ -405,6 +406,45 @@ fn moved(fd: OwnedFd, number: RawFd) -> OwnedFd {
         assert!(copy >= number, "{}", std::io::Error::last_os_error());
         OwnedFd::from_raw_fd(copy)
     }
+}
+
+/// Refuses whatever it is to be made of, and gives another descriptor back.
+struct Swapper;
+
+thread_local! {
+    static OTHER: std::cell::Cell<Option<OwnedFd>> = const { std::cell::Cell::new(None) };
+}
+
+impl TryFrom<OwnedFd> for Swapper {
+    type Error = ipc::FromFdError;
+
+    fn try_from(_: OwnedFd) -> Result<Self, ipc::FromFdError> {
+        Err(ipc::FromFdError { fd: OTHER.take().unwrap(), error: Error::WouldBlock })
+    }
+}
+
+fn a_refusal_that_gives_another_one_back_makes_no_open_end_of_it() {
+    let pair = datagram_pair().unwrap();
+    let (reader, writer) = pipe().unwrap();
+    pair.parent.send_with(b"", &writer).unwrap();
+    let child = fork(pair.child, |socket| {
+        let mut received = socket.recv_with(&mut Vec::new()).unwrap().unwrap();
+        OTHER.set(Some(OwnedFd::from(reader)));
+        let before = open_ends();
+        assert!(matches!(received.take::<Swapper>(), Err(Error::WouldBlock)));
+        assert_eq!(open_ends(), before - 1, "the one that came is closed");
+        assert!(matches!(received.take::<OwnedFd>(), Err(Error::NotGiven)));
+    })
+    .unwrap();
+    assert_eq!(exit_code(&child), 0);
+    // One that programs would inherit is made an end like any other.
+    let pair = datagram_pair().unwrap();
+    pair.parent.send_with(b"", &writer).unwrap();
+    // SAFETY: an open descriptor, and a new one that nobody else has.
+    OTHER.set(Some(unsafe { OwnedFd::from_raw_fd(libc::dup(0)) }));
+    let mut received = pair.child.recv_with(&mut Vec::new()).unwrap().unwrap();
+    assert!(matches!(received.take::<Swapper>(), Err(Error::WouldBlock)));
+    received.each(&mut |fd| assert_eq!(descriptor_flags(fd), libc::FD_CLOEXEC));
 }
 
 fn ends_with_high_numbers_are_severed() {

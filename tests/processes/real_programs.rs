@@ -1,14 +1,16 @@
 //! Programs as they are, driven through the crate: their protocols, and what they expect to be started with.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::support::needs::Need;
-use crate::support::{self, FAR, Folder, Trial, await_whoever_is_left, exit_code, read_all};
-use ipc::{Command, Error, PipeReader, PipeWriter, claim_number, fork, pipe, stream_pair};
+use crate::support::{self, FAR, Folder, Trial, await_whoever_is_left, exit_code, limit_descriptors, read_all};
+use ipc::{Command, Error, Fifo, PipeReader, PipeWriter, claim_number, fork, pipe, stream_pair};
 
 const GIT: Need = Need::Program("git", "git");
 const MAKE: Need = Need::Program("make", "make");
@@ -20,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         git_answers_ten_thousand_requests needs [GIT],
         make_takes_its_tokens_and_gives_them_back needs [MAKE],
         a_jobserver_is_claimed_by_its_numbers,
+        a_fifo_that_is_open_both_ways_is_claimed_as_two_ends,
         bash_reads_what_is_given_and_substitutes_processes needs [BASH],
         python_reads_an_extra_descriptor needs [PYTHON],
         node_reads_an_extra_descriptor needs [NODE],
@@ -34,6 +37,7 @@ pub fn started() -> Option<ExitCode> {
     match std::env::args().nth(1).as_deref() {
         Some("activated") => activated(),
         Some("jobserver client") => jobserver_client(),
+        Some("fifo client") => fifo_client(),
         Some("nothing by number") => nothing_by_number(),
         _ => return None,
     }
@@ -125,6 +129,44 @@ fn a_jobserver_is_claimed_by_its_numbers() {
     let client = Command::new(std::env::current_exe().unwrap()).arg("jobserver client");
     let child = client.give_at(3, reader).give_at(4, writer).spawn().unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn fifo_client() {
+    for refused in [claim_number::<PipeReader>(3).map(drop), claim_number::<PipeWriter>(3).map(drop)] {
+        assert!(matches!(refused, Err(Error::WrongKind { .. })), "{refused:?}");
+    }
+    let Fifo { mut reader, mut writer, .. } = claim_number(3).unwrap();
+    assert!(matches!(claim_number::<Fifo>(3), Err(Error::AlreadyClaimed { .. })));
+    assert_eq!(ipc::open_ends(), 2);
+    let mut token = [0];
+    reader.read_exact(&mut token).unwrap();
+    writer.write_all(&token).unwrap();
+    // What it inherited is closed: no program that it starts has the FIFO, and EOF comes.
+    let look = format!("test ! -e /proc/$$/fd/3 && test ! -e /proc/$$/fd/{}", writer.as_raw_fd());
+    assert!(Command::new("sh").args(["-c", &look]).status().unwrap().success());
+    drop(writer);
+    assert_eq!(read_all(reader), b"+");
+}
+
+fn a_fifo_that_is_open_both_ways_is_claimed_as_two_ends() {
+    let folder = Folder::new();
+    let path = folder.0.join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut both = File::options().read(true).write(true).open(&path).unwrap();
+    both.write_all(b"+").unwrap();
+    let client = Command::new(std::env::current_exe().unwrap()).arg("fifo client").give_at(3, both);
+    assert_eq!(exit_code(&client.spawn().unwrap()), 0);
+    // What is none comes back.
+    let file = OwnedFd::from(File::open("/dev/null").unwrap());
+    let number = file.as_raw_fd();
+    let refused = Fifo::try_from(file).unwrap_err();
+    assert!(matches!(refused.error, Error::WrongKind { .. }), "{refused:?}");
+    assert_eq!(refused.fd.as_raw_fd(), number);
+    let full = limit_descriptors(1);
+    let refused =
+        Fifo::try_from(OwnedFd::from(File::options().read(true).write(true).open(&path).unwrap())).unwrap_err();
+    assert!(matches!(refused.error, Error::System { call: "open", .. }), "{refused:?}");
+    drop((full, refused));
 }
 
 fn bash_reads_what_is_given_and_substitutes_processes() {
@@ -244,7 +286,6 @@ fn nothing_by_number() {
 }
 
 fn what_was_not_inherited_is_not_claimed_by_number() {
-    use std::os::fd::AsRawFd;
     let ((one, _one_writer), (other, _other_writer)) = (pipe().unwrap(), pipe().unwrap());
     let numbers = format!("{} {}", one.as_raw_fd(), other.as_raw_fd());
     let program = Command::new(std::env::current_exe().unwrap()).arg("nothing by number").env("NUMBERS", numbers);

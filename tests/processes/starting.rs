@@ -22,6 +22,8 @@ pub fn trials() -> Vec<Trial> {
         when_the_time_is_up_what_was_said_is_in_the_error,
         when_the_time_is_up_the_group_is_killed,
         a_grandchild_that_keeps_stdout_does_not_hold_it,
+        a_grandchild_does_not_hold_it_past_the_time,
+        a_program_that_says_no_more_is_waited_for,
         a_program_that_does_not_start_says_its_name,
         input_for_a_stdin_that_is_set_is_refused,
         a_number_that_is_given_is_what_output_leaves_alone,
@@ -29,10 +31,14 @@ pub fn trials() -> Vec<Trial> {
         a_group_can_be_killed_after_its_leader_was_waited_for,
         a_child_without_a_group_has_none_to_signal,
         a_session_has_no_terminal,
+        ctrl_c_hits_the_terminals_group_alone,
         a_program_dies_with_its_parent,
         a_program_dies_with_the_thread_that_started_it,
         nothing_else_leaks,
         nothing_else_leaks_on_an_older_kernel,
+        an_exec_that_fails_closes_nothing_on_an_older_kernel,
+        an_exec_that_fails_among_threads_makes_no_signal_of_their_errors,
+        an_exec_that_fails_among_threads_leaves_their_handlers_alone,
         a_descriptor_that_is_not_close_on_exec_is_open_once,
         user_groups_and_limits_are_set,
         a_change_of_user_leaves_this_process_dumpable,
@@ -52,6 +58,7 @@ pub fn trials() -> Vec<Trial> {
         signals_all_the_time_do_no_harm within 120,
         no_hidden_copy_is_made_of_what_is_given,
         a_fork_with_threads_holds_its_child within 120,
+        without_clone3_nothing_is_different,
         without_pidfds_by_clone_it_starts_another_way,
         without_clone_posix_spawn_starts_it_and_the_rest_is_refused,
         a_socket_is_both_stdin_and_stdout,
@@ -134,6 +141,32 @@ fn a_grandchild_that_keeps_stdout_does_not_hold_it() {
     // SAFETY: the number of a process that nobody has waited for.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
     await_orphans(1);
+}
+
+fn a_grandchild_does_not_hold_it_past_the_time() {
+    let started = Instant::now();
+    // Neither where the program has left in time, nor where it has not and leads no group.
+    let command = sh("sleep 1000 & echo $!");
+    let pid = command.communicate(b"", Some(Duration::from_secs(2))).map(|output| output.stdout);
+    let command = sh("sleep 1000 & echo $!; exec sleep 1000");
+    let stopped = command.communicate(b"", Some(Duration::from_millis(300))).unwrap_err();
+    assert!(matches!(stopped.error, Error::TimedOut), "{stopped:?}");
+    assert!(started.elapsed() < SOON);
+    for pid in [pid.unwrap(), stopped.stdout] {
+        let pid: i32 = String::from_utf8(pid).unwrap().trim().parse().unwrap();
+        // SAFETY: the number of a process that nobody has waited for.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    }
+    await_orphans(2);
+}
+
+fn a_program_that_says_no_more_is_waited_for() {
+    let silent = |then: &str| sh(&format!("echo said; exec >&- 2>&-; {then}"));
+    let output = silent("sleep 0.1; exit 3").communicate(b"", Some(FAR)).unwrap();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(3), &b"said\n"[..]));
+    let stopped = silent("exec sleep 1000").communicate(b"", Some(Duration::from_millis(300))).unwrap_err();
+    assert!(matches!(stopped.error, Error::TimedOut), "{stopped:?}");
+    assert_eq!(stopped.stdout, b"said\n");
 }
 
 fn a_program_that_does_not_start_says_its_name() {
@@ -230,6 +263,37 @@ fn a_session_has_no_terminal() {
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
 }
 
+fn ctrl_c_hits_the_terminals_group_alone() {
+    let (mut terminal, mut end) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: room for two descriptors, which are new and nobody else's.
+    let (terminal, end) = unsafe {
+        assert_eq!(libc::openpty(&mut terminal, &mut end, none, none.cast(), none.cast()), 0);
+        (File::from(OwnedFd::from_raw_fd(terminal)), OwnedFd::from_raw_fd(end))
+    };
+    let child = fork((), |()| {
+        // SAFETY: a session of its own, with that terminal.
+        unsafe {
+            assert!(libc::setsid() > 0);
+            assert_eq!(libc::ioctl(end.as_raw_fd(), libc::TIOCSCTTY, 0), 0);
+        }
+        let signals = ipc::Signals::new(&[libc::SIGINT]).unwrap();
+        let (mut reader, writer) = pipe().unwrap();
+        let start = || sh("echo; exec sleep 1000").stdout(&writer);
+        let same = start().spawn().unwrap();
+        let others = [start().process_group(0).spawn().unwrap(), start().new_session().spawn().unwrap()];
+        reader.read_exact(&mut [0; 3]).unwrap();
+        (&terminal).write_all(&[3]).unwrap();
+        assert_eq!(same.wait().unwrap().signal(), Some(libc::SIGINT));
+        assert_eq!(signals.next_timeout(FAR).unwrap(), libc::SIGINT);
+        for other in others {
+            assert_eq!(other.try_wait().unwrap(), None);
+            assert_eq!(other.shut_down(FAR).unwrap().signal(), Some(libc::SIGTERM));
+        }
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
 fn a_program_dies_with_its_parent() {
     let (reader, writer) = pipe().unwrap();
     let gate = Gate::new();
@@ -301,6 +365,74 @@ fn nothing_else_leaks_on_an_older_kernel() {
     // SAFETY: a hook that only fails.
     let command = unsafe { sh(OPEN).close_others().pre_exec(|| Err(std::io::Error::from_raw_os_error(libc::EDOM))) };
     assert_eq!(errno(&command.spawn().unwrap_err().error), ("pre_exec", libc::EDOM), "which was told");
+}
+
+fn an_exec_that_fails_closes_nothing_on_an_older_kernel() {
+    Kernel::new().with(libc::SYS_close_range, 2, Is::AnyOf(4), libc::EINVAL).play();
+    let leak = inheritable();
+    let (reader, mut writer) = pipe().unwrap();
+    let refused = Command::new("/no/such/program").close_others().exec();
+    assert_eq!(errno(&refused.error), ("execve", libc::ENOENT));
+    writer.write_all(b"still here").unwrap();
+    drop(writer);
+    assert_eq!(read_all(reader), b"still here");
+    assert_eq!(crate::support::descriptor_flags(&leak), libc::FD_CLOEXEC, "as the docs say");
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(writer, |writer| Err::<(), _>(sh(OPEN).stdout(writer).close_others().exec())).unwrap();
+    assert_eq!((&*read_all(reader), exit_code(&child)), (&b"0 1 2 \n"[..], 0));
+}
+
+fn an_exec_that_fails_among_threads_makes_no_signal_of_their_errors() {
+    support::sigpipe(support::Sigpipe::Ignore);
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let (started, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                assert!(matches!(writer.write_atomic(b"x"), Err(Error::Closed)));
+                started.store(true, SeqCst);
+            }
+        });
+        while !started.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        execs_that_fail_among_threads();
+        stop.store(true, SeqCst);
+    });
+}
+
+/// Each takes 20 ms, in which the other thread could have left.
+fn execs_that_fail_among_threads() {
+    for _ in 0..40 {
+        let refused = Command::new("/no/such/program").exec();
+        assert_eq!(errno(&refused.error), ("execve", libc::ENOENT));
+    }
+}
+
+fn an_exec_that_fails_among_threads_leaves_their_handlers_alone() {
+    let (started, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut lost = 0;
+            while !stop.load(SeqCst) {
+                for handler in [libc::SIG_IGN, libc::SIG_DFL] {
+                    // SAFETY: two dispositions that are no functions.
+                    unsafe { libc::signal(libc::SIGUSR1, handler) };
+                    // SAFETY: as above.
+                    lost += i32::from(unsafe { libc::signal(libc::SIGUSR1, handler) } != handler);
+                }
+                started.store(true, SeqCst);
+            }
+            lost
+        });
+        while !started.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        execs_that_fail_among_threads();
+        stop.store(true, SeqCst);
+        assert_eq!(other.join().unwrap(), 0, "set by that thread, and put back by this one");
+    });
 }
 
 fn a_descriptor_that_is_not_close_on_exec_is_open_once() {
@@ -656,15 +788,40 @@ fn the_plain_ways_work() {
     assert_eq!(sh("cat").communicate(b"input", Some(FAR)).unwrap().stdout, b"input");
 }
 
-fn without_pidfds_by_clone_it_starts_another_way() {
-    // As an emulator answers that does not know the flag.
-    Kernel::new().with(libc::SYS_clone, 0, Is::AnyOf(libc::CLONE_PIDFD as u32), libc::EINVAL).play();
-    the_plain_ways_work();
-    assert_eq!(said(sh("umask").umask(0o022).process_group(0)), "0022\n");
+/// What only a start of this crate's own can do.
+fn the_options_work() {
+    assert_eq!(said(sh("umask").umask(0o022).process_group(0).die_with_parent().close_others()), "0022\n");
+    let text = said(sh("echo $OWN $$").new_session().env_pid("OWN").rlimit(libc::RLIMIT_NOFILE, 50, 60));
+    let (own, pid) = text.trim().split_once(' ').unwrap();
+    assert_eq!(own, pid);
     assert_eq!(
         errno(&Command::new("true").current_dir("/no/such").spawn().unwrap_err().error),
         ("chdir", libc::ENOENT)
     );
+}
+
+/// As many sandboxes do.
+fn without_clone3_nothing_is_different() {
+    for refusal in [libc::ENOSYS, libc::EPERM] {
+        let child = fork((), |()| {
+            support::refuse_calls(&[libc::SYS_clone3], refusal);
+            the_plain_ways_work();
+            the_options_work();
+        });
+        assert_eq!(exit_code(&child.unwrap()), 0);
+    }
+}
+
+fn without_pidfds_by_clone_it_starts_another_way() {
+    // As an emulator answers that does not know the flag, and as sandboxes do.
+    for refusal in [libc::EINVAL, libc::EPERM, libc::ENOSYS] {
+        let child = fork((), |()| {
+            Kernel::new().with(libc::SYS_clone, 0, Is::AnyOf(libc::CLONE_PIDFD as u32), refusal).play();
+            the_plain_ways_work();
+            the_options_work();
+        });
+        assert_eq!(exit_code(&child.unwrap()), 0);
+    }
 }
 
 fn without_clone_posix_spawn_starts_it_and_the_rest_is_refused() {

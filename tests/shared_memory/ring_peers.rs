@@ -31,6 +31,8 @@ pub fn trials() -> Vec<Trial> {
         too_many_descriptors_are_closed,
         descriptors_with_rings_are_closed,
         a_flood_of_rings_holds_up_no_call within 120,
+        rings_that_have_piled_up_are_taken_before_a_wait,
+        a_call_that_does_not_wait_takes_no_more_than_some_rings,
         a_peer_that_scribbles_all_the_time_does_no_harm within 120,
         sides_are_killed_at_any_moment within 120,
         no_wake_up_is_lost_on_two_cores within 240,
@@ -438,6 +440,33 @@ fn a_flood_of_rings_holds_up_no_call() {
         drop((reader, writer));
         assert_eq!(exit_code(&child.unwrap()), 0);
     }
+}
+
+/// How much of what a socket sent waits at the other side.
+fn unheard(socket: &StreamSocket) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: an open socket, and room for the answer.
+    assert_eq!(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) }, 0);
+    bytes
+}
+
+fn rings_that_have_piled_up_are_taken_before_a_wait() {
+    let (mut reader, socket, _mapped, _memory) = reader_with_hand();
+    socket.try_write(&[1; 1000]).unwrap();
+    assert_eq!(wait_any(&mut [reader.watch()], Some(Duration::ZERO)).unwrap(), 0);
+    assert_eq!(unheard(&socket), 0);
+}
+
+fn a_call_that_does_not_wait_takes_no_more_than_some_rings() {
+    let (mut reader, socket, _mapped, _memory) = reader_with_hand();
+    while socket.try_write(&[1; 10_000]).is_ok() {}
+    assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::WouldBlock)));
+    assert!(unheard(&socket) > 0, "a peer that rings for ever would hold it up");
+    let (mut writer, socket, _mapped, _memory) = writer_with_hand();
+    writer.write_all(&bytes(CAPACITY)).unwrap();
+    while socket.try_write(&[1; 10_000]).is_ok() {}
+    assert!(matches!(writer.try_write(&[0; 8]), Err(Error::WouldBlock)));
+    assert!(unheard(&socket) > 0);
 }
 
 fn a_peer_that_scribbles_all_the_time_does_no_harm() {

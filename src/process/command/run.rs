@@ -146,6 +146,7 @@ impl Command {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[doc(alias = "execve")]
+    #[must_use]
     pub fn exec(mut self) -> SpawnError {
         let error = self.0.exec();
         SpawnError { command: self, error }

@@ -248,7 +248,7 @@ impl Report {
             passed.push(std::mem::replace(&mut writer, next));
         }
         let entry = Entry::new(writer.as_raw_fd());
-        Ok(Self { reader, writer: Some((entry, writer)) })
+        Ok(Self { reader: above_standard(reader, None), writer: Some((entry, writer)) })
     }
 
     fn number(&self) -> RawFd {

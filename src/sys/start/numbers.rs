@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::FdFlags;
 
-use super::Failed;
+use super::{Failed, Stage};
 use crate::sys::{Errno, errno};
 
 /// Which descriptors get which numbers.
@@ -86,27 +86,11 @@ impl Numbers {
         }
     }
 
-    /// In a process that goes on where its program does not start: every descriptor has its owner, and is closed for none.
-    pub(super) fn mark_others(&self) -> Result<(), Errno> {
+    pub(super) fn close_others(&self, spared: [RawFd; 2], stage: Stage) -> Result<(), Errno> {
+        const CLOSE_RANGE_CLOEXEC: u32 = 4;
         match self.each_gap(|first, last| close_range(first, last, CLOSE_RANGE_CLOEXEC)) {
-            Err(Errno::INVAL) => {} // Linux 5.10
-            done => return done,
-        }
-        // It may allocate: its memory is its own.
-        for entry in std::fs::read_dir("/proc/self/fd").map_err(crate::sys::from_io)? {
-            let name = entry.map_err(crate::sys::from_io)?.file_name();
-            let number: Option<RawFd> = name.to_str().and_then(|name| name.parse().ok());
-            if let Some(number) = number.filter(|number| *number > 2 && self.targets.binary_search(number).is_err()) {
-                // SAFETY: borrowed for one call, and nothing else runs here that could close it.
-                rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// In a new process.
-    pub(super) fn close_others(&self, spared: [RawFd; 2]) -> Result<(), Errno> {
-        match self.each_gap(|first, last| close_range(first, last, CLOSE_RANGE_CLOEXEC)) {
+            // The same, where the descriptors have owners, who keep them if there is no program.
+            Err(Errno::INVAL) if stage != Stage::New => self.mark_others(),
             // Linux 5.10. What is still needed here is spared.
             Err(Errno::INVAL) => self.each_gap(|first, last| {
                 let mut first = first;
@@ -122,6 +106,20 @@ impl Numbers {
             }),
             done => done,
         }
+    }
+
+    /// Marks one after the other to be closed. For a process with a single thread, which may allocate.
+    fn mark_others(&self) -> Result<(), Errno> {
+        let open = std::fs::read_dir("/proc/self/fd").map_err(crate::sys::from_io)?;
+        for entry in open {
+            let name = entry.map_err(crate::sys::from_io)?.file_name();
+            let number: Option<RawFd> = name.to_str().and_then(|digits| digits.parse().ok());
+            if let Some(number) = number.filter(|number| *number > 2 && self.targets.binary_search(number).is_err()) {
+                // SAFETY: borrowed for one call. It is open: nobody else is here to close it.
+                rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
+            }
+        }
+        Ok(())
     }
 
     /// The numbers from 3 on that nothing was moved to.
@@ -174,11 +172,9 @@ pub(in crate::sys) fn apart_from(mut fd: OwnedFd, sorted: &[RawFd]) -> Result<Ow
     Ok(fd)
 }
 
-const CLOSE_RANGE_CLOEXEC: u32 = 4;
-
 fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
-    // SAFETY: numbers. In the new process, whose table of descriptors is its own; or they are made close-on-exec, which is
-    // what the caller of `exec` asked for.
+    // SAFETY: numbers. In the new process, whose table of descriptors is its own; or they are made close-on-exec and no more,
+    // which is what the caller of `exec` asked for.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
         0 => Ok(()),
         _ => Err(errno()),

@@ -123,8 +123,11 @@ impl<'a> Steps<'a> {
     }
 
     fn prepare(&mut self) -> Result<(), Failed> {
-        // First, for what was caught must not be by the time that a signal can come.
-        default_for_a_program(self.stage != Stage::AmongThreads);
+        // First, for what was caught must not be by the time that a signal can come. Other threads count on what is ignored, as
+        // long as there may be no program.
+        if self.stage != Stage::AmongThreads {
+            default_for_a_program(true);
+        }
         if self.options.session {
             rustix::process::setsid().map_err(Failed::of("setsid"))?;
         }
@@ -133,11 +136,7 @@ impl<'a> Steps<'a> {
         }
         self.numbers.place()?;
         if self.options.close_others {
-            let closed = match self.stage {
-                Stage::New => self.numbers.close_others(self.spared),
-                Stage::InPlace | Stage::AmongThreads => self.numbers.mark_others(),
-            };
-            closed.map_err(Failed::of("close_range"))?;
+            self.numbers.close_others(self.spared, self.stage).map_err(Failed::of("close_range"))?;
         }
         self.limit()?;
         self.change_user()?;
@@ -164,6 +163,9 @@ impl<'a> Steps<'a> {
         }
         if self.stage != Stage::New {
             self.look_for_it()?;
+        }
+        if self.stage == Stage::AmongThreads {
+            default_for_a_program(false);
         }
         KernelMask::set_empty();
         for hook in &mut self.options.hooks {
