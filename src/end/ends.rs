@@ -167,11 +167,11 @@ macro_rules! tuples {
 }
 tuples!(A B C D E F G H I J K L);
 
-/// The descriptors of what is given. Fails if one of them is an end that this process was not given itself.
+/// The descriptors of what is given. Fails if one of them is an end that this process was not given itself, or a copy.
 pub(crate) fn descriptors<E: Ends + ?Sized>(ends: &E) -> Result<Vec<BorrowedFd<'_>>> {
     let mut descriptors = Vec::new();
     ends.each(&mut |fd| descriptors.push(fd));
-    match descriptors.iter().any(|fd| ledger::is_severed(fd.as_raw_fd())) {
+    match descriptors.iter().any(|fd| ledger::is_severed_or_copy(fd.as_raw_fd())) {
         true => Err(Error::NotGiven),
         false => Ok(descriptors),
     }

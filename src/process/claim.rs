@@ -78,8 +78,8 @@ where
 /// open both ways is a [`Fifo`](crate::Fifo).
 ///
 /// **What the caller answers for** is that the number was given: nothing describes it. A descriptor that is close-on-exec
-/// is refused, and so is whatever Rust opens. But one that a C library of this program has opened without close-on-exec
-/// would be taken, and would have two owners. Claim before anything else runs.
+/// is refused, and so is whatever the standard library opens. But one that this program has made without close-on-exec, in a
+/// C library or with `dup` of another crate, would be taken, and would have two owners. Claim before anything else runs.
 ///
 /// # Errors
 ///

@@ -5,11 +5,9 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use rustix::process::Pid;
-
 use crate::end::End;
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::sys::epoch::Epoch;
 use crate::sys::poll::POLLIN;
 use crate::sys::signalfd::{self, Set};
 use crate::wait::{Patience, Spin};
@@ -60,8 +58,8 @@ use crate::wait::{Patience, Spin};
 pub struct Signals {
     end: End,
     set: Set,
-    /// Whose they are.
-    process: Pid,
+    /// Whose they are. (Not its number, which a child in another pid namespace may have too.)
+    process: Epoch,
     /// The mask is a thread's.
     _thread: PhantomData<*const ()>,
 }
@@ -76,7 +74,7 @@ impl Signals {
     /// - [`Error::MultiThreaded`]: another thread does not hold them back, and the kernel could give them to it.
     /// - [`Error::InvalidInput`]: no signal is named, or a number that is none, or one that cannot be held back (`SIGKILL`,
     ///   `SIGSTOP`, and the two that libc keeps for itself).
-    /// - [`Error::System`] of `signalfd`: no descriptor is left (`EMFILE`).
+    /// - [`Error::System`] of `signalfd`: no descriptor is left (`EMFILE`); of `mmap`: no memory.
     ///
     /// # Examples
     ///
@@ -90,10 +88,11 @@ impl Signals {
             Ok(Err(threads)) => return Err(Error::MultiThreaded { threads }),
             Err(errno) => return Err(Error::system("open", errno)),
         }
+        let process = Epoch::now().map_err(|errno| Error::system("mmap", errno))?;
         let fd = signalfd::open(set).map_err(|errno| Error::system("signalfd", errno))?;
         let end = End::new(fd)?;
         signalfd::hold_back(set);
-        Ok(Self { end, set, process: sys::process::own_pid(), _thread: PhantomData })
+        Ok(Self { end, set, process, _thread: PhantomData })
     }
 
     /// Blocks until a signal comes, and returns its number.
@@ -132,7 +131,7 @@ impl Signals {
     }
 
     fn is_ours(&self) -> bool {
-        self.process == sys::process::own_pid()
+        self.process.lasts()
     }
 }
 

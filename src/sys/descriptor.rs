@@ -44,6 +44,11 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     }
 }
 
+/// The descriptor, or a copy of it in its place, at a number that is not 0, 1 or 2.
+pub(crate) fn off_standard(fd: OwnedFd) -> Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) }
+}
+
 /// The descriptor at a number that is not 0, 1 or 2, which `println!` and whoever is started would take for something else.
 /// In a full table it takes the number of `place`, which was kept for it.
 pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
@@ -104,8 +109,7 @@ impl Inert {
     pub(crate) fn new() -> Result<Self> {
         let Self { fd, _place: place } = Self::without_path().or_else(|_| Self::null())?;
         // Above 2, where neither `println!` nor a program would find it in the meantime.
-        let above = |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) };
-        Ok(Self { fd: above(fd)?, _place: place.map(above).transpose()? })
+        Ok(Self { fd: off_standard(fd)?, _place: place.map(off_standard).transpose()? })
     }
 
     /// open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd. /dev/null has a path,
@@ -168,6 +172,14 @@ pub(crate) fn is_inert(number: RawFd) -> Result<bool> {
     Ok(kind == 0 || kind == libc::S_IFCHR)
 }
 
+/// Whether the number is a copy of an [`Inert`] descriptor, and no device of somebody's that was opened with `O_PATH`.
+pub(super) fn is_copy_of_inert(number: RawFd) -> bool {
+    // SAFETY: borrowed for calls that cope with a number that is not open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let has_no_kind = || rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0);
+    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::PATH)) && has_no_kind()
+}
+
 /// `FromRawFd`, whose one function is unsafe by its nature.
 macro_rules! from_raw_fd {
     ($end:ident) => {
@@ -184,7 +196,7 @@ macro_rules! from_raw_fd {
 pub(crate) use from_raw_fd;
 
 /// Whether the number is a descriptor that this process was started with, with that identity (of [fstat(2)]), and can be
-/// nobody else's: whatever Rust opens is close-on-exec, and what comes through a start is not.
+/// nobody else's: whatever std opens is close-on-exec, and what comes through a start is not.
 ///
 /// [fstat(2)]: https://man7.org/linux/man-pages/man2/fstat.2.html
 pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {

@@ -5,10 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::FdFlags;
 
-use super::Result;
 use super::descriptor::duplicate;
 use super::signal::{Actions, KernelMask};
 use super::start::{Failed, Plan, Stage, Steps, apart_from, put};
+use super::{Errno, Result};
 
 /// Becomes the program. Returns only if that does not work: then this process has its descriptors, directory, `umask` and
 /// signals as before. Among threads, nothing may be moved and nothing changed.
@@ -70,6 +70,13 @@ impl Before {
         }
         let mut targets: Vec<_> = plan.moves.iter().map(|(_, target)| *target).collect();
         targets.sort_unstable();
+        let limits = plan.options.limits.iter().filter(|(which, ..)| *which == libc::RLIMIT_NOFILE as i32);
+        if let (Some(last), Some(limit)) = (targets.last(), limits.map(|(_, soft, _)| *soft).min()) {
+            // What stood there could not be put back under that limit.
+            if u64::from(last.unsigned_abs()) >= limit {
+                return Err(Failed { call: "dup2", errno: Errno::BADF });
+            }
+        }
         for &target in &targets {
             self.numbers.push((target, what_is_at(target, &targets).map_err(Failed::of("fcntl"))?));
         }

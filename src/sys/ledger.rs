@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::Result;
-use super::descriptor::{is_inert, replace};
+use super::descriptor::{is_copy_of_inert, is_inert, replace};
 
 /// 64 descriptors.
 #[derive(Default)]
@@ -106,6 +106,12 @@ pub(crate) fn is_severed(fd: RawFd) -> bool {
         word.severed.fetch_and(!bit, SeqCst);
     }
     severed
+}
+
+/// Whether this was such an end, or is a copy that somebody made of one. An open end is asked for nothing.
+pub(crate) fn is_severed_or_copy(fd: RawFd) -> bool {
+    let is_live = || find(fd).is_some_and(|(word, bit)| word.live.load(SeqCst) & bit != 0);
+    is_severed(fd) || (!is_live() && is_copy_of_inert(fd))
 }
 
 /// Whether this is an end of this crate whose messages it marks.

@@ -3,11 +3,11 @@
 //! [memfd_create(2)]: https://man7.org/linux/man-pages/man2/memfd_create.2.html
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags, SeekFrom};
 
-use super::descriptor::duplicate;
+use super::descriptor::off_standard;
 use super::{Errno, Result, retry};
 
 /// Its length stays what it is.
@@ -31,7 +31,7 @@ pub(crate) fn create(name: &CStr) -> Result<OwnedFd> {
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?, // before Linux 6.3
         created => created?,
     };
-    if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) }
+    off_standard(fd)
 }
 
 /// Makes it so long, and all of it there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.

@@ -189,10 +189,25 @@ impl Action {
 pub(super) fn default_for_a_program(also_caught: bool) {
     for signal in 1..=kernel::SIGNALS {
         let Ok(action) = Action::of(signal) else { continue };
-        if is_reset(signal, &action, also_caught) {
+        if signal == libc::SIGPIPE && action.handler() == libc::SIG_IGN && !also_caught {
+            // Other threads may write to nobody until the program runs, and would end this process.
+            catch_sigpipe();
+        } else if is_reset(signal, &action, also_caught) {
             // The two signals that this is refused for are at their default.
             let _ = Action::DEFAULT.set(signal);
         }
+    }
+}
+
+/// Catches `SIGPIPE`, for nothing: as harmless as to ignore it, and execve(2) makes it the default.
+fn catch_sigpipe() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: zeroed bytes are a valid sigaction, and the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGPIPE, &action, std::ptr::null_mut());
     }
 }
 

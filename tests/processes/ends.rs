@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         a_severed_end_is_a_way_to_nowhere,
         a_severed_end_stays_severed_in_a_grandchild,
         a_severed_end_cannot_be_given_on,
+        a_copy_of_a_severed_end_cannot_be_given_on,
         a_refusal_that_gives_another_one_back_makes_no_open_end_of_it,
         a_given_end_can_be_given_on,
         everything_that_holds_ends_can_be_given,
@@ -276,6 +277,24 @@ fn a_severed_end_cannot_be_given_on() {
     })
     .unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_copy_of_a_severed_end_cannot_be_given_on() {
+    let (_reader, writer) = pipe().unwrap();
+    let child = fork((), |()| {
+        let pair = datagram_pair().unwrap();
+        let copy = || writer.as_fd().try_clone_to_owned().unwrap();
+        let refused = pair.parent.send_with(b"", copy()).unwrap_err();
+        assert!(matches!(refused.error, Error::NotGiven), "{refused:?}");
+        let refused = fork(copy(), |_| ()).unwrap_err();
+        assert!(matches!(refused.error, Error::NotGiven), "{refused:?}");
+        let refused = ipc::Command::new("true").give("end", copy()).spawn().unwrap_err();
+        assert!(matches!(refused.error, Error::NotGiven), "{refused:?}");
+        // Not every descriptor with O_PATH is one.
+        let path = |path| rustix::fs::open(path, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        pair.parent.send_with(b"", (path("/dev/null"), path("/"))).unwrap();
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 fn a_given_end_can_be_given_on() {

@@ -4,6 +4,7 @@ mod claim;
 mod command;
 mod command_start;
 mod ends;
+mod failed_exec;
 mod fork;
 mod real_programs;
 mod starting;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         command::trials(),
         command_start::trials(),
         ends::trials(),
+        failed_exec::trials(),
         fork::trials(),
         real_programs::trials(),
         starting::trials(),

@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         what_is_pending_at_the_end_does_not_kill,
         a_forked_child_has_the_mask_as_it_was,
         a_forked_child_has_no_signals,
+        a_child_with_the_same_number_has_none_either needs [OwnPids],
         a_value_that_is_dropped_in_a_child_changes_nothing_there,
         a_program_has_none_blocked,
         they_are_waited_for_beside_ends_and_children,
@@ -244,4 +245,26 @@ fn a_full_table_leaves_the_mask_alone() {
     drop(full);
     assert_eq!(refused(refused_for), ("signalfd", libc::EMFILE));
     assert_eq!(signal_mask(), before);
+}
+
+fn a_child_with_the_same_number_has_none_either() {
+    let child = fork((), |()| {
+        assert!(support::own_pids());
+        // The first process of a namespace, whose child is the first of another.
+        let first = fork((), |()| {
+            assert_eq!(std::process::id(), 1);
+            let signals = Signals::new(&[libc::SIGUSR1]).unwrap();
+            assert!(support::own_pids());
+            let child = Fork::new().keep_all_ends().spawn((), |()| {
+                assert_eq!(std::process::id(), 1);
+                support::block_signal(libc::SIGUSR1);
+                assert!(matches!(signals.try_next(), Err(Error::NotGiven)));
+                drop(signals);
+                assert!(signal_mask().contains(&libc::SIGUSR1), "which this process has blocked");
+            });
+            assert_eq!(exit_code(&child.unwrap()), 0);
+        });
+        assert_eq!(exit_code(&first.unwrap()), 0);
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
