@@ -272,6 +272,20 @@ impl<S, R> Duplex<S, R> {
     }
 }
 
+/// For calls that are awaited.
+#[cfg(feature = "tokio")]
+impl<S, R> Duplex<S, R> {
+    /// Whether the answer to a call that was given up is still to come.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late.load(Relaxed)
+    }
+
+    /// Notes that an answer is to come, until it has come.
+    pub(crate) fn expect_answer(&self) {
+        self.late.store(true, Relaxed);
+    }
+}
+
 impl<S, R> Duplex<S, R> {
     /// Does nothing: a value that was sent is on its way. It is here as a [`Sender`](crate::Sender) has it.
     ///

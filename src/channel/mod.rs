@@ -20,6 +20,8 @@ pub use ends::Fd;
 pub use link::{Incoming, Link, Outbound, Outgoing};
 pub use locked::{Locked, LockedGuard};
 pub use receiver::Receiver;
+#[cfg(feature = "tokio")]
+pub(crate) use receiver::is_over_with_the_value;
 pub use sender::Sender;
 pub use travels::assert_travels;
 pub use unsent::{CallError, Unsent};

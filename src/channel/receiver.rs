@@ -157,7 +157,7 @@ pub(super) fn until_it_is_over<T>(mut recv: impl FnMut() -> Result<Option<T>>) -
 }
 
 /// Whether the value was received, whatever it was, or nothing was, so that the next call is about something else.
-pub(super) fn is_over_with_the_value(error: &Error) -> bool {
+pub(crate) fn is_over_with_the_value(error: &Error) -> bool {
     matches!(
         error,
         Error::Decode { .. }

@@ -44,6 +44,8 @@
 //! [`Error::InsideRuntime`]: crate::Error::InsideRuntime
 //! [`Error::MultiThreaded`]: crate::Error::MultiThreaded
 
+#[cfg(feature = "channel")]
+mod channel;
 mod child;
 mod datagram;
 mod pipe;
@@ -60,6 +62,8 @@ use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
 use ::tokio::runtime::Handle;
 
+#[cfg(feature = "channel")]
+pub use channel::{Duplex, Receiver, Sender};
 pub use child::Child;
 pub use datagram::DatagramSocket;
 pub use pipe::{PipeReader, PipeWriter};

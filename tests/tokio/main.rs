@@ -1,6 +1,8 @@
 //! The ends for tokio: the promises of the blocking ends hold, nothing is lost when a future is dropped, and `O_NONBLOCK` is
 //! left alone.
 
+#[cfg(feature = "channel")]
+mod channels;
 mod ends;
 mod messages;
 mod rings;
@@ -10,7 +12,11 @@ mod support;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::run([ends::trials(), messages::trials(), rings::trials()])
+    #[cfg(feature = "channel")]
+    let channels = channels::trials();
+    #[cfg(not(feature = "channel"))]
+    let channels = Vec::new();
+    support::run([channels, ends::trials(), messages::trials(), rings::trials()])
 }
 
 /// A runtime on the calling thread.

@@ -45,7 +45,7 @@ fn messages_arrive_whole_and_in_order() {
 }
 
 /// Polls a future so many times, and drops it. `None`: it was not ready.
-async fn polled<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
+pub async fn polled<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for time in 0..times {
         if let Poll::Ready(done) = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {

@@ -66,7 +66,6 @@ fn one_of_each() -> Vec<(Error, ErrorKind)> {
         (Error::NoSuchEnd { name: name() }, ErrorKind::NotFound),
         (Error::AlreadyClaimed { name: name() }, ErrorKind::AlreadyExists),
         (Error::WrongKind { expected: "the reading end of a pipe", found: "a file" }, ErrorKind::InvalidInput),
-        (Error::StatusTaken { stdout: vec![7; 10], stderr: Vec::new() }, ErrorKind::Other),
         (Error::Encode { source: "a map has no length".into() }, ErrorKind::InvalidInput),
         (Error::Decode { message: vec![7; 500], source: "a bool is neither 0 nor 1".into() }, ErrorKind::InvalidData),
         (Error::CannotCarry, ErrorKind::Unsupported),

@@ -1,0 +1,260 @@
+//! The ends of typed channels.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::tokio::io::Interest;
+use futures_core::Stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Watched;
+use crate::channel::{self, CallError, Unsent, is_over_with_the_value};
+use crate::error::{Error, Result};
+
+/// The sending end of a [`channel`](crate::channel()), for tokio: a [`Sender`](crate::Sender) whose sending is awaited.
+///
+/// # Examples
+///
+/// ```
+/// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+/// let (sender, receiver) = ipc::channel::<String>()?;
+/// let sender = ipc::tokio::Sender::new(sender)?;
+/// let receiver = ipc::tokio::Receiver::new(receiver)?;
+/// sender.send("a value".to_owned()).await?;
+/// assert_eq!(receiver.recv().await?.as_deref(), Some("a value"));
+/// drop(sender);
+/// assert_eq!(receiver.recv().await?, None); // EOF
+/// # Ok::<(), ipc::Error>(())
+/// # })?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub struct Sender<T>(Watched<channel::Sender<T>>);
+
+impl<T> Sender<T> {
+    /// Puts the runtime's watch on an end. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReader::new`](super::PipeReader::new).
+    pub fn new(end: channel::Sender<T>) -> io::Result<Self> {
+        Watched::new(end, Interest::WRITABLE).map(Self)
+    }
+
+    /// Gives the blocking end back.
+    #[must_use]
+    pub fn into_inner(self) -> channel::Sender<T> {
+        self.0.into_inner()
+    }
+
+    /// Waits until there is room for the value, and sends it. Cancel safe: a value is sent whole or not at all; where its future
+    /// is dropped before, the value is dropped with it.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Sender::send`](crate::Sender::send). The value is given back.
+    pub async fn send(&self, value: T) -> Result<(), Unsent<T>>
+    where
+        T: Serialize,
+    {
+        send(&self.0, value, channel::Sender::try_send).await
+    }
+}
+
+/// The receiving end of a [`channel`](crate::channel()), for tokio: a [`Receiver`](crate::Receiver) whose values are awaited.
+///
+/// It is a `Stream` too, of the values until EOF. An error that would come again ends it.
+///
+/// # Examples
+///
+/// See [`Sender`].
+pub struct Receiver<T> {
+    end: Watched<channel::Receiver<T>>,
+    /// Of the stream.
+    is_over: bool,
+}
+
+impl<T> Receiver<T> {
+    /// Puts the runtime's watch on an end. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReader::new`](super::PipeReader::new).
+    pub fn new(end: channel::Receiver<T>) -> io::Result<Self> {
+        Ok(Self { end: Watched::new(end, Interest::READABLE)?, is_over: false })
+    }
+
+    /// Gives the blocking end back.
+    #[must_use]
+    pub fn into_inner(self) -> channel::Receiver<T> {
+        self.end.into_inner()
+    }
+
+    /// Waits until a value arrives, and returns it. `None` is EOF: every sender is gone, and everything was received. Cancel safe:
+    /// a value is taken whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Receiver::recv`](crate::Receiver::recv).
+    pub async fn recv(&self) -> Result<Option<T>>
+    where
+        T: DeserializeOwned,
+    {
+        self.end.call(Interest::READABLE, channel::Receiver::try_recv).await
+    }
+}
+
+impl<T: DeserializeOwned> Stream for Receiver<T> {
+    type Item = Result<T>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T>>> {
+        let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        let received = ready!(this.end.poll_read(cx, channel::Receiver::try_recv)).map_err(Error::from);
+        this.is_over = match &received {
+            Ok(value) => value.is_none(),
+            Err(error) => !is_over_with_the_value(error),
+        };
+        Poll::Ready(received.transpose())
+    }
+}
+
+/// An end of a [`duplex`](crate::duplex()), for tokio: a [`Duplex`](crate::Duplex) whose values and calls are awaited.
+///
+/// # Examples
+///
+/// ```
+/// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+/// let pair = ipc::duplex::<u32, String>()?;
+/// let mut calls = ipc::tokio::Duplex::new(pair.parent)?;
+/// pair.child.send("the answer".to_owned())?;
+/// assert_eq!(calls.call(7).await?.as_deref(), Some("the answer"));
+/// # Ok::<(), ipc::Error>(())
+/// # })?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+pub struct Duplex<S, R>(Watched<channel::Duplex<S, R>>);
+
+impl<S, R> Duplex<S, R> {
+    /// Puts the runtime's watch on an end. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`PipeReader::new`](super::PipeReader::new).
+    pub fn new(end: channel::Duplex<S, R>) -> io::Result<Self> {
+        Watched::new(end, Interest::READABLE | Interest::WRITABLE).map(Self)
+    }
+
+    /// Gives the blocking end back.
+    #[must_use]
+    pub fn into_inner(self) -> channel::Duplex<S, R> {
+        self.0.into_inner()
+    }
+
+    /// Waits until there is room for the value, and sends it. Cancel safe, as [`Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Sender::send`](crate::Sender::send). The value is given back.
+    pub async fn send(&self, value: S) -> Result<(), Unsent<S>>
+    where
+        S: Serialize,
+    {
+        send(&self.0, value, channel::Duplex::try_send).await
+    }
+
+    /// Waits until a value arrives, and returns it. `None` is EOF. Cancel safe, as [`Receiver::recv`].
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Receiver::recv`](crate::Receiver::recv).
+    pub async fn recv(&self) -> Result<Option<R>>
+    where
+        R: DeserializeOwned,
+    {
+        self.0.call(Interest::READABLE, channel::Duplex::try_recv).await
+    }
+
+    /// Sends a value, and waits until the next one arrives. `None` is EOF: the peer is gone, and did not answer.
+    ///
+    /// Not cancel safe, but nothing is mixed up: where the value was sent and the future is dropped, the answer is still to come. The
+    /// next call is [`Error::Unread`] until [`recv`](Self::recv) has taken it.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Duplex::call`](crate::Duplex::call).
+    pub async fn call(&mut self, value: S) -> Result<Option<R>, CallError<S>>
+    where
+        S: Serialize,
+        R: DeserializeOwned,
+    {
+        if self.0.end().is_late() {
+            return Err(CallError { unsent: Some(value), error: Error::Unread });
+        }
+        self.send(value).await?;
+        self.0.end().expect_answer();
+        self.recv().await.map_err(|error| CallError { unsent: None, error })
+    }
+}
+
+/// Repeats a sending attempt with the value that the last one gave back.
+async fn send<E: std::os::fd::AsRawFd, T>(
+    end: &Watched<E>,
+    value: T,
+    attempt: impl Fn(&E, T) -> Result<(), Unsent<T>>,
+) -> Result<(), Unsent<T>> {
+    let mut left = Some(value);
+    let try_once = |end: &E| match left.take().map(|value| attempt(end, value)) {
+        Some(Err(Unsent { value, error })) => {
+            left = Some(value);
+            Err(error)
+        }
+        Some(Ok(())) | None => Ok(()),
+    };
+    let sent = end.call(Interest::WRITABLE, try_once).await;
+    match (sent, left) {
+        (Err(error), Some(value)) => Err(Unsent { value, error }),
+        _ => Ok(()),
+    }
+}
+
+impl<T> AsFd for Sender<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.end().as_fd()
+    }
+}
+
+impl<T> AsFd for Receiver<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.end().as_fd()
+    }
+}
+
+impl<S, R> AsFd for Duplex<S, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.end().as_fd()
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.end.fmt(f)
+    }
+}
+
+impl<S, R> fmt::Debug for Duplex<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
