@@ -10,6 +10,7 @@ use crate::end::FromFdError;
 use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::descriptor::{identity, is_inherited, is_the_same, leave_inherited, take_inherited};
+use crate::sys::inherited::was_open;
 
 /// The descriptors that were claimed in this process, and those that are being converted right now.
 static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
@@ -77,14 +78,14 @@ where
 /// As with [`claim`], each can be claimed once, and only as what it is, and is close-on-exec from then on. A FIFO that is
 /// open both ways is a [`Fifo`](crate::Fifo).
 ///
-/// **What the caller answers for** is that the number was given: nothing describes it. A descriptor that is close-on-exec
-/// is refused, and so is whatever the standard library opens. But one that this program has made without close-on-exec, in a
-/// C library or with `dup` of another crate, would be taken, and would have two owners. Claim before anything else runs.
+/// Only a descriptor is taken that was open when the program started, which is noted before `main`, and that is not
+/// close-on-exec: one that this program has opened itself, in whatever way, is refused. The caller answers for nothing but
+/// that the number was meant.
 ///
 /// # Errors
 ///
-/// - [`Error::NoSuchEnd`]: nothing is open there, or what is was not inherited; or it is 0, 1 or 2, which are
-///   [`std::io::stdin`]'s and its kin's.
+/// - [`Error::NoSuchEnd`]: nothing is open there, or the program was not started with it; or it is over 1023; or it is 0, 1
+///   or 2, which are [`std::io::stdin`]'s and its kin's.
 /// - [`Error::AlreadyClaimed`]: it was claimed before, by this number or by a name.
 /// - [`Error::WrongKind`]: it is something else. It can be claimed again, as what it is.
 /// - [`Error::System`] of `fcntl`.
@@ -178,7 +179,9 @@ fn take_number(number: RawFd) -> Result<(OwnedFd, Given)> {
     if claimed.iter().any(|other| other.number == number) {
         return Err(Error::AlreadyClaimed { name });
     }
-    let Some((device, inode)) = identity(number) else { return Err(Error::NoSuchEnd { name }) };
+    // Nothing but its number speaks for it, so it has to be known that the program was started with it.
+    let found = identity(number).filter(|_| was_open(number) == Some(true));
+    let Some((device, inode)) = found else { return Err(Error::NoSuchEnd { name }) };
     let given = Given { name, number, device, inode };
     match take_inherited(number, device, inode).map_err(|errno| Error::system("fcntl", errno))? {
         Some(fd) => {

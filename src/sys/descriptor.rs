@@ -7,6 +7,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::Resource;
 
+use super::inherited::was_open;
 use super::{Errno, Result, errno};
 
 /// Closes, and says what the kernel said. Never retried: after `EINTR` the number is free already, and may be somebody
@@ -196,11 +197,12 @@ macro_rules! from_raw_fd {
 pub(crate) use from_raw_fd;
 
 /// Whether the number is a descriptor that this process was started with, with that identity (of [fstat(2)]), and can be
-/// nobody else's: whatever std opens is close-on-exec, and what comes through a start is not.
+/// nobody else's: it was open when the program started, and whoever took it over since has set close-on-exec. Of a number
+/// that was too large to be noted, the identity alone speaks.
 ///
 /// [fstat(2)]: https://man7.org/linux/man-pages/man2/fstat.2.html
 pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {
-    if number <= 2 {
+    if number <= 2 || was_open(number) == Some(false) {
         return false;
     }
     // SAFETY: borrowed for calls that cope with a number that is not open.

@@ -8,6 +8,7 @@ pub(crate) mod descriptor;
 pub(crate) mod epoch;
 pub(crate) mod exec;
 pub(crate) mod frozen;
+pub(crate) mod inherited;
 pub(crate) mod ledger;
 pub(crate) mod membarrier;
 pub(crate) mod memfd;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -273,6 +273,11 @@ fn nothing_by_number() {
             "{refused:?}"
         );
     }
+    // Nor one that this program has made inheritable, which is somebody's.
+    // SAFETY: a number that is open, and the new one is owned at once.
+    let made = unsafe { OwnedFd::from_raw_fd(libc::dup(own.as_raw_fd())) };
+    let refused = claim_number::<std::os::fd::OwnedFd>(made.as_raw_fd());
+    assert!(matches!(&refused, Err(Error::NoSuchEnd { .. })), "{refused:?}");
     // What has a name may be had by its number as well, but not twice.
     let named = ipc::claimable().unwrap();
     assert_eq!(named, ["one", "other"]);

@@ -1,0 +1,48 @@
+//! Which descriptors this program was started with, noted before anything of it runs. One that is opened later, also
+//! without close-on-exec, is somebody's already.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::poll::{POLLNVAL, pollfd};
+
+/// The numbers from 0 to this are noted.
+pub(crate) const NOTED: RawFd = 1024;
+
+static OPEN: [AtomicU64; NOTED as usize / 64] = [const { AtomicU64::new(0) }; NOTED as usize / 64];
+
+/// The C library calls it when it starts the program, before `main`, on the only thread; when it loads a library that this
+/// crate is a part of, then.
+#[used]
+// SAFETY: the section is an array of functions of this kind. Arguments that some C libraries pass are ignored.
+#[unsafe(link_section = ".init_array")]
+static NOTE: extern "C" fn() = note;
+
+extern "C" fn note() {
+    let mut fds = [pollfd { fd: 0, events: 0, revents: 0 }; NOTED as usize];
+    for (fd, number) in fds.iter_mut().zip(0..) {
+        fd.fd = number;
+    }
+    // One call for all of them, which waits for nothing. It is refused where the limit of descriptors is lower.
+    // SAFETY: so many structures, which outlive the call.
+    let polled = unsafe { libc::poll(fds.as_mut_ptr().cast(), NOTED as libc::nfds_t, 0) };
+    for fd in &fds {
+        let is_open = match polled {
+            -1 => {
+                // SAFETY: a number, which need not be open.
+                let flags = unsafe { libc::fcntl(fd.fd, libc::F_GETFD) };
+                flags >= 0
+            }
+            _ => fd.revents & POLLNVAL == 0,
+        };
+        if is_open {
+            OPEN[fd.fd as usize / 64].fetch_or(1 << (fd.fd % 64), Relaxed);
+        }
+    }
+}
+
+/// Whether the number was open when the program started. `None`: nobody knows, as it is too large.
+pub(crate) fn was_open(number: RawFd) -> Option<bool> {
+    let word = OPEN.get(usize::try_from(number).ok()? / 64)?;
+    Some(word.load(Relaxed) & (1 << (number % 64)) != 0)
+}
