@@ -51,6 +51,20 @@ use crate::sys::ledger;
 ///     }
 /// }
 /// ```
+///
+/// A descriptor that is visited outlives the visit, so that its number is still the same file's when it is used. A temporary
+/// does not compile:
+///
+/// ```compile_fail,E0597
+/// struct Liar(std::fs::File);
+///
+/// impl ipc::Ends for Liar {
+///     fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
+///         let copy = self.0.try_clone().unwrap();
+///         visit(std::os::fd::AsFd::as_fd(&copy)); // `copy` does not live long enough
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be given to another process",
     label = "not `Ends`",

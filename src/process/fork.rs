@@ -296,10 +296,7 @@ impl Fork {
     fn split(self, permit: &dyn Fn() -> Result<Permit>, given: &impl Ends) -> Result<Forked> {
         // Before anything that another thread could keep from going on.
         permit()?;
-        #[cfg(feature = "tokio")]
-        if tokio::runtime::Handle::try_current().is_ok() {
-            return Err(Error::InsideRuntime);
-        }
+        check_outside_runtime()?;
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }
@@ -326,7 +323,7 @@ impl Fork {
         let mut stdout = io::stdout().lock();
         stdout.flush().map_err(|source| Error::System { call: "write", source })?;
         let mut mask = Mask::block_all();
-        let ready = permit().and_then(|permit| {
+        let ready = check_outside_runtime().and_then(|()| permit()).and_then(|permit| {
             let gate = permit.gate().map_err(|errno| Error::system("socketpair", errno))?;
             Ok((permit, gate))
         });
@@ -374,6 +371,14 @@ impl Fork {
             }
         }
     }
+}
+
+fn check_outside_runtime() -> Result<()> {
+    #[cfg(feature = "tokio")]
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return Err(Error::InsideRuntime);
+    }
+    Ok(())
 }
 
 fn alone() -> Result<Permit> {
