@@ -69,6 +69,7 @@ fn one_of_each() -> Vec<(Error, ErrorKind)> {
         (Error::Encode { source: "a map has no length".into() }, ErrorKind::InvalidInput),
         (Error::Decode { message: vec![7; 500], source: "a bool is neither 0 nor 1".into() }, ErrorKind::InvalidData),
         (Error::CannotCarry, ErrorKind::Unsupported),
+        (Error::StatusTaken { stdout: vec![7; 10], stderr: Vec::new() }, ErrorKind::Other),
         (Error::EndsLost { received }, ErrorKind::Other),
     ]
 }
