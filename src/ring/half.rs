@@ -270,7 +270,13 @@ impl<const WRITER: bool> Half<WRITER> {
                 Ok(Heard::End) | Err(_) => return true,
             }
         }
-        self.arm().unwrap_or(true)
+        let is_ready = self.arm().unwrap_or(true);
+        if is_ready || !self.side.as_ref().is_some_and(Side::is_unsure) {
+            return is_ready;
+        }
+        // The other side may not have seen yet that it has to make the barriers. A moment later it has, and rings.
+        let _ = sys::poll::poll(&mut [], Some(NAP)); // a signal may end it
+        self.is_closed() || self.look().map_or(true, |left| left > 0)
     }
 
     /// Tells the other side that this one is done, and lets go of the memory. In another process, tells nobody.

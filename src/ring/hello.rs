@@ -24,7 +24,7 @@ pub(super) struct Hello {
 pub(super) enum Cut {
     /// The writer has left.
     Over,
-    /// A descriptor that came with it found no place, and cannot be had again.
+    /// It cannot become a ring any more: a descriptor that came with it found no place, or there are too many of them.
     Lost(Fault),
 }
 
@@ -54,6 +54,11 @@ impl Hello {
             Ok(Some((len, beside))) => {
                 self.told.extend_from_slice(&piece[..len]);
                 self.memory.extend(beside.fds);
+                if self.memory.len() > 1 {
+                    // Not one more is kept, for however long the rest of the hello does not come.
+                    self.memory.clear();
+                    return Ok(Some(Cut::Lost(Fault::Malformed(self.told.clone()))));
+                }
                 Ok(None)
             }
             Err(Errno::INTR) => Ok(None),

@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         memory_with_holes_is_filled_or_refused_before_it_is_used,
         holes_that_are_punched_are_zeroes_and_no_signal,
         too_many_descriptors_are_closed,
+        a_hello_that_is_not_whole_keeps_one_descriptor_at_most,
         descriptors_with_rings_are_closed,
         a_flood_of_rings_holds_up_no_call within 120,
         rings_that_have_piled_up_are_taken_before_a_wait,
@@ -385,6 +386,20 @@ fn too_many_descriptors_are_closed() {
     assert!(matches!(answer(&hello(CAPACITY as u64), vec![fitting(), fitting()]), Error::Malformed { .. }));
     let many = (0..253).map(|_| File::open("/dev/null").unwrap().into()).collect();
     assert!(matches!(answer(&hello(CAPACITY as u64), many), Error::Malformed { .. }));
+}
+
+fn a_hello_that_is_not_whole_keeps_one_descriptor_at_most() {
+    let pair = stream_pair().unwrap();
+    let mut reader = RingReader::new(pair.child).unwrap();
+    let told = hello(CAPACITY as u64);
+    let null = || -> Vec<OwnedFd> { (0..2).map(|_| File::open("/dev/null").unwrap().into()).collect() };
+    let open = support::Inventory::take();
+    pair.parent.send_with(&told[..1], null()).unwrap();
+    assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::Malformed { .. })));
+    assert_eq!(open.compare(&support::Inventory::take()), None, "they are closed, and not kept for the rest");
+    pair.parent.send_with(&told[1..2], null()).unwrap();
+    assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::Malformed { .. })), "it stays so");
+    assert_eq!(open.compare(&support::Inventory::take()), None);
 }
 
 fn descriptors_with_rings_are_closed() {
