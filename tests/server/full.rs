@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use crate::all_ways;
-use crate::support::{Trial, become_nobody, exit_code, limit, limit_descriptors, read_all};
+use crate::support::{Need, Trial, become_nobody, exit_code, limit, limit_descriptors, read_all};
 use crate::workers::{echo, in_a_thread};
 use ipc::{DatagramPair, Error, ForkServer, PipeWriter, Received, datagram_pair, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
-    all_ways![
+    let trials: Vec<Trial> = all_ways![
         a_full_table_in_the_caller_loses_no_worker,
         a_full_table_in_the_server_is_an_error,
         a_start_in_a_full_table_is_an_error,
         as_many_ends_as_a_message_carries,
         ends_over_the_limit_of_what_is_under_way_come_back,
         the_process_limit_is_an_error,
-    ]
+    ];
+    // These limits are one user's: another test of the same one would use them up.
+    trials.into_iter().map(|trial| trial.needs([Need::Alone])).collect()
 }
 
 #[track_caller]
