@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::all_ways;
-use crate::support::{Need, Trial, become_nobody, exit_code, limit, limit_descriptors, read_all};
+use crate::support::needs::Need;
+use crate::support::{Trial, become_nobody, exit_code, limit, limit_descriptors, read_all};
 use crate::workers::{echo, in_a_thread};
 use ipc::{DatagramPair, Error, ForkServer, PipeWriter, Received, datagram_pair, open_ends, pipe};
 
