@@ -300,7 +300,7 @@ fn a_value_over_the_limit_is_skipped() {
 fn the_limit_is_looked_at_before_memory_is_taken() {
     let (sender, receiver) = channel::<serde_bytes::ByteBuf>().unwrap();
     sender.send(vec![7; (64 << 20) + 1].into()).unwrap();
-    support::limit(libc::RLIMIT_AS, |_| own_size() + (32 << 20));
+    support::limit(libc::RLIMIT_AS, |_| (own_size() + (32 << 20)) as libc::rlim_t);
     assert!(matches!(receiver.recv(), Err(Error::TooLong { max: 67_108_864, .. })));
 }
 

@@ -360,7 +360,7 @@ fn memory_with_holes_is_filled_or_refused_before_it_is_used() {
 fn punch(memory: &OwnedFd) {
     let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     // SAFETY: an open descriptor and numbers.
-    assert_eq!(unsafe { libc::fallocate(memory.as_raw_fd(), how, 0, (page() + CAPACITY) as i64) }, 0);
+    assert_eq!(unsafe { libc::fallocate(memory.as_raw_fd(), how, 0, (page() + CAPACITY) as libc::off_t) }, 0);
 }
 
 fn holes_that_are_punched_are_zeroes_and_no_signal() {
