@@ -6,7 +6,8 @@ use std::os::unix::process::ExitStatusExt;
 use ipc::{Child, Command, PipeReader};
 
 use crate::support::{
-    self, Folder, Kernel, Trial, await_orphans, example, exit_code, poll_until, process_state, read_all,
+    self, Folder, Kernel, Trial, await_orphans, await_whoever_is_left, example, exit_code, poll_until, process_state,
+    read_all,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -134,7 +135,7 @@ fn nothing_runs_that_the_keeper_does_not_know() {
     assert_eq!(exit_code(&child), 1);
     // The program, if that was not waited for by then, and the keeper.
     assert_eq!(text(reader), "");
-    await_orphans(2);
+    await_whoever_is_left();
     assert!(!folder.0.join("ran").exists());
 }
 

@@ -1,5 +1,6 @@
 //! Several tests at once, each judged by a process that has no other children.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -45,11 +46,12 @@ impl Trial {
     }
 }
 
-/// Runs the tests that the command line asks for: as many at once as there are processors, or as `--test-threads` says.
+/// Runs the tests that the command line asks for: two at once for each processor, for most of them wait for something,
+/// or as many as `--test-threads` says.
 pub fn run(modules: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
     close_inherited();
     let mut arguments = Arguments::from_args();
-    let processors = available_parallelism().map_or(1, |processors| processors.get().min(MOST));
+    let processors = available_parallelism().map_or(1, |processors| (2 * processors.get()).min(MOST));
     let queue = Arc::new(Mutex::new(Queue::new(arguments.test_threads.unwrap_or(processors).max(1))));
     // On the main thread, so that there is no other and forking is allowed.
     arguments.test_threads = Some(1);
@@ -64,6 +66,7 @@ pub fn run(modules: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
         }
         tests.push(test);
     }
+    queue.lock().expect("nobody panicked with it").longest_first();
     libtest_mimic::run(&arguments, tests).exit_code()
 }
 
@@ -81,7 +84,7 @@ fn close_from(first: libc::c_uint) {
 
 type Outcome = Result<Completion, Failed>;
 
-/// The tests, in the order in which they are asked for. Those that come next run ahead.
+/// The tests. Their outcomes are asked for in the order in which they are listed; they run ahead.
 struct Queue {
     at_once: usize,
     waiting: VecDeque<(usize, Trial)>,
@@ -102,6 +105,13 @@ impl Queue {
     fn new(at_once: usize) -> Self {
         let (waiting, running) = (VecDeque::new(), Vec::new());
         Self { at_once, waiting, running, done: HashMap::new(), missing: HashMap::new() }
+    }
+
+    /// Whatever may take long begins early, so that nothing waits for it in the end. Those that run alone come last, one
+    /// after another.
+    fn longest_first(&mut self) {
+        let is_alone = |trial: &Trial| trial.needs.contains(&Need::Alone);
+        self.waiting.make_contiguous().sort_by_key(|(_, trial)| (is_alone(trial), Reverse(trial.limit)));
     }
 
     /// Blocks until the test is over.

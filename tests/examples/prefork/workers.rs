@@ -84,12 +84,12 @@ pub fn killed_workers_lose_their_own_requests_and_no_other() {
     assert_eq!(server.get("/").status, 200);
     let before = descriptors(master);
 
-    let wrk = wrk(&server, 10);
+    let wrk = wrk(&server, 5);
     let started = Instant::now();
     let mut kills = Vec::new();
     let (answered, failures) = under_load(&server, &large, || {
         // It is the rhythm that is wanted, and not that something is done by then.
-        while started.elapsed() < Duration::from_secs(10) {
+        while started.elapsed() < Duration::from_secs(5) {
             for tick in 0..20 {
                 ipc::wait_any(&mut [], Some(Duration::from_millis(10))).unwrap();
                 for kill in kills.iter_mut().filter(|kill: &&mut Kill| kill.gone.is_none()) {
