@@ -59,6 +59,9 @@ pub fn pin(core: Core) -> io::Result<()> {
 pub struct Machine {
     pub kernel: String,
     pub cpu: String,
+    /// The family and the model of the processor, where its maker gives them. Names alone are those of the host.
+    #[serde(default)]
+    pub model: Option<(u32, u32)>,
     pub cores: usize,
     pub rustc: String,
 }
@@ -67,13 +70,28 @@ impl Machine {
     pub fn look() -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let field = |name| cpus.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(": "));
+        let number = |name| field(name)?.parse().ok();
         Self {
             kernel: kernel.trim().split('-').next().unwrap_or_default().to_owned(),
-            cpu: model.map_or(std::env::consts::ARCH, |(_, name)| name).to_owned(),
+            cpu: field("model name").unwrap_or(std::env::consts::ARCH).to_owned(),
+            model: number("cpu family").zip(number("model\t")),
             cores: CORES.get().map_or(0, Vec::len),
             rustc: env!("RUSTC_VERSION").to_owned(),
         }
+    }
+
+    /// For people.
+    pub fn name(&self) -> String {
+        let model = self.model.map(|(family, model)| format!(", family {family}, model {model}"));
+        format!("{}{}", self.cpu, model.unwrap_or_default())
+    }
+
+    /// For the names of files: one for each kind of processor.
+    pub fn slug(&self) -> String {
+        let name = self.name().to_lowercase().replace(", family ", "-").replace(", model ", "-");
+        let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join("-")
     }
 }
 

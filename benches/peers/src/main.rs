@@ -4,8 +4,8 @@
 //! cargo run --release --manifest-path benches/peers/Cargo.toml
 //! ```
 //!
-//! measures for some ten minutes, keeps every sample in `results/YYYY-MM-DD.json`, and writes `docs/benchmarks.md` with its
-//! pictures. Nothing else should run meanwhile. `--help` tells the options.
+//! measures for some ten minutes, keeps every sample in `results/`, in one file for each kind of machine, and writes
+//! `docs/benchmarks.md` with its pictures from all of them. Nothing else should run meanwhile. `--help` tells the options.
 
 mod channel;
 mod machine;
@@ -21,7 +21,7 @@ mod work;
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -54,12 +54,8 @@ fn main() -> ExitCode {
 fn go(options: &Options) -> io::Result<()> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = package.join("../../docs");
-    if let Some(file) = &options.render {
-        let run = Run::load(file).map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?;
-        return match &options.out {
-            None if !run.is_record() => Err(io::Error::other("that is no whole run: say where to write with --out")),
-            out => render(&run, file, out.as_deref().unwrap_or(&docs)),
-        };
+    if options.render {
+        return render(&records(&package.join("results"))?, options.out.as_deref().unwrap_or(&docs));
     }
     let run = measure(options)?;
     let (results, docs) = match &options.out {
@@ -71,9 +67,23 @@ fn go(options: &Options) -> io::Result<()> {
         }
     };
     fs::create_dir_all(&results)?;
-    let file = results.join(format!("{}.json", run.date));
+    let file = results.join(run.file_name());
     run.save(&file)?;
-    render(&run, &file, &docs)
+    eprintln!("results: {}", file.display());
+    let runs = if run.is_record() { records(&results)? } else { vec![run] };
+    render(&runs, &docs)
+}
+
+/// What is kept in that folder, the newest first.
+fn records(folder: &Path) -> io::Result<Vec<Run>> {
+    let files = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    let files = files.iter().filter(|file| file.extension().is_some_and(|it| it == "json"));
+    let mut runs = files.map(|file| Run::load(file)).collect::<io::Result<Vec<_>>>()?;
+    if let Some(run) = runs.iter().find(|run| !run.is_record()) {
+        return Err(io::Error::other(format!("{}: that was no whole run", run.file_name())));
+    }
+    runs.sort_by(|one, other| other.date.cmp(&one.date).then_with(|| one.machine.slug().cmp(&other.machine.slug())));
+    if runs.is_empty() { Err(io::Error::other("no results are kept")) } else { Ok(runs) }
 }
 
 fn measure(options: &Options) -> io::Result<Run> {
@@ -100,9 +110,8 @@ fn measure(options: &Options) -> io::Result<Run> {
     })
 }
 
-fn render(run: &Run, results: &Path, folder: &Path) -> io::Result<()> {
-    let name = results.file_name().map(PathBuf::from).unwrap_or_default();
-    report::write(run, &format!("benches/peers/results/{}", name.display()), folder)?;
-    eprintln!("results: {}\ndocument: {}", results.display(), folder.join("benchmarks.md").display());
+fn render(runs: &[Run], folder: &Path) -> io::Result<()> {
+    report::write(runs, folder)?;
+    eprintln!("document: {}", folder.join("benchmarks.md").display());
     Ok(())
 }

@@ -10,11 +10,11 @@ ipc beside the bare system calls, the standard library and other crates.
     cargo run --release --manifest-path benches/peers/Cargo.toml -- [OPTIONS]
 
 Without options: measures all of it, for some ten minutes, keeps the results in benches/peers/results and
-writes docs/benchmarks.md and its pictures. A second run on one day replaces the first.
+writes docs/benchmarks.md and its pictures. A later run on the same kind of processor replaces the first.
 
     --quick           a look whether it works, in seconds; the figures mean nothing
     --only A,B        only that work: streams, messages, round-trips, calls, making, forking, starting
-    --render FILE     measures nothing; writes the document from kept results
+    --render          measures nothing; writes the document from all kept results
     --out FOLDER      writes results and document there. Without it, what is quick or not all goes to the
                       temporary directory
 ";
@@ -23,7 +23,7 @@ writes docs/benchmarks.md and its pictures. A second run on one day replaces the
 pub struct Options {
     pub quick: bool,
     pub only: Option<Vec<String>>,
-    pub render: Option<PathBuf>,
+    pub render: bool,
     pub out: Option<PathBuf>,
 }
 
@@ -36,7 +36,7 @@ impl Options {
             match arg.as_str() {
                 "--quick" => options.quick = true,
                 "--only" => options.only = Some(works(&value()?)?),
-                "--render" => options.render = Some(value()?.into()),
+                "--render" => options.render = true,
                 "--out" => options.out = Some(value()?.into()),
                 "--help" | "-h" => return Ok(None),
                 other => return Err(format!("there is no option {other}; --help tells them")),

@@ -115,7 +115,13 @@ impl Run {
     }
 
     pub fn load(path: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+        let run = fs::read_to_string(path).and_then(|text| Ok(serde_json::from_str(&text)?));
+        run.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+
+    /// Of one kind of machine the newest: a later one takes its place.
+    pub fn file_name(&self) -> String {
+        format!("{}.json", self.machine.slug())
     }
 
     pub fn group(&self, work: &str, case: &str) -> Option<&Group> {

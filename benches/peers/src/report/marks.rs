@@ -1,4 +1,4 @@
-//! The marks that the crate is held to, and whether this run met them.
+//! The marks that the crate is held to, and whether the runs met them.
 
 use std::fmt::Write;
 
@@ -23,8 +23,8 @@ struct Mark {
     measured: Result<Measured, &'static str>,
 }
 
-struct Measured {
-    value: f64,
+pub struct Measured {
+    pub value: f64,
     class: Class,
     rounds: usize,
 }
@@ -32,28 +32,39 @@ struct Measured {
 /// Nanoseconds of the sketch that `set_spin` is held to.
 const SKETCH: f64 = 1302.0;
 
-pub fn table(run: &Run) -> String {
-    let mut text = String::from("| | wanted | measured | rounds | met |\n|---|---:|---:|---:|---|\n");
-    for mark in all(run) {
-        let (sign, limit) = match mark.wanted {
+/// A row for each mark, a column for each run.
+pub fn table(runs: &[Run]) -> String {
+    let mut text = String::from("| | wanted |");
+    runs.iter().for_each(|run| _ = write!(text, " {} |", run.machine.name()));
+    let _ = writeln!(text, "\n|---|---:|{}", "---|".repeat(runs.len()));
+    let mut columns: Vec<_> = runs.iter().map(|run| all(run).into_iter()).collect();
+    while let Some(row) = columns.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>() {
+        let Mark { what, wanted, unit, .. } = &row[0];
+        let (sign, limit) = match wanted {
             Wanted::AtLeast(limit) => ('≥', limit),
             Wanted::AtMost(limit) => ('≤', limit),
         };
-        let _ = write!(text, "| {} | {sign} {}{} |", mark.what, short(limit), mark.unit);
-        let _ = match &mark.measured {
-            Err(reason) => writeln!(text, " – | – | {reason} |"),
-            Ok(Measured { value, class, rounds }) => {
-                let met = match mark.wanted {
-                    _ if *class == Class::Far && !mark.alone => "not judged: the cores were far",
-                    Wanted::AtLeast(limit) if *value >= limit => "**yes**",
-                    Wanted::AtMost(limit) if *value <= limit => "**yes**",
-                    _ => "**no**",
-                };
-                writeln!(text, " {}{} | {rounds} | {met} |", three_digits(*value), mark.unit)
-            }
-        };
+        let cells = row.iter().map(|mark| format!(" {} |", mark.cell()));
+        let _ = writeln!(text, "| {what} | {sign} {}{unit} |{}", short(*limit), cells.collect::<String>());
     }
     text
+}
+
+impl Mark {
+    /// What was measured, and whether that is enough.
+    fn cell(&self) -> String {
+        let Measured { value, class, rounds } = match &self.measured {
+            Err(reason) => return (*reason).to_owned(),
+            Ok(measured) => measured,
+        };
+        let met = match self.wanted {
+            _ if *class == Class::Far && !self.alone => "not judged: the cores were far",
+            Wanted::AtLeast(limit) if *value >= limit => "**yes**",
+            Wanted::AtMost(limit) if *value <= limit => "**yes**",
+            _ => "**no**",
+        };
+        format!("{}{}, {met} ({rounds} rounds)", three_digits(*value), self.unit)
+    }
 }
 
 fn all(run: &Run) -> Vec<Mark> {
@@ -113,14 +124,14 @@ fn all(run: &Run) -> Vec<Mark> {
 }
 
 /// How many times as fast `ours` is: the time of `beside`, in times of ours. Both in one group, so in turns.
-fn how_many_times(run: &Run, work: &str, case: &str, ours: &str, beside: &str) -> Result<Measured, &'static str> {
+pub fn how_many_times(run: &Run, work: &str, case: &str, ours: &str, beside: &str) -> Result<Measured, &'static str> {
     let (ours, beside) = (median(run, work, case, ours)?, median(run, work, case, beside)?);
     Ok(Measured { value: beside.value / ours.value, rounds: ours.rounds.min(beside.rounds), ..ours })
 }
 
 /// In nanoseconds.
 fn median(run: &Run, work: &str, case: &str, name: &str) -> Result<Measured, &'static str> {
-    let group = run.group(work, case).ok_or("not measured in this run")?;
-    let summary = group.summary(name).ok_or("not measured in this run")?;
+    let group = run.group(work, case).ok_or("not measured")?;
+    let summary = group.summary(name).ok_or("not measured")?;
     Ok(Measured { value: summary.median, class: group.class(), rounds: summary.rounds })
 }

@@ -1,5 +1,6 @@
 //! The document: what was measured, in tables and pictures, and whether the marks were met.
 
+mod gains;
 mod marks;
 mod plots;
 mod scale;
@@ -94,35 +95,61 @@ fn is_bare(name: &str) -> bool {
     name.starts_with("bare ")
 }
 
-/// Writes `benchmarks.md` and the pictures in `benchmarks/` into that folder. `source` is the file of the results.
-pub fn write(run: &Run, source: &str, folder: &Path) -> io::Result<()> {
+/// Writes `benchmarks.md` and the pictures in `benchmarks/` into that folder, from a run on each kind of machine.
+pub fn write(runs: &[Run], folder: &Path) -> io::Result<()> {
     let pictures = folder.join("benchmarks");
     fs::create_dir_all(&pictures)?;
-    let mut text = head(run, source);
+    gains::draw(&runs[0], &pictures.join("gains.svg"))?;
+    let mut text = head(runs);
     for section in &SECTIONS {
-        let groups = |work: &&'static str| run.groups(work).collect::<Vec<_>>();
-        let groups: Vec<Vec<&Group>> = section.works.iter().map(groups).filter(|groups| !groups.is_empty()).collect();
-        if groups.is_empty() {
+        let of_runs: Vec<_> =
+            runs.iter().filter_map(|run| section.of(run, runs.len() > 1, &pictures).transpose()).collect();
+        if of_runs.is_empty() {
             continue;
         }
-        let file = format!("{}.svg", section.file);
-        plots::draw(&in_rows(&groups), section.title, section.log, &pictures.join(&file))?;
-        let _ = write!(text, "## {}\n\n{}\n\n![{}](benchmarks/{file})\n", section.title, section.text, section.title);
+        let _ = write!(text, "## {}\n\n{}\n\n", section.title, section.text);
+        for part in of_runs {
+            text.push_str(&part?);
+        }
+    }
+    for fragment in fragments(&pictures)? {
+        let _ = writeln!(text, "{}\n", fs::read_to_string(fragment)?.trim_end());
+    }
+    let _ = write!(
+        text,
+        "## The marks\n\nWhat the crate is held to. `×` is how many times as fast.\n\n{}\n",
+        marks::table(runs)
+    );
+    text.push_str("## How each is used\n\n");
+    for (name, note) in &runs[0].notes {
+        let version = runs[0].versions.get(name).map(|version| format!(" {version}")).unwrap_or_default();
+        let _ = writeln!(text, "- **{name}{version}**: {note}");
+    }
+    fs::write(folder.join("benchmarks.md"), text)
+}
+
+impl Section {
+    /// The picture and the tables of one run, if it has any.
+    fn of(&self, run: &Run, is_one_of_several: bool, pictures: &Path) -> io::Result<Option<String>> {
+        let groups = |work: &&'static str| run.groups(work).collect::<Vec<_>>();
+        let groups: Vec<Vec<&Group>> = self.works.iter().map(groups).filter(|groups| !groups.is_empty()).collect();
+        if groups.is_empty() {
+            return Ok(None);
+        }
+        let file = format!("{}-{}.svg", self.file, run.machine.slug());
+        plots::draw(&in_rows(&groups), self.title, self.log, &pictures.join(&file))?;
+        let mut text = String::new();
+        if is_one_of_several {
+            let _ = write!(text, "### {}: {}\n\n", self.title, run.machine.name());
+        }
+        let _ = writeln!(text, "![{}](benchmarks/{file})", self.title);
         for groups in groups {
             let unit = scale::Scale::of(&groups[0].work).unit;
             let _ = write!(text, "\n{}, {unit}:\n\n{}", capital(&groups[0].work), tables::in_columns(&groups));
         }
         text.push('\n');
+        Ok(Some(text))
     }
-    for fragment in fragments(&pictures)? {
-        let _ = writeln!(text, "{}\n", fs::read_to_string(fragment)?.trim_end());
-    }
-    text.push_str("## How each is used\n\n");
-    for (name, note) in &run.notes {
-        let version = run.versions.get(name).map(|version| format!(" {version}")).unwrap_or_default();
-        let _ = writeln!(text, "- **{name}{version}**: {note}");
-    }
-    fs::write(folder.join("benchmarks.md"), text)
 }
 
 /// The panels of a picture. Where two kinds of work have the same cases, they stand beside one another; what is left comes
@@ -147,55 +174,73 @@ fn capital(text: &str) -> String {
     text[..1].to_uppercase() + &text[1..]
 }
 
-fn head(run: &Run, source: &str) -> String {
-    let machine = &run.machine;
-    let quick = if run.quick { "**A quick run: the figures mean nothing.**\n\n" } else { "" };
-    let marks = marks::table(run);
+fn head(runs: &[Run]) -> String {
+    let quick = if runs[0].quick { "**A quick run: the figures mean nothing.**\n\n" } else { "" };
+    let measured: String = runs.iter().map(measured).collect();
+    let (gains, others) = (gains::table(runs), if runs.len() == 1 { ONE_MACHINE } else { "" });
     format!(
         "\
 # Benchmarks
 
 <!-- Written by benches/peers. Change that, or measure again. -->
 
-What `ipc` takes beside the bare system calls, the standard library and other crates.
+What a program gains with `ipc`, and what that costs beside the bare system calls, the standard library and other crates.
 
-{quick}Made from `{source}`, measured on {date} (in {minutes} min) on Linux {kernel} ({cpu}, {cores} cores), with \
-{rustc}. To measure again, and to write this page again from kept results:
+{quick}![How many times as fast with ipc](benchmarks/gains.svg)
 
-```sh
-cargo run --release --manifest-path benches/peers/Cargo.toml
-cargo run --release --manifest-path benches/peers/Cargo.toml -- --render {source}
-```
+{gains}
+Each figure is how many times as fast the second is, both in one run. Where `ipc` gains nothing, the sections below say \
+so: a short write into a pipe, and a message of its own for each datagram, are as fast as the bare system calls, and no \
+faster.
 
 ## How to read it
 
 Two processes, each on a core of its own. The contenders of a table take turns, round by round, in one run, so whatever \
 the machine does meets all of them. A figure is a median, and the quartiles in brackets say how far it can be trusted.
 
+**What counts are the ratios** between the figures of one table. Another machine, or this one on another day, has other \
+figures.
+
 **Near and far.** On a virtual machine the host moves cores about, within seconds. Where the two share a cache, a cache \
-line goes to the other core and back in about 110 ns here (near); where they do not, in about 480 ns (far), and everything \
+line goes to the other core and back in about 110 ns (near); where they do not, in about 480 ns (far), and everything \
 that passes between them is slower by more than most contenders differ. So that round trip is probed before and after each \
 measurement; a measurement during which it changed is thrown away and made again, and only those of one class are \
 compared: near ones, for which the run waits a while, unless a column says far.
 
-**What counts are the ratios** between the figures of one table. Another machine, or this one on another day, has other \
-figures.
-
 What is measured is made with `bare` system calls through `libc`, with nothing around them; with `ipc` as it comes, and \
 with the settings that are named; and with the others as their documentation recommends. [What that is](#how-each-is-used) \
-stands at the end.
+stands at the end, after [the marks](#the-marks) that the crate is held to.
 
-## The marks
+Measured on:
 
-What the crate is held to, computed from this run. `×` is how many times as fast.
+{measured}{others}
+To measure again, and to write this page again from what is kept:
 
-{marks}
-",
-        date = run.date,
-        minutes = run.seconds.div_ceil(60),
-        kernel = machine.kernel,
-        cpu = machine.cpu,
-        cores = machine.cores,
-        rustc = machine.rustc,
+```sh
+cargo run --release --manifest-path benches/peers/Cargo.toml
+cargo run --release --manifest-path benches/peers/Cargo.toml -- --render
+```
+
+"
+    )
+}
+
+/// Said while there is nothing to compare with.
+const ONE_MACHINE: &str = "
+One kind of machine is not every kind: what is best here may not be best on yours. A run on another one is kept beside \
+this one, and shown in a column of its own.
+";
+
+/// One run: where, when, and where its samples are.
+fn measured(run: &Run) -> String {
+    let Run { machine, date, .. } = run;
+    format!(
+        "- {}, {} cores, Linux {}, with {}, on {date}, in {} min: [every sample](../benches/peers/results/{})\n",
+        machine.name(),
+        machine.cores,
+        machine.kernel,
+        machine.rustc,
+        run.seconds.div_ceil(60),
+        run.file_name(),
     )
 }

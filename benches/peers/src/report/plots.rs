@@ -32,6 +32,8 @@ const BELOW: i32 = 30;
 /// Beside the bars: the names, and the figures.
 const NAMES: i32 = 200;
 const FIGURES: i32 = 58;
+/// Beside bars that are named by a sentence.
+const WIDE_NAMES: i32 = 460;
 
 struct Panel<'run> {
     title: String,
@@ -53,6 +55,36 @@ pub fn draw(groups: &[&Group], title: &str, log: bool, file: &Path) -> io::Resul
     let height = HEAD + rows.iter().map(|row| height_of(row)).sum::<i32>();
     let root = SVGBackend::new(file, (WIDTH as u32, height as u32)).into_drawing_area();
     draw_all(&root, &rows, title, log).map_err(io::Error::other)
+}
+
+/// Bars of how many times as fast something is, from 1 on.
+pub fn draw_ratios(bars: &[(String, f64)], title: &str, file: &Path) -> io::Result<()> {
+    let bars: Vec<_> = bars.iter().map(|(name, value)| Bar { name, value: *value, spread: (1.0, *value) }).collect();
+    let height = HEAD + ROW * bars.len() as i32 + BELOW;
+    let root = SVGBackend::new(file, (WIDTH as u32, height as u32)).into_drawing_area();
+    draw_all_ratios(&root, &bars, title).map_err(io::Error::other)
+}
+
+fn draw_all_ratios(root: &Area<'_>, bars: &[Bar<'_>], title: &str) -> Drawn {
+    root.fill(&WHITE)?;
+    text(root, title, (12, 20), 17, &BLACK, HPos::Left, true)?;
+    let high = bars.iter().map(|bar| bar.value).fold(2.0, f64::max);
+    let axis = Axis { left: WIDE_NAMES, right: WIDTH - FIGURES, low: 1.0, high, log: true };
+    let (first, last) = (HEAD, HEAD + ROW * bars.len() as i32);
+    for tick in axis.ticks() {
+        let x = axis.place(tick);
+        root.draw(&PathElement::new([(x, first), (x, last + 3)], GRID))?;
+        text(root, &format!("{}×", short(tick)), (x, last + 12), 11, &FAINT, HPos::Center, false)?;
+    }
+    for (row, bar) in (0..).zip(bars) {
+        let middle = first + ROW * row + ROW / 2;
+        let (end, thick) = (axis.place(bar.value), ROW / 2 - 3);
+        text(root, bar.name, (axis.left - 8, middle), 12, &BLACK, HPos::Right, false)?;
+        root.draw(&Rectangle::new([(axis.left, middle - thick), (end, middle + thick)], OURS.filled()))?;
+        text(root, &format!("{}×", three_digits(bar.value)), (end + 6, middle), 12, &BLACK, HPos::Left, true)?;
+    }
+    text(root, "logarithmic scale", (WIDTH - 12, 46), 12, &FAINT, HPos::Right, false)?;
+    root.present()
 }
 
 fn draw_all(root: &Area<'_>, rows: &[&[Panel<'_>]], title: &str, log: bool) -> Drawn {
