@@ -101,7 +101,7 @@ fn minutes(value: &str) -> Result<Duration, &'static str> {
 
 /// Which kind of round a seed makes.
 fn kind_of(seed: u64) -> &'static Kind {
-    static ALL: [&[Kind]; 2] = [&KINDS, &OTHERS];
+    static ALL: [&[Kind]; 2] = [KINDS, OTHERS];
     let number = mix(!seed) as usize % (KINDS.len() + OTHERS.len());
     ALL.iter().copied().flatten().nth(number).expect("that many kinds")
 }

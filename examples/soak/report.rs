@@ -60,7 +60,7 @@ impl Report {
     /// What was done, and what it was in a second.
     pub fn table(&self, workers: &[Worker]) {
         let took = self.started.elapsed();
-        let rows: [(&str, Count); 12] = [
+        let rows: [(&str, Count); 14] = [
             ("rounds", |board| &board.rounds),
             ("processes killed", |board| &board.kills),
             ("kills seen by a peer", |board| &board.partings),
@@ -68,6 +68,8 @@ impl Report {
             ("processes forked", |board| &board.forks),
             ("programs started", |board| &board.programs),
             ("messages received", |board| &board.messages),
+            ("typed values received", |board| &board.values),
+            ("orders done by workers", |board| &board.orders),
             ("bytes received", |board| &board.bytes),
             ("ends received", |board| &board.ends),
             ("signals", |board| &board.signals),

@@ -17,7 +17,7 @@ const ROUNDS: u64 = 60;
 pub use crate::rounds::family::was_a_link as started;
 
 pub fn trials() -> Vec<Trial> {
-    KINDS.into_iter().map(trial).collect()
+    KINDS.iter().copied().map(trial).collect()
 }
 
 fn trial(kind: Kind) -> Trial {

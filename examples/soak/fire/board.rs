@@ -12,6 +12,9 @@ pub struct Board {
     pub programs: Counter,
     pub bytes: Counter,
     pub messages: Counter,
+    /// Typed values that were received, and orders whose worker did its work.
+    pub values: Counter,
+    pub orders: Counter,
     pub ends: Counter,
     /// Ends of streams, closed pipes and resets that were seen because somebody was killed.
     pub partings: Counter,

@@ -12,10 +12,15 @@ pub mod deadlines;
 pub mod ends;
 pub mod family;
 pub mod messages;
+pub mod orders;
 pub mod packed;
 pub mod random;
 pub mod starved;
 pub mod storm;
+#[cfg(feature = "tokio")]
+pub mod tasks;
+#[cfg(feature = "channel")]
+pub mod values;
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -34,7 +39,7 @@ pub struct Kind {
 }
 
 /// Every kind in which somebody is killed.
-pub const KINDS: [Kind; 13] = [
+pub const KINDS: &[Kind] = &[
     Kind { name: "a_killed_writer_leaves_a_prefix_and_then_the_end", run: bytes::killed_writer },
     Kind { name: "a_killed_reader_is_closed_to_its_writer", run: bytes::killed_reader },
     Kind { name: "a_killed_link_breaks_the_chain_on_both_sides", run: bytes::killed_link },
@@ -48,10 +53,16 @@ pub const KINDS: [Kind; 13] = [
     Kind { name: "ends_under_way_to_a_killed_peer_are_closed", run: ends::killed_receiver },
     Kind { name: "what_a_killed_process_has_forked_goes_on_or_goes_along", run: family::killed_parent },
     Kind { name: "a_killed_program_breaks_the_chain_on_both_sides", run: family::killed_program },
+    Kind { name: "a_killed_fork_server_has_run_what_it_said_it_had", run: orders::killed_server },
+    Kind { name: "a_killed_caller_of_a_fork_server_leaves_nobody", run: orders::killed_caller },
+    #[cfg(feature = "channel")]
+    Kind { name: "a_killed_peer_of_a_channel_leaves_whole_values_with_their_ends", run: values::killed_peer },
+    #[cfg(feature = "tokio")]
+    Kind { name: "a_killed_peer_of_a_task_leaves_whole_messages_and_bytes", run: tasks::killed_peer },
 ];
 
 /// Every kind in which nobody is, but the calls have a hard time.
-pub const OTHERS: [Kind; 3] = [
+pub const OTHERS: &[Kind] = &[
     Kind { name: "without_descriptors_everything_is_given_back", run: starved::of_descriptors },
     Kind { name: "without_processes_and_memory_everything_is_given_back", run: starved::of_processes_and_memory },
     Kind { name: "deadlines_are_kept", run: deadlines::kept },
@@ -131,6 +142,30 @@ impl Round {
     pub fn killer(&mut self, victims: &[&Child], most: u64) -> Child {
         // Seldom all, and seldom none.
         let chosen: Vec<&Child> = victims.iter().copied().filter(|_| !self.random.once_in(4)).collect();
+        let is_any_left = || !victims.iter().all(|victim| has_left(victim));
+        let kill = || chosen.iter().try_for_each(|victim| victim.kill());
+        self.killer_with(most, !chosen.is_empty(), is_any_left, kill)
+    }
+
+    /// The same for a process that this one alone waits for, and does not before it has waited for the killer.
+    pub fn killer_of(&mut self, victim: u32, most: u64) -> Child {
+        let kill = || {
+            // SAFETY: numbers.
+            let result = unsafe { libc::kill(victim as libc::pid_t, libc::SIGKILL) };
+            if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+        };
+        let started = Instant::now();
+        // Nobody tells when the last order was given.
+        self.killer_with(most, true, || started.elapsed() < Duration::from_millis(20), kill)
+    }
+
+    fn killer_with(
+        &mut self,
+        most: u64,
+        kills: bool,
+        is_any_left: impl Fn() -> bool,
+        kill: impl Fn() -> ipc::Result<()>,
+    ) -> Child {
         let moment = self.random.below(3);
         let (progress, spins) = (self.random.amount(most), self.random.up_to(1 << 17));
         self.board.forks.add(1);
@@ -138,7 +173,7 @@ impl Round {
         let started = Instant::now();
         let killer = Fork::new().die_with_parent().spawn((), move |()| -> ipc::Result<()> {
             if moment > 0 {
-                while board.progress() < progress && !victims.iter().all(|victim| has_left(victim)) {
+                while board.progress() < progress && is_any_left() {
                     assert!(started.elapsed() < LIMIT, "no more than {} is received of {progress}", board.progress());
                     std::thread::yield_now();
                 }
@@ -146,10 +181,10 @@ impl Round {
             if moment < 2 {
                 (0..spins).for_each(|_| std::hint::spin_loop());
             }
-            if !chosen.is_empty() {
+            if kills {
                 board.kill();
             }
-            chosen.iter().try_for_each(|victim| victim.kill())
+            kill()
         });
         killer.expect("there is room for a process")
     }
