@@ -1,11 +1,12 @@
-//! Random sequences of operations, on ends in two processes, answer what a simple model of a pipe, of a pair for messages and
-//! of a pair for bytes answers: every result, every byte, and every error (P3–P5, P8).
+//! Random sequences of operations, on ends in two processes, answer what a simple model of a pipe, of a ring, of a pair for messages
+//! and of a pair for bytes answers: every result, every byte, and every error (P3–P5, P8).
 //!
 //! `PROPTEST_CASES=5000 cargo test --test fire model` tries so many sequences of each. One that fails is shown as short as it
 //! could be made.
 
 mod partner;
 mod pipe;
+mod ring;
 mod socket;
 
 use std::time::Duration;
@@ -26,6 +27,11 @@ pub fn trials() -> Vec<Trial> {
         trial("pipes_answer_as_the_model_does", move || {
             try_all((prop::collection::vec(pipe::op(), 1..STEPS), where_they_are()), |(ops, (reader, writer))| {
                 pipe::follow(&ops, reader, writer)
+            })
+        }),
+        trial("rings_answer_as_the_model_does", move || {
+            try_all((prop::collection::vec(ring::op(), 1..STEPS), where_they_are()), |(ops, (reader, writer))| {
+                ring::follow(&ops, reader, writer)
             })
         }),
         trial("message_pairs_answer_as_the_model_does", move || {

@@ -1,0 +1,219 @@
+//! A ring, and what it is to answer: as many bytes as its capacity, in order, and EOF.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use ipc::{Error, RingReader, RingWriter, StreamSocket, stream_pair};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use super::content::{bytes, check};
+use super::partner::{Answer, Handle, Step, Two, in_words};
+
+const KEY: u64 = 0x5eed;
+
+/// Small, so that it is often full. The kernel's pages are as large on every processor that this runs on, or larger.
+const CAPACITY: usize = 64 << 10;
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    TryWrite(usize),
+    WriteTimeout(usize),
+    Write(usize),
+    IsClosed,
+    TryRead(usize),
+    ReadTimeout(usize),
+    Read(usize),
+    Available,
+    /// The writer's side, or else the reader's.
+    Close(bool),
+}
+
+impl Op {
+    fn writes(&self) -> bool {
+        match self {
+            Op::TryWrite(_) | Op::WriteTimeout(_) | Op::Write(_) | Op::IsClosed => true,
+            Op::TryRead(_) | Op::ReadTimeout(_) | Op::Read(_) | Op::Available => false,
+            Op::Close(writers) => *writers,
+        }
+    }
+}
+
+pub fn op() -> impl Strategy<Value = Op> {
+    let len = prop_oneof![Just(0_usize), 1..20_usize, 1..5000_usize, 1..2 * CAPACITY, CAPACITY - 2..CAPACITY + 3,];
+    let len = || len.clone();
+    prop_oneof![
+        5 => len().prop_map(Op::TryWrite),
+        2 => len().prop_map(Op::WriteTimeout),
+        3 => len().prop_map(Op::Write),
+        1 => Just(Op::IsClosed),
+        5 => len().prop_map(Op::TryRead),
+        2 => len().prop_map(Op::ReadTimeout),
+        3 => len().prop_map(Op::Read),
+        1 => Just(Op::Available),
+        1 => any::<bool>().prop_map(Op::Close),
+    ]
+}
+
+/// A side of the ring. What travels to its process is a socket, and the ring is put on that there.
+pub struct Side {
+    writes: bool,
+    socket: StreamSocket,
+    ring: RefCell<Option<Ring>>,
+}
+
+enum Ring {
+    Reader(RingReader),
+    Writer(RingWriter),
+}
+
+impl Side {
+    fn new(writes: bool, socket: StreamSocket) -> Self {
+        Self { writes, socket, ring: RefCell::default() }
+    }
+
+    fn put_on(&self) -> Ring {
+        let socket = self.socket.try_clone().expect("there is room for an end");
+        match self.writes {
+            true => Ring::Writer(RingWriter::with_capacity(socket, CAPACITY).expect("there is memory")),
+            false => {
+                let mut reader = RingReader::new(socket).expect("there is room for a reader");
+                assert_eq!(reader.available().expect("a writer that has said hello"), 0);
+                Ring::Reader(reader)
+            }
+        }
+    }
+}
+
+impl ipc::Ends for Side {
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
+        self.socket.each(visit);
+    }
+}
+
+impl Handle for Side {
+    type Op = Op;
+
+    fn perform(&self, op: &Op, at: u64) -> Answer {
+        let zero = Duration::ZERO;
+        let mut ring = self.ring.borrow_mut();
+        match (ring.get_or_insert_with(|| self.put_on()), op) {
+            (Ring::Writer(ring), Op::TryWrite(len)) => in_words(ring.try_write(&bytes(KEY, at, *len))),
+            (Ring::Writer(ring), Op::WriteTimeout(len)) => in_words(ring.write_timeout(&bytes(KEY, at, *len), zero)),
+            (Ring::Writer(ring), Op::Write(len)) => in_words(ring.write(&bytes(KEY, at, *len)).map_err(Error::from)),
+            (Ring::Writer(ring), Op::IsClosed) => in_words(ring.is_closed()),
+            (Ring::Reader(ring), Op::TryRead(len)) => read(*len, at, |buf| ring.try_read(buf)),
+            (Ring::Reader(ring), Op::ReadTimeout(len)) => read(*len, at, |buf| ring.read_timeout(buf, zero)),
+            (Ring::Reader(ring), Op::Read(len)) => read(*len, at, |buf| Ok(ring.read(buf)?)),
+            (Ring::Reader(ring), Op::Available) => in_words(ring.available()),
+            _ => panic!("{op:?} is not for this side"),
+        }
+    }
+
+    fn clone_of(&self) -> Self {
+        unreachable!("nobody else can have a side of a ring")
+    }
+}
+
+fn read(len: usize, at: u64, read: impl FnOnce(&mut [u8]) -> ipc::Result<usize>) -> Answer {
+    let mut buf = vec![0; len];
+    in_words(read(&mut buf).inspect(|got| check(KEY, at, &buf[..*got])))
+}
+
+struct Model {
+    written: u64,
+    read: u64,
+    /// The reader's side and the writer's.
+    open: [bool; 2],
+}
+
+impl Model {
+    fn available(&self) -> usize {
+        (self.written - self.read) as usize
+    }
+
+    fn write(&mut self, len: usize, otherwise: &str) -> Answer {
+        let room = len.min(CAPACITY - self.available());
+        match room {
+            _ if len == 0 => "0".to_owned(),
+            _ if !self.open[0] => "Closed".to_owned(),
+            0 => otherwise.to_owned(),
+            _ => {
+                self.written += room as u64;
+                room.to_string()
+            }
+        }
+    }
+
+    fn read(&mut self, len: usize, otherwise: &str) -> Answer {
+        let got = len.min(self.available());
+        match got {
+            _ if len == 0 => "0".to_owned(),
+            0 if !self.open[1] => "0".to_owned(),
+            0 => otherwise.to_owned(),
+            _ => {
+                self.read += got as u64;
+                got.to_string()
+            }
+        }
+    }
+
+    /// What is to be answered. `None`: the call would wait, and is not made.
+    fn answer(&mut self, op: &Op) -> Option<Answer> {
+        Some(match op {
+            Op::TryWrite(len) => self.write(*len, "WouldBlock"),
+            Op::WriteTimeout(len) => self.write(*len, "TimedOut"),
+            Op::Write(len) => {
+                if *len > 0 && self.open[0] && self.available() == CAPACITY {
+                    return None;
+                }
+                self.write(*len, "")
+            }
+            Op::IsClosed => (!self.open[0]).to_string(),
+            Op::TryRead(len) => self.read(*len, "WouldBlock"),
+            Op::ReadTimeout(len) => self.read(*len, "TimedOut"),
+            Op::Read(len) => {
+                if *len > 0 && self.available() == 0 && self.open[1] {
+                    return None;
+                }
+                self.read(*len, "")
+            }
+            Op::Available => self.available().to_string(),
+            Op::Close(_) => unreachable!("that is no call on a side"),
+        })
+    }
+}
+
+/// Takes the steps, and compares each answer with the model's.
+pub fn follow(ops: &[Op], reader_here: bool, writer_here: bool) -> Result<(), TestCaseError> {
+    // The first two make the ring: the writer says hello, and the reader hears it.
+    let ops: Vec<Op> = [Op::IsClosed, Op::Available].into_iter().chain(ops.iter().cloned()).collect();
+    let pair = stream_pair().expect("there is room for a pair");
+    let sides = [Side::new(false, pair.parent), Side::new(true, pair.child)];
+    let is_here = [reader_here, writer_here];
+    let mut two = Two::new(&ops, is_here.into_iter().zip(sides).collect());
+    let mut model = Model { written: 0, read: 0, open: [true; 2] };
+    for (number, op) in ops.iter().enumerate() {
+        let handle = usize::from(op.writes());
+        if !model.open[handle] {
+            continue;
+        }
+        let (step, expected) = match op {
+            Op::Close(_) => {
+                model.open[handle] = false;
+                (Step::Close { handle }, "closed".to_owned())
+            }
+            op => {
+                let at = if op.writes() { model.written } else { model.read };
+                let Some(expected) = model.answer(op) else { continue };
+                (Step::Perform { op: number, handle, at }, expected)
+            }
+        };
+        let answer = two.take(is_here[handle], step);
+        prop_assert_eq!(answer, expected, "step {}: {:?}", number, op);
+    }
+    prop_assert_eq!(two.end(), Some(0));
+    prop_assert_eq!(ipc::open_ends(), 0);
+    Ok(())
+}
