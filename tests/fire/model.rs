@@ -1,5 +1,5 @@
-//! Random sequences of operations, on ends in two processes, answer what a simple model of a pipe, of a ring, of a pair for messages
-//! and of a pair for bytes answers: every result, every byte, and every error (P3–P5, P8).
+//! Random sequences of operations, on ends in two processes, answer what simple models of a pipe, a ring, a typed channel, a pair
+//! for messages and a pair for bytes answer: every result, every byte, and every error (P3–P5, P8).
 //!
 //! `PROPTEST_CASES=5000 cargo test --test fire model` tries so many sequences of each. One that fails is shown as short as it
 //! could be made.
@@ -8,6 +8,8 @@ mod partner;
 mod pipe;
 mod ring;
 mod socket;
+#[cfg(feature = "channel")]
+mod values;
 
 use std::time::Duration;
 
@@ -32,6 +34,12 @@ pub fn trials() -> Vec<Trial> {
         trial("rings_answer_as_the_model_does", move || {
             try_all((prop::collection::vec(ring::op(), 1..STEPS), where_they_are()), |(ops, (reader, writer))| {
                 ring::follow(&ops, reader, writer)
+            })
+        }),
+        #[cfg(feature = "channel")]
+        trial("channels_answer_as_the_model_does", move || {
+            try_all((prop::collection::vec(values::op(), 1..STEPS), where_they_are()), |(ops, (sender, receiver))| {
+                values::follow(&ops, sender, receiver)
             })
         }),
         trial("message_pairs_answer_as_the_model_does", move || {
