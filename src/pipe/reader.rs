@@ -8,7 +8,7 @@ use super::PipeWriter;
 use super::splice;
 use crate::end::{self, End, packets};
 use crate::error::{Error, Result};
-use crate::sys::poll::POLLIN;
+use crate::sys::poll::{POLLHUP, POLLIN};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin, TimedRead, Until};
@@ -171,7 +171,7 @@ impl PipeReader {
     }
 
     /// Blocks until there is something to read and `out` has room, and copies at most `len` bytes of it to `out`: they stay
-    /// to be read here. No byte is copied in memory. Returns how many; 0 is EOF.
+    /// to be read here. No byte is copied in memory. Returns how many; 0 is EOF, or a `len` of 0.
     ///
     /// # Errors
     ///
@@ -195,7 +195,17 @@ impl PipeReader {
     /// [tee(2)]: https://man7.org/linux/man-pages/man2/tee.2.html
     pub fn tee(&self, out: &PipeWriter, len: usize) -> Result<usize> {
         let (from, to) = (self.as_fd(), out.as_fd());
-        sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(|errno| end::error(&[from, to], "tee", errno))
+        let error = |call| move |errno| end::error(&[from, to], call, errno);
+        for _ in 0..RIVALS {
+            let copied = sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(error("tee"))?;
+            if copied > 0 || len == 0 {
+                return Ok(copied);
+            }
+            if sys::poll::look(from, POLLIN).map_err(error("poll"))? & (POLLIN | POLLHUP) == POLLHUP {
+                break;
+            }
+        }
+        Ok(0)
     }
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at
@@ -322,6 +332,11 @@ impl PipeReader {
         Self { end, spin: self.spin.clone(), sigpipe: self.sigpipe }
     }
 }
+
+/// How often in a row `tee` has to say 0 before that is EOF of a pipe of which the kernel does not say that its writers are
+/// gone. It says 0 where a rival took the bytes, or the room, that it had waited for; and of a FIFO with a name that nobody
+/// has opened for writing yet.
+const RIVALS: usize = 64;
 
 /// Blocks until there is something to read, or EOF comes. See [`PipeReader`].
 impl Read for PipeReader {
