@@ -154,7 +154,8 @@ const FEW: usize = 32;
 /// # Errors
 ///
 /// - [`Error::NotGiven`]: one of them is an end that this process was not given.
-/// - [`Error::InvalidInput`]: `on` is empty and there is no timeout, so that nothing could ever end the call.
+/// - [`Error::InvalidInput`]: `on` is empty, and there is no timeout or it is [`Duration::MAX`], so that nothing could ever end the
+///   call.
 /// - [`Error::System`] of `poll`: there are more of them than `RLIMIT_NOFILE`.
 ///
 /// # Platform
@@ -184,12 +185,13 @@ const FEW: usize = 32;
 #[doc(alias = "select")]
 #[doc(alias = "epoll")]
 pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize> {
-    if on.is_empty() && timeout.is_none() {
-        return Err(Error::InvalidInput { what: "nothing to wait for, and no timeout" });
-    }
     // Something in a buffer is there already.
     let timeout = if on.iter().any(|wait| wait.buffered) { Some(Duration::ZERO) } else { timeout };
+    // `None`: it is too far for the clock.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    if on.is_empty() && deadline.is_none() {
+        return Err(Error::InvalidInput { what: "nothing to wait for, and no timeout" });
+    }
     let mut few = [pollfd { fd: -1, events: 0, revents: 0 }; FEW];
     let mut many = Vec::new();
     let fds = match few.get_mut(..on.len()) {
