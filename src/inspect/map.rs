@@ -58,6 +58,8 @@ pub(super) struct Port {
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) pipe: bool,
+    /// A FIFO with a name may have the inode of a pipe, on another device.
+    pub(super) device: u64,
     pub(super) inode: u64,
     /// Writers; one side of a pair.
     pub(super) from: Vec<Port>,
@@ -72,6 +74,7 @@ pub(super) struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
+    pub(super) device: u64,
     /// The inode of the pipe, as in `pipe:[…]`; of a pair, the lower of its two, as in `socket:[…]`.
     pub inode: u64,
     /// Whether it is a pair of sockets and no pipe.
@@ -240,6 +243,7 @@ impl Sides<'_> {
     fn link(&mut self, channel: Channel) -> &mut Link {
         self.links.entry(channel).or_insert_with(|| Link {
             pipe: !channel.socket,
+            device: channel.device,
             inode: channel.inode,
             from: Vec::new(),
             to: Vec::new(),
@@ -270,7 +274,7 @@ impl Link {
         let (writers, readers) = (pids(&self.from), pids(&self.to));
         let finding = |what, pids: &BTreeSet<u32>, elsewhere, certain| {
             let pids = pids.iter().copied().collect();
-            Finding { inode: self.inode, pair: !self.pipe, pids, elsewhere, what, certain }
+            Finding { device: self.device, inode: self.inode, pair: !self.pipe, pids, elsewhere, what, certain }
         };
         if self.pipe && readers.is_empty() && self.to_outside == 0 {
             return vec![finding(FindingKind::NoReader, &readers, 0, all_seen)];

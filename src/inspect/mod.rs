@@ -1,4 +1,4 @@
-//! Who holds an end: the answer to "my reader never sees the end".
+//! Who holds an end: the answer to "my reader never sees EOF".
 
 mod diag;
 mod draw;
@@ -162,7 +162,7 @@ impl fmt::Display for Holders {
 ///
 /// `/proc/PID/fd` ([proc(5)]), or `/proc/PID/task/*/fd` of a process with threads, and [sock_diag(7)] for the other side
 /// of a unix socket. Where the kernel refuses that, the result [says so](Holders::peer_unknown). Processes that `/proc`
-/// does not show, with `hidepid` or in another pid namespace, are not counted as unseen.
+/// does not show, with `hidepid=2` or in another pid namespace, are not counted as unseen.
 ///
 /// # Examples
 ///
