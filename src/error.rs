@@ -414,25 +414,3 @@ macro_rules! gives_back {
     };
 }
 pub(crate) use gives_back;
-
-/// A buffer that could not be flushed, and why. Its owner is given back.
-///
-/// `?` turns it into [`Error`] or [`io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
-/// `Box<dyn Error>` take it along, with its end open.
-#[derive(thiserror::Error)]
-#[error("what waited could not be sent: {error}")]
-pub struct FlushError<T> {
-    /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter),
-    /// [`BufferedWriter`](crate::BufferedWriter) or [`MessageReader`](crate::MessageReader), with what is still in it.
-    pub unflushed: T,
-    /// The cause.
-    pub error: Error,
-}
-
-impl<T> fmt::Debug for FlushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlushError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-gives_back!(FlushError<T>);

@@ -112,8 +112,8 @@ pub use channel::{
     Unsent, assert_travels, channel, duplex,
 };
 pub use copy::{CopyError, copy, copy_up_to};
-pub use end::{Ends, FromFdError, Stdio, open_ends};
-pub use error::{Error, FlushError, Result};
+pub use end::{Ends, FlushError, FromFdError, Stdio, open_ends};
+pub use error::{Error, Result};
 pub use framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, Messages, PackedSocket};
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
 pub use pipe::{BufferedWriter, Fifo, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};

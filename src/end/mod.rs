@@ -1,12 +1,37 @@
 //! Every end is this: one owned, close-on-exec descriptor that the ledger knows.
 
+/// Calls a macro with the standard library's owners of exactly one descriptor.
+macro_rules! std_owners {
+    ($for_each:ident) => {
+        $for_each!(
+            std::os::fd::OwnedFd,
+            std::fs::File,
+            std::io::PipeReader,
+            std::io::PipeWriter,
+            std::io::Stdin,
+            std::io::Stdout,
+            std::io::Stderr,
+            std::net::TcpListener,
+            std::net::TcpStream,
+            std::net::UdpSocket,
+            std::os::unix::net::UnixDatagram,
+            std::os::unix::net::UnixListener,
+            std::os::unix::net::UnixStream,
+            std::process::ChildStdin,
+            std::process::ChildStdout,
+            std::process::ChildStderr,
+        );
+    };
+}
+use std_owners;
+
 mod ends;
+mod held;
 pub(crate) mod packets;
 mod stdio;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -14,6 +39,8 @@ use rustix::fs::{FileType, OFlags};
 
 pub use ends::Ends;
 pub(crate) use ends::{descriptors, one_descriptor};
+pub use held::FlushError;
+pub(crate) use held::Held;
 pub(crate) use stdio::Opened;
 pub use stdio::Stdio;
 
@@ -177,41 +204,6 @@ impl fmt::Debug for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.fd.as_raw_fd();
         if ledger::is_severed(number) { write!(f, "{number} (not given)") } else { write!(f, "{number}") }
-    }
-}
-
-/// An end inside a value that does something when it is dropped, and can give the end back.
-pub(crate) struct Held<T>(Option<T>);
-
-impl<T> Held<T> {
-    pub(crate) fn new(end: T) -> Self {
-        Self(Some(end))
-    }
-
-    /// Takes the end out, for good: nothing may be done with it through this value any more.
-    pub(crate) fn take(&mut self) -> T {
-        self.0.take().expect(HELD)
-    }
-
-    /// The same in a destructor. `None`: it was taken out before.
-    pub(crate) fn take_last(&mut self) -> Option<T> {
-        self.0.take()
-    }
-}
-
-const HELD: &str = "the end is taken out last of all";
-
-impl<T> Deref for Held<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.0.as_ref().expect(HELD)
-    }
-}
-
-impl<T> DerefMut for Held<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().expect(HELD)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Standard input, output and error of a program that is started.
 
 use std::fmt;
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -136,7 +135,7 @@ impl Stdio {
     }
 }
 
-/// Owners of one descriptor. The crate's own ends implement it where they are defined.
+/// The crate's own ends implement it where they are defined.
 macro_rules! from_descriptor {
     ($($owner:ty),* $(,)?) => {$(
         impl From<$owner> for Stdio {
@@ -147,24 +146,7 @@ macro_rules! from_descriptor {
     )*};
 }
 
-from_descriptor!(
-    OwnedFd,
-    File,
-    std::io::PipeReader,
-    std::io::PipeWriter,
-    std::io::Stdin,
-    std::io::Stdout,
-    std::io::Stderr,
-    std::net::TcpListener,
-    std::net::TcpStream,
-    std::net::UdpSocket,
-    std::os::unix::net::UnixDatagram,
-    std::os::unix::net::UnixListener,
-    std::os::unix::net::UnixStream,
-    std::process::ChildStdin,
-    std::process::ChildStdout,
-    std::process::ChildStderr,
-);
+super::std_owners!(from_descriptor);
 
 /// Which of the kinds it is; of an end, its number.
 impl fmt::Debug for Stdio {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::{self, BufWriter, IoSlice, Write};
 
 use super::PipeWriter;
-use crate::end::Held;
-use crate::error::{FlushError, Result};
+use crate::end::{FlushError, Held};
+use crate::error::Result;
 use crate::wait::Patience;
 
 /// The best buffer for a pipe. Through a longer write the kernel holds the pipe's lock while the reader waits for it.
