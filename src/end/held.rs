@@ -1,4 +1,4 @@
-//! What has a buffer in front of an end: how the end is taken out of it, and the error that gives it back.
+//! Values with a buffer in front of an end: taking the end out, and the error that gives them back.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -7,8 +7,23 @@ use crate::error::{Error, gives_back};
 
 /// A buffer that could not be flushed, and why. Its owner is given back.
 ///
-/// `?` turns it into [`Error`] or [`std::io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
-/// `Box<dyn Error>` take it along, with its end open.
+/// `?` turns it into [`Error`] or [`std::io::Error`], and drops the owner, which tries once more. `anyhow::Error` and
+/// `Box<dyn Error>` take the owner along, with its end open.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Write;
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// let mut writer = ipc::BufferedWriter::new(writer);
+/// writer.write_all(b"too late")?;
+/// drop(reader);
+/// let refused = writer.into_inner().unwrap_err();
+/// assert!(matches!(refused.error, ipc::Error::Closed));
+/// assert!(refused.unflushed.get_ref().is_closed()?);
+/// # Ok::<(), ipc::Error>(())
+/// ```
 #[derive(thiserror::Error)]
 #[error("what waited could not be sent: {error}")]
 pub struct FlushError<T> {

@@ -332,14 +332,13 @@ impl From<Infallible> for FromFdError {
 
 gives_back!(FromFdError);
 
-/// How many ends of this crate this process holds. Never blocks.
+/// Returns how many ends of this crate this process holds. Never blocks. For tests: "nothing of mine is still open".
 ///
 /// Every open [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter), [`DatagramSocket`](crate::DatagramSocket)
-/// and [`StreamSocket`](crate::StreamSocket) counts as one, also inside one that buffers or packs, in a
-/// [`Command`](crate::Command) that was not started, or in an error that gives it back; and so does every descriptor in a
-/// [`Received`](crate::Received). Ends that were severed by a [`fork`](crate::fork()) do not count, and neither does a
-/// descriptor that an end was turned into, nor a [`Child`](crate::Child). Meant for tests and assertions: "nothing of mine is
-/// still open".
+/// and [`StreamSocket`](crate::StreamSocket) counts as one. It counts inside one that buffers or packs, in a
+/// [`Command`](crate::Command) that was not started, and in an error that gives it back. So does every descriptor in a
+/// [`Received`](crate::Received). Not counted are ends that a [`fork`](crate::fork()) severed, descriptors that an end was turned
+/// into, and a [`Child`](crate::Child).
 ///
 /// In the guide: [closing](crate::guide::closing).
 ///

@@ -14,8 +14,20 @@ use crate::sys::descriptor::duplicate;
 
 /// The standard input, output or error of a [`Command`](crate::Command): any end, a file, or one of the two here.
 ///
-/// There is no `piped` as std's has: make a [`pipe`](crate::pipe()) and give one end of it, or collect what the program writes
-/// with [`Command::output`](crate::Command::output).
+/// There is no `piped` as std's has: make a [`pipe`](crate::pipe()) and give one end of it, or collect the output with
+/// [`Command::output`](crate::Command::output).
+///
+/// # Examples
+///
+/// ```
+/// use ipc::Stdio;
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// let sorts = ipc::Command::new("sort").stdin(Stdio::null()).stdout(writer).stderr(Stdio::inherit()).spawn()?;
+/// assert_eq!(std::io::read_to_string(reader)?, ""); // there was nothing to sort
+/// assert!(sorts.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
 #[doc(alias = "piped")]
 pub struct Stdio(Kind);
 
@@ -27,13 +39,13 @@ enum Kind {
 }
 
 impl Stdio {
-    /// The one of this process, as if nothing was set.
+    /// Shares this process's own, as if nothing was set. See [`Stdio`] for an example.
     #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)
     }
 
-    /// `/dev/null`: nothing to read, and what is written is gone.
+    /// Opens `/dev/null`: nothing to read, and written bytes are gone. See [`Stdio`] for an example.
     #[must_use]
     pub fn null() -> Self {
         Self(Kind::Null)
@@ -93,8 +105,7 @@ impl Refused {
 
 /// Lends: the program gets a copy, and the end stays here.
 ///
-/// The copy is made now, and closed when the command is started or dropped. If it cannot be made, starting the command fails
-/// for it.
+/// The copy is made now, and closed when the command is started or dropped. If it cannot be made, starting the command fails.
 ///
 /// # Examples
 ///

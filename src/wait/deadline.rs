@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// An end whose [`Read`] and [`Write`] wait no longer than until a deadline.
 ///
 /// The `_timeout` calls of an end return at the first progress. A line, `read_exact` or `write_all` takes several reads or
-/// writes, and needs one deadline for all of them: put the end into a `Deadline`, and use std's methods. For lines, put a
+/// writes, and needs one deadline for all of them. Put the end into a `Deadline`, and use std's methods. For lines, put a
 /// [`BufReader`](std::io::BufReader) in front of it.
 ///
 /// A call that is out of time fails with [`TimedOut`](io::ErrorKind::TimedOut). Set a new deadline and go on from where it
@@ -93,13 +93,14 @@ impl<T> Deadline<T> {
         Self { end, deadline: Instant::now().checked_add(timeout), read: 0, written: 0, steps: 0 }
     }
 
-    /// Sets another deadline. The counters go on.
+    /// Sets another deadline. The counters go on. See [`bytes_read`](Self::bytes_read) for an example.
     pub fn set_at(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
         self.steps = 0;
     }
 
-    /// Sets another deadline, `timeout` from now. [`Duration::MAX`] waits for ever. The counters go on.
+    /// Sets another deadline, `timeout` from now. [`Duration::MAX`] waits for ever. The counters go on. See
+    /// [`bytes_read`](Self::bytes_read) for an example.
     pub fn set_after(&mut self, timeout: Duration) {
         self.deadline = Instant::now().checked_add(timeout);
         self.steps = 0;
@@ -148,6 +149,10 @@ impl<T> Deadline<T> {
     /// assert!(timed.write_all(&data).is_err()); // nobody reads
     /// let rest = &data[timed.written() as usize..];
     /// assert!(!rest.is_empty() && rest.len() < data.len());
+    ///
+    /// assert!(!timed.get_ref().is_closed()?);
+    /// timed.get_mut().set_max_write(4096);
+    /// let writer = timed.into_inner(); // the deadline is gone
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[must_use]
@@ -155,19 +160,20 @@ impl<T> Deadline<T> {
         self.written
     }
 
-    /// Returns the end.
+    /// Returns the end. See [`written`](Self::written) for an example.
     #[must_use]
     pub fn get_ref(&self) -> &T {
         &self.end
     }
 
-    /// Returns the end. Its own calls know nothing of the deadline, and are not counted.
+    /// Returns the end. Its own calls know nothing of the deadline, and are not counted. See [`written`](Self::written) for an
+    /// example.
     #[must_use]
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.end
     }
 
-    /// Gives the end back.
+    /// Gives the end back. See [`written`](Self::written) for an example.
     #[must_use]
     pub fn into_inner(self) -> T {
         self.end
@@ -192,7 +198,7 @@ impl<T: TimedRead> Read for Deadline<T> {
         Ok(read)
     }
 
-    /// Where it fails, [`bytes_read`](Self::bytes_read) says how many bytes at the front of the buffer were read.
+    /// Reads until the buffer is full. If that fails, [`bytes_read`](Self::bytes_read) counts the bytes at its front.
     fn read_exact(&mut self, mut buf: &mut [u8]) -> io::Result<()> {
         while !buf.is_empty() {
             match self.read(buf)? {
