@@ -122,8 +122,19 @@ impl ProcessMap {
         Ok(())
     }
 
-    /// The source of a picture for Graphviz: `dot -Tsvg`. Boxes are processes, with dotted lines to their parents; arrows go
-    /// from who writes to who reads, with the numbers of the descriptors; red is what is almost certainly a bug.
+    /// Returns the source of a picture for Graphviz (`dot -Tsvg`).
+    ///
+    /// Boxes are processes, with dotted lines to their parents. Arrows go from writers to readers, with the numbers of the
+    /// descriptors. Red is almost certainly a bug.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_reader, _writer) = ipc::pipe()?;
+    /// let map = ipc::ProcessMap::current()?;
+    /// assert!(map.to_dot().starts_with("digraph") && map.to_mermaid().starts_with("flowchart"));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     pub fn to_dot(&self) -> String {
         let mut dot = String::from(
@@ -163,8 +174,8 @@ impl ProcessMap {
         dot
     }
 
-    /// The source of a picture for Mermaid, which GitHub draws by itself in a `mermaid` code block. It shows what
-    /// [`to_dot`](Self::to_dot) shows. Mermaid refuses pictures of more than 500 lines between things (its `maxEdges`).
+    /// Returns the source of a picture for Mermaid, which GitHub draws in a `mermaid` code block. It shows what
+    /// [`to_dot`](Self::to_dot) shows, and shares its example. Mermaid refuses pictures of more than 500 edges (its `maxEdges`).
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("flowchart LR\n");
