@@ -83,7 +83,7 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<u64, CopyError> {
 /// Blocks until `len` bytes of `from` are copied to `to`, or EOF comes before, and returns how many bytes that were.
 ///
 /// Same as [`copy`], but stops after `len` bytes, and takes nothing after them from `from`. (Of a pipe of packets, made with
-/// `O_DIRECT`, the rest of the last packet is lost.)
+/// `O_DIRECT`, the rest of the last packet can be lost.)
 ///
 /// # Errors
 ///

@@ -168,13 +168,11 @@ impl<T> Deadline<T> {
 
     /// Returns the end. Its own calls know nothing of the deadline, and are not counted. See [`written`](Self::written) for an
     /// example.
-    #[must_use]
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.end
     }
 
     /// Gives the end back. See [`written`](Self::written) for an example.
-    #[must_use]
     pub fn into_inner(self) -> T {
         self.end
     }

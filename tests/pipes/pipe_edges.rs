@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::{
     self, Trial, become_nobody, exhaust_pipe_pages, exit_code, fill, pipe_setting, read_all, refused,
 };
-use ipc::{Command, Error, PIPE_BUF, PipeFlags, PipeReader, fork, pipe, pipe_with};
+use ipc::{Command, Error, Fifo, PIPE_BUF, PipeFlags, PipeReader, fork, pipe, pipe_with};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         a_rival_makes_no_false_eof_for_a_tee,
         a_tee_of_what_nobody_writes_ends,
         a_read_to_the_end_that_memory_does_not_suffice_for_is_an_error,
+        a_thread_with_a_table_of_its_own_opens_its_own_fifo,
     ]
 }
 
@@ -307,4 +308,20 @@ fn a_read_to_the_end_that_memory_does_not_suffice_for_is_an_error() {
     .unwrap();
     while writer.write_all(&[1; 8192]).is_ok() {}
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_thread_with_a_table_of_its_own_opens_its_own_fifo() {
+    let place = support::Folder::new();
+    let path = place.0.join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let thread = std::thread::spawn(move || {
+        // SAFETY: an integer.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+        let both = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let Fifo { reader, mut writer, .. } = Fifo::try_from(OwnedFd::from(both)).unwrap();
+        writer.write_all(b"token").unwrap();
+        drop(writer);
+        assert_eq!(read_all(reader), b"token");
+    });
+    thread.join().unwrap();
 }
