@@ -17,15 +17,14 @@ use crate::sys::{self, Errno, ledger};
 
 /// Blocks until EOF of `from`, copies all of it to `to`, and returns how many bytes that were.
 ///
-/// Both can be any end for bytes, and any file, device, or socket for a stream. The kernel is asked to do it without
-/// passing the bytes through this process, where it can and where that is faster; else they are read and written. Which
-/// it was shows in nothing but the time.
+/// Both can be any end for bytes, and any file, device, or socket for a stream. The kernel moves the bytes without passing
+/// them through this process if it can and if that is faster. Otherwise they are read and written. The result is the same.
 ///
-/// - **EOF of a pipe or a socket** comes when the last writer is closed, in every process. A reader at the
-///   other side of `to` sees EOF when `to` is closed, which `copy` does not do.
+/// - **EOF of a pipe or a socket** comes when the last writer is closed, in every process. A reader at the other side of `to`
+///   sees EOF when `to` is closed, which `copy` does not do.
 /// - **A file** is read from its current position, and written at its current position, and both move on.
-/// - **Bytes arrive as they were.** When `copy` returns, later changes of a file that was copied are not seen by
-///   whoever reads from `to`. (They are with [`splice_from`](crate::PipeWriter::splice_from), which copies nothing.)
+/// - **Bytes arrive as they were.** Later changes of a file that was copied are not seen by whoever reads from `to`. (They are
+///   with [`splice_from`](crate::PipeWriter::splice_from), which copies nothing.)
 /// - **An end with `O_NONBLOCK`** is waited for like any other.
 ///
 /// Ends that travel in a stream of bytes are not copied along.
@@ -41,14 +40,15 @@ use crate::sys::{self, Errno, ledger};
 /// - [`Error::NotGiven`]: this process was not given one of the two. Nothing was copied.
 /// - [`Error::WrongKind`]: one of the two is a socket for messages. Nothing was copied.
 /// - [`Error::TimedOut`]: a time limit set on a socket itself (`SO_RCVTIMEO`, `SO_SNDTIMEO`) is up.
-/// - [`Error::System`]: whatever else the kernel says; before anything was taken, `EINVAL` where the two are one file or one
-///   pipe, as that would not end, and `EBADF` where `to` is not open for writing.
+/// - [`Error::System`] with `EINVAL`: the two are one file or one pipe, and the copy would not end. Nothing was copied.
+/// - [`Error::System`] with `EBADF`: `to` is not open for writing. Nothing was copied.
+/// - [`Error::System`]: any other error of the calls below, such as `ENOSPC`.
 ///
 /// # Platform
 ///
-/// [copy_file_range(2)] and [sendfile(2)] from files to files, [splice(2)] from pipes to pipes and files, and [read(2)]
-/// and [write(2)] everywhere else, and where the kernel refuses these. After [splice(2)], the kernel refuses `RWF_NOWAIT`
-/// on a pipe: `try_` and `_timeout` calls go another way then, and work as before.
+/// [copy_file_range(2)] and [sendfile(2)] from files to files, [splice(2)] from pipes to pipes and files. [read(2)] and
+/// [write(2)] otherwise, and if the kernel refuses these. After [splice(2)], the kernel refuses `RWF_NOWAIT` on a pipe. `try_`
+/// and `_timeout` calls then go another way, and work as before.
 ///
 /// # Examples
 ///
@@ -82,7 +82,8 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<u64, CopyError> {
 
 /// Blocks until `len` bytes of `from` are copied to `to`, or EOF comes before, and returns how many bytes that were.
 ///
-/// Same as [`copy`], but stops after `len` bytes: nothing after them is taken from `from`.
+/// Same as [`copy`], but stops after `len` bytes, and takes nothing after them from `from`. (Of a pipe of packets, made with
+/// `O_DIRECT`, the rest of the last packet can be lost.)
 ///
 /// # Errors
 ///
@@ -134,8 +135,7 @@ pub fn copy_up_to(from: impl AsFd, to: impl AsFd, len: u64) -> Result<u64, CopyE
 pub struct CopyError {
     /// The bytes that were copied.
     pub copied: u64,
-    /// The next bytes, in order, that were taken from the source and could not be written. At most 64 KiB, and most often
-    /// empty.
+    /// The bytes after those, which were taken from the source and could not be written. At most 64 KiB, most often none.
     pub unwritten: Vec<u8>,
     /// The cause.
     pub error: Error,

@@ -8,16 +8,16 @@ use rustix::io::Errno;
 
 use crate::socket::Received;
 
-/// The result of this crate's calls: [`Error`] unless another error type is named.
+/// The result of this crate's calls, with [`Error`] unless another error type is named. See [`Error`] for an example.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that a call of this crate can fail with.
+/// Everything that a call of this crate can fail with. Calls retry `EINTR` themselves, so it is never among these.
 ///
-/// Calls retry `EINTR` themselves, so an interrupted call is never among these.
+/// `?` turns an `Error` into an [`io::Error`] and back again without losing which one it was. [`System`](Error::System) keeps its
+/// errno. Every other variant gets the natural [`io::ErrorKind`] and travels inside the `io::Error`.
 ///
-/// `?` turns an `Error` into an [`io::Error`] and back again without losing which one it was: the errno of
-/// [`System`](Error::System) is kept, every other variant gets the natural [`io::ErrorKind`] and travels inside the
-/// `io::Error`.
+/// `Display` tells the whole cause in one line, and [`source`](std::error::Error::source) is `None`, so that a report of the chain
+/// says nothing twice. The cause is there as a value, in the variant's fields.
 ///
 /// # Examples
 ///
@@ -34,14 +34,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert!(matches!(greet(writer), Err(ipc::Error::Closed)));
 /// # Ok::<(), ipc::Error>(())
 /// ```
-///
-/// An error says all that it knows in one line: its `Display` has the cause in it, and [`source`](std::error::Error::source)
-/// is `None`, so that a report of the whole chain says nothing twice. The cause is there as a value, in the variant's fields.
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel said no. The name of the call and its errno are kept.
-    ///
-    /// `EAGAIN` from `fork`, which is the process limit, is one of these and not [`WouldBlock`](Error::WouldBlock).
+    /// The kernel refused a call. `EAGAIN` from `fork`, which is the process limit, is one of these and not
+    /// [`WouldBlock`](Error::WouldBlock).
     System {
         /// The system call, by the name of its manual page.
         call: &'static str,
@@ -60,10 +56,9 @@ pub enum Error {
 
     /// The peer of a socket went away with messages of ours that it had not read.
     ///
-    /// Reported once, to one holder of the socket (of clones in one process, to whichever receives EOF), and only after
-    /// everything that the peer sent was received. Where two processes hold the socket, the kernel tells one of them: if that
-    /// one only sends, it says [`Closed`](Error::Closed), and no process says this. Some kernels, 6.18 among them, do not count
-    /// a single empty message as unread.
+    /// It comes once, after everything that the peer sent was received. Of clones in one process, the one that receives EOF gets
+    /// it. If two processes hold the socket, the kernel tells one of them; if that one only sends, it gets
+    /// [`Closed`](Error::Closed), and nobody gets this. Some kernels, such as 6.18, do not count a single empty message.
     Reset,
 
     /// A received message was longer than the buffer. Nothing of it is lost: here it is, whole.
@@ -74,27 +69,26 @@ pub enum Error {
 
     /// The peer does not speak the same format, or means harm.
     ///
-    /// Of a [`PackedSocket`](crate::PackedSocket): a datagram that is no pack of messages. Here it is, whole, and the next one
-    /// can be received. Of a ring: a hello that is none, or counters in the shared memory that cannot be, and each later call
-    /// says the same.
+    /// Of a [`PackedSocket`](crate::PackedSocket): a datagram that is no pack of messages. The next one can be received. Of a
+    /// ring: a malformed hello, or impossible counters in the shared memory. Each later call fails in the same way.
     Malformed {
-        /// The datagram, the hello, or the two counters.
+        /// The datagram, the hello, or the two counters, whole.
         message: Vec<u8>,
     },
 
-    /// A stream of messages ended inside one: its writer was killed, or wrote something else. Here is what arrived of it.
+    /// A stream of messages ended inside one: its writer was killed, or wrote something else.
     Truncated {
         /// The message, from its first byte to where the stream ended.
         message: Vec<u8>,
-        /// How long it was going to be. `None`: the stream ended before it said so.
+        /// The length that it was going to have. `None`: the stream ended before it said so.
         expected: Option<u64>,
     },
 
-    /// Messages have arrived in a buffer, and would be lost: they are to be received first.
+    /// Messages have arrived in a buffer and would be lost. Receive them first.
     Unread,
 
-    /// A message is over the limit of its socket, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), or the ends that are
-    /// to go with one message are more than 253. Nothing was sent.
+    /// A message is over the limit of its socket, an atomic write is over [`PIPE_BUF`](crate::PIPE_BUF), or more than 253 ends
+    /// are to go with one message. Nothing was sent.
     TooLong {
         /// Bytes, or ends, that were to be sent.
         len: usize,
@@ -102,16 +96,16 @@ pub enum Error {
         max: usize,
     },
 
-    /// An argument of the call makes no sense, and the kernel was not asked: two ends at one descriptor number, a NUL byte
-    /// in an argument of a program.
+    /// An argument makes no sense, and the kernel was not asked. Two ends are given at one descriptor number, for example, or
+    /// an argument of a program has a NUL byte.
     InvalidInput {
         /// The fault.
         what: &'static str,
     },
 
     /// A program could not be started, and the reason lies with it: there is no such program or directory, or it may not be
-    /// run. `?` makes this of a [`SpawnError`](crate::SpawnError), so that the program's name is not lost. A lack of
-    /// this process's own, such as of descriptors, stays [`System`](Error::System).
+    /// run. `?` makes this of a [`SpawnError`](crate::SpawnError), and keeps the program's name. A lack of this process's own,
+    /// such as of descriptors, stays [`System`](Error::System).
     NotStarted {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,
@@ -122,33 +116,27 @@ pub enum Error {
     /// This end was not given to this process: it was severed when the process was forked.
     NotGiven,
 
-    /// This process has more than one thread, so a fork of it would not be safe.
+    /// This process has more than one thread, so a fork of it would not be safe. A [`ForkServer`](crate::ForkServer) that was
+    /// started before the threads forks for all of them.
     ///
-    /// A [`ForkServer`](crate::ForkServer) that was started before the threads forks for all of them.
-    ///
-    /// In the guide: [threads and fork](crate::guide::threads_and_fork), and [tests that fork](crate::guide::testing)
-    /// under `cargo test`.
+    /// In the guide: [threads and fork](crate::guide::threads_and_fork), [tests that fork](crate::guide::testing).
     MultiThreaded {
-        /// How many threads the kernel counts.
+        /// The threads that the kernel counts.
         threads: usize,
     },
 
-    /// This process is inside of a runtime of tokio, so a fork of it would not be safe: the child would share the runtime's
-    /// epoll instance. Fork before the runtime is entered. Needs the feature `tokio`.
-    ///
-    /// In the guide: [tokio](crate::guide::tokio).
+    /// This process is inside a runtime of tokio, whose epoll instance a child would share, so a fork would not be safe. Fork
+    /// before the runtime is entered. Needs the feature `tokio`. In the guide: [tokio](crate::guide::tokio).
     InsideRuntime,
 
     /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it.
     ///
     /// The kernel would take the child away the moment it ends, with its status. Set `SIGCHLD` to its default, or to a
-    /// handler, before starting children.
-    ///
-    /// In the guide: [children](crate::guide::children).
+    /// handler, before starting children. In the guide: [children](crate::guide::children).
     SigchldIgnored,
 
-    /// Somebody else in this process has waited for the child, such as a handler that waits for all, and the kernel tells a
-    /// status once. It has left. What [`Command::output`](crate::Command::output) had read of it is here.
+    /// The child has exited, and somebody else in this process has waited for it, such as a handler that waits for all. The
+    /// kernel tells a status once. The output that [`Command::output`](crate::Command::output) had read is here.
     StatusTaken {
         /// The bytes that the program wrote to its standard output; empty if nobody asked for it.
         stdout: Vec<u8>,
@@ -182,22 +170,19 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// A message is no value of the type that was to be received, and is here, whole. The next one can be received. Needs
-    /// the feature `channel`.
+    /// A message is no value of the type that was to be received. The next one can be received. Needs the feature `channel`.
     Decode {
-        /// The message.
+        /// The message, whole.
         message: Vec<u8>,
         /// The fault.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// A value has ends in it, and goes over something that carries bytes alone. Nothing was sent. Needs the feature
-    /// `channel`.
+    /// A value has ends in it, and its channel carries bytes alone. Nothing was sent. Needs the feature `channel`.
     CannotCarry,
 
-    /// Ends that came with a message could not all be installed, because this process has no descriptors left. The
-    /// message is in the caller's buffer, [`bytes`](Received::message_len) long, and the ends that did arrive are here;
-    /// the others are lost.
+    /// Ends that came with a message could not all be installed, because this process has no descriptors left. The others
+    /// are lost. The message is in the caller's buffer, [`message_len`](Received::message_len) long.
     EndsLost {
         /// The ends that did arrive.
         received: Received,
@@ -236,9 +221,7 @@ impl fmt::Display for Error {
                     f,
                     "this process has {threads} threads, and only one with a single thread can be forked safely; "
                 )?;
-                f.write_str(
-                    "a fork server forks for programs with threads; the guide's chapter on testing is about tests",
-                )
+                f.write_str("a fork server forks for programs with threads, and the guide has a chapter on testing")
             }
             Error::InsideRuntime => {
                 f.write_str("this process is inside of a tokio runtime, and cannot be forked safely")
@@ -414,25 +397,3 @@ macro_rules! gives_back {
     };
 }
 pub(crate) use gives_back;
-
-/// A buffer that could not be flushed, and why. Its owner is given back.
-///
-/// `?` turns it into [`Error`] or [`io::Error`], and drops what could not be flushed, which tries once more. `anyhow::Error` and
-/// `Box<dyn Error>` take it along, with its end open.
-#[derive(thiserror::Error)]
-#[error("what waited could not be sent: {error}")]
-pub struct FlushError<T> {
-    /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter),
-    /// [`BufferedWriter`](crate::BufferedWriter) or [`MessageReader`](crate::MessageReader), with what is still in it.
-    pub unflushed: T,
-    /// The cause.
-    pub error: Error,
-}
-
-impl<T> fmt::Debug for FlushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlushError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-gives_back!(FlushError<T>);

@@ -55,16 +55,16 @@
 //! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
 //! | copy all of one end or file to another | [`copy()`], [`copy_up_to()`] |
 //! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
-//! | get an answer sooner than a process wakes up | `set_spin` of every end |
+//! | get an answer sooner than a process wakes up | [`set_spin`](PipeReader::set_spin) of every end |
 //! | know who sent a message | [`DatagramSocket::set_passcred`], [`Received::sender`] |
-//! | limit a wait | the `_timeout` calls, and [`Deadline`] for lines and `write_all`; the `try_` calls do not block |
+//! | limit a wait | the `_timeout` calls, and [`Deadline`] for lines, `read_exact` and `write_all`; the `try_` calls do not block |
 //! | wait for many ends and children at once | [`wait_any()`], [`wait_ready()`] |
 //! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
 //! | wait for signals beside ends and children | [`Signals`] |
 //! | pass structs, with ends in them | [`channel()`], [`duplex()`], with the feature `channel` |
 //! | use tokio | the module `tokio`, with the feature of that name |
 //! | check that nothing is left open | [`open_ends()`] |
-//! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole process tree |
+//! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole tree of processes |
 //!
 //! # What holds everywhere
 //!
@@ -72,8 +72,8 @@
 //! - Every end that a [`fork()`] does not give to the child is severed there. Using it returns [`Error::NotGiven`].
 //! - Writing without a reader returns [`Error::Closed`], whatever the process does about `SIGPIPE` when the end is made.
 //! - A signal ends no call early, makes no deadline longer, and is never an error.
-//! - A failed call returns what it took: the ends ([`ForkError`], [`SendError`]), the command ([`SpawnError`]), the
-//!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), the bytes that went no further ([`CopyError`]).
+//! - A failed call returns what it took: ends ([`ForkError`], [`SendError`]), the command ([`SpawnError`]), the
+//!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), bytes that went no further ([`CopyError`]).
 //! - Reading and writing makes one system call when there is data or room, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
 //!
@@ -112,8 +112,8 @@ pub use channel::{
     Unsent, assert_travels, channel, duplex,
 };
 pub use copy::{CopyError, copy, copy_up_to};
-pub use end::{Ends, FromFdError, Stdio, open_ends};
-pub use error::{Error, FlushError, Result};
+pub use end::{Ends, FlushError, FromFdError, Stdio, open_ends};
+pub use error::{Error, Result};
 pub use framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, Messages, PackedSocket};
 pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holders};
 pub use pipe::{BufferedWriter, Fifo, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};

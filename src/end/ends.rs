@@ -1,6 +1,6 @@
 //! The trait of everything that can be given to another process.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::end::End;
@@ -9,15 +9,15 @@ use crate::sys::ledger;
 
 /// Everything that can be given to another process: ends, and values that are made of ends.
 ///
-/// [`fork`](crate::fork()) moves one of these into the child and asks it which descriptors that are: the ends among them
-/// stay open there, and every other end of this crate is severed.
+/// [`fork`](crate::fork()) moves one of these into the child, and visits its descriptors. They stay open there, and every other
+/// end of this crate is severed.
 ///
-/// Every end of this crate is one, and `()` for none; tuples of up to twelve, arrays, `Vec`, `Option`, `Box` and `Arc` of them;
-/// and what else owns a descriptor: [`OwnedFd`], [`std::fs::File`], the standard library's pipes and sockets. A reference, or a
+/// Every end of this crate implements it. So do `()`, for no end, and tuples of up to twelve, arrays, `Vec`, `Option`, `Box` and
+/// `Arc` of ends. So does whatever else owns a descriptor: [`OwnedFd`](std::os::fd::OwnedFd), [`std::fs::File`], the standard library's pipes and sockets. A reference, or a
 /// [`BorrowedFd`], lends: the descriptor is open in the child and stays open here.
 ///
-/// A type with a buffer in front of a descriptor is not: give the bare end, and put the buffer on in the child. Data are not
-/// either, and need not be given: a child has a copy of everything that its closure captures.
+/// A type with a buffer in front of a descriptor does not: give the bare end, and put the buffer on in the child. Data need
+/// not be given: a child has a copy of everything that its closure captures.
 ///
 /// # Examples
 ///
@@ -97,25 +97,8 @@ impl Ends for End {
     }
 }
 
-has_one_descriptor!(
-    OwnedFd,
-    BorrowedFd<'_>,
-    std::fs::File,
-    std::io::PipeReader,
-    std::io::PipeWriter,
-    std::io::Stdin,
-    std::io::Stdout,
-    std::io::Stderr,
-    std::net::TcpListener,
-    std::net::TcpStream,
-    std::net::UdpSocket,
-    std::os::unix::net::UnixDatagram,
-    std::os::unix::net::UnixListener,
-    std::os::unix::net::UnixStream,
-    std::process::ChildStdin,
-    std::process::ChildStdout,
-    std::process::ChildStderr,
-);
+has_one_descriptor!(BorrowedFd<'_>);
+super::std_owners!(has_one_descriptor);
 
 impl Ends for () {
     fn each<'a>(&'a self, _: &mut dyn FnMut(BorrowedFd<'a>)) {}

@@ -1,12 +1,37 @@
 //! Every end is this: one owned, close-on-exec descriptor that the ledger knows.
 
+/// Calls a macro with the standard library's owners of exactly one descriptor.
+macro_rules! std_owners {
+    ($for_each:ident) => {
+        $for_each!(
+            std::os::fd::OwnedFd,
+            std::fs::File,
+            std::io::PipeReader,
+            std::io::PipeWriter,
+            std::io::Stdin,
+            std::io::Stdout,
+            std::io::Stderr,
+            std::net::TcpListener,
+            std::net::TcpStream,
+            std::net::UdpSocket,
+            std::os::unix::net::UnixDatagram,
+            std::os::unix::net::UnixListener,
+            std::os::unix::net::UnixStream,
+            std::process::ChildStdin,
+            std::process::ChildStdout,
+            std::process::ChildStderr,
+        );
+    };
+}
+use std_owners;
+
 mod ends;
+mod held;
 pub(crate) mod packets;
 mod stdio;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -14,6 +39,8 @@ use rustix::fs::{FileType, OFlags};
 
 pub use ends::Ends;
 pub(crate) use ends::{descriptors, one_descriptor};
+pub use held::FlushError;
+pub(crate) use held::Held;
 pub(crate) use stdio::Opened;
 pub use stdio::Stdio;
 
@@ -180,41 +207,6 @@ impl fmt::Debug for End {
     }
 }
 
-/// An end inside a value that does something when it is dropped, and can give the end back.
-pub(crate) struct Held<T>(Option<T>);
-
-impl<T> Held<T> {
-    pub(crate) fn new(end: T) -> Self {
-        Self(Some(end))
-    }
-
-    /// Takes the end out, for good: nothing may be done with it through this value any more.
-    pub(crate) fn take(&mut self) -> T {
-        self.0.take().expect(HELD)
-    }
-
-    /// The same in a destructor. `None`: it was taken out before.
-    pub(crate) fn take_last(&mut self) -> Option<T> {
-        self.0.take()
-    }
-}
-
-const HELD: &str = "the end is taken out last of all";
-
-impl<T> Deref for Held<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.0.as_ref().expect(HELD)
-    }
-}
-
-impl<T> DerefMut for Held<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().expect(HELD)
-    }
-}
-
 /// The kind of a descriptor, for [`Error::WrongKind`].
 pub(crate) fn kind(fd: BorrowedFd<'_>) -> Result<&'static str> {
     let flags = rustix::fs::fcntl_getfl(fd).map_err(|errno| Error::system("fcntl", errno))?;
@@ -340,14 +332,13 @@ impl From<Infallible> for FromFdError {
 
 gives_back!(FromFdError);
 
-/// How many ends of this crate this process holds. Never blocks.
+/// Returns how many ends of this crate this process holds. Never blocks. For tests: "nothing of mine is still open".
 ///
 /// Every open [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter), [`DatagramSocket`](crate::DatagramSocket)
-/// and [`StreamSocket`](crate::StreamSocket) counts as one, also inside one that buffers or packs, in a
-/// [`Command`](crate::Command) that was not started, or in an error that gives it back; and so does every descriptor in a
-/// [`Received`](crate::Received). Ends that were severed by a [`fork`](crate::fork()) do not count, and neither does a
-/// descriptor that an end was turned into, nor a [`Child`](crate::Child). Meant for tests and assertions: "nothing of mine is
-/// still open".
+/// and [`StreamSocket`](crate::StreamSocket) counts as one. It counts inside one that buffers or packs, in a
+/// [`Command`](crate::Command) that was not started, and in an error that gives it back. So does every descriptor in a
+/// [`Received`](crate::Received). Not counted are ends that a [`fork`](crate::fork()) severed, descriptors that an end was turned
+/// into, and a [`Child`](crate::Child).
 ///
 /// In the guide: [closing](crate::guide::closing).
 ///

@@ -14,11 +14,18 @@ pub(crate) fn read_to_end(
     buf: &mut Vec<u8>,
     mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    let start = buf.len();
+    let (start, given) = (buf.len(), buf.capacity());
     let mut end = start; // of what was read; from there on are zeroes
     let mut packet = [0; PACKET];
     let result = loop {
         if buf.len() - end < PACKET {
+            // Much has come already. A vector that the caller made of the right size is not enlarged for EOF.
+            if end - start >= PACKET && buf.capacity() - end < PACKET && buf.capacity() != given {
+                buf.truncate(end);
+                if buf.try_reserve(PACKET).is_err() {
+                    break Err(io::ErrorKind::OutOfMemory.into());
+                }
+            }
             buf.resize(buf.capacity().min(end + AT_ONCE), 0);
         }
         let has_room = buf.len() - end >= PACKET;
@@ -29,6 +36,9 @@ pub(crate) fn read_to_end(
                 if !has_room {
                     // The vector grows for what there is, and not where nothing comes any more.
                     buf.truncate(end);
+                    if buf.try_reserve(count).is_err() {
+                        break Err(io::ErrorKind::OutOfMemory.into());
+                    }
                     buf.extend_from_slice(&packet[..count]);
                 }
                 end += count;
@@ -46,7 +56,8 @@ pub(crate) fn read_to_string(buf: &mut String, read: impl FnMut(&mut [u8]) -> io
     let result = read_to_end(&mut bytes, read);
     match String::from_utf8(bytes) {
         Ok(text) if buf.capacity() == 0 => *buf = text,
-        Ok(text) => buf.push_str(&text),
+        Ok(text) if buf.try_reserve(text.len()).is_ok() => buf.push_str(&text),
+        Ok(_) => return result.and(Err(io::ErrorKind::OutOfMemory.into())),
         Err(_) => {
             let invalid = io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8");
             return result.and(Err(invalid));

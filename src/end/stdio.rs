@@ -1,8 +1,7 @@
 //! Standard input, output and error of a program that is started.
 
 use std::fmt;
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -15,8 +14,20 @@ use crate::sys::descriptor::duplicate;
 
 /// The standard input, output or error of a [`Command`](crate::Command): any end, a file, or one of the two here.
 ///
-/// There is no `piped` as std's has: make a [`pipe`](crate::pipe()) and give one end of it, or collect what the program writes
-/// with [`Command::output`](crate::Command::output).
+/// There is no `piped` as std's has: make a [`pipe`](crate::pipe()) and give one end of it, or collect the output with
+/// [`Command::output`](crate::Command::output).
+///
+/// # Examples
+///
+/// ```
+/// use ipc::Stdio;
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// let sorts = ipc::Command::new("sort").stdin(Stdio::null()).stdout(writer).stderr(Stdio::inherit()).spawn()?;
+/// assert_eq!(std::io::read_to_string(reader)?, ""); // there was nothing to sort
+/// assert!(sorts.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
 #[doc(alias = "piped")]
 pub struct Stdio(Kind);
 
@@ -28,13 +39,13 @@ enum Kind {
 }
 
 impl Stdio {
-    /// The one of this process, as if nothing was set.
+    /// Shares this process's own, as if nothing was set. See [`Stdio`] for an example.
     #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)
     }
 
-    /// `/dev/null`: nothing to read, and what is written is gone.
+    /// Opens `/dev/null`: nothing to read, and written bytes are gone. See [`Stdio`] for an example.
     #[must_use]
     pub fn null() -> Self {
         Self(Kind::Null)
@@ -94,8 +105,7 @@ impl Refused {
 
 /// Lends: the program gets a copy, and the end stays here.
 ///
-/// The copy is made now, and closed when the command is started or dropped. If it cannot be made, starting the command fails
-/// for it.
+/// The copy is made now, and closed when the command is started or dropped. If it cannot be made, starting the command fails.
 ///
 /// # Examples
 ///
@@ -136,7 +146,7 @@ impl Stdio {
     }
 }
 
-/// Owners of one descriptor. The crate's own ends implement it where they are defined.
+/// The crate's own ends implement it where they are defined.
 macro_rules! from_descriptor {
     ($($owner:ty),* $(,)?) => {$(
         impl From<$owner> for Stdio {
@@ -147,24 +157,7 @@ macro_rules! from_descriptor {
     )*};
 }
 
-from_descriptor!(
-    OwnedFd,
-    File,
-    std::io::PipeReader,
-    std::io::PipeWriter,
-    std::io::Stdin,
-    std::io::Stdout,
-    std::io::Stderr,
-    std::net::TcpListener,
-    std::net::TcpStream,
-    std::net::UdpSocket,
-    std::os::unix::net::UnixDatagram,
-    std::os::unix::net::UnixListener,
-    std::os::unix::net::UnixStream,
-    std::process::ChildStdin,
-    std::process::ChildStdout,
-    std::process::ChildStderr,
-);
+super::std_owners!(from_descriptor);
 
 /// Which of the kinds it is; of an end, its number.
 impl fmt::Debug for Stdio {

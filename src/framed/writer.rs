@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::batch::{Batch, in_time};
 use super::bytes::ByteWriter;
 use super::frame;
-use crate::error::{Error, FlushError, Result};
+use crate::end::FlushError;
+use crate::error::{Error, Result};
 use crate::pipe::PipeWriter;
 use crate::wait::Patience;
 

@@ -30,13 +30,13 @@ impl fmt::Display for Finding {
                 write!(f, "both ends of {channel} are held by {who}: until one is closed, EOF never comes")
             }
             FindingKind::ManyWriters => {
-                write!(f, "a writer of {channel} is held by {who}: its end comes when all have let go")
+                write!(f, "a writer of {channel} is held by {who}: EOF comes when all have let go")
             }
             FindingKind::ManyReaders => {
                 write!(f, "a reader of {channel} is held by {who}: a write fails when all have let go")
             }
             FindingKind::ManyOnOneSide => {
-                write!(f, "one side of {channel} is held by {who}: the end comes to the other when all have let go")
+                write!(f, "one side of {channel} is held by {who}: EOF comes to the other when all have let go")
             }
         }
     }
@@ -122,8 +122,19 @@ impl ProcessMap {
         Ok(())
     }
 
-    /// The source of a picture for Graphviz: `dot -Tsvg`. Boxes are processes, with dotted lines to their parents; arrows go
-    /// from who writes to who reads, with the numbers of the descriptors; red is what is almost certainly a bug.
+    /// Returns the source of a picture for Graphviz (`dot -Tsvg`).
+    ///
+    /// Boxes are processes, with dotted lines to their parents. Arrows go from writers to readers, with the numbers of the
+    /// descriptors. Red is almost certainly a bug.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_reader, _writer) = ipc::pipe()?;
+    /// let map = ipc::ProcessMap::current()?;
+    /// assert!(map.to_dot().starts_with("digraph") && map.to_mermaid().starts_with("flowchart"));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     pub fn to_dot(&self) -> String {
         let mut dot = String::from(
@@ -163,8 +174,8 @@ impl ProcessMap {
         dot
     }
 
-    /// The source of a picture for Mermaid, which GitHub draws by itself in a `mermaid` code block. It shows what
-    /// [`to_dot`](Self::to_dot) shows. Mermaid refuses pictures of more than 500 lines between things (its `maxEdges`).
+    /// Returns the source of a picture for Mermaid, which GitHub draws in a `mermaid` code block. It shows what
+    /// [`to_dot`](Self::to_dot) shows, and shares its example. Mermaid refuses pictures of more than 500 edges (its `maxEdges`).
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("flowchart LR\n");
@@ -223,7 +234,8 @@ impl ProcessMap {
 /// The findings that are almost certainly bugs, by process and by channel.
 struct Marks<'a> {
     suspects: BTreeSet<u32>,
-    channels: BTreeMap<(u64, bool), &'a [u32]>,
+    /// By device and inode.
+    channels: BTreeMap<(u64, u64), &'a [u32]>,
 }
 
 impl<'a> Marks<'a> {
@@ -232,13 +244,13 @@ impl<'a> Marks<'a> {
         Self {
             suspects: certain().flat_map(|finding| &finding.pids).copied().collect(),
             // Of one channel there is one finding that is certain at most.
-            channels: certain().map(|finding| ((finding.inode, !finding.pair), &*finding.pids)).collect(),
+            channels: certain().map(|finding| ((finding.device, finding.inode), &*finding.pids)).collect(),
         }
     }
 
     /// Whether a channel, or one descriptor of it, is marked.
     fn has(&self, link: &Link, port: Option<&Port>) -> bool {
-        let pids = self.channels.get(&(link.inode, link.pipe));
+        let pids = self.channels.get(&(link.device, link.inode));
         // The numbers are in order.
         let is_one = |port: &Port| pids.is_some_and(|pids| pids.is_empty() || pids.binary_search(&port.pid).is_ok());
         port.map_or(pids.is_some(), is_one)
@@ -291,14 +303,43 @@ mod tests {
     use crate::inspect::map::Process;
 
     #[test]
+    fn a_fifo_with_the_inode_of_a_pipe_is_not_marked_for_it() {
+        let port = || vec![Port { pid: 1, fd: 3 }];
+        let link = |device| Link {
+            pipe: true,
+            device,
+            inode: 7,
+            from: port(),
+            to: port(),
+            from_outside: 0,
+            to_outside: usize::from(device == 2),
+        };
+        let links = vec![link(1), link(2)];
+        let (device, what) = (1, FindingKind::OnlyItself);
+        let finding = Finding { device, inode: 7, pair: false, pids: vec![1], elsewhere: 0, what, certain: true };
+        let map = ProcessMap {
+            root: 1,
+            processes: [(1, Process { name: "x".to_owned(), parent: 0 })].into(),
+            links,
+            findings: vec![finding],
+            unseen: BTreeSet::new(),
+            seen_in_part: 0,
+            peers_unknown: false,
+            other_namespace: false,
+        };
+        assert_eq!(map.to_string().matches("  !\n").count(), 2, "{map}");
+    }
+
+    #[test]
     fn a_deep_tree_takes_little_stack_and_little_text() {
         const DEEP: u32 = 20_000;
         let parent = |pid| if pid == 1 { DEEP } else { pid - 1 }; // whatever that is
         let processes = (1..=DEEP).map(|pid| (pid, Process { name: "x".to_owned(), parent: parent(pid) })).collect();
         let ports: Vec<Port> = (1..=DEEP).map(|pid| Port { pid, fd: 3 }).collect();
         let (from, to) = (ports.clone(), ports);
-        let links = vec![Link { pipe: true, inode: 1, from, to, from_outside: 0, to_outside: 0 }];
+        let links = vec![Link { pipe: true, device: 1, inode: 1, from, to, from_outside: 0, to_outside: 0 }];
         let finding = Finding {
+            device: 1,
             inode: 1,
             pair: false,
             pids: (1..=DEEP).collect(),

@@ -11,8 +11,8 @@ use crate::sys::{self, Errno};
 /// A process tree, with the pipes and socket pairs that its processes hold: a picture of a moment.
 ///
 /// It is for any processes, whether they use this crate or not. [`Display`](std::fmt::Display) draws it for a terminal,
-/// [`to_dot`](Self::to_dot) for Graphviz, and [`to_mermaid`](Self::to_mermaid) for Mermaid. What looks like a forgotten end
-/// stands out in each, and is said in words by [`findings`](Self::findings).
+/// [`to_dot`](Self::to_dot) for Graphviz, and [`to_mermaid`](Self::to_mermaid) for Mermaid. A forgotten end stands out in each,
+/// and [`findings`](Self::findings) says it in words.
 ///
 /// In the guide: [when it hangs](crate::guide::when_it_hangs).
 ///
@@ -58,6 +58,8 @@ pub(super) struct Port {
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) pipe: bool,
+    /// A FIFO with a name may have the inode of a pipe, on another device.
+    pub(super) device: u64,
     pub(super) inode: u64,
     /// Writers; one side of a pair.
     pub(super) from: Vec<Port>,
@@ -68,63 +70,80 @@ pub(super) struct Link {
     pub(super) to_outside: usize,
 }
 
-/// Something in a [`ProcessMap`] that keeps a stream from ending, or may.
+/// Something in a [`ProcessMap`] that keeps EOF from coming, or may. See [`ProcessMap::findings`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
+    pub(super) device: u64,
     /// The inode of the pipe, as in `pipe:[…]`; of a pair, the lower of its two, as in `socket:[…]`.
     pub inode: u64,
-    /// Whether it is a pair of sockets and no pipe.
+    /// It is a pair of sockets and no pipe.
     pub pair: bool,
-    /// The processes that hold what should perhaps not be held; none, if it is somebody who is missing.
+    /// The processes that hold an end which they should perhaps not hold. None, if a holder is missing.
     pub pids: Vec<u32>,
-    /// How many descriptors outside of the tree are of the same side.
+    /// The number of descriptors outside the tree that are of the same side.
     pub elsewhere: usize,
     /// The kind.
     pub what: FindingKind,
-    /// Whether it is almost certainly a bug: a `!` in the text, red in the pictures.
+    /// It is almost certainly a bug: a `!` in the text, red in the pictures.
     pub certain: bool,
 }
 
-/// The kinds of a [`Finding`].
+/// The kinds of a [`Finding`]. See [`ProcessMap::findings`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// Nobody holds a reader of the pipe: a write fails. Not sure where some processes could not be looked into.
+    /// Nobody holds a reader of the pipe: a write fails. Not certain if some processes could not be looked into.
     NoReader,
-    /// One process alone holds both ends: it waits for itself. That may be meant of a pair.
+    /// One process alone holds both ends: it waits for itself. Of a pair it may be intended.
     OnlyItself,
     /// A process holds both ends, besides others: while it does, EOF comes to nobody. Not certain of a pipe that one process
-    /// alone writes and its descendants read: a lifeline is like that, whose readers learn by EOF that the process is gone.
+    /// alone writes and its descendants read, as a lifeline is: its readers learn by EOF that the process is gone.
     BothEnds,
-    /// More than one process holds a writer. That may be meant: EOF comes when the last of them lets go.
+    /// More than one process holds a writer, which may be intended. EOF comes when the last of them lets go.
     ManyWriters,
-    /// More than one process holds a reader. That may be meant: a writer is told when the last of them lets go.
+    /// More than one process holds a reader, which may be intended. A write fails when the last of them lets go.
     ManyReaders,
-    /// More than one process holds the same side of a pair. That may be meant: EOF comes to the other side when the last
+    /// More than one process holds the same side of a pair, which may be intended. EOF comes to the other side when the last
     /// of them lets go.
     ManyOnOneSide,
 }
 
 impl ProcessMap {
-    /// The tree of this process and all that descend from it. Never blocks, but looks through the descriptors of every
-    /// process that this user may look into, once.
+    /// Looks at this process and all that descend from it. Never blocks, but looks through the descriptors of every process
+    /// that this user may look into, once. See [`ProcessMap`] for an example.
     ///
     /// # Errors
     ///
     /// [`Error::System`]: `/proc` is not mounted; no descriptor is left to look with (`EMFILE`).
+    ///
+    /// # Platform
+    ///
+    /// As [`holders`](crate::holders()).
     pub fn current() -> Result<Self> {
         Self::rooted_at(None)
     }
 
-    /// The tree of that process and all that descend from it; else as [`current`](Self::current).
+    /// Looks at that process and all that descend from it. Otherwise same as [`current`](Self::current).
     ///
     /// The number is one of this process's pid namespace, such as [`Child::id`](crate::Child::id). The numbers in the map are
-    /// those of `/proc`; where that shows another namespace, the map says so.
+    /// those of `/proc`. If that shows another namespace, the map says so.
     ///
     /// # Errors
     ///
-    /// As [`current`](Self::current); with `ESRCH`: there is no such process.
+    /// - As [`current`](Self::current).
+    /// - [`Error::System`] with `ESRCH`: there is no such process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (_reader, writer) = ipc::pipe()?;
+    /// let child = ipc::fork(&writer, |_| ())?;
+    /// let tree = ipc::ProcessMap::of(child.id())?.to_string();
+    /// assert!(tree.starts_with(&child.id().to_string()));
+    /// # child.wait()?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn of(root: u32) -> Result<Self> {
         Self::rooted_at(Some(root))
     }
@@ -174,20 +193,33 @@ impl ProcessMap {
         Ok(Self { root, processes, links, findings, unseen, seen_in_part, peers_unknown, other_namespace })
     }
 
-    /// Returns everything that keeps EOF from coming, or may, the surest first.
+    /// Returns everything that keeps EOF from coming, or may. Those that are certain come first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ipc::FindingKind;
+    ///
+    /// let (_reader, _writer) = ipc::pipe()?;
+    /// let map = ipc::ProcessMap::current()?;
+    /// let own = map.findings().iter().find(|finding| finding.what == FindingKind::OnlyItself).unwrap();
+    /// assert!(own.certain && own.pids == [std::process::id()]);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// How many processes of the machine could not be looked into. One of them may hold an end too.
+    /// Returns how many processes of the machine could not be looked into. One of them may hold an end too. See
+    /// [`holders`](crate::holders()) for an example.
     #[must_use]
     pub fn unseen(&self) -> usize {
         self.unseen.len()
     }
 
-    /// How many processes of the machine could be looked into in part: they show that descriptors are open, and not all of what
-    /// they are. One of them may hold an end too.
+    /// Returns how many processes of the machine could be looked into in part. They show that descriptors are open, but not what
+    /// all of them are. One of them may hold an end too. See [`holders`](crate::holders()) for an example.
     #[must_use]
     pub fn seen_in_part(&self) -> usize {
         self.seen_in_part
@@ -240,6 +272,7 @@ impl Sides<'_> {
     fn link(&mut self, channel: Channel) -> &mut Link {
         self.links.entry(channel).or_insert_with(|| Link {
             pipe: !channel.socket,
+            device: channel.device,
             inode: channel.inode,
             from: Vec::new(),
             to: Vec::new(),
@@ -270,7 +303,7 @@ impl Link {
         let (writers, readers) = (pids(&self.from), pids(&self.to));
         let finding = |what, pids: &BTreeSet<u32>, elsewhere, certain| {
             let pids = pids.iter().copied().collect();
-            Finding { inode: self.inode, pair: !self.pipe, pids, elsewhere, what, certain }
+            Finding { device: self.device, inode: self.inode, pair: !self.pipe, pids, elsewhere, what, certain }
         };
         if self.pipe && readers.is_empty() && self.to_outside == 0 {
             return vec![finding(FindingKind::NoReader, &readers, 0, all_seen)];

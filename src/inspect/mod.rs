@@ -1,4 +1,4 @@
-//! Who holds an end: the answer to "my reader never sees the end".
+//! Who holds an end: the answer to "my reader never sees EOF".
 
 mod diag;
 mod draw;
@@ -23,14 +23,14 @@ use crate::error::{Error, Result};
 use crate::sys::poll::{POLLERR, POLLHUP, POLLNVAL};
 use crate::sys::{self, Errno, ledger};
 
-/// Which side of a channel a descriptor is.
+/// The side of a channel that a descriptor is. See [`holders`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// A pipe's reader.
     Read,
     /// A pipe's writer.
     Write,
-    /// A FIFO that is open both ways: it keeps the stream from ending for itself.
+    /// A FIFO that is open both ways: it keeps EOF from coming to itself.
     Both,
     /// The very socket that was asked about, or a copy of it.
     Own,
@@ -50,38 +50,38 @@ impl fmt::Display for Side {
     }
 }
 
-/// One descriptor, of one process, that is a side of the channel.
+/// One descriptor, of one process, that is a side of the channel. See [`holders`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
     /// The process.
     pub pid: u32,
-    /// Its name, at most 15 bytes of it (`/proc/PID/comm`), with `?` for what a terminal would obey: control characters, and
-    /// those that change the direction of text.
+    /// Its name, at most 15 bytes of it (`/proc/PID/comm`). Control characters, and those that change the direction of text, are
+    /// shown as `?`.
     pub command: String,
     /// The number of the descriptor there.
     pub fd: RawFd,
     /// The direction that it is open for.
     pub side: Side,
-    /// Whether it is this process.
+    /// It is this process.
     pub is_self: bool,
 }
 
-/// Who has a channel open: what [`holders`] found.
+/// The holders of a channel that [`holders`] found. It has an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holders {
     /// Every descriptor of the channel that was found, by process and number.
     pub list: Vec<Holder>,
-    /// How many processes could not be looked into, because they are another user's. One of them may hold an end too.
+    /// The number of processes that could not be looked into, because they are another user's. One of them may hold an end too.
     pub unseen: usize,
-    /// How many processes could be looked into in part: they show that descriptors are open, and not all of what they are. One
-    /// of them may hold an end too.
+    /// The number of processes that could be looked into in part. They show that descriptors are open, but not what all of them
+    /// are. One of them may hold an end too.
     pub seen_in_part: usize,
-    /// Of a socket: the kernel did not say what the other side is, so nobody in the list is [`Side::Peer`].
+    /// The kernel did not say what the other side of a socket is, so nobody in the list is [`Side::Peer`].
     pub peer_unknown: bool,
-    /// The other side is open, and nobody in the list has it: it is under way in a message, or in a process that was not looked
-    /// into or is not shown. (A FIFO that has a name counts as open, for its reader, until its first writer has come and gone.)
+    /// The other side is open, and nobody in the list has it. It is under way in a message, or in a process that was not looked
+    /// into or is not shown. (For its reader, a FIFO with a name counts as open until its first writer has come and gone.)
     pub out_of_sight: bool,
     /// `/proc` is that of another pid namespace than this process's. The numbers of the processes are those of `/proc`, and not
     /// those that [`Child::id`](crate::Child::id) and [`std::process::id`] have here.
@@ -142,12 +142,12 @@ impl fmt::Display for Holders {
     }
 }
 
-/// Names the processes that have the channel of this end open, on which side, and as which descriptor. Never blocks, but
-/// takes a while: it looks through the descriptors of every process that this user may look into, once.
+/// Returns the processes that have the channel of this end open, on which side, and as which descriptor.
 ///
-/// A stream that never ends has one cause: somebody still holds a writer. This says who.
+/// If EOF never comes, somebody still holds a writer. This says who. It never blocks, but takes a while: it looks through the
+/// descriptors of every process that this user may look into, once.
 ///
-/// It is a picture of a moment. Processes that start, leave, or pass ends on meanwhile may be missed. Ends that are under way in
+/// It is a picture of a moment. Processes that start, exit, or pass ends on meanwhile may be missed. Ends that are under way in
 /// a message are held by nobody, and [`out_of_sight`](Holders::out_of_sight).
 ///
 /// In the guide: [when it hangs](crate::guide::when_it_hangs).
@@ -161,8 +161,8 @@ impl fmt::Display for Holders {
 /// # Platform
 ///
 /// `/proc/PID/fd` ([proc(5)]), or `/proc/PID/task/*/fd` of a process with threads, and [sock_diag(7)] for the other side
-/// of a unix socket. Where the kernel refuses that, the result [says so](Holders::peer_unknown). Processes that `/proc`
-/// does not show, with `hidepid` or in another pid namespace, are not counted as unseen.
+/// of a unix socket. If the kernel refuses that, the result [says so](Holders::peer_unknown). Processes that `/proc`
+/// does not show, with `hidepid=2` or in another pid namespace, are not counted as unseen.
 ///
 /// # Examples
 ///

@@ -96,7 +96,9 @@ pub(super) fn shown() -> Result<Shown> {
     let me = link.to_str().ok().and_then(|number| number.parse().ok());
     let me = me.ok_or_else(|| Error::system("readlink", Errno::NOENT))?;
     let entries = fs::read_dir("/proc").map_err(|source| Error::System { call: "open", source })?;
-    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let entries =
+        entries.collect::<io::Result<Vec<_>>>().map_err(|source| Error::System { call: "getdents", source })?;
+    let mut pids: Vec<u32> = entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     Ok(Shown { me, pids, depth: numbers(me)?.len().saturating_sub(1) })
 }
@@ -182,7 +184,11 @@ fn look(directory: &str, seen: &mut Seen) -> Result<()> {
 fn unless_gone(directory: &str, error: io::Error, seen: &mut Seen) -> Result<()> {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            seen.unseen |= Stat::of(directory)?.is_some_and(|stat| !stat.holds_nothing());
+            seen.unseen |= match Stat::of(directory) {
+                Ok(stat) => stat.is_some_and(|stat| !stat.holds_nothing()),
+                Err(error) if is_denied(&error) => true,
+                Err(error) => return Err(error),
+            };
             Ok(())
         }
         _ if is_gone(&error) => Ok(()),
@@ -193,6 +199,11 @@ fn unless_gone(directory: &str, error: io::Error, seen: &mut Seen) -> Result<()>
 /// A process that leaves takes its directory away, or answers that it does not exist any more.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
+}
+
+/// Under `hidepid=1` a process of somebody else shows its number and nothing more.
+fn is_denied(error: &Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 fn held(directory: &str, number: RawFd) -> crate::sys::Result<Option<Held>> {
@@ -209,7 +220,7 @@ fn held(directory: &str, number: RawFd) -> crate::sys::Result<Option<Held>> {
 fn numbers(pid: u32) -> Result<Vec<u32>> {
     let status = match fs::read(format!("/proc/{pid}/status")) {
         Ok(status) => status,
-        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
         Err(source) => return Err(Error::System { call: "open", source }),
     };
     let status = String::from_utf8_lossy(&status);
@@ -222,9 +233,13 @@ fn namespace(pid: u32) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
-/// Name and parent of a process, as long as it is there.
+/// Name and parent of a process, as long as it is there. One that may not be looked at is nobody's child.
 pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
-    Ok(Stat::of(&format!("/proc/{pid}"))?.map(|stat| (stat.name, stat.parent)))
+    match Stat::of(&format!("/proc/{pid}")) {
+        Ok(stat) => Ok(stat.map(|stat| (stat.name, stat.parent))),
+        Err(error) if is_denied(&error) => Ok(Some(("?".to_owned(), 0))),
+        Err(error) => Err(error),
+    }
 }
 
 /// The used part of a process's `stat` ([proc_pid_stat(5)]).

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::{self, BufWriter, IoSlice, Write};
 
 use super::PipeWriter;
-use crate::end::Held;
-use crate::error::{FlushError, Result};
+use crate::end::{FlushError, Held};
+use crate::error::Result;
 use crate::wait::Patience;
 
 /// The best buffer for a pipe. Through a longer write the kernel holds the pipe's lock while the reader waits for it.
@@ -13,16 +13,15 @@ pub(crate) const BUFFER: usize = 8 << 10;
 
 /// A [`PipeWriter`] with a buffer of 8 KiB, so that many small writes are few system calls.
 ///
-/// [`Write`] fills the buffer, and blocks only when that is full and so is the pipe. What is longer than the buffer goes
+/// [`Write`] fills the buffer, and blocks only when that is full and so is the pipe. A write longer than the buffer goes
 /// past it, cut as [`PipeWriter`] says.
 ///
-/// End it with [`close`](Self::close). **Dropping** writes the rest too, blocking until there is room for it, and can tell
-/// nobody when that fails. While a panic unwinds, it writes what there is room for, and waits for nobody: the rest is lost.
+/// End it with [`close`](Self::close). **Dropping** writes the rest too, blocking until there is room for it, and tells no
+/// error. While a panic unwinds, it writes as much as there is room for without blocking, and loses the rest.
 ///
-/// It is no [`Ends`](crate::Ends), and can not be given to another process: a fork would copy the buffer, and what is in it
-/// would be written twice. Give the bare writer, and put the buffer on where it is used. After a bare fork
-/// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the buffer, so
-/// flush before it.
+/// It is not [`Ends`](crate::Ends): a fork would copy the buffer, and its bytes would be written twice. Give the bare writer,
+/// and put the buffer on in the process that uses it. After a bare fork ([`fork_raw`](crate::fork_raw), or one with
+/// [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the buffer: flush before it.
 ///
 /// ```compile_fail,E0277
 /// let (_reader, writer) = ipc::pipe().unwrap();
@@ -51,22 +50,23 @@ pub(crate) const BUFFER: usize = 8 << 10;
 pub struct BufferedWriter(Held<BufWriter<PipeWriter>>);
 
 impl BufferedWriter {
-    /// Puts a buffer in front of the writer. Never blocks.
+    /// Puts a buffer in front of the writer. Never blocks. See [`BufferedWriter`] for an example.
     pub fn new(writer: PipeWriter) -> Self {
         Self(Held::new(BufWriter::with_capacity(BUFFER, writer)))
     }
 
-    /// Returns the writer. What is written through it goes ahead of what is in the buffer.
+    /// Returns the writer. Bytes that are written through it go ahead of those in the buffer. See [`FlushError`] for
+    /// an example.
     #[must_use]
     pub fn get_ref(&self) -> &PipeWriter {
         self.0.get_ref()
     }
 
-    /// Writes the rest, and gives the writer back. Blocks while the pipe is full.
+    /// Writes the rest, and gives the writer back. Blocks while the pipe is full. See [`FlushError`] for an example.
     ///
     /// # Errors
     ///
-    /// The error gives the `BufferedWriter` back, with what could not be written, and `?` turns it into [`Error`].
+    /// The error gives the `BufferedWriter` back, with the bytes that could not be written. `?` turns it into [`Error`].
     ///
     /// - [`Error::Closed`]: no reader is left.
     /// - [`Error::WouldBlock`]: the pipe was made with [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK), and is full.
@@ -84,12 +84,12 @@ impl BufferedWriter {
         })
     }
 
-    /// Writes the rest and closes, and says what went wrong with either. Blocks while the pipe is full.
+    /// Writes the rest and closes, and returns the error of either. Blocks while the pipe is full.
     ///
     /// # Errors
     ///
-    /// As [`into_inner`](Self::into_inner): the rest is lost then. And [`Error::System`](crate::Error::System) if somebody
-    /// else closed the number.
+    /// As [`into_inner`](Self::into_inner), but the rest is lost. [`Error::System`](crate::Error::System) with `EBADF`:
+    /// somebody else closed the number.
     ///
     /// # Examples
     ///

@@ -13,15 +13,15 @@ use crate::sys::signal::Sigpipe;
 /// The two ends of a FIFO that one descriptor has open both ways (`O_RDWR`).
 ///
 /// Neither [`PipeReader`] nor [`PipeWriter`] takes such a descriptor: a reader that can write keeps EOF from coming. This opens
-/// each end anew, and closes the descriptor. Each end has an open file description of its own, in which `O_NONBLOCK` is off.
-/// Drop the writer, and EOF comes with the last one elsewhere.
+/// each end anew, and closes the descriptor. Each end has an open file description of its own, without `O_NONBLOCK`. After the
+/// writer is dropped, EOF comes with the last one elsewhere.
 ///
-/// A jobserver of GNU make is opened so (`--jobserver-auth=fifo:PATH`). [`claim`](crate::claim()) and
+/// A jobserver of GNU make has such a FIFO (`--jobserver-auth=fifo:PATH`). [`claim`](crate::claim()) and
 /// [`claim_number`](crate::claim_number) take one that this program was started with.
 ///
 /// # Platform
 ///
-/// The ends are opened through `/proc/self/fd`, see
+/// The ends are opened through `/proc/thread-self/fd`, see
 /// [proc_pid_fd(5)](https://man7.org/linux/man-pages/man5/proc_pid_fd.5.html).
 ///
 /// # Examples
@@ -59,8 +59,11 @@ impl TryFrom<OwnedFd> for Fifo {
     ///
     /// # Errors
     ///
-    /// The error gives the descriptor back: [`Error::WrongKind`], it is not a FIFO that is open both ways; [`Error::System`] of
-    /// `open`, no descriptor is left (`EMFILE`), this user may not open the FIFO (`EACCES`), or there is no `/proc`.
+    /// The error gives the descriptor back.
+    ///
+    /// - [`Error::WrongKind`]: it is not a FIFO that is open both ways.
+    /// - [`Error::System`] of `open`: no descriptor is left (`EMFILE`), this user may not open the FIFO (`EACCES`), or there is
+    ///   no `/proc` (`ENOENT`).
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         let fd = check(fd, BOTH_WAYS)?;
         match open(&fd) {
@@ -72,7 +75,8 @@ impl TryFrom<OwnedFd> for Fifo {
 
 /// Neither call waits for the other side, which `fd` is.
 fn open(fd: &OwnedFd) -> Result<Fifo> {
-    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    // A thread may have a table of descriptors of its own.
+    let path = format!("/proc/thread-self/fd/{}", fd.as_fd().as_raw_fd());
     let again = |access| {
         let opened = rustix::fs::open(&path, access | OFlags::CLOEXEC, Mode::empty());
         End::new(opened.map_err(|errno| Error::system("open", errno))?)

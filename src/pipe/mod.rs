@@ -18,6 +18,7 @@ use crate::end::{self, End, FromFdError, READING_END, WRITING_END, end_traits, p
 use crate::error::{Error, Result};
 use crate::sys;
 use crate::sys::signal::Sigpipe;
+use crate::wait::{TimedRead, TimedWrite, Until};
 
 /// The most bytes that a write puts into a pipe in one piece, which no other writer's bytes come between ([pipe(7)]).
 ///
@@ -27,10 +28,10 @@ use crate::sys::signal::Sigpipe;
 pub const PIPE_BUF: usize = packets::PACKET;
 
 bitflags::bitflags! {
-    /// Options of [`pipe_with`].
+    /// Options of [`pipe_with`], which has an example.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct PipeFlags: u32 {
-        /// `Read` and `Write` of both ends answer [`WouldBlock`](std::io::ErrorKind::WouldBlock) instead of waiting, as
+        /// Lets `Read` and `Write` of both ends answer [`WouldBlock`](std::io::ErrorKind::WouldBlock) instead of waiting, as
         /// an event loop wants it (`O_NONBLOCK`). The `_timeout` calls wait all the same.
         ///
         /// The flag belongs to the open pipe end, not to the value: clones, and copies in other processes, have it too.
@@ -55,8 +56,7 @@ bitflags::bitflags! {
 /// Both ends are close-on-exec, so a program that this one starts has neither. After a [`fork`](crate::fork()) an end is
 /// open in the process that it was given to and in no other.
 ///
-/// The classic way to hang is to read to EOF while holding a writer oneself: the last writer is then never closed.
-/// Drop it, or give it away.
+/// The classic way to hang is to read to EOF while holding a writer oneself. Drop the writer, or give it away.
 ///
 /// In the guide: [pipes](crate::guide::pipes).
 ///
@@ -147,8 +147,12 @@ macro_rules! pipe_end_traits {
         impl TryFrom<OwnedFd> for $end {
             type Error = FromFdError;
 
-            /// Takes the descriptor over, if it is that side of a pipe (or of a FIFO with a name); close-on-exec is set.
-            /// Otherwise the error gives it back.
+            /// Takes the descriptor over, and sets close-on-exec.
+            ///
+            /// # Errors
+            ///
+            /// The error gives the descriptor back. [`Error::WrongKind`]: it is not that side of a pipe, or of a FIFO with a
+            /// name.
             fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
                 Ok(Self::adopt(check(fd, $expected)?))
             }
@@ -186,3 +190,21 @@ macro_rules! from_childs_pipe {
 from_childs_pipe!(ChildStdout => PipeReader, ChildStderr => PipeReader, ChildStdin => PipeWriter);
 
 end_traits!(PipeReader, PipeWriter);
+
+/// Under a [`Deadline`](crate::Deadline): the ends, and references to them.
+macro_rules! timed {
+    ($($reader:ty, $writer:ty;)*) => {$(
+        impl TimedRead for $reader {
+            fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+                self.read_with(buf, until.0)
+            }
+        }
+
+        impl TimedWrite for $writer {
+            fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+                self.write_with(self.cut(buf), until.0)
+            }
+        }
+    )*};
+}
+timed! { PipeReader, PipeWriter; &PipeReader, &PipeWriter; }

@@ -8,22 +8,20 @@ use super::PipeWriter;
 use super::splice;
 use crate::end::{self, End, packets};
 use crate::error::{Error, Result};
-use crate::sys::poll::POLLIN;
+use crate::sys::poll::{POLLHUP, POLLIN};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin, TimedRead, Until};
+use crate::wait::{Patience, Spin};
 
 /// The reading end of a [`pipe`](crate::pipe()).
 ///
-/// [`Read`] blocks until there is something to read, and is `Ok(0)` at EOF: when the last writer,
-/// in any process, is closed. It is implemented for `&PipeReader` too. For lines, put a
-/// [`BufReader`](std::io::BufReader) in front of it.
+/// [`Read`] blocks until there is something to read, and is `Ok(0)` at EOF: when the last writer, in any process, is closed.
+/// It is implemented for `&PipeReader` too. For lines, put a [`BufReader`](std::io::BufReader) in front of it.
 ///
-/// Several may hold a reader of one pipe; every byte goes to one of them.
+/// Several processes may hold a reader of one pipe; every byte goes to one of them. Reading into an empty buffer is `Ok(0)`
+/// and tells nothing.
 ///
-/// Reading into an empty buffer is `Ok(0)` and tells nothing.
-///
-/// In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
+/// See [`pipe`](crate::pipe()) for an example. In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
 #[doc(alias = "lines")]
 #[doc(alias = "read_line")]
 pub struct PipeReader {
@@ -48,14 +46,13 @@ impl PipeReader {
     ///
     /// - [`Error::WouldBlock`]: the pipe is empty, and a writer is left.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: a sandbox allows none of the ways below (usually `EOPNOTSUPP`); or no descriptors are left for
-    ///   the last of them (`EMFILE`). Nothing was read.
+    /// - [`Error::System`]: a sandbox allows no way below, or no descriptors are left (`EMFILE`). Nothing was read.
     ///
     /// # Platform
     ///
-    /// [preadv2(2)] with `RWF_NOWAIT`, and [vmsplice(2)] where the kernel refuses that; in a sandbox without vmsplice,
-    /// [splice(2)] through a private pipe, which takes two descriptors for the length of the call. `O_NONBLOCK`, which
-    /// every holder of the end would see, is not touched.
+    /// [preadv2(2)] with `RWF_NOWAIT` (since about Linux 6.4), or [vmsplice(2)] if the kernel refuses that. In a sandbox
+    /// without vmsplice, [splice(2)] through a private pipe, which takes two descriptors for the length of the call. The
+    /// call does not touch `O_NONBLOCK`, which every holder of the end would see.
     ///
     /// # Examples
     ///
@@ -89,7 +86,7 @@ impl PipeReader {
     /// # Platform
     ///
     /// As [`try_read`](Self::try_read), and [ppoll(2)]. A hostile writer can hold the pipe's lock inside the kernel (with
-    /// [userfaultfd(2)] or FUSE), and then a deadline passes unseen: from a peer that is not trusted, receive messages.
+    /// [userfaultfd(2)] or FUSE), and a deadline then passes unseen. Receive messages from a peer that is not trusted.
     ///
     /// # Examples
     ///
@@ -110,7 +107,7 @@ impl PipeReader {
 
     /// Returns how many bytes could be read now. Never blocks.
     ///
-    /// 0 says nothing about EOF: [`try_read`](Self::try_read) does.
+    /// 0 says nothing about EOF: [`try_read`](Self::try_read) does. See [`tee`](Self::tee) for an example.
     ///
     /// # Errors
     ///
@@ -118,9 +115,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// `FIONREAD` ([ioctl_tty(2)]).
-    ///
-    /// [ioctl_tty(2)]: https://man7.org/linux/man-pages/man2/ioctl_tty.2.html
+    /// `FIONREAD` ([ioctl_tty(2)](https://man7.org/linux/man-pages/man2/ioctl_tty.2.html)).
     #[doc(alias = "FIONREAD")]
     pub fn available(&self) -> Result<usize> {
         sys::pipe::available(&self.end).map_err(|errno| self.end.error("ioctl", errno))
@@ -132,10 +127,10 @@ impl PipeReader {
     /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. It
     /// also blocks while that has no room. [`copy`](crate::copy()) goes on until EOF, and takes any two descriptors.
     ///
-    /// While it waits for a *socket* to have room, the kernel holds the pipe's lock, and every other call on the pipe waits as
-    /// well, whatever its deadline: where that matters, use [`copy`](crate::copy()).
+    /// While it waits for a *socket* to have room, the kernel holds the pipe's lock. Every other call on the pipe then waits as
+    /// well, whatever its deadline. [`copy`](crate::copy()) never does that.
     ///
-    /// After it, the kernel refuses `RWF_NOWAIT` on both pipes: `try_` and `_timeout` calls go another way then, and work as
+    /// After it, the kernel refuses `RWF_NOWAIT` on both pipes. `try_` and `_timeout` calls then go another way, and work as
     /// before.
     ///
     /// # Errors
@@ -143,13 +138,14 @@ impl PipeReader {
     /// Nothing was moved:
     ///
     /// - [`Error::Closed`]: nobody reads `out` any more. `SIGPIPE` is not raised.
+    /// - [`Error::Reset`]: the peer of a socket went away without having read everything.
     /// - [`Error::WouldBlock`]: one of the two has `O_NONBLOCK`, and there is nothing to read or no room.
     /// - [`Error::NotGiven`]: this process was not given the end, or `out`.
     /// - [`Error::System`] with `EINVAL`: `out` cannot be spliced to, or is the same pipe.
     ///
     /// # Platform
     ///
-    /// [splice(2)], with which a signal ends no wait and loses no byte.
+    /// [splice(2)](https://man7.org/linux/man-pages/man2/splice.2.html).
     ///
     /// # Examples
     ///
@@ -164,14 +160,13 @@ impl PipeReader {
     /// assert_eq!(std::io::read_to_string(&mut reader)?, "passed on");
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    ///
-    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
+    #[doc(alias = "splice")]
     pub fn splice_to(&self, out: impl AsFd, len: usize) -> Result<usize> {
         splice(self.as_fd(), out.as_fd(), len, self.sigpipe)
     }
 
-    /// Blocks until there is something to read and `out` has room, and copies at most `len` bytes of it to `out`: they stay
-    /// to be read here. No byte is copied in memory. Returns how many; 0 is EOF.
+    /// Blocks until there is something to read and `out` has room, and duplicates at most `len` bytes into `out`. They stay to
+    /// be read here, and no byte is copied in memory. Returns how many; 0 is EOF, or a `len` of 0.
     ///
     /// # Errors
     ///
@@ -179,7 +174,7 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// [tee(2)].
+    /// [tee(2)](https://man7.org/linux/man-pages/man2/tee.2.html).
     ///
     /// # Examples
     ///
@@ -191,36 +186,44 @@ impl PipeReader {
     /// assert_eq!((reader.available()?, copy_reader.available()?), (5, 5));
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    ///
-    /// [tee(2)]: https://man7.org/linux/man-pages/man2/tee.2.html
     pub fn tee(&self, out: &PipeWriter, len: usize) -> Result<usize> {
         let (from, to) = (self.as_fd(), out.as_fd());
-        sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(|errno| end::error(&[from, to], "tee", errno))
+        let error = |call| move |errno| end::error(&[from, to], call, errno);
+        for _ in 0..RIVALS {
+            let copied = sys::pipe::tee(from, to, len, out.sigpipe.now()).map_err(error("tee"))?;
+            if copied > 0 || len == 0 {
+                return Ok(copied);
+            }
+            if sys::poll::look(from, POLLIN).map_err(error("poll"))? & (POLLIN | POLLHUP) == POLLHUP {
+                break;
+            }
+        }
+        Ok(0)
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at
-    /// all.
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep. Zero, as at first, is not at all.
     ///
-    /// Being woken takes the kernel far longer than passing a few bytes, so between two processes on two cores an
-    /// answer comes several times sooner, for the price of a busy core while waiting. 20 to 50 µs is a good time.
-    /// Both sides have to look again, or the one that sleeps is waited for.
+    /// Being woken takes the kernel far longer than passing a few bytes. Between two processes on two cores an answer comes
+    /// several times sooner, at the price of a busy core while waiting. 20 to 50 µs is a good time. Set it on both sides:
+    /// one that sleeps still has to be woken.
     ///
-    /// It adapts: where four calls in a row have looked in vain, as on one shared core, calls sleep at once again,
-    /// and only now and then one tries the whole time. And where a thousand in a row had nothing to wait for, only
-    /// every fourth looks, as long as that is so.
+    /// It adapts. After four calls in a row that looked in vain, as on one shared core, calls sleep at once again, and only
+    /// now and then one tries the whole time. After a thousand in a row that had nothing to wait for, only every fourth
+    /// looks, for as long as that holds.
     ///
-    /// Bytes that are there already are read with one system call. A deadline is kept. `try_` calls answer at once as
-    /// before, and `Read` and `Write` of an end with `O_NONBLOCK` after some 3 µs, for which `Read` and `Write` look in
-    /// any case.
+    /// Deadlines are kept, and bytes that are there already are read with one system call. `try_` calls answer at once.
+    /// `Read` and `Write` of an end with `O_NONBLOCK` answer after some 3 µs.
     ///
-    /// The setting belongs to this value; it goes along into a child and into clones.
+    /// The setting belongs to this value, and goes along into a child and into clones. The guide has an
+    /// [example](crate::guide::spinning).
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
 
-    /// How many bytes the pipe holds when it is full, at most. Never blocks.
+    /// Returns how many bytes the pipe holds when it is full, at most. Never blocks.
     ///
-    /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier.
+    /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier. See
+    /// [`set_capacity`](Self::set_capacity) for an example.
     ///
     /// # Errors
     ///
@@ -229,10 +232,9 @@ impl PipeReader {
     ///
     /// # Platform
     ///
-    /// [fcntl(2)], `F_GETPIPE_SZ`. Usually 65 536; 4096 or 8192 where the user is past
-    /// `/proc/sys/fs/pipe-user-pages-soft`.
-    ///
-    /// [fcntl(2)]: https://man7.org/linux/man-pages/man2/fcntl.2.html
+    /// `F_GETPIPE_SZ` of [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html). Usually 65 536; 4096 or 8192 for a
+    /// user past `/proc/sys/fs/pipe-user-pages-soft`.
+    #[doc(alias = "F_GETPIPE_SZ")]
     pub fn capacity(&self) -> Result<usize> {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
@@ -243,23 +245,23 @@ impl PipeReader {
     ///
     /// # Errors
     ///
-    /// - [`Error::System`] with `EBUSY`: more than that is in the pipe; with `EPERM`: more than this user may have
-    ///   (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`); with `EINVAL`: more than 2 GiB.
+    /// - [`Error::System`] with `EBUSY`: more than that is in the pipe.
+    /// - [`Error::System`] with `EPERM`: more than this user may have (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`).
+    /// - [`Error::System`] with `EINVAL`: more than 2 GiB.
     /// - [`Error::NotGiven`]: this process was not given the end.
     ///
     /// # Platform
     ///
-    /// [fcntl(2)], `F_SETPIPE_SZ`.
+    /// `F_SETPIPE_SZ` of [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html).
     ///
     /// # Examples
     ///
     /// ```
-    /// let (_reader, writer) = ipc::pipe()?;
-    /// assert_eq!(writer.set_capacity(5000)?, 8192);
+    /// let (reader, _writer) = ipc::pipe()?;
+    /// assert_eq!(reader.set_capacity(5000)?, 8192);
+    /// assert_eq!(reader.capacity()?, 8192);
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    ///
-    /// [fcntl(2)]: https://man7.org/linux/man-pages/man2/fcntl.2.html
     #[doc(alias = "F_SETPIPE_SZ")]
     pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
@@ -268,32 +270,42 @@ impl PipeReader {
     /// Makes a second reader of the same pipe, in this process. Never blocks.
     ///
     /// It counts in full: a write fails when *all* readers are closed, and every byte goes to one of them. The settings of
-    /// this value go with it.
+    /// this value go with it. See [`close`](Self::close) for an example.
     ///
     /// # Errors
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
     pub fn try_clone(&self) -> Result<Self> {
-        Ok(self.with_end(self.end.try_clone()?))
+        Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), sigpipe: self.sigpipe })
     }
 
-    /// Closes the end, and says what the kernel said. Never blocks.
+    /// Closes the end, and returns the kernel's answer. Never blocks.
     ///
-    /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
-    /// could hit a descriptor that is somebody else's by then ([close(2)]).
+    /// Dropping closes too, and tells no error. The end is closed either way: a second close could hit somebody else's
+    /// descriptor ([close(2)](https://man7.org/linux/man-pages/man2/close.2.html)).
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if somebody else closed the number.
+    /// [`Error::System`] with `EBADF`: somebody else closed the number.
     ///
-    /// [close(2)]: https://man7.org/linux/man-pages/man2/close.2.html
+    /// # Examples
+    ///
+    /// ```
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let second = reader.try_clone()?;
+    /// reader.close()?;
+    /// assert!(!writer.is_closed()?); // one reader is left
+    /// second.close()?;
+    /// assert!(writer.is_closed()?);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn close(self) -> Result<()> {
         self.end.close()
     }
 
     #[inline]
-    fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
+    pub(super) fn read_with(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
@@ -316,12 +328,11 @@ impl PipeReader {
             false => sys::pipe::read_nowait(fd, &mut [IoSliceMut::new(buf)]),
         })
     }
-
-    /// Another end with the settings of this one.
-    fn with_end(&self, end: End) -> Self {
-        Self { end, spin: self.spin.clone(), sigpipe: self.sigpipe }
-    }
 }
+
+/// After this many zeros in a row a tee believes in EOF without a hang-up, as on a named FIFO before its first writer. A single
+/// zero can also mean that a rival took the bytes, or the room, that the kernel had waited for.
+const RIVALS: usize = 64;
 
 /// Blocks until there is something to read, or EOF comes. See [`PipeReader`].
 impl Read for PipeReader {
@@ -368,17 +379,5 @@ impl Read for &PipeReader {
     /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
     fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
         packets::read_to_string(buf, |buf| self.read(buf))
-    }
-}
-
-impl TimedRead for PipeReader {
-    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
-        self.read_with(buf, until.0)
-    }
-}
-
-impl TimedRead for &PipeReader {
-    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
-        self.read_with(buf, until.0)
     }
 }

@@ -4,17 +4,16 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::PIPE_BUF;
 #[cfg(doc)]
 use super::PipeReader;
-use super::splice;
+use super::{PIPE_BUF, splice};
 use crate::end::{self, End};
 use crate::error::{Error, Result};
 use crate::sys::pipe::NowaitWrite;
 use crate::sys::poll::{POLLERR, POLLOUT};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
-use crate::wait::{Patience, Spin, TimedWrite, Until, is_ready};
+use crate::wait::{Patience, Spin, is_ready};
 
 /// Writes are cut to this unless [`PipeWriter::set_max_write`] says otherwise.
 pub(crate) const CUT: usize = 8 << 10;
@@ -28,19 +27,18 @@ pub(crate) const CUT: usize = 8 << 10;
 /// `SIGPIPE` is never raised. The one exception: the program ignores it when the end is made, and sets it back to its default
 /// later, by other means than [`Fork::reset_signals`](crate::Fork::reset_signals).
 ///
-/// In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
+/// See [`pipe`](crate::pipe()) for an example. In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
 ///
 /// # Long writes are cut
 ///
 /// One `write` puts at most 8 KiB into the pipe and returns a short count, as `Write` allows; `write_all` goes on with the
-/// rest. Through a longer write the kernel holds the pipe's lock while the reader waits for it, so that the two take turns
-/// instead of running side by side: cut, large data passes between two cores several times as fast.
-/// [`set_max_write`](Self::set_max_write) sets another length.
+/// rest. During a longer write the kernel holds the pipe's lock, and writer and reader take turns. Cut, large data passes
+/// between two cores several times as fast. [`set_max_write`](Self::set_max_write) sets another length.
 ///
 /// # Several writers
 ///
 /// Up to [`PIPE_BUF`] bytes of one write stay together. `write_all` of more is several writes, and other writers' bytes
-/// may come between them: use [`write_atomic`](Self::write_atomic) for records of several writers, or give each a pipe.
+/// may come between them. Use [`write_atomic`](Self::write_atomic) for records of several writers, or give each a pipe.
 pub struct PipeWriter {
     pub(super) end: End,
     spin: Spin,
@@ -66,14 +64,13 @@ impl PipeWriter {
     /// - [`Error::WouldBlock`]: the pipe is too full.
     /// - [`Error::Closed`]: no reader is left.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: a sandbox allows neither of the ways below (usually `EOPNOTSUPP`); or no descriptors are left for
-    ///   the second (`EMFILE`). Nothing was written.
+    /// - [`Error::System`]: a sandbox allows neither way below, or no descriptors are left (`EMFILE`). Nothing was written.
     ///
     /// # Platform
     ///
-    /// [pwritev2(2)] with `RWF_NOWAIT`. Where the kernel refuses that, the bytes are put into a private pipe and moved over
-    /// with [splice(2)], which takes two descriptors for the length of the call. `O_NONBLOCK`, which every holder of the end
-    /// would see, is not touched.
+    /// [pwritev2(2)] with `RWF_NOWAIT` (since about Linux 6.4). If the kernel refuses that, [splice(2)] from a private pipe,
+    /// which takes two descriptors for the length of the call. The call does not touch `O_NONBLOCK`, which every holder of the
+    /// end would see.
     ///
     /// # Examples
     ///
@@ -107,7 +104,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// As [`try_write`](Self::try_write), and [ppoll(2)].
+    /// As [`try_write`](Self::try_write), and [ppoll(2)](https://man7.org/linux/man-pages/man2/ppoll.2.html).
     ///
     /// # Examples
     ///
@@ -118,27 +115,22 @@ impl PipeWriter {
     /// assert_eq!(writer.write_timeout(b"hello", Duration::from_secs(1))?, 5);
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    ///
-    /// [ppoll(2)]: https://man7.org/linux/man-pages/man2/ppoll.2.html
     pub fn write_timeout(&self, buf: &[u8], timeout: Duration) -> Result<usize> {
         self.write_with(self.cut(buf), Patience::timeout(timeout))
     }
 
     /// Blocks until there is room for all of `buf`, and writes it in one piece: no other writer's bytes come in between.
     ///
-    /// The call for records that several writers put into one pipe.
-    ///
     /// # Errors
     ///
     /// - [`Error::TooLong`]: `buf` is longer than [`PIPE_BUF`]. Nothing was written.
     /// - [`Error::Closed`]: no reader is left.
-    /// - [`Error::WouldBlock`]: the pipe was made with [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK) and is too
-    ///   full.
+    /// - [`Error::WouldBlock`]: the pipe is too full, and has [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK).
     /// - [`Error::NotGiven`]: this process was not given the end.
     ///
     /// # Platform
     ///
-    /// [write(2)]; the promise is POSIX's ([pipe(7)]).
+    /// The promise is POSIX's ([pipe(7)](https://man7.org/linux/man-pages/man7/pipe.7.html)).
     ///
     /// # Examples
     ///
@@ -149,9 +141,6 @@ impl PipeWriter {
     /// assert!(matches!(too_long, Err(ipc::Error::TooLong { len: 4097, max: 4096 })));
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    ///
-    /// [pipe(7)]: https://man7.org/linux/man-pages/man7/pipe.7.html
-    /// [write(2)]: https://man7.org/linux/man-pages/man2/write.2.html
     pub fn write_atomic(&self, buf: &[u8]) -> Result<()> {
         if buf.len() > PIPE_BUF {
             return Err(Error::TooLong { len: buf.len(), max: PIPE_BUF });
@@ -163,7 +152,7 @@ impl PipeWriter {
         }
     }
 
-    /// Whether no reader is left, so that a write would fail. Never blocks.
+    /// Returns whether no reader is left, so that a write would fail. Never blocks.
     ///
     /// The answer `false` may be out of date when it arrives.
     ///
@@ -173,7 +162,7 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// [poll(2)]: `POLLERR`.
+    /// `POLLERR` of [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html).
     ///
     /// # Examples
     ///
@@ -184,21 +173,18 @@ impl PipeWriter {
     /// assert!(writer.is_closed()?);
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    ///
-    /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
     pub fn is_closed(&self) -> Result<bool> {
         is_ready(&self.end, POLLERR)
     }
 
-    /// Blocks until there is something to read from `input` and room in the pipe, and moves at most `len` bytes, without
-    /// copying them through this process. Returns how many; 0 is EOF of `input`, or a `len` of 0.
+    /// Blocks until `input` has something to read and the pipe has room, and moves at most `len` bytes, without copying them
+    /// through this process. Returns how many; 0 is EOF of `input`, or a `len` of 0.
     ///
-    /// **From a file it moves the file's own memory**: if the file is changed before the bytes are read on the other
-    /// side, the change is read. Where that may happen, [`copy`](crate::copy()) is the call to use.
+    /// **From a file it moves the file's own memory**: a later change of the file is seen by whoever reads the pipe.
+    /// [`copy`](crate::copy()) copies instead.
     ///
-    /// `input` can be a file, which is read from its current position, a socket, or a pipe. While it waits for a *socket* to
-    /// have something, the kernel holds the pipe's lock, and every other call on the pipe waits as well, whatever its
-    /// deadline: where that matters, use [`copy`](crate::copy()).
+    /// `input` can be a file, which is read from its current position, a socket, or a pipe. [`splice_to`](PipeReader::splice_to)
+    /// says what holds while it waits for a *socket*, and for `try_` calls afterwards.
     ///
     /// # Errors
     ///
@@ -212,20 +198,17 @@ impl PipeWriter {
     ///
     /// # Platform
     ///
-    /// [splice(2)]. See [`splice_to`](PipeReader::splice_to) for its effect on later `try_` calls.
+    /// [splice(2)](https://man7.org/linux/man-pages/man2/splice.2.html).
     ///
     /// # Examples
     ///
     /// ```
-    /// use std::fs::File;
-    ///
     /// let (reader, writer) = ipc::pipe()?;
-    /// let moved = writer.splice_from(File::open("/proc/self/exe")?, 1000)?;
+    /// let moved = writer.splice_from(std::fs::File::open("/proc/self/exe")?, 1000)?;
     /// assert_eq!(reader.available()?, moved);
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    ///
-    /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
+    #[doc(alias = "splice")]
     pub fn splice_from(&self, input: impl AsFd, len: usize) -> Result<usize> {
         splice(input.as_fd(), self.as_fd(), len, self.sigpipe)
     }
@@ -257,11 +240,11 @@ impl PipeWriter {
 
     /// Sets the length that longer writes are cut to, in bytes. With [`usize::MAX`] none is cut. 0 counts as 1.
     ///
-    /// 8 KiB, as at first, is the best between two cores. Where reader and writer share one core, or only the writer has
-    /// work to do, whole writes are faster. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their
+    /// 8 KiB, as at first, is the best between two cores. Whole writes are faster if reader and writer share one core, or if
+    /// only the writer has work to do. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their
     /// all-or-nothing; [`write_atomic`](Self::write_atomic) is never cut.
     ///
-    /// The setting belongs to this value; it goes along into a child and into clones.
+    /// The setting belongs to this value, and goes along into a child and into clones.
     ///
     /// # Examples
     ///
@@ -293,20 +276,11 @@ impl PipeWriter {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks. Same as
-    /// [`PipeReader::set_capacity`].
+    /// Makes the pipe hold at least so many bytes. Never blocks. Same as [`PipeReader::set_capacity`].
     ///
     /// # Errors
     ///
     /// As [`PipeReader::set_capacity`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let (_reader, writer) = ipc::pipe()?;
-    /// assert_eq!(writer.set_capacity(5000)?, 8192);
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
     #[doc(alias = "F_SETPIPE_SZ")]
     pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
@@ -314,26 +288,22 @@ impl PipeWriter {
 
     /// Makes a second writer of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: EOF comes when *all* writers are closed. The settings of this value go with it.
+    /// It counts in full: EOF comes when *all* writers are closed. The settings of this value go with it. See
+    /// [`PipeReader::close`] for an example.
     ///
     /// # Errors
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
     pub fn try_clone(&self) -> Result<Self> {
-        Ok(self.with_end(self.end.try_clone()?))
+        Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), ..*self })
     }
 
-    /// Closes the end, and says what the kernel said. Never blocks.
-    ///
-    /// Dropping closes too; this is for those who want to see the error. It is final either way: closing again
-    /// could hit a descriptor that is somebody else's by then ([close(2)]).
+    /// Closes the end, and returns the kernel's answer. Never blocks. Same as [`PipeReader::close`].
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if somebody else closed the number.
-    ///
-    /// [close(2)]: https://man7.org/linux/man-pages/man2/close.2.html
+    /// As [`PipeReader::close`].
     pub fn close(self) -> Result<()> {
         self.end.close()
     }
@@ -348,7 +318,7 @@ impl PipeWriter {
     }
 
     #[inline]
-    fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
+    pub(super) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
@@ -377,13 +347,8 @@ impl PipeWriter {
         })
     }
 
-    /// Another end with the settings of this one.
-    fn with_end(&self, end: End) -> Self {
-        Self { end, spin: self.spin.clone(), cut: self.cut, sigpipe: self.sigpipe }
-    }
-
     #[inline]
-    fn cut<'buf>(&self, buf: &'buf [u8]) -> &'buf [u8] {
+    pub(super) fn cut<'buf>(&self, buf: &'buf [u8]) -> &'buf [u8] {
         &buf[..buf.len().min(self.cut)]
     }
 }
@@ -430,17 +395,5 @@ impl Write for &PipeWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl TimedWrite for PipeWriter {
-    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
-        self.write_with(self.cut(buf), until.0)
-    }
-}
-
-impl TimedWrite for &PipeWriter {
-    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
-        self.write_with(self.cut(buf), until.0)
     }
 }

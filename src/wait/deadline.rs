@@ -10,23 +10,26 @@ use crate::error::{Error, Result};
 /// An end whose [`Read`] and [`Write`] wait no longer than until a deadline.
 ///
 /// The `_timeout` calls of an end return at the first progress. A line, `read_exact` or `write_all` takes several reads or
-/// writes, and needs one deadline for all of them: put the end into a `Deadline`, and use std's methods. For lines, put a
+/// writes, and needs one deadline for all of them. Put the end into a `Deadline`, and use std's methods. For lines, put a
 /// [`BufReader`](std::io::BufReader) in front of it.
 ///
-/// A call that is out of time fails with [`TimedOut`](io::ErrorKind::TimedOut). Set a new deadline and go on:
+/// A call that is out of time fails with [`TimedOut`](io::ErrorKind::TimedOut). Set a new deadline and go on from where it
+/// stopped:
 ///
-/// - [`read_until`](std::io::BufRead::read_until) and [`read_to_end`](Read::read_to_end) have put what they read into the
-///   caller's vector, and the next call appends to it. A single `read` takes nothing before it fails.
-/// - [`written`](Self::written) says how far a writer came.
+/// | call | progress before it failed |
+/// |---|---|
+/// | `read`, `write` | none |
+/// | `read_exact` | at the front of the buffer; [`bytes_read`](Self::bytes_read) counts it |
+/// | `read_to_end`, [`BufRead::read_until`](std::io::BufRead::read_until) | in the vector; the next call appends to it |
+/// | `read_line`, `read_to_string` | in the string, but **lost** if it ends inside a character |
+/// | `lines`, `split` | a line that is not whole is **lost** |
+/// | `write_all`, `write!` | [`written`](Self::written) counts it |
 ///
-/// **Some of std's methods lose what they have read** when they fail, and it is gone from the end: `lines` and `split` a line
-/// that is not whole, `read_line` and `read_to_string` what ends inside of a character, and `read_exact` how much it was.
-/// Use them where a missed deadline ends everything for you.
-///
-/// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter),
-/// [`StreamSocket`](crate::StreamSocket); a [`RingReader`](crate::RingReader) or [`RingWriter`](crate::RingWriter); and std's
-/// [`UnixStream`](std::os::unix::net::UnixStream) and [`TcpStream`](std::net::TcpStream). Like every other call with a deadline
-/// it looks at least once, holds across signals, and leaves `O_NONBLOCK` alone.
+/// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter) or
+/// [`StreamSocket`](crate::StreamSocket). It also takes a [`RingReader`](crate::RingReader), a
+/// [`RingWriter`](crate::RingWriter), and std's [`UnixStream`](std::os::unix::net::UnixStream) and
+/// [`TcpStream`](std::net::TcpStream). Each call looks at least once, holds its deadline across signals, and leaves
+/// `O_NONBLOCK` alone.
 ///
 /// In the guide: [deadlines](crate::guide::deadlines).
 ///
@@ -70,37 +73,69 @@ pub struct Deadline<T> {
     end: T,
     /// `None`: too far for the clock.
     deadline: Option<Instant>,
+    read: u64,
     written: u64,
     /// Reads and writes since the deadline was set.
     steps: usize,
 }
 
 impl<T> Deadline<T> {
-    /// Puts an end under a deadline.
+    /// Puts an end under a deadline. See [`Deadline`] for an example.
     #[must_use]
     pub fn at(end: T, deadline: Instant) -> Self {
-        Self { end, deadline: Some(deadline), written: 0, steps: 0 }
+        Self { end, deadline: Some(deadline), read: 0, written: 0, steps: 0 }
     }
 
-    /// Puts an end under a deadline that is `timeout` from now. [`Duration::MAX`] waits for ever.
+    /// Puts an end under a deadline that is `timeout` from now. [`Duration::MAX`] waits for ever. See [`Deadline`] for an
+    /// example.
     #[must_use]
     pub fn after(end: T, timeout: Duration) -> Self {
-        Self { end, deadline: Instant::now().checked_add(timeout), written: 0, steps: 0 }
+        Self { end, deadline: Instant::now().checked_add(timeout), read: 0, written: 0, steps: 0 }
     }
 
-    /// Sets another deadline.
+    /// Sets another deadline. The counters go on. See [`bytes_read`](Self::bytes_read) for an example.
     pub fn set_at(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
         self.steps = 0;
     }
 
-    /// Sets another deadline, `timeout` from now. [`Duration::MAX`] waits for ever.
+    /// Sets another deadline, `timeout` from now. [`Duration::MAX`] waits for ever. The counters go on. See
+    /// [`bytes_read`](Self::bytes_read) for an example.
     pub fn set_after(&mut self, timeout: Duration) {
         self.deadline = Instant::now().checked_add(timeout);
         self.steps = 0;
     }
 
-    /// How many bytes were written through this value, in all.
+    /// Returns how many bytes were read through this value, in all.
+    ///
+    /// A [`BufReader`](std::io::BufReader) around it has taken that many, and has given out as many less
+    /// [`buffer().len()`](std::io::BufReader::buffer).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::time::Duration;
+    ///
+    /// let (reader, mut writer) = ipc::pipe()?;
+    /// writer.write_all(b"half")?;
+    /// let mut timed = ipc::Deadline::after(reader, Duration::from_millis(10));
+    /// let mut record = [0; 8];
+    /// assert!(timed.read_exact(&mut record).is_err()); // too late for the rest
+    ///
+    /// writer.write_all(b"past")?;
+    /// timed.set_after(Duration::from_secs(5));
+    /// let so_far = timed.bytes_read() as usize;
+    /// timed.read_exact(&mut record[so_far..])?;
+    /// assert_eq!(&record, b"halfpast");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.read
+    }
+
+    /// Returns how many bytes were written through this value, in all.
     ///
     /// # Examples
     ///
@@ -114,6 +149,10 @@ impl<T> Deadline<T> {
     /// assert!(timed.write_all(&data).is_err()); // nobody reads
     /// let rest = &data[timed.written() as usize..];
     /// assert!(!rest.is_empty() && rest.len() < data.len());
+    ///
+    /// assert!(!timed.get_ref().is_closed()?);
+    /// timed.get_mut().set_max_write(4096);
+    /// let writer = timed.into_inner(); // the deadline is gone
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[must_use]
@@ -121,17 +160,19 @@ impl<T> Deadline<T> {
         self.written
     }
 
-    /// The end.
+    /// Returns the end. See [`written`](Self::written) for an example.
+    #[must_use]
     pub fn get_ref(&self) -> &T {
         &self.end
     }
 
-    /// The end. Its own calls know nothing of the deadline.
+    /// Returns the end. Its own calls know nothing of the deadline, and are not counted. See [`written`](Self::written) for an
+    /// example.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.end
     }
 
-    /// Gives the end back.
+    /// Gives the end back. See [`written`](Self::written) for an example.
     pub fn into_inner(self) -> T {
         self.end
     }
@@ -150,7 +191,20 @@ impl<T: TimedRead> Read for Deadline<T> {
     /// Blocks until there is something to read, EOF comes, or the time is up.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let until = self.next().map_err(Error::into_io)?;
-        self.end.read_until(buf, until).map_err(Error::into_io)
+        let read = self.end.read_until(buf, until).map_err(Error::into_io)?;
+        self.read += read as u64;
+        Ok(read)
+    }
+
+    /// Reads until the buffer is full. If that fails, [`bytes_read`](Self::bytes_read) counts the bytes at its front.
+    fn read_exact(&mut self, mut buf: &mut [u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.read(buf)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => buf = &mut buf[read..],
+            }
+        }
+        Ok(())
     }
 
     /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
@@ -184,7 +238,7 @@ impl<T: TimedWrite> Write for Deadline<T> {
 pub struct Until(pub(crate) Patience);
 
 /// An end that can be read until a [`Deadline`]: [`PipeReader`](crate::PipeReader), [`StreamSocket`](crate::StreamSocket),
-/// references to them, [`RingReader`](crate::RingReader), and std's streams. It cannot be implemented outside of this crate.
+/// references to them, [`RingReader`](crate::RingReader), and std's streams. Not to be implemented elsewhere: its method may change.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read until a deadline",
     note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufReader::new(Deadline::after(reader, timeout))`"
@@ -195,7 +249,7 @@ pub trait TimedRead {
 }
 
 /// An end that can be written until a [`Deadline`]: [`PipeWriter`](crate::PipeWriter), [`StreamSocket`](crate::StreamSocket),
-/// references to them, [`RingWriter`](crate::RingWriter), and std's streams. It cannot be implemented outside of this crate.
+/// references to them, [`RingWriter`](crate::RingWriter), and std's streams. Not to be implemented elsewhere: its method may change.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written until a deadline",
     note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufWriter::new(Deadline::after(writer, timeout))`"

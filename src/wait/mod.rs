@@ -17,10 +17,10 @@ use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, p
 use crate::sys::{self, Errno, ledger};
 
 bitflags::bitflags! {
-    /// The state in which [`wait_any`] found one of those that it waited for.
+    /// The state in which [`wait_any`] found one of those that it waited for. It has an example.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Ready: u8 {
-        /// Reading would not block: there is something, or EOF. Of a [`Child`](crate::Child): it has left.
+        /// Reading would not block: there is something, or EOF. Of a [`Child`](crate::Child): it has exited.
         const READ = 1;
         /// Writing would not block: there is room, or nobody is left to read.
         const WRITE = 2;
@@ -32,36 +32,54 @@ bitflags::bitflags! {
 }
 
 impl Ready {
-    /// Whether [`READ`](Self::READ) is set.
+    /// Returns whether [`READ`](Self::READ) is set. See [`Watch`] for an example.
     #[must_use]
     pub fn is_readable(self) -> bool {
         self.contains(Self::READ)
     }
 
-    /// Whether [`WRITE`](Self::WRITE) is set.
+    /// Returns whether [`WRITE`](Self::WRITE) is set. See [`Watch`] for an example.
     #[must_use]
     pub fn is_writable(self) -> bool {
         self.contains(Self::WRITE)
     }
 
-    /// Whether [`HANGUP`](Self::HANGUP) is set.
+    /// Returns whether [`HANGUP`](Self::HANGUP) is set. See [`Watch`] for an example.
     #[must_use]
     pub fn is_hangup(self) -> bool {
         self.contains(Self::HANGUP)
     }
 
-    /// Whether [`ERROR`](Self::ERROR) is set.
+    /// Returns whether [`ERROR`](Self::ERROR) is set. See [`Watch`] for an example.
     #[must_use]
     pub fn is_error(self) -> bool {
         self.contains(Self::ERROR)
     }
 }
 
-/// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to leave.
+/// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to exit.
 ///
-/// Everything with a descriptor that [poll(2)] knows can be waited for, also sockets of the standard library. A type with a
-/// buffer in front of its descriptor makes one itself, which knows of the buffer:
-/// [`PackedSocket::watch`](crate::PackedSocket::watch), [`MessageReader::watch`](crate::MessageReader::watch).
+/// It takes everything with a descriptor that [poll(2)] knows, also sockets of the standard library. A type with a buffer in
+/// front of its descriptor makes its own, which knows of the buffer: [`PackedSocket::watch`](crate::PackedSocket::watch),
+/// [`MessageReader::watch`](crate::MessageReader::watch).
+///
+/// # Examples
+///
+/// ```
+/// use ipc::Watch;
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// let mut on = [Watch::readable(&reader), Watch::writable(&writer)];
+/// ipc::wait_any(&mut on, None)?;
+/// assert!(!on[0].ready().is_readable() && on[1].ready().is_writable());
+///
+/// drop(writer);
+/// let mut at_eof = Watch::readable(&reader);
+/// ipc::wait_any(std::slice::from_mut(&mut at_eof), None)?;
+/// assert!(at_eof.ready().is_readable() && at_eof.ready().is_hangup());
+/// assert!(!at_eof.ready().is_error());
+/// # Ok::<(), ipc::Error>(())
+/// ```
 ///
 /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
 pub struct Watch<'a> {
@@ -75,7 +93,7 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Waits for something to read, or EOF; of a [`Child`](crate::Child), for its exit.
+    /// Waits for something to read, or EOF; of a [`Child`](crate::Child), for its exit. See [`Watch`] for an example.
     pub fn readable(on: &'a impl AsFd) -> Self {
         Self {
             fd: on.as_fd(),
@@ -86,7 +104,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits for room to write, or for the last reader to go.
+    /// Waits for room to write, or for the last reader to go. See [`Watch`] for an example.
     ///
     /// A socket counts as having room when three quarters of its buffer are free; a `try_` call may find some before.
     pub fn writable(on: &'a impl AsFd) -> Self {
@@ -108,7 +126,7 @@ impl<'a> Watch<'a> {
         Self { rung_for_room: true, ..Self::readable(on) }
     }
 
-    /// Returns the state that the last [`wait_any`] found: empty, if the time was up.
+    /// Returns the state that the last [`wait_any`] found: empty, if the time was up. See [`Watch`] for an example.
     #[must_use]
     pub fn ready(&self) -> Ready {
         self.ready
@@ -146,20 +164,21 @@ const FEW: usize = 32;
 /// Readiness is a hint: another process that holds the same end may be quicker, so read with
 /// [`try_read`](crate::PipeReader::try_read) where ends are shared.
 ///
-/// A reader whose writers are all gone is ready, and stays so: leave it out once EOF was read, or the next call
-/// returns at once again.
+/// A reader whose writers are all gone is ready, and stays so. Leave it out once EOF was read, or the next call returns at
+/// once again.
 ///
 /// In the guide: [waiting for several](crate::guide::waiting).
 ///
 /// # Errors
 ///
 /// - [`Error::NotGiven`]: one of them is an end that this process was not given.
-/// - [`Error::InvalidInput`]: `on` is empty and there is no timeout, so that nothing could ever end the call.
+/// - [`Error::InvalidInput`]: `on` is empty, and there is no timeout or it is [`Duration::MAX`], so that nothing could ever end the
+///   call.
 /// - [`Error::System`] of `poll`: there are more of them than `RLIMIT_NOFILE`.
 ///
 /// # Platform
 ///
-/// [ppoll(2)], which every supported kernel has. A signal does not end the call, and does not make it longer.
+/// [ppoll(2)]. A signal does not end the call, and does not make it longer.
 ///
 /// # Examples
 ///
@@ -184,12 +203,13 @@ const FEW: usize = 32;
 #[doc(alias = "select")]
 #[doc(alias = "epoll")]
 pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize> {
-    if on.is_empty() && timeout.is_none() {
-        return Err(Error::InvalidInput { what: "nothing to wait for, and no timeout" });
-    }
     // Something in a buffer is there already.
     let timeout = if on.iter().any(|wait| wait.buffered) { Some(Duration::ZERO) } else { timeout };
+    // `None`: it is too far for the clock.
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    if on.is_empty() && deadline.is_none() {
+        return Err(Error::InvalidInput { what: "nothing to wait for, and no timeout" });
+    }
     let mut few = [pollfd { fd: -1, events: 0, revents: 0 }; FEW];
     let mut many = Vec::new();
     let fds = match few.get_mut(..on.len()) {
@@ -225,8 +245,8 @@ pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize
 
 /// Blocks until at least one of several is ready, and returns those that are, each by the key it came with.
 ///
-/// Same as [`wait_any`], but for a loop over many: the key (an index, a number, a reference) says whose it is, and what is
-/// not ready is left out. An empty list: the time is up.
+/// Same as [`wait_any`], but for a loop over many. The key (an index, a number, a reference) says whose it is. Those that are not
+/// ready are left out; an empty list means that the time is up.
 ///
 /// In the guide: [waiting for several](crate::guide::waiting).
 ///

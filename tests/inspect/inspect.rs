@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         what_is_no_channel_is_refused,
         a_severed_end_is_refused,
         processes_that_may_not_be_looked_into_are_counted,
+        processes_that_show_their_number_alone_are_counted needs [OwnMounts],
         what_holds_nothing_is_not_counted needs [Alone],
         a_process_whose_first_thread_has_gone_holds_what_it_holds,
         a_thread_with_a_table_of_its_own_is_seen,
@@ -195,6 +196,29 @@ fn processes_that_may_not_be_looked_into_are_counted() {
     })
     .unwrap();
     severed.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// As `/proc` is for an ordinary user where it is mounted with `hidepid=1`.
+fn processes_that_show_their_number_alone_are_counted() {
+    let (reader, writer) = pipe().unwrap();
+    assert!(support::own_mounts());
+    let (proc, hidden) = (c"proc".as_ptr(), c"hidepid=1".as_ptr().cast());
+    // SAFETY: nul-terminated strings.
+    assert_eq!(unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, 0, hidden) }, 0);
+    let child = fork((reader, writer), |(reader, _writer)| {
+        support::become_nobody();
+        // SAFETY: integers. A process that changed its user may not be looked into by itself either, unless it says so.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+        assert_eq!(std::fs::read("/proc/1/stat").unwrap_err().kind(), ErrorKind::PermissionDenied);
+        let found = holders(&reader).unwrap();
+        assert!(found.unseen > 0 && found.list.iter().all(|holder| holder.is_self), "{found}");
+        let map = ProcessMap::current().unwrap();
+        assert!(map.unseen() > 0 && map.to_string().contains("EOF never comes"), "{map}");
+        let other = ProcessMap::of(1).unwrap().to_string();
+        assert!(other.starts_with("1 ?  (could not be looked into)\n"), "{other}");
+    })
+    .unwrap();
     assert_eq!(exit_code(&child), 0);
 }
 

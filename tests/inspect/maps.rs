@@ -177,9 +177,9 @@ fn a_shared_end_may_be_meant() {
     assert_eq!(found(&map, numbers[2]), [(FindingKind::ManyOnOneSide, pids.clone(), false)]);
     let (text, who) = (map.to_string(), format!("{}, {}", pids[0], pids[1]));
     for words in [
-        format!("? a writer of pipe {} is held by {who}: its end comes when all have let go\n", numbers[0]),
+        format!("? a writer of pipe {} is held by {who}: EOF comes when all have let go\n", numbers[0]),
         format!("? a reader of pipe {} is held by {who}: a write fails when all have let go\n", numbers[1]),
-        format!("? one side of pair {} is held by {who}: the end comes to the other when all", numbers[2]),
+        format!("? one side of pair {} is held by {who}: EOF comes to the other when all", numbers[2]),
     ] {
         assert!(text.contains(&words), "{text}");
     }

@@ -1,12 +1,15 @@
 //! Pipes at their edges: cut writes, empty buffers, many slices, ends that do not wait, and sizes.
 
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use crate::support::{
     self, Trial, become_nobody, exhaust_pipe_pages, exit_code, fill, pipe_setting, read_all, refused,
 };
-use ipc::{Error, PIPE_BUF, PipeFlags, fork, pipe, pipe_with};
+use ipc::{Command, Error, Fifo, PIPE_BUF, PipeFlags, PipeReader, fork, pipe, pipe_with};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -29,6 +32,10 @@ pub fn trials() -> Vec<Trial> {
         a_capacity_below_what_is_queued_is_refused,
         a_capacity_past_the_limit_is_refused,
         a_pipe_of_a_user_with_many_is_small_and_works needs [Alone],
+        a_rival_makes_no_false_eof_for_a_tee,
+        a_tee_of_what_nobody_writes_ends,
+        a_read_to_the_end_that_memory_does_not_suffice_for_is_an_error,
+        a_thread_with_a_table_of_its_own_opens_its_own_fifo,
     ]
 }
 
@@ -261,4 +268,60 @@ fn a_pipe_of_a_user_with_many_is_small_and_works() {
     writer.write_all(&[1; 100_000]).unwrap();
     drop(writer);
     assert_eq!(exit_code(&child), (capacity + 100_000) as i32 & 0xff);
+}
+
+/// The kernel says 0, as at EOF, where somebody else took the byte that it had waited for.
+fn a_rival_makes_no_false_eof_for_a_tee() {
+    let ((reader, writer), (copies, copy)) = (pipe().unwrap(), pipe().unwrap());
+    let feeds = fork(writer, |writer| while writer.write_atomic(b"x").is_ok() {}).unwrap();
+    let rival = fork(&reader, |mut reader| while reader.read(&mut [0; 64]).unwrap() > 0 {}).unwrap();
+    let drains = fork(copies, |mut copies| while copies.read(&mut [0; 4096]).unwrap() > 0 {}).unwrap();
+    for _ in 0..20_000 {
+        assert!(reader.tee(&copy, 4096).unwrap() > 0);
+    }
+    feeds.kill().unwrap();
+    while reader.tee(&copy, 4096).unwrap() > 0 {}
+    drop(copy);
+    feeds.wait().unwrap();
+    assert_eq!((exit_code(&rival), exit_code(&drains)), (0, 0));
+}
+
+/// Of a FIFO with a name the kernel says no hang-up before its first writer has come.
+fn a_tee_of_what_nobody_writes_ends() {
+    let place = support::Folder::new();
+    let path = place.0.join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let fifo = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+    let reader = PipeReader::try_from(OwnedFd::from(fifo)).unwrap();
+    let (_copies, copy) = pipe().unwrap();
+    assert_eq!(reader.tee(&copy, 4096).unwrap(), 0);
+}
+
+fn a_read_to_the_end_that_memory_does_not_suffice_for_is_an_error() {
+    let (reader, mut writer) = pipe().unwrap();
+    let child = fork(reader, |mut reader| {
+        support::limit(libc::RLIMIT_AS, |_| 256 << 20);
+        let mut read = vec![1];
+        assert_eq!(reader.read_to_end(&mut read).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        assert!(read.len() > 1 << 20 && read.iter().all(|byte| *byte == 1));
+    })
+    .unwrap();
+    while writer.write_all(&[1; 8192]).is_ok() {}
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_thread_with_a_table_of_its_own_opens_its_own_fifo() {
+    let place = support::Folder::new();
+    let path = place.0.join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let thread = std::thread::spawn(move || {
+        // SAFETY: an integer.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+        let both = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let Fifo { reader, mut writer, .. } = Fifo::try_from(OwnedFd::from(both)).unwrap();
+        writer.write_all(b"token").unwrap();
+        drop(writer);
+        assert_eq!(read_all(reader), b"token");
+    });
+    thread.join().unwrap();
 }

@@ -31,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         many_reads_share_one_deadline,
         many_writes_share_one_deadline_and_none_is_lost,
         a_new_deadline_goes_on_where_the_last_one_stopped,
+        an_exact_read_says_how_far_it_came,
         a_peer_that_always_has_a_byte_more_keeps_nobody_past_a_deadline,
     ]
 }
@@ -103,6 +104,42 @@ fn many_writes_share_one_deadline_and_none_is_lost() {
     socket.write_all(&data[rest..]).unwrap();
     drop(socket);
     assert_eq!(exit_code(&child), 0);
+}
+
+/// Reads ten bytes of which three come in time.
+fn assert_goes_on_after_three<R: Read>(
+    mut reader: R,
+    mut write: impl Write,
+    set: fn(&mut R, Duration),
+    count: fn(&R) -> usize,
+) {
+    let mut buf = [0; 10];
+    write.write_all(b"012").unwrap();
+    set(&mut reader, Duration::from_millis(5));
+    assert_eq!(reader.read_exact(&mut buf).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!((count(&reader), &buf[..3]), (3, &b"012"[..]));
+    write.write_all(b"3456789abcd").unwrap();
+    set(&mut reader, FAR);
+    reader.read_exact(&mut buf[3..]).unwrap();
+    assert_eq!((count(&reader), &buf), (10, b"0123456789"));
+    drop(write);
+    assert_eq!(reader.read_exact(&mut buf).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert_eq!((count(&reader), &buf[..4]), (14, &b"abcd"[..]));
+}
+
+fn an_exact_read_says_how_far_it_came() {
+    let counted = |timed: &Deadline<_>| timed.bytes_read() as usize;
+    let (reader, writer) = pipe().unwrap();
+    assert_goes_on_after_three(Deadline::after(reader, FAR), writer, Deadline::set_after, counted);
+    let pair = stream_pair().unwrap();
+    let timed = Deadline::after(pair.child, FAR);
+    assert_goes_on_after_three(timed, pair.parent, Deadline::set_after, |timed| timed.bytes_read() as usize);
+    // A buffer takes more than it gives.
+    let (reader, writer) = pipe().unwrap();
+    let buffered = BufReader::new(Deadline::after(reader, FAR));
+    let set = |buffered: &mut BufReader<Deadline<_>>, timeout| buffered.get_mut().set_after(timeout);
+    let given = |buffered: &BufReader<Deadline<_>>| buffered.get_ref().bytes_read() as usize - buffered.buffer().len();
+    assert_goes_on_after_three(buffered, writer, set, given);
 }
 
 fn a_new_deadline_goes_on_where_the_last_one_stopped() {
