@@ -14,6 +14,8 @@ pub fn trials() -> Vec<Trial> {
         the_longest_message_of_all_arrives_whole needs [NetAdmin],
         a_short_buffer_loses_nothing,
         an_empty_buffer_loses_nothing,
+        empty_messages_are_no_eof_however_they_are_received,
+        a_clone_that_receives_ends_takes_no_mark_from_the_other,
         a_message_over_the_limit_is_not_sent,
         a_message_over_the_limit_is_refused_also_when_the_queue_is_full,
         a_message_of_many_parts_is_one_message,
@@ -144,6 +146,44 @@ fn a_short_buffer_loses_nothing() {
         }
         assert_eq!(exit_code(&child), 0);
     }
+}
+
+fn empty_messages_are_no_eof_however_they_are_received() {
+    const MESSAGES: [&[u8]; 6] = [b"", b"a", b"", b"", b"b", b""];
+    for plainly in 0..1_u32 << MESSAGES.len() {
+        let pair = datagram_pair().unwrap();
+        MESSAGES.iter().for_each(|message| pair.parent.send(message).unwrap());
+        drop(pair.parent);
+        for (at, expected) in MESSAGES.iter().enumerate() {
+            let mut message = vec![7; 8];
+            if plainly & 1 << at != 0 {
+                assert_eq!(pair.child.peek_len().unwrap(), Some(expected.len()), "{at} of {plainly:b}");
+                message = pair.child.recv_vec().unwrap().unwrap_or_else(|| panic!("{at} of {plainly:b}"));
+            } else {
+                let received = pair.child.recv_with(&mut message).unwrap();
+                assert_eq!(received.map(|received| received.len()), Some(0), "{at} of {plainly:b}");
+            }
+            assert_eq!(message, *expected);
+        }
+        for _ in 0..2 {
+            assert!(pair.child.peek_len().unwrap().is_none() && pair.child.recv_vec().unwrap().is_none());
+            assert!(pair.child.recv_with(&mut Vec::new()).unwrap().is_none());
+        }
+    }
+}
+
+fn a_clone_that_receives_ends_takes_no_mark_from_the_other() {
+    let pair = datagram_pair().unwrap();
+    let clone = pair.child.try_clone().unwrap();
+    for _ in 0..4 {
+        pair.parent.send(b"").unwrap();
+    }
+    drop(pair.parent);
+    assert!(clone.recv_with(&mut Vec::new()).unwrap().is_some());
+    assert_eq!(pair.child.recv(&mut [0; 8]).unwrap(), Some(0));
+    assert!(pair.child.recv_with(&mut Vec::new()).unwrap().is_some());
+    assert_eq!(clone.recv(&mut [0; 8]).unwrap(), Some(0));
+    assert_eq!((pair.child.recv(&mut [0; 8]).unwrap(), clone.recv(&mut [0; 8]).unwrap()), (None, None));
 }
 
 fn an_empty_buffer_loses_nothing() {
