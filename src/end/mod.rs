@@ -46,6 +46,7 @@ pub use stdio::Stdio;
 
 use crate::error::{Error, Result, gives_back};
 use crate::sys::ledger::{self, Entry};
+use crate::sys::socket::Mark;
 use crate::sys::{self, Errno};
 
 /// One descriptor, owned. The fields are dropped in their order: the entry goes before the descriptor is closed.
@@ -99,17 +100,25 @@ impl End {
         fd
     }
 
-    /// Marks the messages that arrive here, until the descriptor leaves this crate. Says whether the socket is
-    /// connectionless.
-    pub(crate) fn mark_messages(&self) -> sys::Result<bool> {
-        let connectionless = sys::socket::mark_messages(self.as_fd())?;
-        self.note_marked();
-        Ok(connectionless)
+    /// Marks the messages that arrive here, until the descriptor leaves this crate.
+    pub(crate) fn mark_messages(&self, mark: Mark) -> sys::Result<()> {
+        mark.set(self.as_fd(), true)?;
+        // In this order, so that another thread's receive finds one of the two. It is the crate's own mark that goes.
+        if mark == Mark::Time && self.mark() == Some(Mark::Label) {
+            Mark::Label.set(self.as_fd(), false)?;
+        }
+        self.note_marked(mark);
+        Ok(())
     }
 
     /// Notes that its messages are marked.
-    pub(crate) fn note_marked(&self) {
-        self.entry.note_marked();
+    pub(crate) fn note_marked(&self, mark: Mark) {
+        self.entry.note_marked(mark);
+    }
+
+    /// The mark of its messages.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        ledger::mark(self.fd.as_raw_fd())
     }
 
     /// Notes that somebody else may have it too from here on.
@@ -140,8 +149,8 @@ impl End {
     pub(crate) fn duplicate(of: BorrowedFd<'_>) -> Result<Self> {
         let fd = sys::descriptor::duplicate(of).map_err(|errno| error(&[of], "fcntl", errno))?;
         let end = Self::own(fd, true);
-        if ledger::is_marked(of.as_raw_fd()) {
-            end.note_marked();
+        if let Some(mark) = ledger::mark(of.as_raw_fd()) {
+            end.note_marked(mark);
         }
         Ok(end)
     }
@@ -181,15 +190,21 @@ pub(crate) fn note_all_shared() {
 /// Makes a descriptor of this crate, which is about to be a plain one, another program's or another process's, what the
 /// kernel made it: takes off what marks its messages. A receiver that knows nothing of that would lose ends to it.
 pub(crate) fn leave(fd: BorrowedFd<'_>) {
-    if ledger::is_marked(fd.as_raw_fd()) {
-        sys::socket::unmark_messages(fd);
+    let marks = match ledger::mark(fd.as_raw_fd()) {
+        None => &[][..],
+        Some(Mark::Time) => &[Mark::Time],
+        // A clone of it may have changed the one for the other.
+        Some(Mark::Label) => &[Mark::Label, Mark::Time],
+    };
+    for mark in marks {
+        let _ = mark.set(fd, false); // no socket at all, or one in a sandbox that refuses it, stays as it is
     }
 }
 
 /// Takes back what did not leave.
 pub(crate) fn stay(fd: BorrowedFd<'_>) {
-    if ledger::is_marked(fd.as_raw_fd()) {
-        let _ = sys::socket::mark_messages(fd); // it could be marked before
+    if let Some(mark) = ledger::mark(fd.as_raw_fd()) {
+        let _ = mark.set(fd, true); // it could be marked before
     }
 }
 

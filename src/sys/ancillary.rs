@@ -86,8 +86,8 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], wait: bool) 
 
 /// Receives bytes, with all that came beside them; the descriptors are close-on-exec and owned. `None`: the end.
 ///
-/// On a socket that keeps messages apart, messages have to be marked: then one has credentials or the time beside it, and
-/// the end has nothing. On a stream, 0 bytes are the end, unless `buf` is empty.
+/// On a socket that keeps messages apart, messages have to be marked with the time: then one has that beside it, and the end
+/// has nothing. On a stream, 0 bytes are the end, unless `buf` is empty.
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<Option<(usize, Beside)>> {
     // The kernel leaves the gaps between headers as they are, so they are zeroed here.
     let mut control = [0_u64; ROOM];

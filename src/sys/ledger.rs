@@ -1,5 +1,5 @@
-//! Which descriptors belong to this crate's ends: one process-wide, lock-free bitmap, and two more for those that were
-//! severed, and for the sockets whose messages are marked.
+//! Which descriptors belong to this crate's ends: one process-wide, lock-free bitmap, and others for those that were
+//! severed, and for the sockets whose messages are marked, by their mark.
 //!
 //! A bit is set after the descriptor exists and cleared before it is closed or handed on, so a set bit is always ours. Only
 //! the bit of a severed end stays when its descriptor is handed on, and is looked at again before it is believed.
@@ -10,13 +10,22 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::Result;
 use super::descriptor::{is_copy_of_inert, is_inert, replace};
+use super::socket::Mark;
 
 /// 64 descriptors.
 #[derive(Default)]
 struct Word {
     live: AtomicU64,
     severed: AtomicU64,
-    marked: AtomicU64,
+    labelled: AtomicU64,
+    timed: AtomicU64,
+}
+
+impl Word {
+    fn unmark(&self, bit: u64) {
+        self.labelled.fetch_and(!bit, SeqCst);
+        self.timed.fetch_and(!bit, SeqCst);
+    }
 }
 
 /// Block 0 holds the numbers below 1024, block n the 512 · 2ⁿ numbers from there on: 22 of them are all that there can
@@ -57,7 +66,7 @@ impl Entry {
         let (block, word, bit) = locate(fd);
         let words = BLOCKS[block].get_or_init(|| (0..len(block) / 64).map(|_| Word::default()).collect());
         words[word].severed.fetch_and(!bit, SeqCst);
-        words[word].marked.fetch_and(!bit, SeqCst);
+        words[word].unmark(bit);
         words[word].live.fetch_or(bit, SeqCst);
         Self(fd)
     }
@@ -69,11 +78,15 @@ impl Entry {
         entry
     }
 
-    /// Notes that this is a socket whose messages the crate marks.
-    pub(crate) fn note_marked(&self) {
-        if let Some((word, bit)) = find(self.0) {
-            word.marked.fetch_or(bit, SeqCst);
-        }
+    /// Notes that this is a socket whose messages the crate marks so, and not otherwise.
+    pub(crate) fn note_marked(&self, mark: Mark) {
+        let Some((word, bit)) = find(self.0) else { return };
+        let (noted, other) = match mark {
+            Mark::Label => (&word.labelled, &word.timed),
+            Mark::Time => (&word.timed, &word.labelled),
+        };
+        noted.fetch_or(bit, SeqCst);
+        other.fetch_and(!bit, SeqCst);
     }
 
     /// Strikes the entry out for a descriptor that goes on as a plain one. What was severed stays so.
@@ -92,7 +105,7 @@ impl Drop for Entry {
         if let Some((word, bit)) = find(self.0) {
             word.live.fetch_and(!bit, SeqCst);
             word.severed.fetch_and(!bit, SeqCst);
-            word.marked.fetch_and(!bit, SeqCst);
+            word.unmark(bit);
         }
     }
 }
@@ -114,16 +127,23 @@ pub(crate) fn is_severed_or_copy(fd: RawFd) -> bool {
     is_severed(fd) || (!is_live() && is_copy_of_inert(fd))
 }
 
-/// Whether this is an end of this crate whose messages it marks.
-pub(crate) fn is_marked(fd: RawFd) -> bool {
-    find(fd).is_some_and(|(word, bit)| word.marked.load(SeqCst) & bit != 0)
+/// The mark of its messages, if this is an end of this crate that has one.
+pub(crate) fn mark(fd: RawFd) -> Option<Mark> {
+    let (word, bit) = find(fd)?;
+    let is_set = |bits: &AtomicU64| bits.load(SeqCst) & bit != 0;
+    // In this order, as one is noted before the other is struck out.
+    match (is_set(&word.labelled), is_set(&word.timed)) {
+        (_, true) => Some(Mark::Time),
+        (true, false) => Some(Mark::Label),
+        (false, false) => None,
+    }
 }
 
 /// Notes that the descriptor is an inert one now.
 fn sever(fd: RawFd) {
     if let Some((word, bit)) = find(fd) {
         word.live.fetch_and(!bit, SeqCst);
-        word.marked.fetch_and(!bit, SeqCst);
+        word.unmark(bit);
         word.severed.fetch_or(bit, SeqCst);
     }
 }
@@ -178,10 +198,13 @@ mod tests {
         for number in [900, 1024, 70_000] {
             let entry = Entry::new(number);
             assert!(live().any(|fd| fd == number));
-            entry.note_marked();
-            assert!(is_marked(number));
+            assert_eq!(mark(number), None);
+            for noted in [Mark::Label, Mark::Time, Mark::Label] {
+                entry.note_marked(noted);
+                assert_eq!(mark(number), Some(noted));
+            }
             drop(entry);
-            assert!(!is_marked(number) && !live().any(|fd| fd == number));
+            assert!(mark(number).is_none() && !live().any(|fd| fd == number));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::net::sockopt;
 use rustix::net::{
@@ -9,7 +10,7 @@ use rustix::net::{
 };
 
 use super::poll::{POLLRDHUP, look};
-use super::{Errno, Result, errno};
+use super::{Errno, Result, errno, retry};
 
 /// The kernel keeps this much of `SO_SNDBUF` for itself (`unix_dgram_sendmsg`).
 const OVERHEAD: usize = 32;
@@ -25,7 +26,7 @@ pub(crate) fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
 
 /// Receives one message into `buf` and, what it has no room for, into `spill`. `None`: the end.
 ///
-/// An empty message and the end both give 0 bytes. After [`mark_messages`], the kernel has something to say about every
+/// An empty message and the end both give 0 bytes. With a [`Mark`], the kernel has something to say about every
 /// message, and nowhere to put it, and says so with `MSG_CTRUNC`; about the end it has nothing to say.
 #[inline(always)]
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait: bool) -> Result<Option<usize>> {
@@ -77,20 +78,59 @@ pub(super) fn header(parts: *mut libc::iovec, count: usize) -> libc::msghdr {
     message
 }
 
-/// Makes a message tell itself from the end, as [`receive`] needs it: with the time at which it was received. Nobody wants
-/// to know the time, but to be told costs less than to be told the sender, and gives the socket no name.
-///
-/// Says whether the socket is connectionless. Such a one does not tell the end to a call that is not to wait: see
-/// [`receives_no_more`].
-pub(crate) fn mark_messages(fd: BorrowedFd<'_>) -> Result<bool> {
-    let kind = sockopt::socket_type(fd)?;
-    set_timestamp(fd, true)?;
-    Ok(kind == SocketType::DGRAM)
+/// What the kernel adds to each message that arrives at a socket, and to the end it does not: so the two are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The security label of its sender. Where there is no room for it, the kernel only says so, which takes no time. Where
+    /// there is room, few systems have a label to put there.
+    Label,
+    /// The time, which is there for every receiver, and takes some 100 ns.
+    Time,
 }
 
-/// Makes it a socket as the kernel makes it. No socket at all, or one in a sandbox that refuses it, stays as it is.
-pub(crate) fn unmark_messages(fd: BorrowedFd<'_>) {
-    let _ = set_timestamp(fd, false);
+impl Mark {
+    pub(crate) fn set(self, fd: BorrowedFd<'_>, on: bool) -> Result<()> {
+        let option = match self {
+            Mark::Label => libc::SO_PASSSEC,
+            Mark::Time => libc::SO_TIMESTAMP,
+        };
+        let on = libc::c_int::from(on);
+        let len = size_of_val(&on) as libc::socklen_t;
+        // SAFETY: the option's value is an int, and the length says so.
+        match unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const on).cast(), len) } {
+            0 => Ok(()),
+            _ => Err(errno()),
+        }
+    }
+
+    /// The cheapest mark that a receive without room for it sees on this kernel. That is tried once, on a pair that was just
+    /// made, and that nobody else has.
+    pub(crate) fn cheapest(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<Mark> {
+        static CHEAPEST: OnceLock<Mark> = OnceLock::new();
+        if let Some(mark) = CHEAPEST.get() {
+            return Ok(*mark);
+        }
+        let mark = if Self::label_is_seen(one, other)? { Mark::Label } else { Mark::Time };
+        Ok(*CHEAPEST.get_or_init(|| mark))
+    }
+
+    /// Older kernels than Linux 6.4, and those without security modules, have the option or not, and say nothing.
+    fn label_is_seen(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool> {
+        if Mark::Label.set(one, true).is_err() {
+            return Ok(false);
+        }
+        let seen = match send(other, &[], false) {
+            Ok(()) => retry(|| message(one, &mut [], libc::MSG_DONTWAIT))?.is_some(),
+            Err(_) => false,
+        };
+        Mark::Label.set(one, seen)?;
+        Ok(seen)
+    }
+}
+
+/// Whether such a socket does not tell the end to a call that is not to wait: see [`receives_no_more`].
+pub(crate) fn is_connectionless(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(sockopt::socket_type(fd)? == SocketType::DGRAM)
 }
 
 /// Whether the socket was shut down for receiving, so that nothing comes after what is in its queue.
@@ -98,17 +138,6 @@ pub(crate) fn unmark_messages(fd: BorrowedFd<'_>) {
 #[inline(never)]
 pub(crate) fn receives_no_more(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(look(fd, POLLRDHUP)? & POLLRDHUP != 0)
-}
-
-fn set_timestamp(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
-    let on = libc::c_int::from(on);
-    let len = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the option's value is an int, and the length says so.
-    match unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMP, (&raw const on).cast(), len) }
-    {
-        0 => Ok(()),
-        _ => Err(errno()),
-    }
 }
 
 /// Sends one message whole, or nothing; never raises `SIGPIPE`.

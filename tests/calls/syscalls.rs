@@ -243,6 +243,18 @@ support::traced! {
         assert_eq!(received.map(Result::unwrap), [5, 5, 5, 5, 5, 16, 0].map(Some));
     }
 
+    receiving_ends_is_one_call => ["recvmsg", "recvmsg"] {
+        let pair = datagram_pair().unwrap();
+        let mut message = Vec::with_capacity(8);
+        // The first one maps memory, and makes messages known to a receive that has room for ends.
+        for message in [b"first", b"hello", b"again"] {
+            pair.child.send(message).unwrap();
+        }
+        pair.parent.recv_with(&mut message).unwrap();
+        let received = measured(|| [pair.parent.recv_with(&mut message), pair.parent.try_recv_with(&mut message)]);
+        assert!(received.into_iter().all(|received| received.unwrap().is_some()));
+    }
+
     // The kernel may say so too early, so it is asked again.
     receiving_the_end_is_two_calls => ["recvmsg", "recvmsg"] {
         let pair = datagram_pair().unwrap();

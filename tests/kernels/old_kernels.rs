@@ -50,6 +50,8 @@ pub fn trials() -> Vec<Trial> {
         without_signals_by_pidfd_a_child_is_waited_for_all_the_same,
         without_seqpacket_the_error_says_so,
         without_its_option_no_socket_passes_for_one_that_tells_the_end,
+        without_the_option_that_costs_nothing_another_one_marks_messages,
+        a_sandbox_without_options_does_not_keep_ends_from_arriving,
         without_o_path_nothing_is_different,
         without_open_tree_nothing_is_different,
         without_an_inert_descriptor_nothing_is_forked,
@@ -535,7 +537,7 @@ fn without_seqpacket_the_error_says_so() {
 fn without_its_option_no_socket_passes_for_one_that_tells_the_end() {
     let option = |option: i32| [(1, Is::Equal(libc::SOL_SOCKET as u32)), (2, Is::Equal(option as u32))];
     for errno in [libc::ENOPROTOOPT, EPERM] {
-        let kernel = [libc::SO_PASSCRED, libc::SO_TIMESTAMP]
+        let kernel = [libc::SO_PASSCRED, libc::SO_TIMESTAMP, libc::SO_PASSSEC]
             .into_iter()
             .fold(Kernel::new(), |kernel, name| kernel.with_all(libc::SYS_setsockopt, &option(name), errno));
         let refuses = |promise| (promise, "setsockopt", errno);
@@ -551,6 +553,34 @@ fn without_its_option_no_socket_passes_for_one_that_tells_the_end() {
         });
         assert_eq!(verdict, Ok(()));
     }
+}
+
+fn without_the_option_that_costs_nothing_another_one_marks_messages() {
+    for errno in [libc::ENOPROTOOPT, libc::EOPNOTSUPP, EPERM] {
+        let option = [(1, Is::Equal(libc::SOL_SOCKET as u32)), (2, Is::Equal(libc::SO_PASSSEC as u32))];
+        keeps_all_but(&Kernel::new().with_all(libc::SYS_setsockopt, &option, errno), &[]);
+    }
+}
+
+fn a_sandbox_without_options_does_not_keep_ends_from_arriving() {
+    let kernel = Kernel::new().without(libc::SYS_setsockopt, EPERM);
+    let verdict = judge(LIMIT, || {
+        let pair = datagram_pair().unwrap();
+        let (reader, _writer) = ipc::pipe().unwrap();
+        kernel.play();
+        let mut message = Vec::new();
+        pair.parent.send_with(b"an end", reader).unwrap();
+        assert_eq!(pair.child.recv_with(&mut message).unwrap().unwrap().len(), 1);
+        pair.parent.send(b"").unwrap();
+        assert_eq!(pair.child.recv_with(&mut message).unwrap().unwrap().len(), 0);
+        pair.parent.send(b"the last").unwrap();
+        drop(pair.parent);
+        assert!(pair.child.recv_with(&mut message).unwrap().is_some());
+        assert_eq!(message, b"the last");
+        assert!(pair.child.recv_with(&mut message).unwrap().is_none());
+        Ok(())
+    });
+    assert_eq!(verdict, Ok(()));
 }
 
 /// Without descriptors that stand for a file and are not open for anything.

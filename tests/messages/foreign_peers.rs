@@ -51,14 +51,15 @@ fn option(socket: impl AsFd, option: i32) -> i32 {
 
 #[track_caller]
 fn assert_plain(socket: impl AsFd) {
-    for name in [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, libc::SO_PASSCRED] {
+    for name in [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, libc::SO_PASSCRED, libc::SO_PASSSEC] {
         assert_eq!(option(&socket, name), 0, "option {name}");
     }
 }
 
 #[track_caller]
 fn assert_marked(socket: impl AsFd) {
-    assert_ne!(option(&socket, libc::SO_TIMESTAMP), 0);
+    let marks = [libc::SO_TIMESTAMP, libc::SO_PASSSEC].map(|name| option(&socket, name) != 0);
+    assert!(marks == [true, false] || marks == [false, true], "{marks:?}");
 }
 
 fn both_kinds() -> [DatagramPair; 2] {
@@ -442,7 +443,27 @@ fn what_the_user_set_goes_along() {
     pair.parent.set_passcred(true).unwrap();
     let fd = OwnedFd::from(pair.parent);
     assert_ne!(option(&fd, libc::SO_PASSCRED), 0);
-    assert_eq!(option(&fd, libc::SO_TIMESTAMP), 0);
+    assert_eq!([libc::SO_TIMESTAMP, libc::SO_PASSSEC].map(|name| option(&fd, name)), [0, 0]);
+
+    // Also what is a mark on other sockets.
+    let (socket, _peer) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let on = 1_i32;
+    // SAFETY: the option is an int, and the length says so.
+    let result = unsafe {
+        let on = (&raw const on).cast();
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PASSSEC,
+            on,
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        let socket = DatagramSocket::try_from(socket).unwrap();
+        assert!(matches!(socket.try_recv_with(&mut Vec::new()), Err(Error::WouldBlock)));
+        assert_ne!(option(OwnedFd::from(socket), libc::SO_PASSSEC), 0);
+    }
 }
 
 fn many_slices_of_one_buffer_are_too_long_and_take_no_memory() {
@@ -457,7 +478,7 @@ fn many_slices_of_one_buffer_are_too_long_and_take_no_memory() {
         pair.parent.send_vectored(all),
         pair.parent.send_vectored_timeout(all, timeout),
     ] {
-        assert!(matches!(refused, Err(Error::TooLong { len, max: 212_960 }) if len == expected), "{refused:?}");
+        assert!(matches!(refused, Err(Error::TooLong { len, max: 212_960, .. }) if len == expected), "{refused:?}");
     }
     assert!(matches!(pair.parent.try_send_vectored(few), Err(Error::TooLong { .. })));
     assert!(matches!(pair.child.try_recv(&mut []), Err(Error::WouldBlock)), "nothing was sent");

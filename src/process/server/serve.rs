@@ -14,6 +14,7 @@ use crate::sys::poll::{POLLIN, POLLRDHUP, pollfd};
 use crate::sys::process::{Parent, Permit, Side};
 use crate::sys::sibling::{self, Sibling};
 use crate::sys::signal::{self, Mask};
+use crate::sys::socket::Mark;
 use crate::sys::{self, Errno, ancillary};
 
 /// How long the server sleeps where a child of its own has left, and another process that traces it has to let go of it.
@@ -228,7 +229,7 @@ fn work<R: Outcome>(
         sys::process::give_up("fork server: die_with_parent was refused\n");
     }
     // Without it, an empty message would look like EOF.
-    if request.message == 0 && line.mark_messages().is_err() {
+    if request.message == 0 && line.mark_messages(Mark::Time).is_err() {
         sys::process::give_up("fork server: setsockopt was refused\n");
     }
     let mut message = vec![0; request.message];

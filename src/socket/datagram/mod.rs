@@ -4,6 +4,8 @@ mod receive;
 mod send;
 mod socket;
 
+use std::os::fd::AsFd;
+
 use rustix::net::SocketType;
 
 pub use socket::DatagramSocket;
@@ -11,6 +13,7 @@ pub use socket::DatagramSocket;
 use crate::end::End;
 use crate::error::{Error, Result};
 use crate::sys;
+use crate::sys::socket::Mark;
 
 bitflags::bitflags! {
     /// Options of [`datagram_pair_with`].
@@ -87,7 +90,7 @@ impl From<DatagramPair> for (DatagramSocket, DatagramSocket) {
 ///
 /// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html) with `SOCK_SEQPACKET`, the one kind of
 /// [unix socket](https://man7.org/linux/man-pages/man7/unix.7.html) that keeps messages apart and says when the peer is gone.
-/// `SO_TIMESTAMP` is set as long as an end is this crate's: see [`DatagramSocket`].
+/// `SO_PASSSEC` or `SO_TIMESTAMP` is set as long as an end is this crate's: see [`DatagramSocket`].
 ///
 /// # Examples
 ///
@@ -130,11 +133,16 @@ pub fn datagram_pair() -> Result<DatagramPair> {
 /// ```
 #[doc(alias = "SOCK_DGRAM")]
 pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
-    let kind = match flags.contains(DatagramFlags::CONNECTIONLESS) {
-        true => SocketType::DGRAM,
-        false => SocketType::SEQPACKET,
-    };
+    let connectionless = flags.contains(DatagramFlags::CONNECTIONLESS);
+    let kind = if connectionless { SocketType::DGRAM } else { SocketType::SEQPACKET };
     let (parent, child) = sys::socket::pair(kind).map_err(|errno| Error::system("socketpair", errno))?;
-    let socket = |fd| DatagramSocket::new(End::new(fd)?);
+    let (parent, child) = (End::new(parent)?, End::new(child)?);
+    let refused = |errno| Error::system("setsockopt", errno);
+    let mark = Mark::cheapest(parent.as_fd(), child.as_fd()).map_err(refused)?;
+    let socket = |end: End| {
+        // A sandbox may refuse the one and not the other.
+        let marked = end.mark_messages(mark).or_else(|_| end.mark_messages(Mark::Time));
+        marked.map_err(refused).map(|()| DatagramSocket::new(end, connectionless))
+    };
     Ok(DatagramPair { parent: socket(parent)?, child: socket(child)? })
 }

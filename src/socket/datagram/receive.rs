@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::socket::received::Received;
 use crate::socket::spill::Lent;
 use crate::sys::poll::POLLIN;
+use crate::sys::socket::Mark;
 use crate::sys::{self, Errno};
 use crate::wait::Patience;
 
@@ -80,6 +81,7 @@ impl DatagramSocket {
     }
 
     pub(super) fn receive_ends(&self, message: &mut Vec<u8>, patience: Patience) -> Result<Option<Received>> {
+        self.mark_for_ends();
         let mut spill = Lent::new()?;
         let receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
         let Some((len, beside)) = self.arrive(patience, None, receive)? else { return Ok(None) };
@@ -96,10 +98,28 @@ impl DatagramSocket {
         patience: Patience,
         take: impl FnOnce(&[u8], Result<Received>) -> T,
     ) -> Result<Option<T>> {
+        self.mark_for_ends();
         let mut spill = Lent::new()?;
         let receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
         let Some((len, beside)) = self.arrive(patience, None, receive)? else { return Ok(None) };
         Ok(Some(spill.take(len, |message| take(message, Received::new(len, beside)))))
+    }
+
+    /// Marks messages so that a receive with room for ends sees it, also those that have arrived.
+    #[inline]
+    fn mark_for_ends(&self) {
+        if self.end.mark() == Some(Mark::Label) {
+            self.mark_with_time();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn mark_with_time(&self) {
+        if self.end.mark_messages(Mark::Time).is_err() {
+            // A sandbox that refuses it. The receive says it where the end is a severed one.
+            self.end.note_shared();
+        }
     }
 
     /// Repeats a receiving call until there is a message, or EOF for certain. `first` is the answer to a call that was made

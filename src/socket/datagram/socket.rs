@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::socket::loss::Loss;
 use crate::socket::received::{Received, SendError};
 use crate::socket::{self, Credentials};
 use crate::sys;
+use crate::sys::socket::Mark;
 use crate::wait::{Patience, Spin};
 
 /// One end of a [`datagram_pair`](crate::datagram_pair()): sends and receives whole messages.
@@ -25,9 +26,9 @@ use crate::wait::{Patience, Spin};
 /// # Programs that do not use this crate
 ///
 /// An end that leaves this crate is a socket as the kernel makes it. That is one that is given to a program, sent in a
-/// message, or turned into an [`OwnedFd`] or a [`std::process::Stdio`]. While an end is this crate's, the kernel adds the time
-/// (`SO_TIMESTAMP`) to every message that it receives, which tells an empty message from EOF. [`claim`](crate::claim()),
-/// [`Received::take`] and `try_from` set it again.
+/// message, or turned into an [`OwnedFd`] or a [`std::process::Stdio`]. While an end is this crate's, an option of the socket
+/// (`SO_PASSSEC` or `SO_TIMESTAMP`) makes the kernel add something to every message, which tells an empty one from EOF.
+/// [`claim`](crate::claim()), [`Received::take`] and `try_from` set it again.
 ///
 /// The option belongs to the socket, not to one descriptor. Where an end is lent or cloned to such a program, and both
 /// processes receive from it, the program gets every descriptor that is sent to it; and this process still tells an empty
@@ -47,20 +48,16 @@ pub struct DatagramSocket {
 end_traits!(DatagramSocket);
 
 impl DatagramSocket {
-    pub(crate) fn new(end: End) -> Result<Self> {
-        let connectionless = end.mark_messages().map_err(|errno| Error::system("setsockopt", errno))?;
-        Ok(Self::of(end, connectionless))
-    }
-
-    fn adopt(fd: OwnedFd) -> Self {
-        let end = End::adopt(fd);
-        // A descriptor that is no socket fails at every call.
-        let connectionless = end.mark_messages().unwrap_or(false);
-        Self::of(end, connectionless)
-    }
-
-    fn of(end: End, connectionless: bool) -> Self {
+    pub(super) fn new(end: End, connectionless: bool) -> Self {
         Self { end, spin: Spin::default(), loss: Loss::default(), connectionless }
+    }
+
+    /// A descriptor that is no socket fails at every call.
+    fn adopt(fd: OwnedFd) -> Self {
+        let connectionless = mark(fd.as_fd()).ok();
+        let end = End::adopt(fd);
+        connectionless.iter().for_each(|_| end.note_marked(Mark::Time));
+        Self::new(end, connectionless.unwrap_or(false))
     }
 
     /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
@@ -353,7 +350,8 @@ impl DatagramSocket {
     /// # Platform
     ///
     /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_CMSG_CLOEXEC`: the ends are close-on-exec
-    /// from the first moment.
+    /// from the first moment. The first call on a new pair makes two more, `setsockopt` for `SO_TIMESTAMP`. Where a sandbox
+    /// refuses these, empty messages that a peer leaves behind when it goes can be taken for EOF.
     ///
     /// # Examples
     ///
@@ -579,12 +577,8 @@ impl TryFrom<OwnedFd> for DatagramSocket {
             return Err(FromFdError { fd, error });
         }
         // Without it, an empty message would look like EOF. First, as what is given back is to be as it was.
-        match sys::socket::mark_messages(fd.as_fd()) {
-            Ok(connectionless) => {
-                let end = End::adopt(fd);
-                end.note_marked();
-                Ok(Self::of(end, connectionless))
-            }
+        match mark(fd.as_fd()) {
+            Ok(_) => Ok(Self::adopt(fd)),
             Err(errno) => Err(FromFdError { fd, error: Error::system("setsockopt", errno) }),
         }
     }
@@ -597,4 +591,11 @@ impl TryFrom<UnixDatagram> for DatagramSocket {
     fn try_from(socket: UnixDatagram) -> Result<Self, FromFdError> {
         OwnedFd::from(socket).try_into()
     }
+}
+
+/// Marks the messages of a socket that came from elsewhere, and says whether it is connectionless. Somebody else may receive
+/// ends from it, and it has one mark: the one that every receive sees.
+fn mark(fd: BorrowedFd<'_>) -> sys::Result<bool> {
+    Mark::Time.set(fd, true)?;
+    sys::socket::is_connectionless(fd)
 }
