@@ -87,14 +87,12 @@ pub enum Error {
     /// Messages have arrived in a buffer and would be lost. Receive them first.
     Unread,
 
-    /// A message is over the limit of its socket or its receiver, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), the
-    /// memory of a ring over what its reader maps, or the ends with one message are more than 253. Nothing was sent.
+    /// A message is over the limit of its socket, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), or the ends that are
+    /// to go with one message are more than 253. Nothing was sent.
     TooLong {
-        /// What is counted: `"bytes"` or `"ends"`.
-        what: &'static str,
-        /// How many there are.
+        /// Bytes, or ends, that were to be sent.
         len: usize,
-        /// The most that is allowed.
+        /// The most that could have been sent.
         max: usize,
     },
 
@@ -212,7 +210,9 @@ impl fmt::Display for Error {
                 write!(f, "EOF came inside a message, after {} of its {expected} bytes", message.len())
             }
             Error::Unread => f.write_str("messages have arrived that were not received"),
-            Error::TooLong { what, len, max } => write!(f, "{len} {what} are more than the {max} that are allowed"),
+            Error::TooLong { len, max } => {
+                write!(f, "too long: {len}, where at most {max} fit (bytes of a message, or ends with it)")
+            }
             Error::InvalidInput { what } => f.write_str(what),
             Error::NotStarted { program, error } => write!(f, "{program:?} could not be started: {error}"),
             Error::NotGiven => f.write_str("this end was not given to this process when it was forked"),
@@ -270,7 +270,7 @@ impl fmt::Debug for Error {
                 shown("Truncated", &[("message", &Bytes(message)), ("expected", expected)])
             }
             Error::Unread => shown("Unread", &[]),
-            Error::TooLong { what, len, max } => shown("TooLong", &[("what", what), ("len", len), ("max", max)]),
+            Error::TooLong { len, max } => shown("TooLong", &[("len", len), ("max", max)]),
             Error::InvalidInput { what } => shown("InvalidInput", &[("what", what)]),
             Error::NotStarted { program, error } => shown("NotStarted", &[("program", program), ("error", error)]),
             Error::NotGiven => shown("NotGiven", &[]),
@@ -303,16 +303,6 @@ impl fmt::Debug for Bytes<'_> {
 }
 
 impl Error {
-    /// The error of so many bytes that are over a limit.
-    pub(crate) fn too_long(len: usize, max: usize) -> Self {
-        Error::TooLong { what: "bytes", len, max }
-    }
-
-    /// The error of so many ends that do not go with one message.
-    pub(crate) fn too_many_ends(len: usize, max: usize) -> Self {
-        Error::TooLong { what: "ends", len, max }
-    }
-
     /// The error of a system call that has no more special name.
     pub(crate) fn system(call: &'static str, errno: Errno) -> Self {
         Error::System { call, source: errno.into() }

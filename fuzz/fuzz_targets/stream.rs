@@ -28,7 +28,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             assert_eq!((message.as_slice(), expected), (left.get(head.unwrap_or(left.len())..).unwrap(), len));
             assert!(expected.is_none_or(|expected| expected > message.len() as u64));
         }
-        Err(Error::TooLong { len, max: MAX, .. }) => assert_eq!(head(left).map(|(_, len)| len), Some(len as u64)),
+        Err(Error::TooLong { len, max: MAX }) => assert_eq!(head(left).map(|(_, len)| len), Some(len as u64)),
         Err(error) => panic!("{error:?}"),
     }
 });

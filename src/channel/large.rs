@@ -19,7 +19,7 @@ use crate::wait::Patience;
 /// Sends the bytes as memory, which goes before the ends.
 pub(super) fn send(socket: &DatagramSocket, message: Outbound<'_>, patience: Patience) -> Result<()> {
     if message.ends_len() >= MOST {
-        return Err(Error::too_many_ends(message.ends_len(), MOST - 1));
+        return Err(Error::TooLong { len: message.ends_len(), max: MOST - 1 });
     }
     let memory = freeze(message.bytes())?;
     socket.send_ends(&[], (memory, message), patience).map_err(Error::from)
@@ -44,7 +44,7 @@ pub(super) fn take<R>(mut received: Received, max: usize, take: impl FnOnce(&[u8
     let memory: OwnedFd = received.take()?;
     let len = memfd::check(memory.as_fd(), CONTENTS, false).map_err(unfit)?;
     if len > max as u64 {
-        return Err(Error::too_long(usize::try_from(len).unwrap_or(usize::MAX), max));
+        return Err(Error::TooLong { len: usize::try_from(len).unwrap_or(usize::MAX), max });
     }
     // Nobody would have agreed to the memory that a hole takes when it is read.
     if memfd::has_holes(memory.as_fd(), len).map_err(|errno| Error::system("lseek", errno))? {

@@ -216,7 +216,7 @@ impl Link for DatagramSocket {
             let received = received?;
             match message.len() {
                 0 if !received.is_empty() => large::take(received, max, take),
-                len if len > max => Err(Error::too_long(len, max)),
+                len if len > max => Err(Error::TooLong { len, max }),
                 _ => Ok(take(message, received)),
             }
         })?;

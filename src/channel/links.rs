@@ -34,7 +34,7 @@ impl Link for PackedSocket {
     ) -> Result<Option<R>> {
         let mut buffer = Buffer::new();
         match shared.lock(until)?.receive(|| until.0)? {
-            Some(message) if message.len() > max => return Err(Error::too_long(message.len(), max)),
+            Some(message) if message.len() > max => return Err(Error::TooLong { len: message.len(), max }),
             Some(message) => buffer.0.extend_from_slice(message),
             None => return Ok(None),
         }

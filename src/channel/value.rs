@@ -63,7 +63,7 @@ fn check_ends(count: usize, are_carried: bool, bytes: &[u8]) -> Result<()> {
         return Err(Error::CannotCarry);
     }
     if count > MOST {
-        return Err(Error::too_many_ends(count, MOST));
+        return Err(Error::TooLong { len: count, max: MOST });
     }
     match bytes {
         [] => Err(Error::Encode { source: "a value with ends encodes to no bytes".into() }),

@@ -163,7 +163,7 @@ impl PackedSocket {
         if !self.batch.could_take(message) {
             let max = self.max_message()?; // before anything is done
             if message.len() > max {
-                return Err(Error::too_long(message.len(), max));
+                return Err(Error::TooLong { len: message.len(), max });
             }
         }
         self.batch.flush(patience)?;

@@ -227,7 +227,7 @@ impl<R: ByteReader> MessageReader<R> {
         loop {
             let measure = frame::measure(&self.buf[self.start..self.end]);
             if let Some((_, len)) = measure.filter(|(_, len)| *len > self.max as u64) {
-                return Err(Error::too_long(len.try_into().unwrap_or(usize::MAX), self.max));
+                return Err(Error::TooLong { len: len.try_into().unwrap_or(usize::MAX), max: self.max });
             }
             if let Some(next) = self.next() {
                 return Ok(Some(next));
@@ -346,7 +346,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// writer.close()?;
     ///
     /// reader.set_max_message(4096);
-    /// assert!(matches!(reader.recv(), Err(ipc::Error::TooLong { len: 5000, max: 4096, .. })));
+    /// assert!(matches!(reader.recv(), Err(ipc::Error::TooLong { len: 5000, max: 4096 })));
     /// reader.set_max_message(8192);
     /// assert_eq!(reader.recv()?, Some(&[7; 5000][..]));
     /// # Ok::<(), ipc::Error>(())

@@ -138,12 +138,12 @@ impl PipeWriter {
     /// let (_reader, writer) = ipc::pipe()?;
     /// writer.write_atomic(b"one record\n")?;
     /// let too_long = writer.write_atomic(&[0; ipc::PIPE_BUF + 1]);
-    /// assert!(matches!(too_long, Err(ipc::Error::TooLong { len: 4097, max: 4096, .. })));
+    /// assert!(matches!(too_long, Err(ipc::Error::TooLong { len: 4097, max: 4096 })));
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn write_atomic(&self, buf: &[u8]) -> Result<()> {
         if buf.len() > PIPE_BUF {
-            return Err(Error::too_long(buf.len(), PIPE_BUF));
+            return Err(Error::TooLong { len: buf.len(), max: PIPE_BUF });
         }
         match self.write_with(buf, Patience::Blocking)? {
             written if written == buf.len() => Ok(()),

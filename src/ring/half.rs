@@ -44,7 +44,7 @@ impl Fault {
         match self.clone() {
             Fault::Malformed(message) => Error::Malformed { message },
             Fault::Truncated { message, expected } => Error::Truncated { message, expected: Some(expected) },
-            Fault::TooLong { len, max } => Error::too_long(len, max),
+            Fault::TooLong { len, max } => Error::TooLong { len, max },
             Fault::WrongKind { expected, found } => Error::WrongKind { expected, found },
             Fault::System { call, errno } => Error::system(call, errno),
         }

@@ -174,7 +174,7 @@ gives_back!(SendError<E>);
 pub(super) fn sending<T>(ends: &impl Ends, send: impl FnOnce(&[RawFd]) -> Result<T>) -> Result<T> {
     let fds = end::descriptors(ends)?;
     if fds.len() > MOST {
-        return Err(Error::too_many_ends(fds.len(), MOST));
+        return Err(Error::TooLong { len: fds.len(), max: MOST });
     }
     let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     fds.iter().for_each(|fd| end::leave(*fd));

@@ -52,14 +52,14 @@ impl Handle {
         }
         let (count, max) = (end::descriptors(ends)?.len(), ancillary::MOST);
         if count > max {
-            return Err(Error::too_many_ends(count, max));
+            return Err(Error::TooLong { len: count, max });
         }
         let DatagramPair { parent: line, child: workers } = datagram_pair()?;
         let len = message.len();
         if len > line.max_message()? {
             let max = line.set_max_message(len)?;
             if len > max {
-                return Err(Error::too_long(len, max));
+                return Err(Error::TooLong { len, max });
             }
         }
         self.settle(Duration::ZERO);

@@ -25,7 +25,7 @@ impl DatagramSocket {
         }
         let max = self.max_message()?;
         if len > max {
-            return Err(Error::too_long(len, max));
+            return Err(Error::TooLong { len, max });
         }
         let mut whole = Vec::with_capacity(len);
         parts.iter().for_each(|part| whole.extend_from_slice(part));
@@ -85,7 +85,7 @@ impl DatagramSocket {
             _ => false,
         };
         match sent {
-            Err(_) if too_long => Err(Error::too_long(len, self.max_message()?)),
+            Err(_) if too_long => Err(Error::TooLong { len, max: self.max_message()? }),
             sent => sent,
         }
     }

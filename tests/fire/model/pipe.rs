@@ -229,9 +229,7 @@ impl Model {
                 }
                 self.write(len, "")
             }
-            Op::WriteAtomic(len) if *len > PIPE_BUF => {
-                format!("TooLong {{ what: \"bytes\", len: {len}, max: {PIPE_BUF} }}")
-            }
+            Op::WriteAtomic(len) if *len > PIPE_BUF => format!("TooLong {{ len: {len}, max: {PIPE_BUF} }}"),
             Op::WriteAtomic(len) => {
                 if self.count(false) > 0 && self.room_for(*len) < *len {
                     return None;
