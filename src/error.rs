@@ -87,12 +87,12 @@ pub enum Error {
     /// Messages have arrived in a buffer and would be lost. Receive them first.
     Unread,
 
-    /// A message is over the limit of its socket, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), or the ends that are
-    /// to go with one message are more than 253. Nothing was sent.
+    /// A message is over the limit of its socket or its receiver, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), the
+    /// memory of a ring over what its reader maps, or the ends with one message are more than 253. Nothing was sent.
     TooLong {
-        /// Bytes, or ends, that were to be sent.
+        /// How many bytes there are, or ends where `max` is 253, or 252 beside a value that is too large for a datagram.
         len: usize,
-        /// The most that could have been sent.
+        /// The most that is allowed.
         max: usize,
     },
 
@@ -211,7 +211,9 @@ impl fmt::Display for Error {
             }
             Error::Unread => f.write_str("messages have arrived that were not received"),
             Error::TooLong { len, max } => {
-                write!(f, "too long: {len}, where at most {max} fit (bytes of a message, or ends with it)")
+                // The most ends that go with a message, or with a large value. Other limits are of bytes.
+                let what = if matches!(max, 252 | 253) { "ends (or bytes)" } else { "bytes" };
+                write!(f, "{len} {what} are more than the {max} that are allowed")
             }
             Error::InvalidInput { what } => f.write_str(what),
             Error::NotStarted { program, error } => write!(f, "{program:?} could not be started: {error}"),

@@ -52,6 +52,10 @@ fn as_many_ends_go_as_the_kernel_takes_and_no_more() {
     for count in [254, 300] {
         let refused = messages.parent.send_with(b"too many", writers(count)).unwrap_err();
         assert!(matches!(refused.error, Error::TooLong { len, max: 253 } if len == count), "{refused:?}");
+        assert_eq!(
+            refused.error.to_string(),
+            format!("{count} ends (or bytes) are more than the 253 that are allowed")
+        );
         assert_eq!(refused.ends.len(), count);
         let refused = bytes.parent.send_with(b"too many", refused.ends).unwrap_err();
         assert!(matches!(refused.error, Error::TooLong { len, max: 253 } if len == count), "{refused:?}");

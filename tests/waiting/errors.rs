@@ -195,7 +195,7 @@ fn display_names_what_matters() {
             Error::BufferTooSmall { .. } => &["100"],
             Error::Malformed { .. } => &["200"],
             Error::Truncated { .. } => &["300"],
-            Error::TooLong { .. } => &["5000", "4096"],
+            Error::TooLong { .. } => &["5000 bytes are more than the 4096"],
             Error::MultiThreaded { .. } => &["3"],
             Error::NoSuchEnd { .. } | Error::AlreadyClaimed { .. } => &["results"],
             Error::WrongKind { .. } => &["the reading end of a pipe", "a file"],
