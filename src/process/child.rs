@@ -12,6 +12,8 @@ use rustix::process::Pid;
 
 use super::server::Reporter;
 use crate::error::{Error, Result};
+use crate::sys::epoch::Epoch;
+use crate::sys::process::Gate;
 use crate::sys::{self, Errno};
 use crate::wait::{Watch, wait_any};
 
@@ -44,7 +46,7 @@ pub struct Child {
     id: u32,
     pidfd: OwnedFd,
     /// The process that it is a child of.
-    parent: Pid,
+    parent: Parent,
     /// The kernel tells it once.
     status: Mutex<Option<ExitStatus>>,
     /// Of a process that is not this one's child.
@@ -60,7 +62,7 @@ impl Child {
     /// Takes a child over that was just started.
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
         let id = pid.as_raw_nonzero().get().unsigned_abs();
-        Self { id, pidfd, parent: sys::process::own_pid(), status: Mutex::new(None), reporter: None }
+        Self { id, pidfd, parent: Parent::this(), status: Mutex::new(None), reporter: None }
     }
 
     /// The same of a process that is another one's child.
@@ -69,9 +71,9 @@ impl Child {
         self
     }
 
-    /// Takes a child over that was just forked, and that nobody has waited for. One that cannot be held is ended.
-    pub(super) fn hold(pid: Pid) -> Result<Self> {
-        match sys::process::hold(pid) {
+    /// Takes a child over that was just forked, and opens its gate. One that cannot be held is ended.
+    pub(super) fn hold(pid: Pid, gate: Option<Gate>) -> Result<Self> {
+        match sys::process::hold(pid, gate) {
             Ok(pidfd) => Ok(Self::new(pid, pidfd)),
             // It was killed, and another thread has waited for it, before it was held.
             Err(Errno::CHILD) => Err(Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() }),
@@ -339,7 +341,7 @@ impl Child {
     /// The error of a child that cannot be waited for.
     fn unwaitable(&self, errno: Errno) -> Error {
         match errno {
-            Errno::CHILD if self.parent == sys::process::own_pid() => {
+            Errno::CHILD if self.parent.is_this() => {
                 Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() }
             }
             errno => Error::system("waitid", errno),
@@ -349,6 +351,24 @@ impl Child {
     fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
         // Nothing panics while it is locked.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A process that has children, known again in those that it forks: the first one of a pid namespace, and its child that is
+/// the first of another, have the same number.
+struct Parent {
+    pid: Pid,
+    /// Not in sandboxes and emulators that do not know `MADV_WIPEONFORK`.
+    epoch: Option<Epoch>,
+}
+
+impl Parent {
+    fn this() -> Self {
+        Self { pid: sys::process::own_pid(), epoch: Epoch::now().ok() }
+    }
+
+    fn is_this(&self) -> bool {
+        self.epoch.map_or_else(|| self.pid == sys::process::own_pid(), Epoch::lasts)
     }
 }
 
@@ -418,7 +438,7 @@ impl AsFd for KillOnDrop {
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // Where this value came along in a fork, the child is the other process's.
-        if let Some(child) = self.0.take().filter(|child| child.parent == sys::process::own_pid()) {
+        if let Some(child) = self.0.take().filter(|child| child.parent.is_this()) {
             if child.kill().is_ok() {
                 // An error would mean that somebody else has waited for it.
                 let _ = child.wait();
