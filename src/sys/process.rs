@@ -315,8 +315,7 @@ pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
 }
 
 /// Whether a child can be waited for, which takes nothing away.
-const LOOK: WaitIdOptions =
-    WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT).union(ALL);
+const LOOK: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT).union(ALL);
 
 /// Also of a child that does not run its program yet, whose exit signal is 0 (`__WALL`, [waitpid(2)]).
 ///
@@ -403,4 +402,20 @@ pub(crate) fn send_group_signal(pidfd: BorrowedFd<'_>, pid: i32, was_reaped: boo
         0 => Ok(()),
         _ => Err(errno()),
     }
+}
+
+/// Whether a process of that group runs. `false` where /proc does not say.
+pub(crate) fn group_goes_on(group: u32) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    processes.flatten().any(|process| {
+        if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            return false;
+        }
+        // The name, in parentheses, may have any byte in it. Then: state, parent, group.
+        let stat = std::fs::read(process.path().join("stat")).unwrap_or_default();
+        let rest = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+        let mut fields = rest.split(|byte| *byte == b' ').skip(1);
+        let runs = fields.next().is_some_and(|state| !matches!(state, b"Z" | b"X"));
+        runs && fields.nth(1) == Some(group.to_string().as_bytes())
+    })
 }
