@@ -1,7 +1,6 @@
 //! A child process, held by a pidfd.
 
 use std::fmt;
-use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -10,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::kill_on_drop::KillOnDrop;
 use super::server::Reporter;
 use crate::error::{Error, Result};
+use crate::sys::epoch::Process;
+use crate::sys::process::Gate;
 use crate::sys::{self, Errno};
 use crate::wait::{Watch, wait_any};
 
@@ -44,7 +46,9 @@ pub struct Child {
     id: u32,
     pidfd: OwnedFd,
     /// The process that it is a child of.
-    parent: Pid,
+    parent: Process,
+    /// It was made the leader of a process group of its own.
+    leads_group: bool,
     /// The kernel tells it once.
     status: Mutex<Option<ExitStatus>>,
     /// Of a process that is not this one's child.
@@ -60,7 +64,13 @@ impl Child {
     /// Takes a child over that was just started.
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
         let id = pid.as_raw_nonzero().get().unsigned_abs();
-        Self { id, pidfd, parent: sys::process::own_pid(), status: Mutex::new(None), reporter: None }
+        Self { id, pidfd, parent: Process::this(), leads_group: false, status: Mutex::new(None), reporter: None }
+    }
+
+    /// The same of one that was perhaps made the leader of a group.
+    pub(super) fn leading_group(mut self, leads_group: bool) -> Self {
+        self.leads_group = leads_group;
+        self
     }
 
     /// The same of a process that is another one's child.
@@ -69,9 +79,9 @@ impl Child {
         self
     }
 
-    /// Takes a child over that was just forked, and that nobody has waited for. One that cannot be held is ended.
-    pub(super) fn hold(pid: Pid) -> Result<Self> {
-        match sys::process::hold(pid) {
+    /// Takes a child over that was just forked, and opens its gate. One that cannot be held is ended.
+    pub(super) fn hold(pid: Pid, gate: Option<Gate>) -> Result<Self> {
+        match sys::process::hold(pid, gate) {
             Ok(pidfd) => Ok(Self::new(pid, pidfd)),
             // It was killed, and another thread has waited for it, before it was held.
             Err(Errno::CHILD) => Err(Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() }),
@@ -234,9 +244,18 @@ impl Child {
     /// Asks the child to leave, with `SIGTERM`, and blocks until it has; kills it if it takes longer than `grace`. Says how it
     /// left.
     ///
+    /// A program that leads a group is shut down with its group ([`process_group(0)`](crate::Command::process_group),
+    /// [`new_session`](crate::Command::new_session)): all of it is asked, and has the whole `grace`, also where the program
+    /// itself leaves sooner. What is left of it then is killed.
+    ///
     /// # Errors
     ///
     /// As [`terminate`](Self::terminate) and [`wait`](Self::wait).
+    ///
+    /// # Platform
+    ///
+    /// `/proc` tells who is left of a group ([proc_pid_stat(5)]). Where it is not mounted, or shows another pid namespace, they
+    /// are killed as soon as the program has left.
     ///
     /// # Examples
     ///
@@ -248,18 +267,49 @@ impl Child {
     /// assert_eq!(child.shut_down(Duration::from_secs(60))?.signal(), Some(15));
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    ///
+    /// [proc_pid_stat(5)]: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
     #[doc(alias = "stop")]
     pub fn shut_down(&self, grace: Duration) -> Result<ExitStatus> {
-        self.terminate()?;
-        if let Some(status) = self.wait_timeout(grace)? {
-            return Ok(status);
+        if self.leads_group {
+            self.shut_group_down(Instant::now().checked_add(grace))?;
+        } else {
+            self.terminate()?;
+            if let Some(status) = self.wait_timeout(grace)? {
+                return Ok(status);
+            }
         }
-        self.kill()?;
+        self.end()?;
         self.wait()
     }
 
+    /// Asks the group, and blocks until nobody is left in it or the time is up. Does not wait for the child: as long as nobody
+    /// has, the group's number is no other group's.
+    fn shut_group_down(&self, deadline: Option<Instant>) -> Result<()> {
+        match self.signal_group(sys::process::SIGTERM) {
+            Err(error) if is_gone(&error) => self.terminate()?,
+            done => done?,
+        }
+        let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        wait_any(&mut [Watch::readable(self)], left())?;
+        let [mut nap, longest] = NAPS;
+        while left() != Some(Duration::ZERO) && self.status().is_none() && sys::process::group_goes_on(self.id) {
+            // Nothing becomes ready when the last of them leaves. (A signal may end the nap.)
+            let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
+            nap = longest.min(nap * 2);
+        }
+        Ok(())
+    }
+
+    /// Kills the child, with its group if it was made the leader of one.
+    pub(super) fn end(&self) -> Result<()> {
+        let group = if self.leads_group { self.kill_group() } else { Ok(()) };
+        // Also where it has left its group.
+        self.kill().and(group)
+    }
+
     /// Wraps the child in a guard that kills it and waits for it when the guard is dropped. A function that returns early then
-    /// leaves no child running.
+    /// leaves no child running, nor any of the group that it leads: see [`KillOnDrop`].
     ///
     /// # Examples
     ///
@@ -317,7 +367,7 @@ impl Child {
     /// [`Error::System`] with `EPERM`: all of them run as other users now.
     pub fn kill_group(&self) -> Result<()> {
         match self.signal_group(sys::process::SIGKILL) {
-            Err(Error::System { source, .. }) if source.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
             done => done,
         }
     }
@@ -339,11 +389,14 @@ impl Child {
     /// The error of a child that cannot be waited for.
     fn unwaitable(&self, errno: Errno) -> Error {
         match errno {
-            Errno::CHILD if self.parent == sys::process::own_pid() => {
-                Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() }
-            }
+            Errno::CHILD if self.is_ours() => Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() },
             errno => Error::system("waitid", errno),
         }
+    }
+
+    /// Whether it is this process's child, and not that of the one that forked this.
+    pub(super) fn is_ours(&self) -> bool {
+        self.parent.is_this()
     }
 
     fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
@@ -382,47 +435,6 @@ impl Drop for Child {
     }
 }
 
-/// A [`Child`] that is killed and waited for when this is dropped: made by [`Child::kill_on_drop`].
-///
-/// Dropping it blocks until the child is gone, which after `SIGKILL` is at once, unless another process traces it. One that
-/// runs as another user by now cannot be killed, and runs on.
-#[derive(Debug)]
-#[must_use = "dropping it kills the child"]
-pub struct KillOnDrop(Option<Child>);
-
-impl KillOnDrop {
-    /// Takes the child out, which is not killed then.
-    #[must_use = "dropping the child lets it run on without anybody waiting for it"]
-    pub fn release(mut self) -> Child {
-        self.0.take().expect(HELD)
-    }
-}
-
-const HELD: &str = "the child is taken out last of all";
-
-impl Deref for KillOnDrop {
-    type Target = Child;
-
-    fn deref(&self) -> &Child {
-        self.0.as_ref().expect(HELD)
-    }
-}
-
-/// The pidfd: readable when the child has left.
-impl AsFd for KillOnDrop {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        (**self).as_fd()
-    }
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        // Where this value came along in a fork, the child is the other process's.
-        if let Some(child) = self.0.take().filter(|child| child.parent == sys::process::own_pid()) {
-            if child.kill().is_ok() {
-                // An error would mean that somebody else has waited for it.
-                let _ = child.wait();
-            }
-        }
-    }
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::System { source, .. } if source.raw_os_error() == Some(Errno::SRCH.raw_os_error()))
 }

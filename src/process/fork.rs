@@ -113,7 +113,7 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
 /// # Errors
 ///
 /// As [`fork`], but [`Error::MultiThreaded`]. Where another thread takes the last descriptor while the child is being
-/// started, the child is killed, and the error is `EMFILE` of `pidfd_open`.
+/// started, the child leaves before it runs `child`, and the error is `EMFILE` of `pidfd_open`.
 ///
 /// # Examples
 ///
@@ -358,10 +358,7 @@ impl Fork {
             }
             Ok((Side::Parent(pid), gate)) => {
                 drop((inert, parent, stdout));
-                let child = Child::hold(pid);
-                if let (Some(gate), true) = (gate, child.is_ok()) {
-                    gate.open();
-                }
+                let child = Child::hold(pid, gate);
                 mask.restore();
                 child.map(Forked::Parent)
             }

@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::process::Pid;
 
+use super::process::own_pid;
 use super::{Errno, Result};
 
 /// A page that the kernel wipes in each child of a fork (`MADV_WIPEONFORK`, [madvise(2)]). It stays for as long as the process.
@@ -81,5 +83,23 @@ impl Epoch {
     #[inline]
     pub(crate) fn lasts(self) -> bool {
         self.page.load(Relaxed) == self.number
+    }
+}
+
+/// A process, known again in those that it forks. Its number alone would not do: the first one of a pid namespace, and its
+/// child that is the first of another, have the same.
+pub(crate) struct Process {
+    pid: Pid,
+    /// Not in sandboxes and emulators that do not know `MADV_WIPEONFORK`.
+    epoch: Option<Epoch>,
+}
+
+impl Process {
+    pub(crate) fn this() -> Self {
+        Self { pid: own_pid(), epoch: Epoch::now().ok() }
+    }
+
+    pub(crate) fn is_this(&self) -> bool {
+        self.epoch.map_or_else(|| self.pid == own_pid(), Epoch::lasts)
     }
 }

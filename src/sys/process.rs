@@ -67,6 +67,9 @@ impl Permit {
 }
 
 /// Keeps a child from running before its parent holds it. Known to the ledger, so that other forks do not take it along.
+///
+/// A child severs nothing before it has passed its gate, so it keeps the gates open that were made before its own. A gate is
+/// made and forked over under stdout's lock: of two children the later one has the other's gate, and never both.
 pub(crate) struct Gate {
     parents: (Entry, OwnedFd),
     childs: (Entry, OwnedFd),
@@ -86,13 +89,18 @@ impl Gate {
     pub(crate) fn wait(self) -> bool {
         let Self { parents, childs } = self;
         drop(parents);
-        retry(|| rustix::io::read(&childs.1, &mut [0; 1])) == Ok(1)
+        let mut answer = [0; 1];
+        retry(|| rustix::io::read(&childs.1, &mut answer)) == Ok(1) && answer == Self::GO
     }
 
-    /// In the parent: lets the child go on. Without it, the child leaves.
-    pub(crate) fn open(self) {
-        // A child that was killed meanwhile does not go on.
-        let _ = retry(|| rustix::net::send(&self.parents.1, b"!", SendFlags::NOSIGNAL));
+    const GO: [u8; 1] = *b"!";
+    const LEAVE: [u8; 1] = *b"-";
+
+    /// In the parent: lets the child go on, or has it leave. Said, because EOF waits for every copy: a fork by somebody else,
+    /// which knows no ledger, may have one.
+    fn answer(self, answer: [u8; 1]) {
+        // A child that was killed meanwhile hears nothing.
+        let _ = retry(|| rustix::net::send(&self.parents.1, &answer, SendFlags::NOSIGNAL));
     }
 }
 
@@ -262,29 +270,52 @@ pub(crate) fn check_waiting() -> std::result::Result<(), (&'static str, Errno)> 
     Ok(())
 }
 
-/// Ends a child that there is no pidfd for.
+/// Ends a child that there is no pidfd for, if it is still there.
 pub(crate) fn kill_and_reap(pid: Pid) {
-    // It is our child, and nobody has waited for it, so the number is still its own, and neither call can fail.
-    let _ = rustix::process::kill_process(pid, Signal::KILL);
-    let _ = retry(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()));
+    // A number that is no child's any more may be a stranger's.
+    if retry(|| rustix::process::waitid(WaitId::Pid(pid), LOOK)).is_ok() {
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        await_number(pid);
+    }
 }
 
-/// A descriptor for a child that was started without one, and was perhaps waited for since. One that cannot be held is ended.
-pub(crate) fn hold(pid: Pid) -> Result<OwnedFd> {
-    let pidfd = match pidfd(pid) {
-        Ok(pidfd) => pidfd,
-        // Gone, if somebody else has waited for it: then the number is perhaps a stranger's.
-        Err(Errno::SRCH) => return Err(Errno::CHILD),
-        Err(errno) => {
-            kill_and_reap(pid);
-            return Err(errno);
-        }
-    };
-    // The number may be a stranger's by now. What cannot be waited for is no child of ours.
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | ALL;
-    retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options))?;
-    Ok(super::descriptor::above_standard(pidfd, None))
+/// Takes the status of a child that leaves. An error would mean that somebody else has taken it.
+fn await_number(pid: Pid) {
+    let _ = retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | ALL));
 }
+
+/// A descriptor for a child that was started without one, and was perhaps waited for since. Opens its gate; one that cannot
+/// be held is ended.
+pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
+    let held = pidfd(pid).and_then(|pidfd| {
+        // The number may be a stranger's by now. What cannot be waited for is no child of ours.
+        retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), LOOK))?;
+        Ok(super::descriptor::above_standard(pidfd, None))
+    });
+    match (held, gate) {
+        (Ok(pidfd), gate) => {
+            if let Some(gate) = gate {
+                gate.answer(Gate::GO);
+            }
+            Ok(pidfd)
+        }
+        // Gone, if somebody else has waited for it.
+        (Err(Errno::SRCH | Errno::CHILD), _) => Err(Errno::CHILD),
+        (Err(errno), Some(gate)) => {
+            // It leaves by itself. Its number, which somebody may kill it and wait for it by, is not used for a signal.
+            gate.answer(Gate::LEAVE);
+            await_number(pid);
+            Err(errno)
+        }
+        (Err(errno), None) => {
+            kill_and_reap(pid);
+            Err(errno)
+        }
+    }
+}
+
+/// Whether a child can be waited for, which takes nothing away.
+const LOOK: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT).union(ALL);
 
 /// Also of a child that does not run its program yet, whose exit signal is 0 (`__WALL`, [waitpid(2)]).
 ///
@@ -363,8 +394,7 @@ pub(crate) fn send_group_signal(pidfd: BorrowedFd<'_>, pid: i32, was_reaped: boo
             errno => return Err(errno),
         },
     }
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | ALL;
-    if was_reaped || retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).is_err() {
+    if was_reaped || retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), LOOK)).is_err() {
         return Err(Errno::SRCH);
     }
     // SAFETY: numbers. The process is our child, and nobody has waited for it, so its number is its own.
@@ -372,4 +402,20 @@ pub(crate) fn send_group_signal(pidfd: BorrowedFd<'_>, pid: i32, was_reaped: boo
         0 => Ok(()),
         _ => Err(errno()),
     }
+}
+
+/// Whether a process of that group runs. `false` where /proc does not say.
+pub(crate) fn group_goes_on(group: u32) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    processes.flatten().any(|process| {
+        if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            return false;
+        }
+        // The name, in parentheses, may have any byte in it. Then: state, parent, group.
+        let stat = std::fs::read(process.path().join("stat")).unwrap_or_default();
+        let rest = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+        let mut fields = rest.split(|byte| *byte == b' ').skip(1);
+        let runs = fields.next().is_some_and(|state| !matches!(state, b"Z" | b"X"));
+        runs && fields.nth(1) == Some(group.to_string().as_bytes())
+    })
 }

@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         a_second_thread_refuses_the_fork_and_gives_the_ends_back,
         a_thread_that_was_joined_does_not_count,
         a_threaded_process_can_answer_for_itself,
+        a_child_that_cannot_be_held_leaves_and_is_not_killed_by_its_number,
         what_a_child_returns_becomes_its_status,
         a_panic_is_printed_and_becomes_101,
         an_error_is_printed_and_becomes_1,
@@ -43,6 +44,7 @@ pub fn trials() -> Vec<Trial> {
         dropping_neither_kills_nor_waits,
         ignored_children_refuse_the_fork,
         a_status_taken_by_somebody_else_is_an_error,
+        a_child_with_its_parents_number_has_none_of_its_children needs [OwnPids],
         the_process_limit_is_not_would_block,
         a_child_dies_with_its_parent,
         a_childs_signals_can_be_reset,
@@ -617,6 +619,50 @@ fn a_thread_that_holds_stderr_and_prints_is_no_deadlock() {
         }
         drop(stop);
     });
+}
+
+fn a_child_that_cannot_be_held_leaves_and_is_not_killed_by_its_number() {
+    let (reader, writer) = pipe().unwrap();
+    // What is looked at once has been looked at.
+    assert_eq!(exit_code(&fork((), |()| ()).unwrap()), 0);
+    let kernel = support::Kernel::new().without(libc::SYS_pidfd_open, libc::EMFILE);
+    kernel.with(libc::SYS_kill, 1, support::Is::Equal(libc::SIGKILL as u32), libc::EPERM).play();
+    // SAFETY: a system call.
+    let failed = unsafe { fork_unchecked(writer, |writer| u8::from(writer.write_atomic(b"x").is_err())) }.unwrap_err();
+    assert_eq!(support::refused(Err::<(), _>(failed.error)), ("pidfd_open", libc::EMFILE));
+    drop(failed.ends);
+    assert_eq!(support::read_all(reader), b"", "it has not run");
+    // SAFETY: a number, and nobody who asks for a status.
+    assert_eq!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) }, -1, "and was waited for");
+}
+
+fn a_child_with_its_parents_number_has_none_of_its_children() {
+    let child = fork((), |()| {
+        assert!(support::own_pids());
+        // The first process of a namespace, whose child is the first of another.
+        let first = fork((), |()| {
+            assert_eq!(std::process::id(), 1);
+            let (reader, writer) = pipe().unwrap();
+            let guard = fork(reader, |reader| reader.read_timeout(&mut [0], Duration::MAX).map(drop)).unwrap();
+            let id = guard.id() as libc::pid_t;
+            // Dropped in the child alone.
+            let guard = std::mem::ManuallyDrop::new(guard.kill_on_drop());
+            assert!(support::own_pids());
+            let nested = fork((), move |()| {
+                assert_eq!(std::process::id(), 1);
+                assert_eq!(support::refused(guard.wait()), ("waitid", libc::ECHILD));
+                drop(std::mem::ManuallyDrop::into_inner(guard));
+            });
+            assert_eq!(exit_code(&nested.unwrap()), 0);
+            drop(writer);
+            let mut status = -1;
+            // SAFETY: a number, and room for another.
+            assert_eq!(unsafe { libc::waitpid(id, &raw mut status, 0) }, id);
+            assert_eq!(status, 0, "it left by itself");
+        });
+        assert_eq!(exit_code(&first.unwrap()), 0);
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 fn children_in_a_namespace_of_their_own_die_with_their_parent() {

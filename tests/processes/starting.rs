@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    self, FAR, Gate, Is, Kernel, SOON, Trial, await_orphans, closed_standard_descriptors, exit_code, handle_signal,
-    handled, poll_until, process_state, read_all, refused, with_interval_timer,
+    self, FAR, Gate, Held, Is, Kernel, SOON, Trial, await_orphans, await_whoever_is_left, closed_standard_descriptors,
+    exit_code, handle_signal, handled, poll_until, process_state, read_all, refused, with_interval_timer,
 };
-use ipc::{Command, Error, Stdio, fork, open_ends, pipe, stream_pair};
+use ipc::{Command, Error, Fork, Stdio, fork, open_ends, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -33,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         a_session_has_no_terminal,
         ctrl_c_hits_the_terminals_group_alone,
         a_program_dies_with_its_parent,
+        a_starter_that_dies_before_the_kernel_is_asked_leaves_nothing,
         a_program_dies_with_the_thread_that_started_it,
         nothing_else_leaks,
         nothing_else_leaks_on_an_older_kernel,
@@ -70,6 +71,11 @@ pub fn trials() -> Vec<Trial> {
         sigchld_is_at_its_default_in_a_program,
         terminate_asks_and_shut_down_insists,
         a_guard_kills_and_waits,
+        a_group_is_shut_down_with_its_leader,
+        a_group_has_the_grace_after_its_leader_has_left,
+        a_group_without_proc_is_killed_when_its_leader_has_left needs [HiddenProc],
+        a_guard_kills_the_group_with_its_leader,
+        a_program_that_cannot_be_killed_does_not_hold_the_deadline,
     ]
 }
 
@@ -313,6 +319,43 @@ fn a_program_dies_with_its_parent() {
     await_orphans(1);
 }
 
+fn a_starter_that_dies_before_the_kernel_is_asked_leaves_nothing() {
+    for is_program in [true, false] {
+        let (reader, writer) = pipe().unwrap();
+        let line = ipc::datagram_pair().unwrap();
+        let starter = fork((writer, line.child), |(writer, line)| {
+            let listener = support::hold_calls(libc::SYS_prctl, libc::PR_SET_PDEATHSIG as u32);
+            line.send_with(b"held", &listener).unwrap();
+            drop(listener);
+            if is_program {
+                sh("echo it runs").stdout(writer).die_with_parent().spawn().map(drop).unwrap();
+            } else {
+                Fork::new()
+                    .die_with_parent()
+                    .spawn(writer, |writer| writer.write_atomic(b"it runs"))
+                    .map(drop)
+                    .unwrap();
+            }
+        });
+        let starter = starter.unwrap();
+        let mut received = line.parent.recv_with(&mut Vec::new()).unwrap().unwrap();
+        let listener: OwnedFd = received.take().unwrap();
+        loop {
+            let held = Held::next(&listener);
+            if held.pid == starter.id() {
+                held.go_on();
+                continue;
+            }
+            starter.kill().unwrap();
+            starter.wait().unwrap();
+            held.go_on();
+            break;
+        }
+        assert_eq!(read_all(reader), b"");
+        await_orphans(1);
+    }
+}
+
 fn a_program_dies_with_the_thread_that_started_it() {
     let (reader, writer) = pipe().unwrap();
     let start = move || sh("exec sleep 1000").stdout(writer).die_with_parent().spawn().unwrap();
@@ -468,7 +511,9 @@ fn is_root() -> bool {
 
 fn user_groups_and_limits_are_set() {
     let text = said(sh("umask; ulimit -n; ulimit -Hn; nice").umask(0o027).rlimit(libc::RLIMIT_NOFILE, 50, 60).nice(3));
-    assert_eq!(text, "0027\n50\n60\n3\n");
+    // SAFETY: numbers.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    assert_eq!(text, format!("0027\n50\n60\n{}\n", (nice + 3).min(19)));
     if !is_root() {
         return;
     }
@@ -1005,4 +1050,86 @@ fn a_guard_kills_and_waits() {
     assert_eq!(child.try_wait().unwrap(), None);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+fn a_group_is_shut_down_with_its_leader() {
+    let stubborn = "(trap '' TERM; echo; exec sleep 1000) & wait";
+    let plain = "sleep 1000 & echo; wait";
+    let left = "trap 'exit 3' TERM; sleep 1000 & echo; wait";
+    for (script, grace, code) in [(plain, FAR, None), (left, FAR, Some(3)), (stubborn, Duration::from_millis(50), None)]
+    {
+        for command in [sh(script).process_group(0), sh(script).new_session()] {
+            let (mut reader, writer) = pipe().unwrap();
+            let child = command.stdout(writer).spawn().unwrap();
+            reader.read_exact(&mut [0]).unwrap();
+            let status = child.shut_down(grace).unwrap();
+            assert_eq!((status.code(), status.signal()), (code, code.is_none().then_some(libc::SIGTERM)), "{script}");
+            assert_eq!(read_all(reader), b"", "{script}: nobody is left");
+            await_whoever_is_left();
+        }
+    }
+    // Without a group of its own, the program alone is asked.
+    let (mut reader, writer) = pipe().unwrap();
+    let child = sh("sleep 1000 & echo $!; wait").stdout(writer).spawn().unwrap();
+    let mut pid = [0; 20];
+    let len = reader.read(&mut pid).unwrap();
+    let pid: i32 = std::str::from_utf8(&pid[..len]).unwrap().trim().parse().unwrap();
+    assert_eq!(child.shut_down(FAR).unwrap().signal(), Some(libc::SIGTERM));
+    // SAFETY: the number of a process that nobody has waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    assert_eq!(read_all(reader), b"");
+    await_orphans(1);
+}
+
+/// Its leader leaves at once, and the other one when it is told to, after it was asked.
+const SLOW: &str = "(trap 'read line <&3; echo saved; exit' TERM; echo; while :; do sleep 0.01; done) & wait";
+
+fn a_group_has_the_grace_after_its_leader_has_left() {
+    let (mut reader, writer) = pipe().unwrap();
+    let (wait, mut go) = pipe().unwrap();
+    let child = sh(SLOW).process_group(0).stdout(writer).give_at(3, wait).spawn().unwrap();
+    reader.read_exact(&mut [0]).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            poll_until("its leader has left", || process_state(child.id()) == Some('Z'));
+            go.write_all(b"go\n").unwrap();
+        });
+        assert_eq!(child.shut_down(SOON).unwrap().signal(), Some(libc::SIGTERM));
+    });
+    assert_eq!(read_all(reader), b"saved\n");
+    await_whoever_is_left();
+}
+
+fn a_group_without_proc_is_killed_when_its_leader_has_left() {
+    let (mut reader, writer) = pipe().unwrap();
+    let (wait, _go) = pipe().unwrap();
+    let child = sh(SLOW).process_group(0).stdout(writer).give_at(3, wait).spawn().unwrap();
+    reader.read_exact(&mut [0]).unwrap();
+    let hidden = support::WithoutProc::new().unwrap();
+    assert_eq!(child.shut_down(Duration::MAX).unwrap().signal(), Some(libc::SIGTERM));
+    drop(hidden);
+    assert_eq!(read_all(reader), b"");
+    await_whoever_is_left();
+}
+
+fn a_guard_kills_the_group_with_its_leader() {
+    let (mut reader, writer) = pipe().unwrap();
+    let command = sh("sleep 1000 & echo; wait").process_group(0).stdout(writer);
+    let guard = command.spawn().unwrap().kill_on_drop();
+    reader.read_exact(&mut [0]).unwrap();
+    drop(guard);
+    assert_eq!(read_all(reader), b"");
+    await_orphans(1);
+}
+
+fn a_program_that_cannot_be_killed_does_not_hold_the_deadline() {
+    let (reader, writer) = pipe().unwrap();
+    // As of a program that runs as another user.
+    support::refuse_calls(&[libc::SYS_pidfd_send_signal], libc::EPERM);
+    let stopped = Command::new("cat").stdin(reader).communicate(b"", Some(Duration::from_millis(50))).unwrap_err();
+    assert!(matches!(stopped.error, Error::TimedOut));
+    drop(writer);
+    // It leaves now.
+    // SAFETY: a number, and nobody who asks for a status.
+    assert!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0);
 }

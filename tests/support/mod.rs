@@ -27,6 +27,7 @@
 
 mod deadlines;
 mod descriptors;
+mod held;
 mod inventory;
 mod kernel;
 mod messages;
@@ -48,6 +49,7 @@ pub use deadlines::{FAR, assert_times_out};
 pub use descriptors::{
     closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
 };
+pub use held::{Held, hold_calls};
 pub use inventory::{Inventory, await_orphans, await_whoever_is_left};
 pub use kernel::{
     Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, own_mounts, own_pids, refuse_calls,

@@ -20,7 +20,7 @@ use crate::wait::{Patience, Spin, Watch, wait_any};
 /// How long the outputs of a program that has left are listened to, if another process has them too.
 pub(super) const GRACE: Duration = Duration::from_millis(200);
 
-/// A program that was not heard out, and why. It has left, or was killed, and was waited for.
+/// A program that was not heard out, and why. It was killed and waited for, unless it runs as another user by now.
 ///
 /// `?` turns it into [`Error`] or [`io::Error`], which have no place for what was said.
 ///
@@ -80,11 +80,6 @@ impl Parts {
         self.stdio[0] = Some(Stdio::end(theirs));
         Ok(Some(ours))
     }
-
-    /// Whether a signal to the program's group hits the program and what it started, and nobody else.
-    fn leads_a_group(&self) -> bool {
-        self.options.session || self.options.group == Some(0)
-    }
 }
 
 /// Starts the program and talks to it.
@@ -97,7 +92,6 @@ pub(super) fn communicate(
     let silent = |error| CommunicateError { stdout: Vec::new(), stderr: Vec::new(), error };
     let stdin = command.0.feed(input).map_err(silent)?;
     let readers = command.0.capture().map_err(silent)?;
-    let leads_a_group = command.0.leads_a_group();
     let child = command.spawn().map_err(|refused| silent(refused.into()))?;
     let mut talk = Talk { stdin, input, readers, said: [Vec::new(), Vec::new()] };
     match talk.until_it_leaves(&child, deadline) {
@@ -107,16 +101,15 @@ pub(super) fn communicate(
         }
         Err(error) => {
             talk.stdin = None;
-            // One that runs as another user by now cannot be killed. It loses its readers, and is waited for all the same.
-            if leads_a_group {
-                let _ = child.kill_group();
-            }
-            let _ = child.kill();
+            // One that runs as another user by now cannot be killed. It loses its readers, and may not leave for that.
+            let is_killed = child.end().is_ok();
             // Its last words are in the pipes. If they cannot be read, that is the error already.
             let _ = talk.listen();
             talk.readers = [None, None];
-            // It was killed, or somebody else has waited for it.
-            let _ = child.wait();
+            if is_killed {
+                // An error would mean that somebody else has waited for it.
+                let _ = child.wait();
+            }
             let [stdout, stderr] = talk.said;
             Err(CommunicateError { stdout, stderr, error })
         }

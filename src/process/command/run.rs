@@ -70,7 +70,7 @@ impl Command {
         let heard = talk.until_all_is_said();
         if heard.is_err() {
             // One that runs as another user by now cannot be killed. It has lost its readers, and is waited for all the same.
-            let _ = child.kill();
+            let _ = child.end();
         }
         talk.readers = [None, None];
         let [stdout, stderr] = talk.said;
@@ -91,7 +91,7 @@ impl Command {
     ///
     /// When the time is up, the program is killed and waited for, with its group if it leads one
     /// ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), and the error has what it had
-    /// said. `None` waits for ever.
+    /// said. A program that runs as another user by now cannot be killed: it runs on. `None` waits for ever.
     ///
     /// **A process that the program leaves behind**, and that has its output open, is listened to for 200 ms after the
     /// program has left, and not past the time.
@@ -163,7 +163,7 @@ impl Parts {
         let mut options = std::mem::take(&mut self.options);
         let started = self.ready().and_then(|ready| ready.plan(&mut options, start).map_err(failed));
         self.options = options;
-        started.map(|Started { pid, pidfd }| Child::new(pid, pidfd))
+        started.map(|Started { pid, pidfd }| Child::new(pid, pidfd).leading_group(self.leads_a_group()))
     }
 
     /// Makes a pipe of each output that is not set, and returns its reader.
@@ -187,6 +187,11 @@ impl Parts {
         };
         self.options = options;
         error
+    }
+
+    /// Whether a signal to the program's group hits the program and what it started, and nobody else.
+    fn leads_a_group(&self) -> bool {
+        self.options.session || self.options.group == Some(0)
     }
 
     /// Whether the program is given something under that number.

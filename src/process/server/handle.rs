@@ -183,7 +183,7 @@ fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
         Some(pidfd) => pidfd,
         // Another thread took the place. Nobody has waited for the worker, and so the number is still its own.
         None if is_reported => sys::process::pidfd(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
-        None => sys::process::hold(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
+        None => sys::process::hold(pid, None).map_err(|errno| Error::system("pidfd_open", errno))?,
     };
     Ok((Child::new(pid, pidfd), is_reported))
 }

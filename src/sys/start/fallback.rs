@@ -43,7 +43,7 @@ pub(super) fn start(steps: &mut Steps<'_>, refused: Failed) -> std::result::Resu
     let pid = steps.spawn(&actions, &attributes);
     drop(place);
     let started = pid.map_err(Failed::of("posix_spawn")).and_then(|pid| {
-        let pidfd = process::hold(pid).map_err(Failed::of("pidfd_open"))?;
+        let pidfd = process::hold(pid, None).map_err(Failed::of("pidfd_open"))?;
         Ok(Started { pid, pidfd })
     });
     mask.restore();

@@ -190,7 +190,7 @@ impl Shared<'_> {
         let place = process::pidfd(process::own_pid())?;
         let pid = self.clone_with(stack, flags, &mut -1)?;
         drop(place);
-        process::hold(pid).map(|pidfd| (pid, pidfd))
+        process::hold(pid, None).map(|pidfd| (pid, pidfd))
     }
 
     fn clone_with(&mut self, stack: &Stack, flags: c_int, pidfd: &mut c_int) -> Result<Pid, Errno> {
