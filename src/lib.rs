@@ -106,6 +106,8 @@ pub mod tokio;
 mod wait;
 
 pub use blob::{Blob, BlobWriter};
+#[cfg(feature = "testing")]
+pub use channel::fork_in_test;
 #[cfg(feature = "channel")]
 pub use channel::{
     CallError, Duplex, DuplexPair, Fd, Incoming, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver, Sender,

@@ -1,5 +1,6 @@
 //! A fork server whose orders are values.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -125,7 +126,7 @@ impl<T: Serialize + DeserializeOwned> TypedForkServer<T> {
     /// See [`TypedForkServer`].
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn fork(&self, value: T) -> Result<Child, Unsent<T>> {
-        self.order(value, None)
+        order(&self.server, &[], value, None)
     }
 
     /// Blocks until a worker is there or the time is up; otherwise the same as [`fork`](Self::fork).
@@ -146,21 +147,7 @@ impl<T: Serialize + DeserializeOwned> TypedForkServer<T> {
     /// ```
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn fork_timeout(&self, value: T, timeout: Duration) -> Result<Child, Unsent<T>> {
-        self.order(value, Instant::now().checked_add(timeout))
-    }
-
-    #[allow(clippy::result_large_err)]
-    fn order(&self, value: T, deadline: Option<Instant>) -> Result<Child, Unsent<T>> {
-        let ordered = value::lend(&value, true, |message| {
-            match self.server.order(message.bytes(), message, deadline) {
-                // The ends are not too many, and so the message is.
-                Err(refused) if matches!(refused.error, Error::TooLong { .. }) => {
-                    Ok(self.server.order(&[], large::attach(message)?, deadline)?)
-                }
-                ordered => Ok(ordered?),
-            }
-        });
-        ordered.map_err(|error| Unsent { value, error })
+        order(&self.server, &[], value, Instant::now().checked_add(timeout))
     }
 }
 
@@ -182,8 +169,32 @@ impl<T> fmt::Debug for TypedForkServer<T> {
     }
 }
 
-/// In the worker. Its caller is the program that it is a copy of, and may send as much as it likes.
-fn open<T: DeserializeOwned>(message: &[u8], received: Received) -> Result<T> {
+/// Starts a worker with a value, after a head that is not empty where there is one.
+#[allow(clippy::result_large_err)] // it gives the value back
+pub(super) fn order<T: Serialize>(
+    server: &ForkServer,
+    head: &[u8],
+    value: T,
+    deadline: Option<Instant>,
+) -> Result<Child, Unsent<T>> {
+    let ordered = value::lend(&value, true, |message| {
+        let bytes = match head {
+            [] => Cow::Borrowed(message.bytes()),
+            _ => Cow::Owned([head, message.bytes()].concat()),
+        };
+        match server.order(&bytes, message, deadline) {
+            // The ends are not too many, and so the message is too long: it goes beside the head.
+            Err(refused) if matches!(refused.error, Error::TooLong { .. }) => {
+                Ok(server.order(head, large::attach(message)?, deadline)?)
+            }
+            ordered => Ok(ordered?),
+        }
+    });
+    ordered.map_err(|error| Unsent { value, error })
+}
+
+/// In the worker, the value. Its caller is the program that it is a copy of, and may send as much as it likes.
+pub(super) fn open<T: DeserializeOwned>(message: &[u8], received: Received) -> Result<T> {
     match message {
         [] if !received.is_empty() => large::take(received, usize::MAX, value::open)?,
         _ => value::open(message, received),

@@ -52,6 +52,11 @@ impl DatagramSocket {
         Ok(Self::of(end, connectionless))
     }
 
+    /// Of a pair through which nothing empty goes: its messages are not marked.
+    pub(crate) fn unmarked(end: End) -> Self {
+        Self::of(end, false)
+    }
+
     fn adopt(fd: OwnedFd) -> Self {
         let end = End::adopt(fd);
         // A descriptor that is no socket fails at every call.
