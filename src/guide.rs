@@ -113,7 +113,7 @@ chapter!(
 chapter!(
     fork_server,
     "guide/fork-server.md",
-    "[`ForkServer`](crate::ForkServer), [`Fork::serve`](crate::Fork::serve), [`Child`](crate::Child)"
+    "[`ForkServer`](crate::ForkServer), [`TypedForkServer`](crate::TypedForkServer), [`Fork::serve`](crate::Fork::serve), [`Child`](crate::Child)"
 );
 chapter!(
     signals,

@@ -49,7 +49,7 @@
 //! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
-//! | start workers from a program with threads | [`ForkServer`], started first thing in `main` |
+//! | start workers from a program with threads | [`ForkServer`], started first thing in `main`; [`TypedForkServer`] with the feature `channel` |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
 //! | feed a program and read its output, with a deadline | [`Command::communicate`] |
 //! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
@@ -106,10 +106,12 @@ pub mod tokio;
 mod wait;
 
 pub use blob::{Blob, BlobWriter};
+#[cfg(feature = "testing")]
+pub use channel::fork_in_test;
 #[cfg(feature = "channel")]
 pub use channel::{
     CallError, Duplex, DuplexPair, Fd, Incoming, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver, Sender,
-    Unsent, assert_travels, channel, duplex,
+    TypedForkServer, Unsent, assert_travels, channel, duplex,
 };
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FlushError, FromFdError, Stdio, open_ends};

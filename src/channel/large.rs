@@ -16,13 +16,17 @@ use crate::sys::frozen::Frozen;
 use crate::sys::memfd::{self, CONTENTS, Unfit};
 use crate::wait::Patience;
 
-/// Sends the bytes as memory, which goes before the ends.
+/// Sends the bytes as memory.
 pub(super) fn send(socket: &DatagramSocket, message: Outbound<'_>, patience: Patience) -> Result<()> {
+    socket.send_ends(&[], attach(message)?, patience).map_err(Error::from)
+}
+
+/// What goes beside an empty message: the bytes as memory, and then the ends.
+pub(super) fn attach(message: Outbound<'_>) -> Result<(OwnedFd, Outbound<'_>)> {
     if message.ends_len() >= MOST {
         return Err(Error::TooLong { len: message.ends_len(), max: MOST - 1 });
     }
-    let memory = freeze(message.bytes())?;
-    socket.send_ends(&[], (memory, message), patience).map_err(Error::from)
+    Ok((freeze(message.bytes())?, message))
 }
 
 /// Copies bytes into memory that nobody can change any more.

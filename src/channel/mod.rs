@@ -10,6 +10,9 @@ mod locked;
 mod receiver;
 mod scope;
 mod sender;
+mod server;
+#[cfg(feature = "testing")]
+mod testing;
 mod travels;
 mod unsent;
 mod value;
@@ -23,6 +26,9 @@ pub use receiver::Receiver;
 #[cfg(feature = "tokio")]
 pub(crate) use receiver::is_over_with_the_value;
 pub use sender::Sender;
+pub use server::TypedForkServer;
+#[cfg(feature = "testing")]
+pub use testing::fork_in_test;
 pub use travels::assert_travels;
 pub use unsent::{CallError, Unsent};
 

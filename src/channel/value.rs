@@ -46,15 +46,25 @@ impl Drop for Buffer {
 /// Encodes a value and sends it. Nothing of it is consumed: whoever called has it still.
 #[inline]
 pub(super) fn send<T: Serialize + ?Sized, L: Link>(link: &L::Shared, value: &T, patience: Patience) -> Result<()> {
+    lend(value, L::CARRIES_ENDS, |message| L::send(link, message, Until(patience)))
+}
+
+/// Encodes a value, and calls `send` with it.
+#[inline]
+pub(super) fn lend<T: Serialize + ?Sized, R>(
+    value: &T,
+    are_carried: bool,
+    send: impl FnOnce(Outbound<'_>) -> Result<R>,
+) -> Result<R> {
     let mut buffer = Buffer::new();
     let (encoded, attached) = scope::sending(|| encode(value, &mut buffer.0));
     if let Err(error) = encoded {
         return Err(attached.refused.map_or(error, |refused| *refused));
     }
     if attached.count > 0 {
-        check_ends(attached.count, L::CARRIES_ENDS, &buffer.0)?;
+        check_ends(attached.count, are_carried, &buffer.0)?;
     }
-    L::send(link, Outbound::new(&buffer.0, &attached.ends), Until(patience))
+    send(Outbound::new(&buffer.0, &attached.ends))
 }
 
 #[cold]

@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod ancillary;
+#[cfg(feature = "testing")]
+pub(crate) mod before_main;
 pub(crate) mod descriptor;
 pub(crate) mod epoch;
 pub(crate) mod exec;

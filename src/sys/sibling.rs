@@ -8,7 +8,7 @@ use rustix::process::Pid;
 use super::process::Permit;
 use super::{Errno, Result, errno};
 
-/// Which process this is after [`fork`].
+/// Which process this is after [`Thread::fork`].
 pub(crate) enum Sibling {
     /// The new one.
     New,
@@ -33,46 +33,8 @@ const KNOWN: bool = cfg!(all(
     )
 ));
 
-/// A fork whose child is a child of this process's parent: [clone(2)] with `CLONE_PARENT`. The pidfd comes with it.
-///
-/// `ENOSYS` where it would not be safe; what a sandbox answers where that refuses it. The plain call instead of [clone3(2)],
-/// which container runtimes refuse because they cannot look into it.
-///
-/// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
-/// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone3.2.html
-pub(crate) fn fork(_alone: Permit) -> Result<Sibling> {
-    if !KNOWN {
-        return Err(Errno::NOSYS);
-    }
-    let thread = Thread::current()?;
-    let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
-    let mut pidfd: libc::c_int = -1;
-    let no_stack = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: a copy of this process with a memory of its own, like a fork: the only thread goes on in both, on its own copy
-    // of the stack. The kernel writes the pidfd to an integer that is ours, and the new thread's number, in the new
-    // process, to where libc keeps it, which is what libc's own fork has it do. The last two arguments change places
-    // between architectures; without CLONE_SETTLS one of them is not looked at.
-    let pid = unsafe {
-        let flags = flags as libc::c_ulong;
-        libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut pidfd, thread.number, thread.number)
-    };
-    match pid {
-        -1 => Err(errno()),
-        0 => {
-            thread.renew();
-            Ok(Sibling::New)
-        }
-        pid => {
-            // SAFETY: the kernel just made it for this process, and nobody else knows its number.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-            Ok(Sibling::Maker(pid, pidfd))
-        }
-    }
-}
-
-/// The thread's number as libc and the kernel keep it.
-struct Thread {
+/// The thread that forks, as libc and the kernel keep it: it stays on this one.
+pub(crate) struct Thread {
     /// Where libc has the thread's number.
     number: *mut libc::pid_t,
     /// The list of its robust mutexes, and the length of that list's head.
@@ -80,7 +42,11 @@ struct Thread {
 }
 
 impl Thread {
-    fn current() -> Result<Self> {
+    /// This thread. `ENOSYS` where a copy of it would not be safe.
+    pub(crate) fn current() -> Result<Self> {
+        if !KNOWN {
+            return Err(Errno::NOSYS);
+        }
         let mut number = std::ptr::null_mut::<libc::pid_t>();
         // SAFETY: room for a pointer. A kernel without CONFIG_CHECKPOINT_RESTORE refuses it.
         if unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut number) } != 0 {
@@ -95,6 +61,39 @@ impl Thread {
         // SAFETY: room for a pointer and a length. Where it is refused, there is none.
         unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut robust.0, &raw mut robust.1) };
         Ok(Self { number, robust })
+    }
+
+    /// A fork whose child is a child of this process's parent: [clone(2)] with `CLONE_PARENT`. The pidfd comes with it.
+    ///
+    /// The plain call instead of [clone3(2)], which container runtimes refuse because they cannot look into it.
+    ///
+    /// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
+    /// [clone3(2)]: https://man7.org/linux/man-pages/man2/clone3.2.html
+    pub(crate) fn fork(&self, _alone: Permit) -> Result<Sibling> {
+        let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
+        let mut pidfd: libc::c_int = -1;
+        let no_stack = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: a copy of this process with a memory of its own, like a fork: the only thread, which is this one, goes on in
+        // both, on its own copy of the stack. The kernel writes the pidfd to an integer that is ours, and the new thread's
+        // number, in the new process, to where libc keeps it, which is what libc's own fork has it do. The last two arguments
+        // change places between architectures; without CLONE_SETTLS one of them is not looked at.
+        let pid = unsafe {
+            let flags = flags as libc::c_ulong;
+            libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut pidfd, self.number, self.number)
+        };
+        match pid {
+            -1 => Err(errno()),
+            0 => {
+                self.renew();
+                Ok(Sibling::New)
+            }
+            pid => {
+                // SAFETY: the kernel just made it for this process, and nobody else knows its number.
+                let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+                Ok(Sibling::Maker(pid, pidfd))
+            }
+        }
     }
 
     /// In the new process, whose thread the kernel does not know the list of.

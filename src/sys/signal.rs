@@ -69,6 +69,13 @@ pub(crate) fn reset_all() {
     }
 }
 
+/// Ignores `SIGPIPE`, as Rust's standard library does before `main`.
+#[cfg(feature = "testing")]
+pub(crate) fn ignore_sigpipe() {
+    // SAFETY: numbers, and the action to ignore it.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// A signal mask to come back to.
 pub(crate) struct Mask(libc::sigset_t);
 

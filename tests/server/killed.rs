@@ -133,7 +133,7 @@ fn a_server_that_was_stopped_times_out_and_nothing_has_run() {
         let (reader, writer) = pipe().unwrap();
         assert_eq!(exit_code(&server.fork(b"", writer).unwrap()), 0);
         drop(reader);
-        let held = at_rest(&server);
+        let held = at_rest(server.id());
         signal(server.id(), libc::SIGSTOP);
         poll_until("the server is stopped", || process_state(server.id()) == Some('T'));
         let (reader, writer) = pipe().unwrap();

@@ -7,6 +7,8 @@ mod full;
 mod killed;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "channel")]
+mod typed;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,11 @@ use std::time::Duration;
 use support::{Is, Kernel, Trial};
 
 fn main() -> ExitCode {
-    support::run([workers::trials(), full::trials(), killed::trials(), callers::trials(), fire::trials()])
+    #[cfg(feature = "channel")]
+    let typed = typed::trials();
+    #[cfg(not(feature = "channel"))]
+    let typed = Vec::new();
+    support::run([workers::trials(), typed, full::trials(), killed::trials(), callers::trials(), fire::trials()])
 }
 
 /// Each test three times: with workers that are children of the caller's; with a sandbox that refuses that; and with one on a
@@ -64,10 +70,10 @@ fn descriptors(pid: u32) -> BTreeMap<i32, String> {
 }
 
 /// What a server has open between two orders. It may be about to close the line of the one before, and to wait for the worker.
-fn at_rest(server: &ipc::ForkServer) -> BTreeMap<i32, String> {
-    let mut open = descriptors(server.id());
+fn at_rest(server: u32) -> BTreeMap<i32, String> {
+    let mut open = descriptors(server);
     support::poll_until("the server rests", || {
-        open = descriptors(server.id());
+        open = descriptors(server);
         let of_orders = |target: &&String| target.starts_with("socket:") || target.contains("pidfd");
         open.values().filter(of_orders).count() == 1
     });

@@ -251,7 +251,7 @@ fn the_server_keeps_nothing_of_an_order() {
             assert_eq!(exit_code(&child), 0);
         };
         order();
-        let before = at_rest(&server);
+        let before = at_rest(server.id());
         (0..50).for_each(|_| order());
         poll_until("the server holds what it held before", || descriptors(server.id()) == before);
     });

@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::net::SocketType;
 use rustix::process::Pid;
 
 use super::order::{Answer, Request};
-use crate::end::{self, Ends};
+use crate::end::{self, End, Ends};
 use crate::error::{Error, Result};
 use crate::process::child::Child;
-use crate::socket::{DatagramPair, DatagramSocket, datagram_pair};
+use crate::socket::DatagramSocket;
 use crate::sys::poll::{POLLIN, look, poll, pollfd};
 use crate::sys::{self, Errno, ancillary, signal};
 use crate::wait::{Patience, Watch, wait_any};
@@ -22,6 +23,10 @@ const LEAVING: Duration = Duration::from_secs(1);
 
 /// How long is waited for what is certain to come at once, unless the machine is very busy.
 const SHORTLY: Duration = Duration::from_millis(200);
+
+/// A message of so many bytes is not too long, whatever the default of a socket's buffer is: the kernel allows none of less than
+/// 4 KiB.
+const ALWAYS_FITS: usize = 2048;
 
 /// The server as its caller holds it: together with the workers that it has to report about.
 pub(super) struct Handle {
@@ -54,9 +59,9 @@ impl Handle {
         if count > max {
             return Err(Error::TooLong { len: count, max });
         }
-        let DatagramPair { parent: line, child: workers } = datagram_pair()?;
+        let (line, workers) = self::line()?;
         let len = message.len();
-        if len > line.max_message()? {
+        if len > ALWAYS_FITS && len > line.max_message()? {
             let max = line.set_max_message(len)?;
             if len > max {
                 return Err(Error::TooLong { len, max });
@@ -79,7 +84,8 @@ impl Handle {
         };
         let (child, is_reported) = hold(answer)?;
         // The worker waits for it, and so it never blocks.
-        match line.send_ends(message, ends, patience).map_err(Error::from) {
+        let bytes = if message.is_empty() { Request::NO_MESSAGE } else { message };
+        match line.send_ends(bytes, ends, patience).map_err(Error::from) {
             // A worker that was killed before it began is one that was killed.
             Ok(()) | Err(Error::Closed) => {}
             Err(error) => {
@@ -149,6 +155,13 @@ impl Drop for Handle {
         }
         self.settle(LEAVING);
     }
+}
+
+/// The line of an order: the caller's end, and the worker's. Nothing that goes over it is empty, and so its messages are not
+/// marked.
+fn line() -> Result<(DatagramSocket, End)> {
+    let pair = sys::socket::pair(SocketType::SEQPACKET).map_err(|errno| Error::system("socketpair", errno))?;
+    Ok((DatagramSocket::unmarked(End::new(pair.0)?), End::new(pair.1)?))
 }
 
 /// An answer, and the pidfd that came with it.

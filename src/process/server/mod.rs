@@ -43,6 +43,8 @@ use serve::Server;
 /// The server's memory is that of the program at the start. It grows no further, and so a worker costs the same from a process
 /// of 1 GiB as from a small one. Files that were open at the start and are no ends of this crate stay open in the server.
 ///
+/// Orders are bytes and ends here; with the feature `channel`, a `TypedForkServer` takes values with ends in them.
+///
 /// As an [end](crate::open_ends), a server counts as one: the socket that orders go through. A fork severs it.
 ///
 /// # Platform
@@ -187,7 +189,12 @@ impl ForkServer {
         self.order(message, ends, Instant::now().checked_add(timeout))
     }
 
-    fn order<E: Ends>(&self, message: &[u8], ends: E, deadline: Option<Instant>) -> Result<Child, ForkError<E>> {
+    pub(crate) fn order<E: Ends>(
+        &self,
+        message: &[u8],
+        ends: E,
+        deadline: Option<Instant>,
+    ) -> Result<Child, ForkError<E>> {
         self.handle.start_worker(message, &ends, deadline).map_err(|error| ForkError { ends, error })
     }
 

@@ -21,6 +21,9 @@ pub(super) struct Request {
 impl Request {
     pub(super) const LEN: usize = 5;
 
+    /// What goes over the line for an empty message, which would look like EOF.
+    pub(super) const NO_MESSAGE: &[u8] = &[0];
+
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
         let [a, b, c, d] = (self.message as u32).to_ne_bytes();
         [self.ends as u8, a, b, c, d]

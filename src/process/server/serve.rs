@@ -12,7 +12,7 @@ use crate::process::outcome::Outcome;
 use crate::socket::{DatagramSocket, Received};
 use crate::sys::poll::{POLLIN, POLLRDHUP, pollfd};
 use crate::sys::process::{Parent, Permit, Side};
-use crate::sys::sibling::{self, Sibling};
+use crate::sys::sibling::{Sibling, Thread};
 use crate::sys::signal::{self, Mask};
 use crate::sys::socket::Mark;
 use crate::sys::{self, Errno, ancillary};
@@ -27,10 +27,12 @@ pub(super) struct Server<'a> {
     options: Fork,
     /// Their parent, if workers are to die with it.
     parent: Option<Parent>,
+    /// Whether that is this process by now.
+    is_parent: bool,
     /// The signals that are blocked in a worker.
     mask: &'a Mask,
-    /// Whether workers can be children of the caller's.
-    makes_siblings: bool,
+    /// This thread, where workers can be children of the caller's.
+    thread: Option<Thread>,
     /// Those that are not.
     children: Vec<OwnChild>,
 }
@@ -62,7 +64,9 @@ enum Whose {
 
 impl<'a> Server<'a> {
     pub(super) fn new(control: DatagramSocket, options: Fork, parent: Option<Parent>, mask: &'a Mask) -> Self {
-        Self { control, options, parent, mask, makes_siblings: true, children: Vec::new() }
+        // A kernel that is made small does not say all of it, and another libc is not known.
+        let thread = Thread::current().ok();
+        Self { control, options, parent, is_parent: false, mask, thread, children: Vec::new() }
     }
 
     /// Carries out orders until the caller is gone. Returns the status to leave with.
@@ -133,24 +137,24 @@ impl<'a> Server<'a> {
 
     /// Makes the worker: a child of the caller's, or of this process where that is refused.
     fn fork(&mut self, order: &Order) -> Result<Made, (Step, Errno)> {
-        // For the worker's ends, and a pidfd. Nobody else in this process takes them meanwhile.
-        let places = (0..=order.request.ends).map(|_| sys::descriptor::duplicate(order.line.as_fd()));
+        // For the worker's ends. Nobody else in this process takes them meanwhile.
+        let places = (0..order.request.ends).map(|_| sys::descriptor::duplicate(order.line.as_fd()));
         drop(places.collect::<Result<Vec<_>, _>>().map_err(|errno| (Step::Receiving, errno))?);
-        if self.makes_siblings {
-            match alone().and_then(sibling::fork) {
+        if let Some(thread) = &self.thread {
+            match alone().and_then(|permit| thread.fork(permit)) {
                 Ok(Sibling::New) => return Ok(Made::Worker),
                 Ok(Sibling::Maker(pid, pidfd)) => return Ok(Made::Server(pid, pidfd, Whose::Callers)),
                 Err(errno @ (Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE)) => {
                     return Err((Step::Forking, errno));
                 }
-                // A sandbox, an emulator, another libc.
-                Err(_) => {
-                    if self.parent.is_some() {
-                        self.parent = Some(Parent::new().map_err(|errno| (Step::Holding, errno))?);
-                    }
-                    self.makes_siblings = false;
-                }
+                // A sandbox, an emulator.
+                Err(_) => self.thread = None,
             }
+        }
+        // Its workers die with this process then.
+        if self.parent.is_some() && !self.is_parent {
+            self.parent = Some(Parent::new().map_err(|errno| (Step::Holding, errno))?);
+            self.is_parent = true;
         }
         match alone().and_then(Permit::fork).map_err(|errno| (Step::Forking, errno))? {
             Side::Child => Ok(Made::Worker),
@@ -228,13 +232,17 @@ fn work<R: Outcome>(
     if parent.is_some_and(|parent| parent.die_with().is_err()) {
         sys::process::give_up("fork server: die_with_parent was refused\n");
     }
+<<<<<<< HEAD
     // Without it, an empty message would look like EOF.
     if request.message == 0 && line.mark_messages(Mark::Time).is_err() {
         sys::process::give_up("fork server: setsockopt was refused\n");
     }
     let mut message = vec![0; request.message];
+=======
+    let mut message = vec![0; request.message.max(Request::NO_MESSAGE.len())];
+>>>>>>> d1f0b3435584259dd2975f6168ebb09915efdf19
     let received = match sys::retry(|| ancillary::receive(line.as_fd(), &mut message, true)) {
-        Ok(Some((len, beside))) => match Received::new(len, beside) {
+        Ok(Some((_, beside))) => match Received::new(request.message, beside) {
             Ok(received) => received,
             Err(_) => sys::process::give_up("fork server: ends of a worker were lost\n"),
         },
@@ -247,6 +255,7 @@ fn work<R: Outcome>(
             sys::process::exit(0)
         }
     };
+    message.truncate(request.message);
     drop(line);
     if options.reset_signals {
         signal::reset_all();
