@@ -10,6 +10,7 @@ mod locked;
 mod receiver;
 mod scope;
 mod sender;
+mod tcp;
 mod travels;
 mod unsent;
 mod value;
@@ -23,6 +24,7 @@ pub use receiver::Receiver;
 #[cfg(feature = "tokio")]
 pub(crate) use receiver::is_over_with_the_value;
 pub use sender::Sender;
+pub use tcp::{TcpLink, TcpOptions, TcpReader, TcpWriter};
 pub use travels::assert_travels;
 pub use unsent::{CallError, Unsent};
 
