@@ -398,7 +398,7 @@ fn a_copy_in_a_child_tells_the_peer_nothing() {
         }
         ipc::Forked::Parent(child) => assert_eq!(exit_code(&child), 0),
     }
-    copied.0.send(7).unwrap();
+    copied.0.send(7_u8).unwrap();
     copied.0.close().unwrap();
     let mut rest = Vec::new();
     there.read_to_end(&mut rest).unwrap();
@@ -584,7 +584,15 @@ fn a_machine_that_vanishes_is_an_error() {
         go.read_exact(&mut [0]).unwrap();
         ip("address add 10.9.8.2/24 dev there");
         ip("link set there up");
-        let links: Vec<_> = (0..4).map(|_| short().connect("10.9.8.1:7000").unwrap()).collect();
+        let connect = |_| {
+            let link = short().connect("10.9.8.1:7000").unwrap();
+            // Says that the hello arrived here, and nothing is under way.
+            let writer = Sender::new(link.writer);
+            writer.send(1_u8).unwrap();
+            writer.flush().unwrap();
+            (writer, link.reader)
+        };
+        let links: Vec<_> = (0..4).map(connect).collect();
         let _ = go.read(&mut [0]);
         drop(links);
     })
@@ -597,6 +605,12 @@ fn a_machine_that_vanishes_is_an_error() {
     (&tell_go).write_all(&[0]).unwrap();
     let mut links: Vec<_> = (0..4).map(|_| short().greet(listener.accept().unwrap().0).unwrap()).collect();
 
+    let idle = |link: TcpLink| {
+        let values = Receiver::<u8, _>::new(link.reader);
+        assert_eq!(values.recv().unwrap(), Some(1));
+        (values, link.writer)
+    };
+    let (first, second) = (idle(links.pop().unwrap()), idle(links.pop().unwrap()));
     let full = Sender::new(links.pop().unwrap().writer);
     fill(&full);
     ip("link set here down");
@@ -608,20 +622,20 @@ fn a_machine_that_vanishes_is_an_error() {
         assert!(took <= 3 * SHORT, "{what}: {took:?}");
         assert!(is_vanished(&call()), "{what}: and each later call says so");
     };
+    let (mut watched, _writer) = second;
     thread::scope(|scope| {
-        let idle = Receiver::<u8, _>::new(links.pop().unwrap().reader);
-        scope.spawn(move || noticed("idle", &|| idle.recv().unwrap_err()));
-        let link = links.pop().unwrap();
+        scope.spawn(move || noticed("idle", &|| first.0.recv().unwrap_err()));
+        let (results, writer) = idle(links.pop().unwrap());
         scope.spawn(move || {
-            let (jobs, results) = (Sender::new(link.writer), Receiver::<u8, _>::new(link.reader));
+            let jobs = Sender::new(writer);
             jobs.send(1_u8).unwrap();
             jobs.flush().unwrap(); // it went into the kernel's buffer, and no error tells that it did not arrive
             noticed("with a job under way", &|| results.recv().unwrap_err());
         });
-        let mut watched = Receiver::<u8, _>::new(links.pop().unwrap().reader);
         scope.spawn(move || {
-            wait_any(&mut [watched.watch().unwrap()], Some(4 * SHORT)).unwrap();
-            assert!(is_vanished(&watched.try_recv().unwrap_err()));
+            assert_eq!(wait_any(&mut [watched.watch().unwrap()], Some(4 * SHORT)).unwrap(), 1);
+            let error = watched.try_recv().unwrap_err();
+            assert!(is_vanished(&error), "watched: {error:?}");
         });
         scope.spawn(move || noticed("full", &|| full.flush().unwrap_err()));
     });
