@@ -32,6 +32,7 @@ macro_rules! chapters {
 [lifeline]: crate::guide::travelling#lifeline
 [preforking-server]: crate::guide::preforking_server
 [tokio]: crate::guide::tokio
+[from-one-machine-to-many]: crate::guide::from_one_machine_to_many
 [testing]: crate::guide::testing
 [when-it-hangs]: crate::guide::when_it_hangs
 [from-elsewhere]: crate::guide::from_elsewhere
@@ -146,6 +147,15 @@ chapter!(tokio, "guide/tokio.md", "[`ipc::tokio`](crate::tokio)");
 #[cfg(not(feature = "tokio"))]
 /// For tokio: needs the feature `tokio`, and so does this chapter.
 pub mod tokio {}
+#[cfg(feature = "channel")] // which its examples need
+chapter!(
+    from_one_machine_to_many,
+    "guide/from-one-machine-to-many.md",
+    "[`TcpOptions`](crate::TcpOptions), [`Link`](crate::Link), [`Receiver`](crate::Receiver), [`Sender`](crate::Sender)"
+);
+#[cfg(not(feature = "channel"))]
+/// Over TCP and further: needs the feature `channel`, and so does this chapter.
+pub mod from_one_machine_to_many {}
 chapter!(
     testing,
     "guide/testing.md",

@@ -62,6 +62,7 @@
 //! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
 //! | wait for signals beside ends and children | [`Signals`] |
 //! | pass structs, with ends in them | [`channel()`], [`duplex()`], with the feature `channel` |
+//! | pass structs to another machine | [`TcpOptions`], with the feature `channel` |
 //! | use tokio | the module `tokio`, with the feature of that name |
 //! | check that nothing is left open | [`open_ends()`] |
 //! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole tree of processes |
@@ -111,7 +112,7 @@ pub use channel::fork_in_test;
 #[cfg(feature = "channel")]
 pub use channel::{
     CallError, Duplex, DuplexPair, Fd, Incoming, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver, Sender,
-    TypedForkServer, Unsent, assert_travels, channel, duplex,
+    TcpLink, TcpOptions, TcpReader, TcpWriter, TypedForkServer, Unsent, assert_travels, channel, duplex,
 };
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FlushError, FromFdError, Stdio, open_ends};

@@ -11,6 +11,7 @@ mod receiver;
 mod scope;
 mod sender;
 mod server;
+mod tcp;
 #[cfg(feature = "testing")]
 mod testing;
 mod travels;
@@ -27,6 +28,7 @@ pub use receiver::Receiver;
 pub(crate) use receiver::is_over_with_the_value;
 pub use sender::Sender;
 pub use server::TypedForkServer;
+pub use tcp::{TcpLink, TcpOptions, TcpReader, TcpWriter};
 #[cfg(feature = "testing")]
 pub use testing::fork_in_test;
 pub use travels::assert_travels;

@@ -59,6 +59,7 @@ use crate::sys::before_main::{BeforeMain, Task, before_main};
 ///     Ok(())
 /// }
 /// ```
+#[allow(clippy::test_attr_in_doctest)] // that is where it is called
 #[allow(clippy::result_large_err)] // it gives the value back
 pub fn fork_in_test<T, R>(value: T, worker: fn(T) -> R) -> Result<Child, Unsent<T>>
 where

@@ -9,6 +9,10 @@ mod writer;
 
 use std::iter::FusedIterator;
 
+#[cfg(feature = "channel")]
+pub(crate) use batch::Outlet;
+#[cfg(feature = "channel")]
+pub(crate) use bytes::Source;
 pub use bytes::{ByteReader, ByteWriter};
 pub use packed::PackedSocket;
 pub use reader::MessageReader;

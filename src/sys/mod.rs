@@ -26,6 +26,8 @@ pub(crate) mod signal;
 pub(crate) mod signalfd;
 pub(crate) mod socket;
 pub(crate) mod start;
+#[cfg(feature = "channel")]
+pub(crate) mod tcp;
 
 use std::ops::{Deref, Range};
 

@@ -8,6 +8,7 @@ mod links;
 mod nesting;
 #[path = "../support/mod.rs"]
 mod support;
+mod tcp;
 mod values;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         hostile::trials(),
         links::trials(),
         nesting::trials(),
+        tcp::trials(),
         values::trials(),
     ])
 }

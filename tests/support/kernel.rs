@@ -155,6 +155,12 @@ pub fn own_pids() -> bool {
     unsafe { libc::unshare(libc::CLONE_NEWPID) == 0 || libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) == 0 }
 }
 
+/// Gives this process, and the children that it makes from now on, a network of its own. Says whether it may.
+pub fn own_network() -> bool {
+    // SAFETY: an integer.
+    unsafe { libc::unshare(libc::CLONE_NEWNET) == 0 }
+}
+
 /// Gives this process, and the children that it makes from now on, a view of the mounts of its own. Says whether it may.
 pub fn own_mounts() -> bool {
     // SAFETY: integers, nul-terminated names, and null pointers where nothing is to be said.

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{WithoutProc, has_nosignal, has_nowait, own_mounts, own_pids};
+use super::{WithoutProc, has_nosignal, has_nowait, own_mounts, own_network, own_pids};
 
 /// What a test needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +22,8 @@ pub enum Need {
     HiddenProc,
     /// Children that are in a pid namespace of their own, which a namespace of users allows too.
     OwnPids,
+    /// A network of its own (`CAP_NET_ADMIN`, `CAP_SYS_ADMIN`).
+    OwnNetwork,
     /// File systems in user space.
     Fuse,
     /// A read or write of a pipe that does not wait.
@@ -36,6 +38,7 @@ pub enum Need {
 pub const CC: Need = Need::Program("cc", "gcc");
 pub const CURL: Need = Need::Program("curl", "curl");
 pub const DOT: Need = Need::Program("dot", "graphviz");
+pub const IP: Need = Need::Program("ip", "iproute2");
 pub const LSOF: Need = Need::Program("lsof", "lsof");
 pub const NODE: Need = Need::Program("node", "nodejs");
 pub const PYTHON: Need = Need::Program("python3", "python3");
@@ -65,6 +68,7 @@ impl Need {
                 "needs to mount, or namespaces of users: run it as root".to_owned(),
             ),
             Need::OwnPids => (forked(own_pids), "needs namespaces of pids or of users: run it as root".to_owned()),
+            Need::OwnNetwork => (forked(own_network), "needs a network namespace: run it as root".to_owned()),
             Need::Fuse => (Path::new("/dev/fuse").exists(), "needs /dev/fuse: `modprobe fuse`".to_owned()),
             Need::NoWait => (has_nowait(), "needs Linux 6.4".to_owned()),
             Need::NoSignal => (has_nosignal(), "needs Linux 6.18".to_owned()),

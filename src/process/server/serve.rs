@@ -14,7 +14,6 @@ use crate::sys::poll::{POLLIN, POLLRDHUP, pollfd};
 use crate::sys::process::{Parent, Permit, Side};
 use crate::sys::sibling::{Sibling, Thread};
 use crate::sys::signal::{self, Mask};
-use crate::sys::socket::Mark;
 use crate::sys::{self, Errno, ancillary};
 
 /// How long the server sleeps where a child of its own has left, and another process that traces it has to let go of it.
@@ -232,15 +231,7 @@ fn work<R: Outcome>(
     if parent.is_some_and(|parent| parent.die_with().is_err()) {
         sys::process::give_up("fork server: die_with_parent was refused\n");
     }
-<<<<<<< HEAD
-    // Without it, an empty message would look like EOF.
-    if request.message == 0 && line.mark_messages(Mark::Time).is_err() {
-        sys::process::give_up("fork server: setsockopt was refused\n");
-    }
-    let mut message = vec![0; request.message];
-=======
     let mut message = vec![0; request.message.max(Request::NO_MESSAGE.len())];
->>>>>>> d1f0b3435584259dd2975f6168ebb09915efdf19
     let received = match sys::retry(|| ancillary::receive(line.as_fd(), &mut message, true)) {
         Ok(Some((_, beside))) => match Received::new(request.message, beside) {
             Ok(received) => received,

@@ -48,28 +48,12 @@ pub struct DatagramSocket {
 end_traits!(DatagramSocket);
 
 impl DatagramSocket {
-<<<<<<< HEAD
-    pub(super) fn new(end: End, connectionless: bool) -> Self {
-=======
-    pub(crate) fn new(end: End) -> Result<Self> {
-        let connectionless = end.mark_messages().map_err(|errno| Error::system("setsockopt", errno))?;
-        Ok(Self::of(end, connectionless))
-    }
-
     /// Of a pair through which nothing empty goes: its messages are not marked.
     pub(crate) fn unmarked(end: End) -> Self {
-        Self::of(end, false)
+        Self::new(end, false)
     }
 
-    fn adopt(fd: OwnedFd) -> Self {
-        let end = End::adopt(fd);
-        // A descriptor that is no socket fails at every call.
-        let connectionless = end.mark_messages().unwrap_or(false);
-        Self::of(end, connectionless)
-    }
-
-    fn of(end: End, connectionless: bool) -> Self {
->>>>>>> d1f0b3435584259dd2975f6168ebb09915efdf19
+    pub(super) fn new(end: End, connectionless: bool) -> Self {
         Self { end, spin: Spin::default(), loss: Loss::default(), connectionless }
     }
 

@@ -1,0 +1,438 @@
+//! Channels to another machine: a TCP connection whose sides have greeted each other.
+
+mod half;
+mod hello;
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use self::half::{Around, Half, halves};
+use self::hello::Hello;
+use super::link::{Incoming, Link, Outbound, Outgoing};
+use super::locked::Locked;
+use crate::error::{Error, Result};
+use crate::framed::{MessageReader, MessageWriter};
+use crate::socket::Received;
+use crate::wait::{Until, Watch};
+
+/// The shortest deadline: the kernel counts its questions to an idle peer in seconds.
+const SHORTEST: Duration = Duration::from_secs(3);
+
+/// The longest deadline: the kernel takes no longer pause before a question.
+const LONGEST: Duration = Duration::from_secs(3 * 32_767);
+
+/// How a channel to another machine is made over TCP: limits, and what each side checks about the other.
+///
+/// [`connect`](Self::connect) on one machine and [`greet`](Self::greet) on the other make a [`TcpLink`]: a [`TcpReader`] to
+/// make a [`Receiver`](crate::Receiver) of, and a [`TcpWriter`] for a [`Sender`](crate::Sender). Each side says hello first,
+/// and checks the other's before it takes anything else.
+///
+/// In the guide: [from one machine to many](crate::guide::from_one_machine_to_many).
+///
+/// # A machine that vanishes
+///
+/// A process that leaves or is killed is seen as on a pipe: its values arrive, and then EOF. A machine that loses its power
+/// or its cable says nothing. Each call that waits is [`Error::System`] with `ETIMEDOUT` when nothing came from the other
+/// kernel for the time that [`deadline`](Self::deadline) sets, or at most half as much longer. So is each later call. A process
+/// that is slow or stopped is not taken for dead: its kernel answers for it.
+///
+/// A value that was sent may be on its way to a machine that is gone. No error tells which values arrived there: count
+/// results, not values sent. Nothing connects anew by itself.
+///
+/// # A peer that is not trusted
+///
+/// The hello has to come within the deadline, and takes 32 bytes. Memory is taken as a value arrives, up to
+/// [`max_message`](Self::max_message). The bytes are neither encrypted nor authenticated: for that,
+/// [`greet_over`](Self::greet_over) takes TLS.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::{SocketAddr, TcpListener};
+///
+/// use ipc::{Link, Receiver, Sender, TcpOptions};
+///
+/// // Runs over any link: on a fork, packed, or on another machine.
+/// fn double(jobs: Receiver<u32, impl Link>, results: Sender<u32, impl Link>) -> ipc::Result<()> {
+///     for job in jobs.iter() {
+///         results.send(2 * job?)?;
+///     }
+///     results.close()
+/// }
+///
+/// let options = TcpOptions::new().stamp(1);
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let address: SocketAddr = listener.local_addr()?;
+/// # let worker_options = options.clone();
+/// let worker = ipc::fork((), move |()| -> ipc::Result<()> {
+/// #   let options = worker_options;
+///     let link = options.connect(address)?;
+///     double(Receiver::new(link.reader), Sender::new(link.writer))
+/// })?;
+///
+/// let (stream, _) = listener.accept()?;
+/// let link = options.greet(stream)?;
+/// let (jobs, results) = (Sender::new(link.writer), Receiver::<u32, _>::new(link.reader));
+/// jobs.send(21)?;
+/// jobs.close()?;
+/// assert_eq!(results.recv()?, Some(42));
+/// assert_eq!(results.recv()?, None);
+/// assert!(worker.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until a connection is made with them"]
+pub struct TcpOptions {
+    max_message: usize,
+    stamp: u64,
+    deadline: Duration,
+}
+
+impl TcpOptions {
+    /// Starts with a longest value of 64 MiB, a deadline of 30 s and no stamp.
+    pub fn new() -> Self {
+        Self { max_message: 64 << 20, stamp: 0, deadline: Duration::from_secs(30) }
+    }
+
+    /// Sets the longest value that this side receives, in bytes. The hello tells the peer, whose [`Sender`](crate::Sender)
+    /// then refuses a longer one before it is sent ([`Error::TooLong`]).
+    ///
+    /// A limit of the [`Receiver`](crate::Receiver) that is lower holds too.
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
+        self
+    }
+
+    /// Sets a number that says which values are sent here: the version of the two programs' agreement, for one.
+    ///
+    /// Two sides that say different numbers refuse each other. 0 is no stamp, and a side without one is not refused.
+    pub fn stamp(mut self, stamp: u64) -> Self {
+        self.stamp = stamp;
+        self
+    }
+
+    /// Sets the stamp to one that is made of the name of a type.
+    ///
+    /// Both sides name the same type, such as a tuple of everything that is sent. Programs that were built of one source
+    /// agree. The compiler promises no names, so for programs that are built apart, [`stamp`](Self::stamp) is the better.
+    pub fn stamp_of<T>(self) -> Self {
+        // FNV-1a.
+        let hash = std::any::type_name::<T>()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        self.stamp(hash.max(1))
+    }
+
+    /// Sets how long connecting and the hello may take, and after which time a machine that says nothing is taken for gone.
+    ///
+    /// At least 3 s, and at most a day; whole seconds count.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Connects to another machine and greets it. Blocks until that has answered, or the deadline.
+    ///
+    /// Of several addresses, the first that accepts is taken.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::System`]: no address could be connected to (`ECONNREFUSED`, `EHOSTUNREACH`).
+    /// - [`Error::TimedOut`]: nobody answered in time.
+    /// - As [`greet`](Self::greet).
+    ///
+    /// # Platform
+    ///
+    /// [connect(2)](https://man7.org/linux/man-pages/man2/connect.2.html).
+    ///
+    /// # Examples
+    ///
+    /// See [`TcpOptions`].
+    pub fn connect(&self, address: impl ToSocketAddrs) -> Result<TcpLink> {
+        let until = self.until()?;
+        let mut refused = Error::InvalidInput { what: "the name has no address" };
+        for address in address.to_socket_addrs()? {
+            match connect(&address, until) {
+                Ok(stream) => return self.greet_until(stream, None, until),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Greets the peer of a connection that was accepted. Blocks until it has said hello, or the deadline.
+    ///
+    /// A peer that says nothing holds up whoever greets it, until the deadline: where several may connect, greet each on a
+    /// thread of its own. Both sides are equal: it does not matter who connected.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Malformed`]: the peer says something else, or speaks another version. Its bytes are in the error.
+    /// - [`Error::WrongKind`]: it has another stamp.
+    /// - [`Error::Truncated`]: it left before it had said hello.
+    /// - [`Error::TimedOut`]: it did not say hello in time.
+    /// - [`Error::Reset`], [`Error::Closed`]: it went away.
+    /// - [`Error::InvalidInput`]: the deadline is shorter than 3 s, or longer than a day.
+    ///
+    /// # Platform
+    ///
+    /// The options `TCP_NODELAY`, `SO_KEEPALIVE` with its times, and `SO_RCVTIMEO`, `SO_SNDTIMEO` of the socket are set
+    /// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html),
+    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). The stream must be nobody else's. Before Linux 6.15,
+    /// a machine that vanishes while its process does not read, so that the connection is full, is noticed some minutes
+    /// later.
+    ///
+    /// # Examples
+    ///
+    /// See [`TcpOptions`].
+    pub fn greet(&self, stream: TcpStream) -> Result<TcpLink> {
+        let until = self.until()?;
+        stream.set_nonblocking(false)?;
+        self.greet_until(stream, None, until)
+    }
+
+    /// Greets the peer over a stream that goes through a connection: TLS. Otherwise the same as [`greet`](Self::greet).
+    ///
+    /// `stream` reads and writes `socket`; hand in a clone of the socket that it has ([`TcpStream::try_clone`]). The socket is
+    /// made non-blocking here, the stream has to pass on [`WouldBlock`](io::ErrorKind::WouldBlock), and its calls are
+    /// repeated when the socket is ready. A handshake that has not taken place yet takes place with the hello.
+    ///
+    /// `finish` tells the peer that nothing follows, as TLS does with `close_notify`. It is called when the [`TcpWriter`] is
+    /// closed or dropped. A connection that ends without it is [`Error::Reset`] to a peer whose TLS looks at that.
+    ///
+    /// # Errors
+    ///
+    /// As [`greet`](Self::greet); and [`Error::System`] with what the stream said.
+    ///
+    /// # Examples
+    ///
+    /// With rustls: `remote/examples/tls.rs`. With a stream that does nothing:
+    ///
+    /// ```
+    /// use std::net::{TcpListener, TcpStream};
+    ///
+    /// use ipc::{Receiver, Sender, TcpOptions};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let worker = ipc::fork((), move |()| -> ipc::Result<()> {
+    ///     let jobs = Receiver::<String, _>::new(TcpOptions::new().connect(address)?.reader);
+    ///     assert_eq!(jobs.recv()?.as_deref(), Some("a job"));
+    ///     Ok(())
+    /// })?;
+    /// let (socket, _) = listener.accept()?;
+    /// let stream = socket.try_clone()?; // here: `StreamOwned::new(tls, socket.try_clone()?)`
+    /// let link = TcpOptions::new().greet_over(stream, socket, |_stream| Ok(()))?;
+    /// let jobs = Sender::new(link.writer);
+    /// jobs.send("a job".to_owned())?;
+    /// jobs.close()?;
+    /// assert!(worker.wait()?.success());
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn greet_over<S>(
+        &self,
+        stream: S,
+        socket: TcpStream,
+        finish: impl FnMut(&mut S) -> io::Result<()> + Send + 'static,
+    ) -> Result<TcpLink>
+    where
+        S: Read + Write + Send + 'static,
+    {
+        let until = self.until()?;
+        socket.set_nonblocking(true)?;
+        self.greet_until(socket, Some(Box::new(Given { stream, finish })), until)
+    }
+
+    fn until(&self) -> Result<Instant> {
+        if !(SHORTEST..=LONGEST).contains(&self.deadline) {
+            return Err(Error::InvalidInput { what: "a deadline is 3 s at least, and a day at most" });
+        }
+        Ok(Instant::now() + self.deadline)
+    }
+
+    fn greet_until(&self, socket: TcpStream, around: Option<Box<dyn Around>>, until: Instant) -> Result<TcpLink> {
+        let (mut incoming, mut outgoing) = halves(socket, around, self.deadline)?;
+        let ours = Hello { longest: self.max_message as u64, stamp: self.stamp };
+        let theirs = ours.exchange(&mut incoming, &mut outgoing, until)?;
+        let longest = usize::try_from(theirs.longest).unwrap_or(usize::MAX);
+        Ok(TcpLink {
+            reader: TcpReader { reader: MessageReader::new(incoming), longest: self.max_message },
+            writer: TcpWriter { writer: MessageWriter::new(outgoing), longest },
+        })
+    }
+}
+
+impl Default for TcpOptions {
+    /// The same as [`TcpOptions::new`].
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn connect(address: &SocketAddr, until: Instant) -> Result<TcpStream> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Error::TimedOut);
+    }
+    TcpStream::connect_timeout(address, left).map_err(|source| match source.raw_os_error() {
+        None if source.kind() == io::ErrorKind::TimedOut => Error::TimedOut,
+        _ => Error::System { call: "connect", source },
+    })
+}
+
+/// A stream that was handed in, and how it ends.
+struct Given<S, F> {
+    stream: S,
+    finish: F,
+}
+
+impl<S: Read, F> Read for Given<S, F> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buf)
+    }
+}
+
+impl<S: Write, F> Write for Given<S, F> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl<S: Read + Write + Send, F: FnMut(&mut S) -> io::Result<()> + Send> Around for Given<S, F> {
+    fn finish(&mut self) -> io::Result<()> {
+        (self.finish)(&mut self.stream)
+    }
+}
+
+/// The two directions of a connection to another machine. Made by [`TcpOptions`].
+///
+/// The connection lasts until both are gone. When the writer is gone the peer receives EOF. When the reader is gone alone,
+/// the peer is not told, and fills the connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct TcpLink {
+    /// Makes a [`Receiver`](crate::Receiver).
+    pub reader: TcpReader,
+    /// Makes a [`Sender`](crate::Sender).
+    pub writer: TcpWriter,
+}
+
+/// What arrives over a connection to another machine: a [`Link`] for a [`Receiver`](crate::Receiver).
+///
+/// EOF means that the peer's [`Sender`](crate::Sender) is gone, or its process. See [`TcpOptions`] for the end of a machine.
+/// [`watch`](crate::Receiver::watch) wakes when a value comes, and at the end of an idle peer. While values of this side are
+/// under way, only a call that receives or sends asks whether the peer is there: wake for one now and then.
+pub struct TcpReader {
+    reader: MessageReader<Half>,
+    longest: usize,
+}
+
+/// What is sent over a connection to another machine: a [`Link`] for a [`Sender`](crate::Sender).
+///
+/// Values wait in a buffer of 32 KiB until [`flush`](crate::Sender::flush), and go when that is full. A value with ends is
+/// refused ([`Error::CannotCarry`]), as is one over the peer's limit ([`Error::TooLong`]).
+pub struct TcpWriter {
+    writer: MessageWriter<Half>,
+    longest: usize,
+}
+
+/// A half, as a channel keeps it: with the longest message that goes that way.
+#[derive(Debug)]
+pub struct Limited<L> {
+    link: Locked<L>,
+    longest: usize,
+}
+
+impl Link for TcpReader {
+    type Shared = Limited<MessageReader<Half>>;
+
+    fn share(self) -> Self::Shared {
+        Limited { link: self.reader.share(), longest: self.longest }
+    }
+
+    fn unshare(shared: Self::Shared) -> Self {
+        Self { reader: MessageReader::unshare(shared.link), longest: shared.longest }
+    }
+
+    fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()> {
+        <MessageReader<Half> as Link>::send(&shared.link, message, until)
+    }
+
+    #[inline]
+    fn recv<T>(
+        shared: &Self::Shared,
+        max: usize,
+        until: Until,
+        take: impl FnOnce(&[u8], Received) -> T,
+    ) -> Result<Option<T>> {
+        <MessageReader<Half> as Link>::recv(&shared.link, max.min(shared.longest), until, take)
+    }
+
+    fn watch(shared: &mut Self::Shared) -> Result<Watch<'_>> {
+        <MessageReader<Half> as Link>::watch(&mut shared.link)
+    }
+
+    fn close(self) -> Result<()> {
+        self.reader.close()
+    }
+}
+
+impl Incoming for TcpReader {}
+
+impl Link for TcpWriter {
+    type Shared = Limited<MessageWriter<Half>>;
+
+    fn share(self) -> Self::Shared {
+        Limited { link: self.writer.share(), longest: self.longest }
+    }
+
+    fn unshare(shared: Self::Shared) -> Self {
+        Self { writer: MessageWriter::unshare(shared.link), longest: shared.longest }
+    }
+
+    #[inline]
+    fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()> {
+        if message.bytes().len() > shared.longest {
+            return Err(Error::TooLong { len: message.bytes().len(), max: shared.longest });
+        }
+        <MessageWriter<Half> as Link>::send(&shared.link, message, until)
+    }
+
+    fn recv<T>(
+        shared: &Self::Shared,
+        max: usize,
+        until: Until,
+        take: impl FnOnce(&[u8], Received) -> T,
+    ) -> Result<Option<T>> {
+        <MessageWriter<Half> as Link>::recv(&shared.link, max, until, take)
+    }
+
+    fn flush(shared: &Self::Shared, until: Until) -> Result<()> {
+        <MessageWriter<Half> as Link>::flush(&shared.link, until)?;
+        shared.link.lock(until)?.get_ref().flush_until(until)
+    }
+
+    fn close(self) -> Result<()> {
+        self.writer.close()
+    }
+}
+
+impl Outgoing for TcpWriter {}
+
+impl fmt::Debug for TcpReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TcpReader").field(&self.reader).finish()
+    }
+}
+
+impl fmt::Debug for TcpWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TcpWriter").field(&self.writer).finish()
+    }
+}
