@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 
+use crate::sys::descriptor::off_standard;
 use crate::sys::{Errno, Result, retry};
 
 // <linux/netlink.h>, <linux/sock_diag.h>, <linux/unix_diag.h>
@@ -35,6 +36,7 @@ pub(super) fn peers() -> Result<HashMap<u32, Option<u32>>> {
 
 fn ask(inode: u32, flags: u16, mut each: impl FnMut(&[u8])) -> Result<()> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    let socket = off_standard(socket)?; // or another thread's `println!` asks the kernel something
     retry(|| send(&socket, &request(inode, flags), SendFlags::empty()))?;
     // The kernel answers at once, in messages of at most 32 KiB.
     let mut buf = vec![0; 64 << 10];

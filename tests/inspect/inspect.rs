@@ -7,7 +7,9 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use crate::support::{self, Gate, Trial, asleep_in, exit_code, poll_until, process_state, refuse_calls, refused};
+use crate::support::{
+    self, Gate, Is, Kernel, Trial, asleep_in, exit_code, poll_until, process_state, refuse_calls, refused,
+};
 use ipc::{Command, Error, Fork, ProcessMap, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
@@ -28,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         a_thread_with_a_table_of_its_own_is_seen,
         in_another_pid_namespace_the_numbers_say_so needs [OwnPids],
         a_full_table_is_not_taken_for_a_side_that_is_unknown,
+        the_kernel_is_not_asked_over_a_standard_descriptor,
         processes_that_come_and_go_are_no_error,
         a_pipeline_of_programs_is_seen_as_lsof_sees_it needs [LSOF] within 60,
         a_tree_of_workers_is_seen_as_lsof_sees_it needs [LSOF] within 60,
@@ -367,6 +370,16 @@ fn a_full_table_is_not_taken_for_a_side_that_is_unknown() {
         });
         assert_eq!(exit_code(&child.unwrap()), 0);
     }
+}
+
+/// Or what another thread prints meanwhile would be a question too.
+fn the_kernel_is_not_asked_over_a_standard_descriptor() {
+    let pair = datagram_pair().unwrap();
+    support::closed_standard_descriptors(|| {
+        let sends = |kernel: Kernel, number| kernel.with(libc::SYS_sendto, 0, Is::Equal(number), libc::EIO);
+        (0..=2).fold(Kernel::new(), sends).play();
+        assert!(!holders(&pair.parent).unwrap().peer_unknown);
+    });
 }
 
 fn processes_that_come_and_go_are_no_error() {
