@@ -129,10 +129,8 @@ pub enum Error {
     /// before the runtime is entered. Needs the feature `tokio`. In the guide: [tokio](crate::guide::tokio).
     InsideRuntime,
 
-    /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it.
-    ///
-    /// The kernel would take the child away the moment it ends, with its status. Set `SIGCHLD` to its default, or to a
-    /// handler, before starting children. In the guide: [children](crate::guide::children).
+    /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it. Set
+    /// `SIGCHLD` to its default, or to a handler, before starting children. In the guide: [children](crate::guide::children).
     SigchldIgnored,
 
     /// The child has exited, and somebody else in this process has waited for it, such as a handler that waits for all. The
