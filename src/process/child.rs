@@ -9,30 +9,42 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::kill_on_drop::KillOnDrop;
 use super::server::Reporter;
+use super::stop::{self, KillOnDrop, is_gone};
 use crate::error::{Error, Result};
 use crate::sys::epoch::Process;
 use crate::sys::process::Gate;
 use crate::sys::{self, Errno};
 use crate::wait::{Watch, wait_any};
 
-/// The sleeps of [`Child::wait_timeout`] between its looks at a child that has left, and whose status is not to be had yet: the
-/// first, and, each being twice as long as the one before, the longest.
-const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+/// The sleeps between two looks at what no descriptor tells: the first, and, each being twice as long as the one before, the
+/// longest.
+pub(super) const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 /// A process that this one started, by [`fork`](crate::fork()) or with a [`Command`](crate::Command).
 ///
 /// It is held by a pidfd, so that a signal or a wait never hits a stranger who got the number later. As a descriptor it
 /// can be waited for together with ends: [`Watch::readable(&child)`](crate::Watch::readable) is ready when it has left.
 ///
-/// **Dropping it neither kills nor waits**, but takes away the status of a child that has already left. One that leaves
-/// later stays a zombie until this process ends: wait for it.
+/// **Dropping it neither kills nor waits**, but reaps a child that has already left. One that leaves later stays a zombie until
+/// this process ends: wait for it.
 ///
 /// The output of a program is not collected here: make a [`pipe`](crate::pipe()) for it, or start it with
 /// [`Command::output`](crate::Command::output) or [`communicate`](crate::Command::communicate).
 ///
 /// In the guide: [children](crate::guide::children).
+///
+/// # Examples
+///
+/// ```
+/// let child = ipc::fork((), |()| loop { std::thread::park() })?;
+/// assert!(child.id() > 1);
+/// assert_eq!(child.try_wait()?, None); // it runs
+/// child.signal(0)?; // it could be signalled
+/// child.kill()?;
+/// assert!(!child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
 ///
 /// # Platform
 ///
@@ -89,7 +101,7 @@ impl Child {
         }
     }
 
-    /// Returns the number of the process. Never blocks.
+    /// Returns the number of the process, as in the [example](Self#examples). Never blocks.
     #[doc(alias = "pid")]
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -98,13 +110,13 @@ impl Child {
 
     /// Blocks until the child has left, and says how. Waiting again gives the same status.
     ///
-    /// A child that waits for the end of a stream whose writer this process still holds does not leave: close it first. One
-    /// that another process traces, such as a debugger, counts as running until that has let go of it.
+    /// Close the writers that the child reads to EOF from first: otherwise it does not leave. A child that a debugger traces
+    /// counts as running until the debugger lets go of it.
     ///
     /// # Errors
     ///
-    /// [`Error::StatusTaken`]: somebody else in this process has waited for it. [`Error::System`] with `ECHILD`: the child is
-    /// another process's (its parent's, where this value came along in a fork).
+    /// - [`Error::StatusTaken`]: somebody else in this process has waited for it.
+    /// - [`Error::System`] with `ECHILD`: it is another process's child, as where this value came along in a fork.
     ///
     /// # Examples
     ///
@@ -142,7 +154,7 @@ impl Child {
         }
     }
 
-    /// Returns how the child has left, without blocking. `None`: it runs.
+    /// Returns how the child has left, without blocking; `None` as long as it runs. See the [example](Self#examples).
     ///
     /// # Errors
     ///
@@ -164,10 +176,10 @@ impl Child {
         Ok(*status)
     }
 
-    /// Blocks until the child has left or the time is up, and says how it left. `None`: it runs.
+    /// Blocks until the child has left or the time is up, and says how it left; `None` if it runs.
     ///
-    /// A timeout of zero looks once; [`Duration::MAX`] waits for ever. Of a child that another process traces, the status may
-    /// come up to 50 ms late.
+    /// A timeout of zero looks once; [`Duration::MAX`] waits for ever. The status of a child that is traced may come up to 50 ms
+    /// late.
     ///
     /// # Errors
     ///
@@ -211,42 +223,34 @@ impl Child {
         Ok(status)
     }
 
-    /// Kills the child with `SIGKILL`, without blocking. [`wait`](Self::wait) for it afterwards.
-    ///
-    /// That it has already left is no error.
+    /// Kills the child with `SIGKILL`, without blocking; no-op if it has left. [`wait`](Self::wait) for it afterwards, as in the
+    /// [example](Self#examples).
     ///
     /// # Errors
     ///
     /// [`Error::System`] with `EPERM`: it runs as another user now.
     #[doc(alias = "SIGKILL")]
     pub fn kill(&self) -> Result<()> {
-        match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGKILL) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(errno) => Err(Error::system("pidfd_send_signal", errno)),
-        }
+        self.signal_if_there(sys::process::SIGKILL)
     }
 
-    /// Asks the child to leave, with `SIGTERM`, without blocking. [`wait`](Self::wait) for it afterwards.
-    ///
-    /// That it has already left is no error.
+    /// Asks the child to leave, with `SIGTERM`, without blocking; no-op if it has left. [`wait`](Self::wait) for it afterwards;
+    /// [`shut_down`](Self::shut_down) does both.
     ///
     /// # Errors
     ///
     /// As [`kill`](Self::kill).
     #[doc(alias = "SIGTERM")]
     pub fn terminate(&self) -> Result<()> {
-        match sys::process::send_signal(self.pidfd.as_fd(), sys::process::SIGTERM) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(errno) => Err(Error::system("pidfd_send_signal", errno)),
-        }
+        self.signal_if_there(sys::process::SIGTERM)
     }
 
     /// Asks the child to leave, with `SIGTERM`, and blocks until it has; kills it if it takes longer than `grace`. Says how it
     /// left.
     ///
-    /// A program that leads a group is shut down with its group ([`process_group(0)`](crate::Command::process_group),
-    /// [`new_session`](crate::Command::new_session)): all of it is asked, and has the whole `grace`, also where the program
-    /// itself leaves sooner. What is left of it then is killed.
+    /// A program that leads a group ([`process_group(0)`](crate::Command::process_group),
+    /// [`new_session`](crate::Command::new_session)) is shut down with it. The whole group is asked, and has the whole `grace`,
+    /// even if the program itself leaves sooner. Then the rest of it is killed.
     ///
     /// # Errors
     ///
@@ -254,8 +258,8 @@ impl Child {
     ///
     /// # Platform
     ///
-    /// `/proc` tells who is left of a group ([proc_pid_stat(5)]). Where it is not mounted, or shows another pid namespace, they
-    /// are killed as soon as the program has left.
+    /// `/proc` tells who is left of a group ([proc_pid_stat(5)]). Where it is not mounted, or shows another pid namespace, the rest
+    /// is killed as soon as the program has left.
     ///
     /// # Examples
     ///
@@ -272,7 +276,7 @@ impl Child {
     #[doc(alias = "stop")]
     pub fn shut_down(&self, grace: Duration) -> Result<ExitStatus> {
         if self.leads_group {
-            self.shut_group_down(Instant::now().checked_add(grace))?;
+            stop::ask_group(self, Instant::now().checked_add(grace))?;
         } else {
             self.terminate()?;
             if let Some(status) = self.wait_timeout(grace)? {
@@ -281,24 +285,6 @@ impl Child {
         }
         self.end()?;
         self.wait()
-    }
-
-    /// Asks the group, and blocks until nobody is left in it or the time is up. Does not wait for the child: as long as nobody
-    /// has, the group's number is no other group's.
-    fn shut_group_down(&self, deadline: Option<Instant>) -> Result<()> {
-        match self.signal_group(sys::process::SIGTERM) {
-            Err(error) if is_gone(&error) => self.terminate()?,
-            done => done?,
-        }
-        let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        wait_any(&mut [Watch::readable(self)], left())?;
-        let [mut nap, longest] = NAPS;
-        while left() != Some(Duration::ZERO) && self.status().is_none() && sys::process::group_goes_on(self.id) {
-            // Nothing becomes ready when the last of them leaves. (A signal may end the nap.)
-            let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
-            nap = longest.min(nap * 2);
-        }
-        Ok(())
     }
 
     /// Kills the child, with its group if it was made the leader of one.
@@ -320,15 +306,15 @@ impl Child {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn kill_on_drop(self) -> KillOnDrop {
-        KillOnDrop(Some(self))
+        KillOnDrop::new(self)
     }
 
     /// Sends a signal to the process group that the child leads, by its number, without blocking: the child and what it started,
     /// as far as that has not left the group.
     ///
-    /// A program leads a group that was started with [`process_group(0)`](crate::Command::process_group) or
-    /// [`new_session`](crate::Command::new_session). It may have left: whoever it left behind in the group is hit. From Linux 6.9
-    /// on that goes for a child that was waited for, too; before, it is `ESRCH` then.
+    /// A program that was started with [`process_group(0)`](crate::Command::process_group) or
+    /// [`new_session`](crate::Command::new_session) leads a group. If it has left, the signal goes to the rest of the group. A
+    /// group whose leader was waited for is signalled from Linux 6.9 on; before, that is `ESRCH`.
     ///
     /// # Errors
     ///
@@ -357,10 +343,8 @@ impl Child {
         sent.map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
-    /// Kills every process of the group that the child leads with `SIGKILL`, without blocking: see
-    /// [`signal_group`](Self::signal_group).
-    ///
-    /// That nobody is left in it, or that it leads none, is no error.
+    /// Kills every process of the group that the child leads with `SIGKILL`, without blocking; no-op if nobody is left in it, or
+    /// if it leads none. The same as [`signal_group`](Self::signal_group) otherwise.
     ///
     /// # Errors
     ///
@@ -372,18 +356,27 @@ impl Child {
         }
     }
 
-    /// Sends the child a signal, by its number, without blocking. 0 sends none, and only looks whether that would work.
+    /// Sends the child a signal, by its number, without blocking. 0 sends none, and only looks whether that would work. See the
+    /// [example](Self#examples).
     ///
     /// # Errors
     ///
-    /// [`Error::System`] with `ESRCH`: it has left and was waited for; with `EINVAL`: there is no such signal; with
-    /// `EPERM`: it runs as another user now.
+    /// [`Error::System`] with `ESRCH`: it was waited for; with `EINVAL`: there is no such signal; with `EPERM`: it runs as
+    /// another user now.
+    #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&self, signal: i32) -> Result<()> {
         if self.reporter.is_some() && self.status().is_some() {
             // Its parent may be about to wait for it.
             return Err(Error::system("pidfd_send_signal", Errno::SRCH));
         }
         sys::process::send_signal(self.pidfd.as_fd(), signal).map_err(|errno| Error::system("pidfd_send_signal", errno))
+    }
+
+    fn signal_if_there(&self, signal: i32) -> Result<()> {
+        match sys::process::send_signal(self.pidfd.as_fd(), signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(Error::system("pidfd_send_signal", errno)),
+        }
     }
 
     /// The error of a child that cannot be waited for.
@@ -399,7 +392,8 @@ impl Child {
         self.parent.is_this()
     }
 
-    fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
+    /// How it has left, if somebody has waited for it.
+    pub(super) fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
         // Nothing panics while it is locked.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -433,8 +427,4 @@ impl Drop for Child {
             let _ = self.try_wait();
         }
     }
-}
-
-fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::System { source, .. } if source.raw_os_error() == Some(Errno::SRCH.raw_os_error()))
 }

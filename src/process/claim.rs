@@ -20,8 +20,8 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 /// Each end can be claimed once, and only as what it is: a pipe's writer is not handed out as its reader. A type of the
 /// standard library, such as a listener's, takes whatever descriptor was given, and its first call says if it is another.
 ///
-/// Once it is claimed it is close-on-exec, like every end, and a fork severs it; before that, a program that this one starts
-/// and a child that it forks have it too, and a stream does not end before they leave. So claim first, and start afterwards.
+/// **Claim first, and start afterwards.** A claimed end is close-on-exec, like every end, and a fork severs it. Before that, the
+/// programs that this one starts and the children that it forks have it too, and EOF does not come before they leave.
 ///
 /// The conversion runs outside of any lock, so a `TryFrom` may claim another end. Until it is done, the end counts as
 /// claimed. A failed conversion undoes the claim only if it gives the very descriptor back.
@@ -30,25 +30,24 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 ///
 /// # Errors
 ///
-/// - [`Error::NoSuchEnd`]: nothing was given under that name; or what was given is not there any more, as in a program that
-///   inherited the description and not the end.
-/// - [`Error::AlreadyClaimed`]: it was claimed before, under this name, or under another where a description that is not of
-///   this crate's making gives one descriptor two; or another thread is claiming it now.
+/// - [`Error::NoSuchEnd`]: nothing was given under that name, or it is not there any more, as in a program that inherited the
+///   description and not the end.
+/// - [`Error::AlreadyClaimed`]: it was claimed before, under this name or under another of the same descriptor; or another
+///   thread is claiming it now.
 /// - [`Error::WrongKind`]: it is something else. It can be claimed again, as what it is.
 /// - [`Error::System`]: no descriptor or no memory is left to read the description with (`EMFILE`, `ENFILE`, `ENOMEM`).
 ///
 /// # Platform
 ///
-/// The description is read from `/proc/self/environ`, which shows the environment that the program was started with,
-/// whatever `set_var` was called with since. The environment of the moment ([getenv(3)]) is asked only where that file tells
-/// nothing: it cannot be read by a process that is not dumpable (after `setuid`, or with file capabilities) or without
-/// `/proc`, and [setproctitle(3)] writes over it.
+/// The description is read from `/proc/self/environ`, the environment that the program was started with, whatever `set_var`
+/// did since. The current environment ([getenv(3)]) is asked only where that file tells nothing. A process that is not dumpable
+/// (after `setuid`, or with file capabilities) cannot read it, and [setproctitle(3)] writes over it.
 ///
 /// A descriptor counts only if it is not close-on-exec and has the device and inode that the parent saw ([fstat(2)]).
 ///
-/// One case is left to the caller. A program that was started with the description but without the end, as
-/// [`std::process::Command`] starts one, must not open the same file at the same number without close-on-exec (as `dup`
-/// does) before it claims: the two descriptors cannot be told apart. [`Command`](crate::Command) removes the description.
+/// One case is left to the caller: [`std::process::Command`] starts a program with the description and without the end. Such a
+/// program must not open the same file at the same number without close-on-exec (as `dup` does) before it claims. The two
+/// descriptors cannot be told apart. [`Command`](crate::Command) removes the description.
 ///
 /// # Examples
 ///
@@ -72,23 +71,23 @@ where
     convert(take(name)?)
 }
 
-/// Takes a descriptor that this program was started with, by its number: for what others give, such as a jobserver
-/// (`--jobserver-auth=3,4`) or a socket activation (`LISTEN_FDS`, from 3 on). Never blocks.
+/// Takes a descriptor that this program was started with, by its number: from a jobserver (`--jobserver-auth=3,4`) or a socket
+/// activation (`LISTEN_FDS`, from 3 on). Never blocks.
 ///
 /// As with [`claim`], each can be claimed once, and only as what it is, and is close-on-exec from then on. A FIFO that is
 /// open both ways is a [`Fifo`](crate::Fifo).
 ///
 /// Only a descriptor is taken that was open when the program started, which is noted before `main`, and that is not
-/// close-on-exec: one that this program has opened itself, in whatever way, is refused. The caller answers for nothing but
-/// that the number was meant.
+/// close-on-exec. One that this program has opened itself is refused. The caller answers for one thing: that the number was
+/// meant.
 ///
 /// # Errors
 ///
-/// - [`Error::NoSuchEnd`]: nothing is open there, or the program was not started with it; or it is over 1023; or it is 0, 1
-///   or 2, which are [`std::io::stdin`]'s and its kin's.
+/// - [`Error::NoSuchEnd`]: nothing is open there, the program was not started with it, or the number is over 1023 or one of
+///   0, 1 and 2 (use [`std::io::stdin`] and its kin).
 /// - [`Error::AlreadyClaimed`]: it was claimed before, by this number or by a name.
 /// - [`Error::WrongKind`]: it is something else. It can be claimed again, as what it is.
-/// - [`Error::System`] of `fcntl`.
+/// - [`Error::System`]: a sandbox refuses `fcntl`.
 ///
 /// # Examples
 ///
@@ -127,7 +126,7 @@ where
     }
 }
 
-/// The names of the ends that this program was started with and that are still to be claimed. Never blocks.
+/// Returns the names of the ends that this program was started with and that are still to be claimed. Never blocks.
 ///
 /// # Errors
 ///

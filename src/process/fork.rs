@@ -1,15 +1,15 @@
 //! Forking: each end is open in exactly the process that it was given to.
 
-use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::child::Child;
+use super::fork_error::ForkError;
 use super::outcome::Outcome;
 use super::server::ForkServer;
 use crate::end::{self, Ends};
-use crate::error::{Error, Result, gives_back};
+use crate::error::{Error, Result};
 use crate::socket::Received;
 use crate::sys::descriptor::{Inert, table_limit};
 use crate::sys::process::{Gate, Permit, Side};
@@ -19,32 +19,30 @@ use crate::sys::{self, Errno, ledger};
 /// Runs `child` in a new process, with the ends that it was given and with no other end of this crate. Does not wait for
 /// it.
 ///
-/// The classic way to hang is to forget one of four: after a plain fork both processes hold both ends of a pipe, and the
-/// reader waits for a writer that it holds itself. Here an end goes to one process:
+/// After a plain fork both processes hold both ends of a pipe. Forget to close one of the four, and the reader waits for a writer
+/// that it holds itself. Here an end goes to one process:
 ///
 /// - **The given ends** are moved into the child. In this process they are closed when `fork` returns.
-/// - **Every other end** of this crate that this process holds is *severed* in the child, before `child` runs: the child's
-///   copy of the channel is closed, and a value that reached the child all the same, in a capture or in a frame of the
-///   stack, answers [`Error::NotGiven`] to every call. This process keeps its own.
+/// - **Every other end** of this crate that this process holds is *severed* in the child, before `child` runs. The child's copy
+///   is closed. A value that reached the child in a capture or a stack frame answers [`Error::NotGiven`] to every call. This
+///   process keeps its own.
 ///
-/// **The child never returns** into the caller's frames. It leaves with what `child` returned ([`Outcome`]): `()` is
-/// status 0, a `u8` is that status, an `Err` is printed as `Error: …` and becomes 1, a panic is printed and becomes 101
-/// (with `panic = "abort"`, and where the fork was made in a panic hook, it is `SIGABRT`). It flushes Rust's stdout and
-/// leaves with `_exit`: no destructors of the frames above, no `atexit` handlers.
+/// **The child never returns** into the caller's frames. Its status is what `child` returned ([`Outcome`]): `()` is 0, a `u8`
+/// is that status, an `Err` is printed as `Error: …` and becomes 1. A panic is printed and becomes 101, or `SIGABRT` with
+/// `panic = "abort"` and for a fork in a panic hook. The child flushes Rust's stdout and leaves with `_exit`: no destructors of
+/// the frames above run, and no `atexit` handlers.
 ///
-/// **What has a destructor is dropped in both processes**: what was given, here when `fork` returns, and whatever else `child`
-/// captured. For ends that is what closes them; a value whose destructor does more, such as a temporary directory, does it
-/// twice. Borrow such a value, or give its ends alone.
+/// **Values are dropped in both processes**: the given ones, here when `fork` returns, and those that `child` captured. That
+/// closes ends. A temporary directory is removed twice: borrow such a value, or give its ends alone.
 ///
-/// Severing is the first thing that the child does itself. Until it has had its turn, some µs after `fork` returned here, it
-/// still holds its copies: a stream ends, and a write to nobody fails, that much later.
+/// The child severs first of all. Until then, some µs after `fork` returned here, it holds its copies: EOF, and the error of a
+/// write to nobody, come that much later.
 ///
 /// Rust's stdout is flushed before the fork too, so that nothing is printed twice. Signals are held back until the severing
 /// is done, so that a handler in the child never meets an end of its parent's.
 ///
 /// Everything else stays open in the child, as always: files, std's sockets, the descriptors of [`Child`]ren
-/// (which can still be waited for with [`wait_any`](crate::wait_any) and signalled there), descriptors that an end was
-/// turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
+/// (which it can watch with [`wait_any`](crate::wait_any) and signal), descriptors that an end was turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
 /// of another version of this crate in the same program.
 ///
 /// A child that needs no end gets `()`: `fork((), |()| …)`. Where `child` uses `?`, it names its result, as the compiler cannot
@@ -96,19 +94,19 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
     Fork::new().spawn(ends, child)
 }
 
-/// As [`fork`], in a process that may have more than one thread.
+/// Forks as [`fork`] does, in a process that may have more than one thread. Does not wait for the child.
 ///
 /// # Safety
 ///
 /// If there is another thread, `child` may only do what is async-signal-safe ([signal-safety(7)]) until it leaves or starts a
-/// program: reading and writing ends is, allocating is not, and so neither is printing, nor returning an `Err`. Locks that
-/// another thread held stay locked in the child, that of Rust's stderr among them, which a panic takes. (Stdout's is not: this
-/// call takes it before it forks, and so blocks while another thread holds it.)
+/// program. Reading and writing ends is; allocating is not, nor are printing and returning an `Err`. Locks that another thread
+/// held stay locked in the child, that of Rust's stderr among them, which a panic takes. Stdout's is free: this call takes it
+/// before it forks, and so blocks while another thread holds it.
 ///
-/// The child does nothing before this process holds it, so that it cannot leave and be waited for by another thread before.
+/// The child does nothing before this process holds it, so no other thread can wait for it earlier.
 ///
 /// The severing may miss an end that another thread is making, receiving, closing or turning into a plain descriptor at this
-/// moment: the child then has a copy of it, which nothing there closes, and a stream does not end before the child leaves.
+/// moment. The child then keeps a copy of it, and EOF does not come before the child leaves.
 ///
 /// # Errors
 ///
@@ -143,10 +141,9 @@ pub enum Forked {
     Child,
 }
 
-/// The bare fork: both processes go on from here, and both hold all ends, to be closed by hand with `close`.
+/// Forks and returns in both processes, which both hold all ends: close them by hand, with `close`. Does not wait for the child.
 ///
-/// The four ends of a pipe are then really four, and every one that is forgotten keeps the stream from ending. [`fork`]
-/// does not have that trap.
+/// Every one of a pipe's four ends that is forgotten keeps EOF from coming. [`fork`] does not have that trap.
 ///
 /// # Safety
 ///
@@ -211,37 +208,41 @@ pub struct Fork {
 }
 
 impl Fork {
-    /// No option set: what [`fork`] does.
+    /// Makes a fork without options: what [`fork`] does. See [`Fork`] for an example.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Kills the child with `SIGKILL` when the thread that forks it ends, however it ends.
     ///
-    /// It does not go for the child's own children, and not after the child starts a program that changes its user
-    /// ([prctl(2)], `PR_SET_PDEATHSIG`). Where a sandbox refuses it, so does the fork ([`Error::System`] of `prctl`).
+    /// It does not reach the child's own children, nor a child that starts a program that changes its user ([prctl(2)],
+    /// `PR_SET_PDEATHSIG`). Where a sandbox refuses it, the fork is refused ([`Error::System`] of `prctl`). See [`Fork`] for an
+    /// example.
     ///
     /// [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
+    #[doc(alias = "PR_SET_PDEATHSIG")]
     pub fn die_with_parent(mut self) -> Self {
         self.die_with_parent = true;
         self
     }
 
-    /// The child starts with every signal at its default and none blocked, as a shell starts a program.
+    /// Starts the child with every signal at its default and none blocked, as a shell starts a program.
     ///
-    /// Writing to a pipe without a reader stays an error and no signal, though `SIGPIPE` is at its default then.
+    /// Writing to an end without a reader stays an error and no signal, though `SIGPIPE` is at its default then. It is set as in
+    /// the example of [`Fork`].
     pub fn reset_signals(mut self) -> Self {
         self.reset_signals = true;
         self
     }
 
-    /// No end is severed: the child holds what this process holds, besides what it is given.
+    /// Severs no end: the child holds what this process holds, besides what it is given. It is set as in the example of
+    /// [`Fork`].
     pub fn keep_all_ends(mut self) -> Self {
         self.keep_all_ends = true;
         self
     }
 
-    /// Forks, as [`fork`] does, with these options.
+    /// Forks as [`fork`] does, with these options, as in the example of [`Fork`]. Does not wait for the child.
     ///
     /// # Errors
     ///
@@ -399,43 +400,3 @@ pub(super) fn leave(child: impl FnOnce() -> u8) -> ! {
     };
     sys::process::exit(status)
 }
-
-/// A fork that did not happen, and why. The ends are given back.
-///
-/// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes those that it owns.
-///
-/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
-/// the error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way
-/// into these.
-///
-/// # Examples
-///
-/// ```
-/// // A second thread: this process cannot be forked.
-/// let (stop, wait) = std::sync::mpsc::channel::<()>();
-/// let thread = std::thread::spawn(move || wait.recv());
-///
-/// let (_reader, writer) = ipc::pipe()?;
-/// let refused = ipc::fork(writer, |_writer| ()).unwrap_err();
-/// assert!(matches!(refused.error, ipc::Error::MultiThreaded { threads: 2.. }));
-/// let writer = refused.ends; // still open, still ours
-/// # drop((stop, writer));
-/// # thread.join().unwrap().unwrap_err();
-/// # Ok::<(), ipc::Error>(())
-/// ```
-#[derive(thiserror::Error)]
-#[error("the process could not be forked: {error}")]
-pub struct ForkError<E> {
-    /// The ends that were to be given to the child.
-    pub ends: E,
-    /// The cause.
-    pub error: Error,
-}
-
-impl<E> fmt::Debug for ForkError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForkError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-gives_back!(ForkError<E>);

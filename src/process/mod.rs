@@ -4,20 +4,22 @@ mod child;
 mod claim;
 mod command;
 mod fork;
+mod fork_error;
 mod given;
-mod kill_on_drop;
 mod outcome;
 mod server;
 mod signals;
+mod stop;
 
 pub use child::Child;
 pub use claim::{claim, claim_number, claimable};
 pub use command::{Command, CommunicateError, SpawnError};
-pub use fork::{Fork, ForkError, Forked, fork, fork_raw, fork_unchecked};
-pub use kill_on_drop::KillOnDrop;
+pub use fork::{Fork, Forked, fork, fork_raw, fork_unchecked};
+pub use fork_error::ForkError;
 pub use outcome::Outcome;
 pub use server::ForkServer;
 pub use signals::Signals;
+pub use stop::KillOnDrop;
 
 #[cfg(fuzzing)]
 pub(crate) use given::{describe, parse};

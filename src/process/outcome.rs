@@ -20,7 +20,7 @@ use crate::sys;
 )]
 #[doc(alias = "ExitCode")]
 pub trait Outcome {
-    /// The exit status; an error is printed.
+    /// Returns the exit status; prints an error. The [guide](crate::guide::children) has an example.
     fn status(self) -> u8;
 }
 

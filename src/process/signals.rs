@@ -18,18 +18,18 @@ use crate::wait::{Patience, Spin};
 /// [`Watch::readable(&signals)`](crate::Watch::readable) is ready when a signal has come, beside ends and children.
 ///
 /// **The signals are held back in this thread** from when it is made: they are neither handled nor do what they do by default.
-/// Threads that are started afterwards hold them back too. When the last `Signals` for one of them is dropped, the thread
-/// has its mask again, and what came of it and was not read is forgotten: it does not end the process then.
+/// Threads that are started afterwards hold them back too. When the last `Signals` for a signal is dropped, the thread has its
+/// mask again. A signal that has come and was not read is forgotten, and does not end the process.
 ///
 /// **A mask belongs to a thread**, so a `Signals` stays in the thread that made it: it is not `Send`. Make it first thing in
 /// `main`.
 ///
 /// **Children**: one that is forked has the mask as it was before, and no `Signals`; a value that reached it answers
-/// [`Error::NotGiven`]. Block the signals beforehand where it is to have them blocked, as a Ctrl-C that reaches every process of
-/// a terminal asks for. A program that is started has no signal blocked at all.
+/// [`Error::NotGiven`]. Block a signal beforehand if children are to have it blocked: a Ctrl-C reaches every process of a
+/// terminal. A program that is started has no signal blocked at all.
 ///
-/// A signal that comes twice before it is read is one (but for real-time signals). That holds for `SIGCHLD` too: wait for every
-/// child then, or for each [`Child`](crate::Child) by its own descriptor, which needs no signal.
+/// A signal that comes twice before it is read is one, unless it is a real-time signal. That holds for `SIGCHLD` too: wait for
+/// every child then, or for each [`Child`](crate::Child) by its own descriptor, which needs no signal.
 ///
 /// It counts as one of [`open_ends`](crate::open_ends).
 ///
@@ -95,7 +95,7 @@ impl Signals {
         Ok(Self { end, set, process, _thread: PhantomData })
     }
 
-    /// Blocks until a signal comes, and returns its number.
+    /// Blocks until a signal comes, and returns its number. See [`Signals`] for an example of its kin.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Signals {
         self.take(Patience::Endless)
     }
 
-    /// Returns the number of a signal that has come, without blocking.
+    /// Returns the number of a signal that has come, without blocking. See [`Signals`] for an example.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl Signals {
         self.take(Patience::None)
     }
 
-    /// Blocks until a signal comes or the time is up, and returns its number.
+    /// Blocks until a signal comes or the time is up, and returns its number. See [`Signals`] for an example.
     ///
     /// # Errors
     ///

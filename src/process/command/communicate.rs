@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
-use super::{Command, Parts};
+use super::Command;
+use super::parts::Parts;
 use crate::end::{End, Stdio};
 use crate::error::{Bytes, Error, Result, gives_back};
 use crate::process::child::Child;

@@ -2,45 +2,44 @@
 
 mod communicate;
 mod error;
+mod parts;
 mod ready;
 mod run;
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use communicate::CommunicateError;
 pub use error::SpawnError;
 
 use crate::end::{Ends, Stdio};
-use crate::sys::start::Options;
+use parts::{Arg, Parts, Place, Value};
 
 /// Another program to be started, with the ends that it is given.
 ///
 /// A builder by value, with the method names of [`std::process::Command`] where the meaning is the same. Outside of one
-/// expression, each call is `command = command.arg("--fast")`. The classic trap
-/// of that one is that it keeps the descriptors that it was given as standard input and output for as long as it lives,
-/// so that a stream does not end while it lies around; this one is used up by [`spawn`](Self::spawn), and keeps nothing.
+/// expression, each call is `command = command.arg("--fast")`. std's `Command` keeps the descriptors of its stdin and stdout for
+/// as long as it lives, and EOF does not come. This one is used up by [`spawn`](Self::spawn), and keeps nothing.
 ///
 /// The program gets the ends that are given here, and nothing else of this crate: every end is close-on-exec. Its descriptors
-/// are set in the new process alone, so that nothing that another thread starts at the same moment can see them. One that is
-/// not close-on-exec, and is given, is open in the program at the number where it is given and at no other.
+/// are set in the new process alone, where no other thread's program can inherit them. A given descriptor is open in the
+/// program at the number where it is given and at no other.
 ///
-/// The program starts with no signal blocked and none caught, and with `SIGPIPE` and `SIGCHLD` at their defaults: a program that
+/// The program starts with no signal blocked and none caught. `SIGPIPE` and `SIGCHLD` are at their defaults: a program that
 /// begins with `SIGCHLD` ignored cannot wait for its children. Other signals that this process ignores stay ignored, as
 /// `nohup` wants it.
 ///
-/// Starting costs the same however large this process is, unless the user, the group or the groups are to change or there is a
-/// [`pre_exec`](Self::pre_exec): these cost what a fork costs. It may be used in a process with threads. A process that was
-/// started is held from its first moment, whoever else waits for children here; and where something fails, no process is left
-/// and nobody sees a signal of one.
+/// Starting costs the same however large this process is. It costs what a fork costs where the user, the group or the groups
+/// change, or there is a [`pre_exec`](Self::pre_exec). It may be used in a process with threads. A process that was started is
+/// held from its first moment, whoever else waits for children here. Where a step fails, no process is left, and no `SIGCHLD`
+/// comes.
 ///
-/// **A script without `#!`** is refused with `ENOEXEC`. A shell would run it, and so would `execvp`; but they would run a damaged
-/// program, or one for another processor, as a script too. Start `sh` with the path as its argument.
+/// **A script without `#!`** is refused with `ENOEXEC`. A shell and `execvp` would run it, and would run a damaged program, or
+/// one for another processor, as a script too. Start `sh` with the path as its argument.
 ///
 /// In the guide: [starting programs](crate::guide::programs), [how an end
 /// travels](crate::guide::travelling#into-another-program).
@@ -50,8 +49,7 @@ use crate::sys::start::Options;
 /// [clone(2)](https://man7.org/linux/man-pages/man2/clone.2.html) with `CLONE_VM`, `CLONE_VFORK` and `CLONE_PIDFD`, and
 /// [execve(2)](https://man7.org/linux/man-pages/man2/execve.2.html). A sandbox or an emulator that refuses it gets a
 /// clone without `CLONE_PIDFD`, and then [posix_spawn(3)](https://man7.org/linux/man-pages/man3/posix_spawn.3.html),
-/// which knows ends, environment and directory: what is asked for besides is an [`Error::System`](crate::Error::System)
-/// of `clone` then.
+/// which knows ends, environment and directory. Every other option is an [`Error::System`](crate::Error::System) of `clone` then.
 ///
 /// # Examples
 ///
@@ -79,56 +77,10 @@ use crate::sys::start::Options;
 #[must_use = "nothing is started before `spawn`"]
 pub struct Command(Box<Parts>);
 
-struct Parts {
-    program: OsString,
-    arg0: Option<OsString>,
-    args: Vec<Arg>,
-    clear: bool,
-    environment: BTreeMap<OsString, Value>,
-    directory: Option<PathBuf>,
-    stdio: [Option<Stdio>; 3],
-    given: Vec<(Place, Box<dyn Ends + Send + Sync>)>,
-    options: Options,
-    /// A setting that makes no sense. The start returns it.
-    invalid: Option<&'static str>,
-}
-
-/// Of a variable of the environment.
-enum Value {
-    Text(OsString),
-    /// The number of the program's process.
-    OwnPid,
-    Removed,
-}
-
-enum Arg {
-    Text(OsString),
-    /// The path of that element of `given`.
-    PathOf(usize),
-}
-
-/// Where the program finds something.
-enum Place {
-    Name(String),
-    Number(RawFd),
-    Path,
-}
-
 impl Command {
     /// Makes a command that starts a program. A name without a slash is looked for along the `PATH` that it will have.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self(Box::new(Parts {
-            program: program.as_ref().to_owned(),
-            arg0: None,
-            args: Vec::new(),
-            clear: false,
-            environment: BTreeMap::new(),
-            directory: None,
-            stdio: [None, None, None],
-            given: Vec::new(),
-            options: Options::default(),
-            invalid: None,
-        }))
+        Self(Box::new(Parts::new(program.as_ref())))
     }
 
     /// Sets the name that the program is called by, its argument 0. By default it is the name that it is looked for by.
@@ -182,7 +134,7 @@ impl Command {
         self
     }
 
-    /// Starts with an empty environment. Variables that were set before are gone too.
+    /// Empties the environment, variables that were set before included.
     pub fn env_clear(mut self) -> Self {
         self.0.clear = true;
         self.0.environment.clear();
@@ -219,13 +171,27 @@ impl Command {
     ///
     /// The command owns what it is given. To keep the end as well, give an `Arc` of it, or a clone.
     ///
-    /// It keeps its descriptor number, unless that is wanted by a [`give_at`](Self::give_at). A program in another language
+    /// The end keeps its descriptor number, unless a [`give_at`](Self::give_at) wants that. A program in another language
     /// finds the number in the environment variable `IPC_ENDS` ([the format](crate::guide::given_ends)).
     pub fn give(self, name: impl Into<String>, end: impl Ends + Send + Sync + 'static) -> Self {
         self.give_to(Place::Name(name.into()), end)
     }
 
     /// Gives an end under that descriptor number. Permutations come out right.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let (reader, mut writer) = ipc::pipe()?;
+    /// let command = ipc::Command::new("sh").args(["-c", "cat <&7"]).give_at(7, reader);
+    /// writer.write_all(b"at 7")?;
+    /// drop(writer);
+    /// assert_eq!(command.output()?.stdout, b"at 7");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "dup2")]
     pub fn give_at(self, number: RawFd, end: impl Ends + Send + Sync + 'static) -> Self {
         self.give_to(Place::Number(number), end)
     }
@@ -251,8 +217,9 @@ impl Command {
 
     /// Puts the program in the process group of that number; 0 makes a new one, which it leads.
     ///
-    /// A terminal's Ctrl-C then hits this process's group without the program, and
-    /// [`Child::signal_group`](crate::Child::signal_group) hits the program with all that it starts.
+    /// A terminal's Ctrl-C then hits this process's group without the program.
+    /// [`Child::shut_down`](crate::Child::shut_down) and [`kill_on_drop`](crate::Child::kill_on_drop) stop the program with its
+    /// new group, and [`signal_group`](crate::Child::signal_group), which has an example, signals both.
     #[doc(alias = "setpgid")]
     pub fn process_group(mut self, group: i32) -> Self {
         match group {
@@ -262,7 +229,8 @@ impl Command {
         self
     }
 
-    /// Makes the program the leader of a new session, and of a new group in it, without a terminal.
+    /// Makes the program the leader of a new session, and of a new group in it, without a terminal. The group is stopped as with
+    /// [`process_group(0)`](Self::process_group).
     #[doc(alias = "setsid")]
     pub fn new_session(mut self) -> Self {
         self.0.options.session = true;
@@ -274,7 +242,7 @@ impl Command {
     /// **The thread counts, and not the process** ([prctl(2)], `PR_SET_PDEATHSIG`): start from one that lasts, such as the main
     /// thread. A thread of a pool that ends when it is idle takes its programs along.
     ///
-    /// The program's own children are not killed, and a program that changes its user (setuid programs) is not either.
+    /// The program's own children are not killed, nor is a program that changes its user (setuid programs).
     ///
     /// [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
     #[doc(alias = "PR_SET_PDEATHSIG")]
@@ -283,8 +251,7 @@ impl Command {
         self
     }
 
-    /// Closes every descriptor but the standard three and those that are given, also those that a C library has made without
-    /// close-on-exec.
+    /// Closes every descriptor but the standard three and those that are given, also those without close-on-exec.
     ///
     /// # Examples
     ///
@@ -347,7 +314,8 @@ impl Command {
         self
     }
 
-    /// Adds to the program's niceness: positive numbers leave more of the processors to others. It is kept between −20 and 19.
+    /// Adds to the program's niceness: positive numbers leave more of the processors to others. The sum is kept between −20 and 19.
+    #[doc(alias = "setpriority")]
     pub fn nice(mut self, by: i32) -> Self {
         self.0.options.nice = Some(by);
         self
@@ -371,12 +339,15 @@ impl Command {
     ///
     /// Its error is the start's: the errno, as an [`Error::System`](crate::Error::System) of `pre_exec`. A panic is `ECANCELED`.
     ///
+    /// A hook that is killed leaves no error: the start succeeds, and the status tells the signal. `SIGPIPE` is at its default
+    /// there, so writing to an end without a reader kills.
+    ///
     /// # Safety
     ///
-    /// It runs in a copy of this process, with this thread alone. A lock that another thread holds stays locked there, malloc's
-    /// among them, and this thread waits as long as it runs. So it may only do what is async-signal-safe
+    /// The hook runs in a copy of this process, with this thread alone. A lock that another thread holds stays locked there,
+    /// malloc's among them. It may only do what is async-signal-safe
     /// ([signal-safety(7)](https://man7.org/linux/man-pages/man7/signal-safety.7.html)), and must leave descriptors alone that
-    /// others own.
+    /// others own. This thread waits until it returns.
     ///
     /// # Examples
     ///

@@ -5,7 +5,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::{Arg, Parts, Place, Value};
+use super::parts::{Arg, Parts, Place, Value};
 use crate::end::{Opened, one_descriptor};
 use crate::error::{Error, Result};
 use crate::process::given::{Given, VARIABLE, describe};

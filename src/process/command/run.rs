@@ -6,8 +6,9 @@ use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
 use super::communicate::{CommunicateError, Talk, communicate};
+use super::parts::{Parts, Place};
 use super::ready::Ready;
-use super::{Command, Parts, Place, SpawnError};
+use super::{Command, SpawnError};
 use crate::end::{End, Stdio};
 use crate::error::{Error, Result};
 use crate::process::child::Child;
@@ -17,19 +18,20 @@ use crate::sys::start::{Failed, Options, Stage, Started, start};
 use crate::sys::{self, signal};
 
 impl Command {
-    /// Starts the program, and does not wait for it. What it was given is closed in this process.
+    /// Starts the program, and does not wait for it. The ends that it was given are closed in this process. See [`Command`] for an
+    /// example.
     ///
     /// # Errors
     ///
     /// The error gives the command back, with its ends, and `?` turns it into [`Error`]. Nothing runs:
     ///
-    /// - [`Error::System`], by the name of the call that failed in the new process: `execve`: `ENOENT` there is no such program,
-    ///   `EACCES` it may not be started, `ENOEXEC` it is none; `chdir`: the same of its directory; `dup2`, `EBADF`: a
-    ///   [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`; `setpgid`, `setuid` and the rest: that option is refused.
-    ///   Or here: `clone`, `EMFILE`: no descriptor is left, or `EAGAIN`: the process limit; `waitid`: a sandbox refuses what a
-    ///   child is waited for with.
-    /// - [`Error::InvalidInput`]: a number or a name that is given twice, something given that is not exactly one descriptor, a
-    ///   NUL byte, a number that stands for no user, group or resource.
+    /// - [`Error::System`] of a call in the new process. `execve`: there is no such program (`ENOENT`), it may not be started
+    ///   (`EACCES`), or it is none (`ENOEXEC`). `chdir`: the same of its directory. `dup2`, `EBADF`: a
+    ///   [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`. `setpgid`, `setuid` and the rest: that option is refused.
+    /// - [`Error::System`] of a call here. `clone`: no descriptor is left (`EMFILE`), or the process limit (`EAGAIN`).
+    ///   `waitid`: a sandbox refuses to wait for children.
+    /// - [`Error::InvalidInput`]: a number or a name is given twice, something given is not exactly one descriptor, there is a
+    ///   NUL byte, or a number stands for no user, group or resource.
     /// - [`Error::NotGiven`]: one of the ends was not given to this process.
     /// - [`Error::SigchldIgnored`]: the program could not be waited for.
     pub fn spawn(mut self) -> Result<Child, SpawnError> {
@@ -44,6 +46,13 @@ impl Command {
     /// # Errors
     ///
     /// As [`spawn`](Self::spawn) and [`Child::wait`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(ipc::Command::new("sh").args(["-c", "exit 3"]).status()?.code(), Some(3));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn status(self) -> Result<ExitStatus> {
         self.spawn()?.wait()
     }
@@ -51,14 +60,22 @@ impl Command {
     /// Starts the program, blocks until it has left and closed its standard output and error, and returns what it wrote to
     /// them.
     ///
-    /// If nothing was set, its standard input is `/dev/null`. What was set otherwise is left so, and the part of the result
-    /// is empty.
+    /// If nothing was set, its standard input is `/dev/null`. An output that was set is left so, and its part of the result is
+    /// empty.
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Self::spawn) and [`Child::wait`]; [`Error::StatusTaken`] has what was read. [`Error::System`] of
-    /// `read`: what it writes cannot be read, as with no descriptor left for what stands in for `RWF_NOWAIT`. The program
-    /// was killed, or, if it runs as another user by now, left without readers and waited for.
+    /// - As [`spawn`](Self::spawn) and [`Child::wait`]; [`Error::StatusTaken`] has the output.
+    /// - [`Error::System`] of `read`: its output cannot be read, as with no descriptor left for what stands in for
+    ///   `RWF_NOWAIT`. The program was killed, with its group if it leads one. If it runs as another user by now, it has lost its
+    ///   readers. It was waited for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(ipc::Command::new("echo").arg("hello").output()?.stdout, b"hello\n");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[doc(alias = "wait_with_output")]
     pub fn output(mut self) -> Result<Output> {
         if !self.0.is_set(0) {
@@ -86,15 +103,15 @@ impl Command {
     /// Starts the program, writes `input` to its standard input while it reads its standard output and error, all three at
     /// once, and blocks until it has left or the time is up. Returns what it wrote.
     ///
-    /// An output that was set otherwise is left so, and its part of the result is empty; so is the standard input, if `input` is
-    /// empty. That the program does not read all of its input is no error.
+    /// An output that was set is left so, and its part of the result is empty. So is a standard input that was set, if `input` is
+    /// empty. A program need not read all of its input.
     ///
     /// When the time is up, the program is killed and waited for, with its group if it leads one
     /// ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), and the error has what it had
     /// said. A program that runs as another user by now cannot be killed: it runs on. `None` waits for ever.
     ///
-    /// **A process that the program leaves behind**, and that has its output open, is listened to for 200 ms after the
-    /// program has left, and not past the time.
+    /// **A process that the program leaves behind** with its output open is listened to for 200 ms after the program has left,
+    /// and not past the time.
     ///
     /// # Errors
     ///
@@ -121,17 +138,21 @@ impl Command {
     /// Becomes the program: this process runs it from here on. Returns only if that does not work.
     ///
     /// For a child that gives something up first, such as privileges. Descriptors that are not close-on-exec stay open.
-    /// Rust's stdout is flushed. Signals are held back until the program runs, so that no handler of this one sees an end that
-    /// was swapped.
+    /// Rust's stdout is flushed. Signals are held back, so that no handler of this process sees an end that was swapped.
     ///
-    /// If it fails, descriptors, directory, signals and `umask` are put back. What else was asked for, such as another user, a
-    /// session, or that others be close-on-exec ([`close_others`](Self::close_others)), stays as far as it came.
+    /// If it fails, descriptors, directory, signals and `umask` are put back. Other options stay as far as they came: another
+    /// user, a session, close-on-exec of others ([`close_others`](Self::close_others)).
+    ///
+    /// A program that is missing is found out before a signal can come. A file that the kernel refuses to run (`ENOEXEC`) or an
+    /// argument list that is too long (`E2BIG`) is not: for that moment no signal is blocked, also in a process with threads.
+    /// Handlers of a process with one thread are gone then, and a `SIGTERM` ends it.
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Self::spawn). [`Error::MultiThreaded`]: this process has a second thread, which would see its descriptors,
-    /// directory and signals change. A program that is given nothing, and differs in nothing but its environment, is started
-    /// all the same, and ends the other threads.
+    /// - As [`spawn`](Self::spawn).
+    /// - [`Error::MultiThreaded`]: this process has a second thread, which would see its descriptors, directory and signals
+    ///   change. A program that is given nothing, and differs in nothing but its environment, is started all the same. It ends
+    ///   the other threads.
     ///
     /// # Examples
     ///

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::child::Child;
-use super::fork::{Fork, ForkError};
+use super::fork::Fork;
+use super::fork_error::ForkError;
 use super::outcome::Outcome;
 use crate::end::Ends;
 use crate::error::{Error, Result};

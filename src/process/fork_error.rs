@@ -1,0 +1,45 @@
+//! A fork that did not happen.
+
+use std::fmt;
+
+use crate::error::{Error, gives_back};
+
+/// A fork that did not happen, and why. The ends are given back.
+///
+/// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes those that it owns.
+///
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
+/// the error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way
+/// into these.
+///
+/// # Examples
+///
+/// ```
+/// // A second thread: this process cannot be forked.
+/// let (stop, wait) = std::sync::mpsc::channel::<()>();
+/// let thread = std::thread::spawn(move || wait.recv());
+///
+/// let (_reader, writer) = ipc::pipe()?;
+/// let refused = ipc::fork(writer, |_writer| ()).unwrap_err();
+/// assert!(matches!(refused.error, ipc::Error::MultiThreaded { threads: 2.. }));
+/// let writer = refused.ends; // still open, still ours
+/// # drop((stop, writer));
+/// # thread.join().unwrap().unwrap_err();
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(thiserror::Error)]
+#[error("the process could not be forked: {error}")]
+pub struct ForkError<E> {
+    /// The ends that were to be given to the child.
+    pub ends: E,
+    /// The cause.
+    pub error: Error,
+}
+
+impl<E> fmt::Debug for ForkError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForkError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+gives_back!(ForkError<E>);
