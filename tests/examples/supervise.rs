@@ -133,9 +133,9 @@ fn nothing_runs_that_the_keeper_does_not_know() {
     let kernel = Kernel::new().without(libc::SYS_sendto, libc::EPERM).without(libc::SYS_sendmsg, libc::EPERM);
     // There, one call does for all of sockets (socketcall.2): send, sendto, sendmsg.
     #[cfg(target_arch = "x86")]
-    let kernel = [9, 11, 16].into_iter().fold(kernel, |kernel, which| {
-        kernel.with(libc::SYS_socketcall, 0, support::Is::Equal(which), libc::EPERM)
-    });
+    let kernel = [9, 11, 16]
+        .into_iter()
+        .fold(kernel, |kernel, which| kernel.with(libc::SYS_socketcall, 0, support::Is::Equal(which), libc::EPERM));
     kernel.play();
     let (child, reader) = supervise(&folder, &programs, &[]);
     assert_eq!(exit_code(&child), 1);

@@ -9,12 +9,15 @@ pub const RWF_NOWAIT: u32 = 0x8;
 /// No `SIGPIPE`, for one write. Linux 6.18.
 pub const RWF_NOSIGNAL: u32 = 0x100;
 
+/// Either half of an offset that stands for none (preadv2.2). Asked without libc, as musl has had the two calls since 1.2.5.
+const HERE: libc::c_long = -1;
+
 /// Whether the kernel has the flag for a read or write of a pipe that does not wait (about 6.4).
 pub fn has_nowait() -> bool {
     let (reader, _writer) = std::io::pipe().expect("a pipe");
     let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
     // SAFETY: an open descriptor, and one part of one byte, which nothing is written to.
-    let read = unsafe { libc::preadv2(reader.as_raw_fd(), &part, 1, -1, RWF_NOWAIT as i32) };
+    let read = unsafe { libc::syscall(libc::SYS_preadv2, reader.as_raw_fd(), &part, 1, HERE, HERE, RWF_NOWAIT) };
     read == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
 }
 
@@ -23,7 +26,7 @@ pub fn has_nosignal() -> bool {
     let (_reader, writer) = std::io::pipe().expect("a pipe");
     let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
     // SAFETY: an open descriptor, and one part of one byte.
-    let written = unsafe { libc::pwritev2(writer.as_raw_fd(), &part, 1, -1, RWF_NOSIGNAL as i32) };
+    let written = unsafe { libc::syscall(libc::SYS_pwritev2, writer.as_raw_fd(), &part, 1, HERE, HERE, RWF_NOSIGNAL) };
     written == 1
 }
 
