@@ -6,7 +6,7 @@ use crate::error::{Error, gives_back};
 
 /// A fork that did not happen, and why. The ends are given back.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], whatever the ends are, and closes those that it owns.
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), whatever the ends are, and closes those that it owns.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
 /// the error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way
