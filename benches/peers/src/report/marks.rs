@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::scale::{short, three_digits};
 use crate::probe::Class;
 use crate::results::Run;
-use crate::work::{calls, messages, round_trips, streams};
+use crate::work::{calls, messages, round_trips, serving, streams};
 
 /// What a ratio or a time must be.
 #[derive(Clone, Copy)]
@@ -120,6 +120,19 @@ fn all(run: &Run) -> Vec<Mark> {
         alone: true,
         measured: how_many_times(run, round_trips::ONE_CORE, "16 B", "ipc pipe", spinning),
     });
+    for case in serving::CASES {
+        marks.push(Mark {
+            what: format!(
+                "A worker of a program, {case}: the time of `{}`, in times of `{}`",
+                serving::SERVER,
+                serving::FORK
+            ),
+            wanted: AtMost(1.5),
+            unit: "×",
+            alone: true,
+            measured: how_many_times(run, serving::WORK, case, serving::FORK, serving::SERVER),
+        });
+    }
     marks
 }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 use crate::results::{Group, Run};
-use crate::work::{calls, forking, making, messages, round_trips, starting, streams};
+use crate::work::{calls, forking, making, messages, round_trips, serving, starting, streams};
 
 /// A section: which kinds of work, and what to know about them.
 struct Section {
@@ -24,7 +24,7 @@ struct Section {
     text: &'static str,
 }
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     Section {
         title: "Streams",
         file: "streams",
@@ -83,6 +83,15 @@ const SECTIONS: [Section; 7] = [
         log: true,
         text: "`/bin/true`, started and waited for. A fork has to copy the page tables of the process, so it takes longer the \
                larger that is.",
+    },
+    Section {
+        title: "A worker of a program",
+        file: "serving",
+        works: &[serving::WORK],
+        log: true,
+        text: "A worker that leaves at once, until it was waited for. A fork server is a process from before the program had \
+               memory and threads, and so a worker costs the same from either. A bare fork beside threads may do nothing but \
+               leave, as here; `ipc::fork` refuses it. Python's program is a small one in both columns.",
     },
 ];
 

@@ -42,7 +42,7 @@ fn worker(name: &'static str, ends: usize, fork: fn() -> io::Result<()>) -> Entr
     })
 }
 
-fn bare() -> io::Result<()> {
+pub fn bare() -> io::Result<()> {
     // SAFETY: one thread, and the child leaves at once.
     match check(unsafe { libc::fork() })? {
         // SAFETY: nothing is left to do in this process.
@@ -51,7 +51,7 @@ fn bare() -> io::Result<()> {
     }
 }
 
-fn ours() -> io::Result<()> {
+pub fn ours() -> io::Result<()> {
     let status = ipc::fork((), |()| ())?.wait()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(status.to_string())) }
 }

@@ -56,7 +56,7 @@ fn contenders(memory: usize) -> io::Result<Vec<Entry>> {
 }
 
 /// Makes so much memory resident, in small pages, as a process comes to have it over time.
-fn fill(memory: &mut Vec<u8>, bytes: usize) -> io::Result<()> {
+pub fn fill(memory: &mut Vec<u8>, bytes: usize) -> io::Result<()> {
     if memory.len() == bytes {
         return Ok(());
     }
