@@ -9,13 +9,14 @@ use crate::callers::await_all_orphans;
 use crate::support::{Trial, exit_code};
 use crate::workers::echo;
 use crate::{MAKES_SIBLINGS, all_ways, signal};
-use ipc::{Error, ForkServer, PipeReader, PipeWriter, Received, pipe};
+use ipc::{Error, ForkServer, PipeReader, PipeWriter, Received, fork, pipe};
 
 pub fn trials() -> Vec<Trial> {
     all_ways![
         a_thousand_workers_of_eight_threads_are_killed_at_random within 120,
         a_server_that_is_killed_at_any_moment_has_run_what_it_answered within 120,
         orders_that_time_out_at_any_moment_have_run_nothing within 120,
+        a_caller_that_is_killed_at_any_moment_leaves_nobody within 120,
     ]
 }
 
@@ -159,5 +160,41 @@ fn orders_that_time_out_at_any_moment_have_run_nothing() {
     if !MAKES_SIBLINGS.load(SeqCst) {
         // This process adopts orphans: a worker that came late may leave after the server.
         await_all_orphans();
+    }
+}
+
+fn a_caller_that_is_killed_at_any_moment_leaves_nobody() {
+    let mut random = Random::new(0);
+    for _ in 0..60 {
+        let (mut ready, told) = pipe().unwrap();
+        let (results, writer) = pipe().unwrap();
+        let caller = fork((told, writer), |(told, writer)| -> ! {
+            let server = echo();
+            std::thread::scope(|scope| {
+                for thread in 0..2 {
+                    let (server, told, writer) = (&server, &told, &writer);
+                    scope.spawn(move || {
+                        for round in 0.. {
+                            let child = server.fork(b"!", writer).unwrap();
+                            assert_eq!(exit_code(&child), 0);
+                            if (thread, round) == (0, 0) {
+                                told.write_atomic(b"!").unwrap();
+                            }
+                        }
+                    });
+                }
+            });
+            unreachable!("they go on for ever")
+        })
+        .unwrap();
+        ready.read_exact(&mut [0]).unwrap();
+        pause(Duration::from_micros(random.below(2000)));
+        caller.kill().unwrap();
+        assert_eq!(caller.wait().unwrap().signal(), Some(libc::SIGKILL));
+        // The server, and every worker, are this process's by now.
+        await_all_orphans();
+        let mut begun = Vec::new();
+        (&results).read_to_end(&mut begun).unwrap();
+        assert!(!begun.is_empty() && begun.iter().all(|byte| *byte == b'!'));
     }
 }

@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         ctrl_c_right_after_the_start_does_not_end_the_server,
         signals_to_the_group_do_not_end_the_server,
         a_server_that_was_stopped_times_out_and_nothing_has_run,
+        orders_that_a_stopped_server_does_not_answer_take_few_descriptors,
         a_stopped_server_that_is_dropped_is_gone,
         a_stopped_server_that_is_killed_answers_who_waits,
     ]
@@ -149,6 +150,31 @@ fn a_server_that_was_stopped_times_out_and_nothing_has_run() {
         assert_eq!(read_all(reader), b"now");
         assert_eq!(exit_code(&child), 0);
         poll_until("the server holds what it held before", || descriptors(server.id()) == held);
+    });
+}
+
+fn orders_that_a_stopped_server_does_not_answer_take_few_descriptors() {
+    let server = echo();
+    in_a_thread(|| {
+        let own = || descriptors(std::process::id()).len();
+        let (reader, writer) = pipe().unwrap();
+        assert_eq!(exit_code(&server.fork(b"", &writer).unwrap()), 0);
+        let before = (own(), at_rest(server.id()));
+        signal(server.id(), libc::SIGSTOP);
+        poll_until("the server is stopped", || process_state(server.id()) == Some('T'));
+        for _ in 0..200 {
+            let refused = server.fork_timeout(b"late", &writer, Duration::from_micros(100)).unwrap_err();
+            assert!(matches!(refused.error, Error::TimedOut), "{refused:?}");
+        }
+        assert!(own() <= before.0 + 64, "{}", own());
+        signal(server.id(), libc::SIGCONT);
+        assert_eq!(exit_code(&server.fork_timeout(b"now", &writer, Duration::from_secs(30)).unwrap()), 0);
+        poll_until("the server holds what it held before", || descriptors(server.id()) == before.1);
+        // Whatever has settled by now is let go of with the next order.
+        assert_eq!(exit_code(&server.fork(b", then", &writer).unwrap()), 0);
+        assert_eq!(own(), before.0);
+        drop(writer);
+        assert_eq!(read_all(reader), b"now, then");
     });
 }
 

@@ -28,6 +28,9 @@ const SHORTLY: Duration = Duration::from_millis(200);
 /// 4 KiB.
 const ALWAYS_FITS: usize = 2048;
 
+/// So many orders may be given up and not be settled, before there is another with a deadline.
+const MOST_LATE: usize = 64;
+
 /// The server as its caller holds it: together with the workers that it has to report about.
 pub(super) struct Handle {
     control: DatagramSocket,
@@ -68,6 +71,9 @@ impl Handle {
             }
         }
         self.settle(Duration::ZERO);
+        if let Some(deadline) = deadline {
+            self.make_room(deadline)?;
+        }
         // For the worker's pidfd.
         let place = sys::descriptor::duplicate(line.as_fd()).map_err(|errno| Error::system("fcntl", errno))?;
         let patience = deadline.map_or(Patience::Blocking, Patience::Until);
@@ -132,8 +138,23 @@ impl Handle {
 
     /// Waits for the workers of orders that were given up.
     fn settle(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        lock(&self.late).retain(|line| !is_settled(line, deadline));
+        self.settle_until(Instant::now() + patience);
+    }
+
+    /// The same. Not under the lock, as others have deadlines of their own.
+    fn settle_until(&self, deadline: Instant) {
+        let mut lines = std::mem::take(&mut *lock(&self.late));
+        lines.retain(|line| !is_settled(line, deadline));
+        lock(&self.late).append(&mut lines);
+    }
+
+    /// Whoever orders again and again from a server that does not answer is not to run out of descriptors.
+    fn make_room(&self, deadline: Instant) -> Result<()> {
+        let is_full = || lock(&self.late).len() >= MOST_LATE;
+        if is_full() {
+            self.settle_until(deadline);
+        }
+        if is_full() { Err(Error::TimedOut) } else { Ok(()) }
     }
 
     /// Whether this process started the server, and is no fork of the one that did.
