@@ -111,6 +111,7 @@ chapter!(
     "guide/threads-and-fork.md",
     "[`fork()`](crate::fork()), [`ForkServer`](crate::ForkServer), [`fork_unchecked`](crate::fork_unchecked), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
 );
+#[cfg(any(feature = "channel", not(doctest)))] // which its examples need
 chapter!(
     fork_server,
     "guide/fork-server.md",
@@ -156,10 +157,11 @@ chapter!(
 #[cfg(not(feature = "channel"))]
 /// Over TCP and further: needs the feature `channel`, and so does this chapter.
 pub mod from_one_machine_to_many {}
+#[cfg(any(feature = "testing", not(doctest)))] // which its examples need
 chapter!(
     testing,
     "guide/testing.md",
-    "[`fork()`](crate::fork()), [`open_ends`](crate::open_ends), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
+    "[`fork_in_test`](crate::fork_in_test), [`fork()`](crate::fork()), [`open_ends`](crate::open_ends), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
 );
 chapter!(
     when_it_hangs,

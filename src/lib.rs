@@ -50,6 +50,7 @@
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
 //! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start workers from a program with threads | [`ForkServer`], started first thing in `main`; [`TypedForkServer`] with the feature `channel` |
+//! | fork in a `#[test]` | [`fork_in_test`], with the feature `testing` |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
 //! | feed a program and read its output, with a deadline | [`Command::communicate`] |
 //! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |

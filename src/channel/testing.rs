@@ -46,20 +46,17 @@ use crate::sys::before_main::{BeforeMain, Task, before_main};
 ///
 /// # Examples
 ///
+/// The body of a test:
+///
 /// ```standalone_crate
-/// # #[cfg(any())]
-/// #[test]
-/// fn a_child_greets() -> ipc::Result<()> {
-///     # Ok(()) }
-/// # fn main() -> ipc::Result<()> {
-///     let (reader, writer) = ipc::pipe()?;
-///     let child = ipc::fork_in_test(writer, |writer| writer.write_atomic(b"hello"))?;
-///     assert_eq!(std::io::read_to_string(reader)?, "hello");
-///     assert!(child.wait()?.success());
-///     Ok(())
-/// }
+/// let (reader, writer) = ipc::pipe()?;
+/// let child = ipc::fork_in_test(writer, |writer| writer.write_atomic(b"hello"))?;
+/// assert_eq!(std::io::read_to_string(reader)?, "hello");
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
 /// ```
-#[allow(clippy::test_attr_in_doctest)] // that is where it is called
+///
+/// In the guide: [testing programs that fork](crate::guide::testing).
 #[allow(clippy::result_large_err)] // it gives the value back
 pub fn fork_in_test<T, R>(value: T, worker: fn(T) -> R) -> Result<Child, Unsent<T>>
 where

@@ -41,12 +41,14 @@ use serve::Server;
 /// the end of this process by the EOF of their ends; or see [`die_with_parent`](Fork::die_with_parent). The server has every
 /// signal blocked: Ctrl-C in a terminal, which goes to all processes of a job, does not end it.
 ///
-/// The server's memory is that of the program at the start. It grows no further, and so a worker costs the same from a process
-/// of 1 GiB as from a small one. Files that were open at the start and are no ends of this crate stay open in the server.
+/// The server's memory is that of the program at the start. It grows no further, so a worker costs the same from a process of
+/// 1 GiB as from a small one. Files that were open at the start and are no ends of this crate stay open in the server.
 ///
 /// Orders are bytes and ends here; with the feature `channel`, a `TypedForkServer` takes values with ends in them.
 ///
 /// As an [end](crate::open_ends), a server counts as one: the socket that orders go through. A fork severs it.
+///
+/// In the guide: [a fork server](crate::guide::fork_server), [testing programs that fork](crate::guide::testing).
 ///
 /// # Platform
 ///
@@ -89,15 +91,15 @@ pub struct ForkServer {
 }
 
 impl ForkServer {
-    /// Starts the server. Each worker will run `entry`, with the message and the ends of its order, and leave with what that
+    /// Starts the server. Each worker runs `entry` with the message and the ends of its order, and leaves with what `entry`
     /// returns ([`Outcome`]).
     ///
-    /// `entry` is moved into the server, and each worker has a copy of what it captured: where that has a destructor, it runs
-    /// here, when this returns, and in no worker. Ends that it captured answer [`Error::NotGiven`] in a worker.
+    /// `entry` is moved into the server, and each worker has a copy of what it captured. A destructor of that runs here, when
+    /// this returns, and in no worker. Ends that it captured answer [`Error::NotGiven`] in a worker.
     ///
     /// # Errors
     ///
-    /// As [`fork`](crate::fork()): [`Error::MultiThreaded`] where it is too late.
+    /// The same as [`fork`](crate::fork()): [`Error::MultiThreaded`] where it is too late.
     ///
     /// # Examples
     ///
@@ -143,7 +145,7 @@ impl ForkServer {
         Ok(Self { handle: Arc::new(Handle::new(control, started?)) })
     }
 
-    /// Starts a worker with a message and ends, and blocks until it is there. Does not wait for it. Any thread may call it.
+    /// Blocks until a worker is there, and gives it a message and ends. Does not wait for the worker. Any thread may call it.
     ///
     /// The ends are moved into the worker. In this process they are closed when `fork` returns. References lend them, as with
     /// [`fork`](crate::fork()).
@@ -152,8 +154,8 @@ impl ForkServer {
     ///
     /// The error gives the ends back, and `?` turns it into [`Error`]. Nothing has run:
     ///
-    /// - [`Error::Closed`]: the server is gone, because it was killed. It cannot be started again from a process with
-    ///   threads. Workers that run go on.
+    /// - [`Error::Closed`]: the server was killed. It cannot be started again from a process with threads. Workers that run go
+    ///   on.
     /// - [`Error::TooLong`]: more than 253 ends, or a message of more than about 200 KiB. A longer one goes through an end.
     /// - [`Error::NotGiven`]: this process was not given one of the ends, or it did not start the server.
     /// - [`Error::SigchldIgnored`]: the worker could not be waited for.
@@ -178,14 +180,27 @@ impl ForkServer {
         self.order(message, ends, None)
     }
 
-    /// Starts a worker, or gives up when the time is up; else as [`fork`](Self::fork).
+    /// Blocks until a worker is there or the time is up; otherwise the same as [`fork`](Self::fork).
     ///
     /// A timeout of zero never waits, and so never gets a worker; [`Duration::MAX`] waits for ever.
     ///
     /// # Errors
     ///
     /// [`Error::TimedOut`]: the server has not answered, because the machine is busy or the server was stopped. Nothing has
-    /// run, and a worker that comes late leaves without running anything; and as [`fork`](Self::fork).
+    /// run, and a worker that comes late leaves without running anything. And as [`fork`](Self::fork).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let server = ipc::ForkServer::start(|message, _ends| message.len() as u8)?;
+    /// let late = server.fork_timeout(b"four", (), Duration::ZERO).unwrap_err();
+    /// assert!(matches!(late.error, ipc::Error::TimedOut));
+    /// let child = server.fork_timeout(b"four", (), Duration::from_secs(60))?;
+    /// assert_eq!(child.wait()?.code(), Some(4));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn fork_timeout<E: Ends>(&self, message: &[u8], ends: E, timeout: Duration) -> Result<Child, ForkError<E>> {
         self.order(message, ends, Instant::now().checked_add(timeout))
     }
@@ -199,7 +214,15 @@ impl ForkServer {
         self.handle.start_worker(message, &ends, deadline).map_err(|error| ForkError { ends, error })
     }
 
-    /// The number of the server's process. Never blocks.
+    /// Returns the number of the server's process. Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let server = ipc::ForkServer::start(|_message, _ends| ())?;
+    /// assert_ne!(server.id(), std::process::id());
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     pub fn id(&self) -> u32 {
         self.handle.process.id()
