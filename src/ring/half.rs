@@ -126,7 +126,7 @@ impl<const WRITER: bool> Half<WRITER> {
 
     #[cold]
     fn ring(&mut self) {
-        self.side.iter_mut().for_each(|side| drop(side.is_at(sys::core())));
+        self.side.iter_mut().for_each(|side| _ = side.is_at(sys::core()));
         match ring(self.socket.as_fd()) {
             Ok(Rung::Heard) => {}
             // The next move rings, or the next wait, or the end.
