@@ -37,7 +37,8 @@ const CAPACITY: usize = 256 << 10;
 ///   the next write. (A reader that was dropped is noticed at the next write here too.)
 /// - One process reads and one writes. No third one can take over a side that was used, and nobody can share one.
 /// - A ring takes its capacity and a page, 260 KiB unless it is set otherwise, from its first moment to its last. The memory is
-///   there once for both processes, and takes twice as much of each one's addresses. A pipe takes what is in it.
+///   there once for both processes. Of each one's addresses it takes twice the capacity and a page, 516 KiB, and as much of
+///   its `Rss`, where pages that are mapped twice count twice. A pipe takes what is in it.
 /// - While a side [looks again](Self::set_spin), it occupies its core.
 ///
 /// The chapter [`rings`](crate::guide::rings) of the guide says more, with figures.
