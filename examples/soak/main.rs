@@ -20,7 +20,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use report::Report;
 
 const HELP: &str = "\
-usage: soak [--minutes N] [--workers N] [--seed S] [--round S] [--help]
+usage: soak [--minutes N] [--workers N] [--seed S] [--round S] [--sleeps N] [--help]
 
 Kills, interrupts and starves processes that talk through pipes and pairs, and checks what the others see.
 
@@ -28,6 +28,7 @@ Kills, interrupts and starves processes that talk through pipes and pairs, and c
   --workers N   so many processes run rounds (default: one for each core)
   --seed S      the first rounds are made of this (default: a new one each time)
   --round S     run only the round of this seed, as it is shown when something is wrong
+  --sleeps N    instead: so many sleeps and wakes of two processes at the ends of rings, on one core and on two
   --help        this text";
 
 struct Options {
@@ -35,6 +36,7 @@ struct Options {
     workers: u64,
     seed: u64,
     round: Option<u64>,
+    sleeps: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +53,9 @@ fn main() -> ExitCode {
     };
     // Whoever loses its parent in a round becomes a child of its worker, and a worker's children of this process.
     fire::adopt_orphans();
+    if let Some(most) = options.sleeps {
+        return sleeps(most);
+    }
     if let Some(seed) = options.round {
         eprintln!("soak: {}", kind_of(seed).name);
         fire::run(kind_of(seed), seed, Board::shared());
@@ -78,8 +83,13 @@ fn help() -> ExitCode {
 /// `None`: the help was asked for.
 fn options() -> Result<Option<Options>, lexopt::Error> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let mut options =
-        Options { time: Duration::from_secs(60), workers: cores, seed: Random::fresh_seed(), round: None };
+    let mut options = Options {
+        time: Duration::from_secs(60),
+        workers: cores,
+        seed: Random::fresh_seed(),
+        round: None,
+        sleeps: None,
+    };
     let mut parser = Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -88,10 +98,27 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             Arg::Long("workers") => options.workers = parser.value()?.parse().map(|workers: u64| workers.max(1))?,
             Arg::Long("seed") => options.seed = parser.value()?.parse()?,
             Arg::Long("round") => options.round = Some(parser.value()?.parse()?),
+            Arg::Long("sleeps") => options.sleeps = Some(parser.value()?.parse()?),
             unknown => return Err(unknown.unexpected()),
         }
     }
     Ok(Some(options))
+}
+
+/// No wake-up of a ring is lost: so many sleeps on one core and on two, with signals and without.
+fn sleeps(most: u64) -> ExitCode {
+    for (where_, cores) in [("one core", [0, 0]), ("two cores", [0, 1])] {
+        for signals in [false, true] {
+            match fire::rings::sleeps(cores, most, signals) {
+                Ok(done) => eprintln!("{where_}: {} sleeps in {:.1?}, {} signals", done.slept, done.time, done.signals),
+                Err(error) => {
+                    eprintln!("soak: {error}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn minutes(value: &str) -> Result<Duration, &'static str> {

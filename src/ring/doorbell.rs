@@ -9,8 +9,9 @@
 //! the barrier for both.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use super::layout::bits::{BARS, CLOSED, REGISTERED, WAITING};
+use super::layout::bits::{BARS, CLOSED, CORE, CORE_SHIFT, REGISTERED, WAITING};
 use super::layout::{Word, Words};
 use crate::sys::{self, Errno};
 
@@ -131,6 +132,26 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.words.clear(Self::OTHER_SAYS, WAITING) & WAITING != 0
     }
 
+    /// Whether the other side waits for something that was done, and could not be rung for.
+    pub(super) fn owes_ring(&self) -> bool {
+        self.words.load(Self::OTHER_SAYS) & WAITING != 0 && self.take_waiting()
+    }
+
+    /// Notes that the other side could not be rung for: the next move finds that it waits.
+    pub(super) fn ring_later(&self) {
+        self.words.set(Self::OTHER_SAYS, WAITING);
+    }
+
+    /// Says at which core this side is, and whether the other one was there when it said so last.
+    pub(super) fn is_at(&mut self, core: usize) -> bool {
+        let core = (core as u64).wrapping_add(1) << CORE_SHIFT;
+        if self.says & CORE != core {
+            self.says = self.says & !CORE | core;
+            self.disarm();
+        }
+        self.words.load(Self::OTHER_SAYS) & CORE == core
+    }
+
     /// Draws conclusions from what the other side says. It is never remembered as waiting, so that it is seen each time.
     #[cold]
     fn heed(&mut self, says: u64) {
@@ -199,16 +220,38 @@ pub(super) fn hear(fd: BorrowedFd<'_>, wait: bool) -> sys::Result<Heard> {
     }
 }
 
-/// Rings. `false`: nobody is there any more.
+/// What became of a ring.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rung {
+    /// It is on its way.
+    Heard,
+    /// The kernel has no memory for it just now.
+    Later,
+    /// Nobody is there any more.
+    Nobody,
+}
+
+/// How often a ring is tried for which the kernel has no memory, and how long it waits in between.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Rings.
 #[cold]
 #[inline(never)]
-pub(super) fn ring(fd: BorrowedFd<'_>) -> sys::Result<bool> {
+pub(super) fn ring(fd: BorrowedFd<'_>) -> sys::Result<Rung> {
+    let mut tries = 0;
     loop {
         return match sys::socket::write(fd, &[1], false) {
             // No room: then it has not heard the rings before this one.
-            Ok(_) | Err(Errno::AGAIN) => Ok(true),
+            Ok(_) | Err(Errno::AGAIN) => Ok(Rung::Heard),
             Err(Errno::INTR) => continue,
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(false),
+            Err(Errno::NOBUFS | Errno::NOMEM) if tries < TRIES => {
+                tries += 1;
+                let _ = sys::poll::poll(&mut [], Some(PAUSE)); // a signal may end it
+                continue;
+            }
+            Err(Errno::NOBUFS | Errno::NOMEM) => Ok(Rung::Later),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(Rung::Nobody),
             Err(errno) => Err(errno),
         };
     }

@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::doorbell::{Heard, Impossible, Side, hear, ring};
+use super::doorbell::{Heard, Impossible, Rung, Side, hear, ring};
+use super::turn::Turn;
 use crate::end::Held;
 use crate::error::{Error, Result};
 use crate::socket::StreamSocket;
@@ -25,6 +26,9 @@ pub(super) const PIECE: usize = 32 << 10;
 
 /// How often a call that does not wait takes rings, before it says that there is nothing. A peer could ring for ever.
 const RINGS: u32 = 16;
+
+/// A call with less time than that does not give its core away: a third process may keep it for a slice of the scheduler's.
+const LONGEST_TURN: Duration = Duration::from_millis(10);
 
 /// How long a side sleeps that nobody may ring for.
 const NAP: Duration = Duration::from_millis(1);
@@ -63,6 +67,7 @@ pub(super) struct Half<const WRITER: bool> {
     pub(super) socket: Held<StreamSocket>,
     pub(super) epoch: Epoch,
     spin: Spin,
+    turn: Turn,
     /// `None`: it is not there yet, or there is a fault.
     pub(super) side: Option<Side<SharedMemory, WRITER>>,
     fault: Option<Fault>,
@@ -74,11 +79,12 @@ impl<const WRITER: bool> Half<WRITER> {
     pub(super) fn new(socket: StreamSocket, epoch: Epoch, side: Option<Side<SharedMemory, WRITER>>) -> Self {
         let mut spin = Spin::default();
         spin.set(SPIN);
-        Self { socket: Held::new(socket), epoch, spin, side, fault: None, is_over: false }
+        Self { socket: Held::new(socket), epoch, spin, turn: Turn::default(), side, fault: None, is_over: false }
     }
 
     pub(super) fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
+        self.turn = if spin.is_zero() { Turn::off() } else { Turn::default() };
     }
 
     /// Fails in a child that has a copy of this value: it belongs to the process that made it.
@@ -120,10 +126,13 @@ impl<const WRITER: bool> Half<WRITER> {
 
     #[cold]
     fn ring(&mut self) {
+        self.side.iter_mut().for_each(|side| _ = side.is_at(sys::core()));
         match ring(self.socket.as_fd()) {
-            Ok(true) => {}
+            Ok(Rung::Heard) => {}
+            // The next move rings, or the next wait, or the end.
+            Ok(Rung::Later) => self.side.iter().for_each(Side::ring_later),
             // A writer sees it here first; a reader has still to read what is there.
-            Ok(false) => self.is_over |= WRITER,
+            Ok(Rung::Nobody) => self.is_over |= WRITER,
             // The bytes were moved all the same. The next call returns the error.
             Err(errno) => drop(self.fail(Fault::System { call: "send", errno })),
         }
@@ -162,7 +171,9 @@ impl<const WRITER: bool> Half<WRITER> {
                 continue;
             }
             if !matches!(patience, Patience::None) {
-                self.sleep(patience)?;
+                if !self.gives_core_away(patience) {
+                    self.sleep(patience)?;
+                }
                 continue;
             }
             match self.hear(false)? {
@@ -183,8 +194,21 @@ impl<const WRITER: bool> Half<WRITER> {
         })
     }
 
+    /// Lets the other side run, if it shares this core. Whether there is something to do then, or a fault to tell.
+    fn gives_core_away(&mut self, patience: Patience) -> bool {
+        let Self { side: Some(side), turn, .. } = self else { return false };
+        let is_in_time = match patience {
+            Patience::Until(deadline) => deadline.saturating_duration_since(Instant::now()) > LONGEST_TURN,
+            _ => true,
+        };
+        is_in_time && turn.give(side.is_at(sys::core()), || side.look() != Ok(0) || side.is_other_closed())
+    }
+
     /// Sleeps until the other side rings, or is gone.
     fn sleep(&mut self, patience: Patience) -> Result<()> {
+        if self.side.as_ref().is_some_and(Side::owes_ring) {
+            self.ring();
+        }
         if self.arm()? {
             return Ok(());
         }
@@ -269,6 +293,9 @@ impl<const WRITER: bool> Half<WRITER> {
                 Ok(Heard::Silence) => break,
                 Ok(Heard::End) | Err(_) => return true,
             }
+        }
+        if self.side.as_ref().is_some_and(Side::owes_ring) {
+            self.ring();
         }
         let is_ready = self.arm().unwrap_or(true);
         if is_ready || !self.side.as_ref().is_some_and(Side::is_unsure) {

@@ -59,6 +59,9 @@ pub(super) mod bits {
     pub(in super::super) const REGISTERED: u64 = 4;
     /// It makes a barrier for both before it sleeps, so that the other side needs none.
     pub(in super::super) const BARS: u64 = 8;
+    /// The core at which it last waited or rang, plus one; 0 where it does not say.
+    pub(in super::super) const CORE: u64 = !0 << CORE_SHIFT;
+    pub(in super::super) const CORE_SHIFT: u32 = 32;
 }
 
 /// The operations on the words: by [`SharedMemory`], and by the model that checks the protocol.
@@ -71,6 +74,9 @@ pub(super) trait Words {
 
     /// Takes bits away, and says what was there.
     fn clear(&self, word: Word, bits: u64) -> u64;
+
+    /// Puts bits there.
+    fn set(&self, word: Word, bits: u64);
 
     /// A barrier for this thread alone.
     fn barrier(&self);
@@ -95,6 +101,10 @@ impl Words for SharedMemory {
 
     fn clear(&self, word: Word, bits: u64) -> u64 {
         self.word(word as usize).fetch_and(!bits, AcqRel)
+    }
+
+    fn set(&self, word: Word, bits: u64) {
+        self.word(word as usize).fetch_or(bits, AcqRel);
     }
 
     #[inline(always)]

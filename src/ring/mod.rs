@@ -7,6 +7,7 @@ mod layout;
 #[cfg(all(test, ipc_loom))]
 mod model;
 mod reader;
+mod turn;
 mod writer;
 
 use std::fmt;

@@ -56,6 +56,10 @@ impl Words for View {
         self.0.word(word).fetch_and(!bits, AcqRel)
     }
 
+    fn set(&self, word: Word, bits: u64) {
+        self.0.word(word).fetch_or(bits, AcqRel);
+    }
+
     fn barrier(&self) {
         let left_out = if self.1 { Barriers::NotAfterMove } else { Barriers::NotBeforeSleep };
         if self.0.barriers != left_out {

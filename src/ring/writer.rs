@@ -37,7 +37,8 @@ const CAPACITY: usize = 256 << 10;
 ///   the next write. (A reader that was dropped is noticed at the next write here too.)
 /// - One process reads and one writes. No third one can take over a side that was used, and nobody can share one.
 /// - A ring takes its capacity and a page, 260 KiB unless it is set otherwise, from its first moment to its last. The memory is
-///   there once for both processes, and takes twice as much of each one's addresses. A pipe takes what is in it.
+///   there once for both processes. Of each one's addresses it takes twice the capacity and a page, 516 KiB, and as much of
+///   its `Rss`, where pages that are mapped twice count twice. A pipe takes what is in it.
 /// - While a side [looks again](Self::set_spin), it occupies its core.
 ///
 /// The chapter [`rings`](crate::guide::rings) of the guide says more, with figures.
@@ -226,6 +227,26 @@ impl RingWriter {
     ///
     /// A look costs some nanoseconds and no system call, and occupies the core. It adapts, as that of a pipe does
     /// ([`PipeReader::set_spin`](crate::PipeReader::set_spin)).
+    ///
+    /// If both sides run on one core, looking is in vain. A call then gives the core to the other side once before it sleeps,
+    /// unless this is zero, or the call has less than 10 ms left. A message and its answer take less time than over pipes.
+    ///
+    /// # Platform
+    ///
+    /// [sched_yield(2)](https://man7.org/linux/man-pages/man2/sched_yield.2.html), and
+    /// [getcpu(2)](https://man7.org/linux/man-pages/man2/getcpu.2.html) to know the core.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pair = ipc::stream_pair()?;
+    /// let mut ring = ipc::RingWriter::new(pair.parent)?;
+    /// ring.set_spin(Duration::ZERO); // it sleeps at once
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "sched_yield")]
     pub fn set_spin(&mut self, spin: Duration) {
         self.half.set_spin(spin);
     }

@@ -3,9 +3,9 @@
 //! [memfd_create(2)]: https://man7.org/linux/man-pages/man2/memfd_create.2.html
 
 use std::ffi::CStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
 
 use super::descriptor::off_standard;
 use super::{Errno, Result, retry};
@@ -83,14 +83,32 @@ pub(crate) fn check(fd: BorrowedFd<'_>, seals: SealFlags, for_writing: bool) -> 
     u64::try_from(len).map_err(|_| Unfit::Kind)
 }
 
-/// Whether there is a part that nobody has written, and that would take memory of whoever reads it. The file's position is
-/// left as it was.
+/// Whether there is a part that nobody has written, and that would take memory of whoever reads it.
+///
+/// The one way to ask is a seek, and the position belongs to all who share the descriptor: another process may be reading the
+/// memory as a file. So a descriptor of its own is asked. Where there is none to be had, without `/proc` or in a full table, the
+/// position is put back.
 pub(crate) fn has_holes(fd: BorrowedFd<'_>, len: u64) -> Result<bool> {
     if len == 0 {
         return Ok(false);
+    }
+    if let Ok(own) = reopen(fd) {
+        return Ok(rustix::fs::seek(own, SeekFrom::Hole(0))? < len);
     }
     let position = rustix::fs::seek(fd, SeekFrom::Current(0))?;
     let hole = rustix::fs::seek(fd, SeekFrom::Hole(0))?;
     rustix::fs::seek(fd, SeekFrom::Start(position))?;
     Ok(hole < len)
+}
+
+/// The same memory, with a position of its own, and for reading alone.
+fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let own = rustix::fs::open(
+        format!("/proc/self/fd/{}", fd.as_raw_fd()),
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        Mode::empty(),
+    )?;
+    // What is mounted there may be anything.
+    let (own_stat, stat) = (rustix::fs::fstat(&own)?, rustix::fs::fstat(fd)?);
+    if (own_stat.st_dev, own_stat.st_ino) == (stat.st_dev, stat.st_ino) { Ok(own) } else { Err(Errno::NOENT) }
 }

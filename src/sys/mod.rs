@@ -77,6 +77,16 @@ pub(crate) fn leading(slices: &[impl Deref<Target = [u8]>], mut room: usize) -> 
     fitting.count()
 }
 
+/// The core that this thread runs on, now.
+pub(crate) fn core() -> usize {
+    rustix::thread::sched_getcpu()
+}
+
+/// Lets others run that wait for this core.
+pub(crate) fn give_core_away() {
+    rustix::thread::sched_yield();
+}
+
 /// Makes a call again for as long as a signal interrupts it.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     loop {

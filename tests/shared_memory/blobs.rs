@@ -25,6 +25,8 @@ pub fn trials() -> Vec<Trial> {
         what_has_holes_becomes_no_blob,
         huge_pages_become_no_blob,
         what_is_refused_is_given_back_as_it_was,
+        the_position_that_others_read_at_is_left_alone,
+        without_proc_the_position_is_put_back,
         a_descriptor_comes_back_alone_or_as_a_copy,
         a_full_table_is_an_error,
         standard_descriptors_stay_free,
@@ -260,6 +262,38 @@ fn what_is_refused_is_given_back_as_it_was() {
     let mut file = File::from(blob.into_fd().unwrap());
     assert_eq!(file.stream_position().unwrap(), 77);
     assert_eq!(descriptor_flags(&file), libc::FD_CLOEXEC);
+}
+
+/// A receiver that looks whether there are holes must not move what another process reads at.
+fn the_position_that_others_read_at_is_left_alone() {
+    let fd = memory(5000, ALL);
+    let mut file = File::from(fd.try_clone().unwrap());
+    file.seek(SeekFrom::Start(77)).unwrap();
+    // The position is not moved even for a moment: nothing may seek on this number.
+    let child = fork((), |()| {
+        let seek_on_it = Is::Equal(fd.as_raw_fd() as u32);
+        Kernel::new().with(libc::SYS_lseek, 0, seek_on_it, libc::ESPIPE).play();
+        let blob = Blob::try_from(fd).unwrap();
+        assert!(*blob == bytes(5000));
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+    assert_eq!(file.stream_position().unwrap(), 77);
+}
+
+fn without_proc_the_position_is_put_back() {
+    let child = fork((), |()| {
+        Kernel::new().without(libc::SYS_openat, libc::ENOENT).play();
+        let fd = memory(5000, ALL);
+        let mut file = File::from(fd.try_clone().unwrap());
+        file.seek(SeekFrom::Start(77)).unwrap();
+        assert!(*Blob::try_from(fd).unwrap() == bytes(5000));
+        assert_eq!(file.stream_position().unwrap(), 77);
+        let holes = File::from(memory(0, 0));
+        holes.set_len(1 << 20).unwrap();
+        add_seals(holes.as_fd(), ALL);
+        assert_found(holes, "memory with holes");
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 fn a_descriptor_comes_back_alone_or_as_a_copy() {

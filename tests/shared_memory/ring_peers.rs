@@ -23,6 +23,12 @@ pub fn trials() -> Vec<Trial> {
         a_hello_is_taken_in_pieces,
         a_hello_that_is_cut_short_says_so,
         a_hello_that_comes_twice_changes_nothing,
+        urgent_bytes_are_no_hello_no_ring_and_no_end,
+        a_ring_that_the_kernel_has_no_memory_for_is_made_up_for,
+        sides_that_share_a_core_hardly_sleep,
+        a_core_that_a_peer_claims_holds_up_no_call,
+        a_peer_that_dies_in_any_state_is_seen,
+        a_side_that_is_killed_at_any_of_its_calls_is_seen,
         a_wrong_hello_is_an_error_and_stays_one,
         what_is_no_sealed_memory_is_refused,
         memory_of_another_length_is_refused,
@@ -259,6 +265,253 @@ fn a_hello_that_comes_twice_changes_nothing() {
     assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::WouldBlock)));
     mapped.word(HEAD).store(3, SeqCst);
     assert_eq!(reader.read(&mut [0; 8]).unwrap(), 3);
+}
+
+fn send_urgent(socket: &StreamSocket) {
+    // SAFETY: an open socket, and one byte.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), [b'!'].as_ptr().cast(), 1, libc::MSG_OOB | libc::MSG_NOSIGNAL) };
+    assert_eq!(sent, 1, "{}", std::io::Error::last_os_error());
+}
+
+/// `MSG_OOB` (Linux 5.15) puts a byte aside, and a mark into the stream.
+fn urgent_bytes_are_no_hello_no_ring_and_no_end() {
+    let pair = stream_pair().unwrap();
+    let mut reader = RingReader::new(pair.parent).unwrap();
+    let memory = memory(page() + CAPACITY, LENGTH);
+    let told = hello(CAPACITY as u64);
+    // One alone, in the middle of a hello, and at its end.
+    for piece in [&told[..0], &told[..10], &told[10..20], &told[20..]] {
+        let ends: Vec<&OwnedFd> = if piece.len() > 10 { vec![&memory] } else { Vec::new() };
+        if !piece.is_empty() {
+            pair.child.send_with(piece, ends).unwrap();
+        }
+        send_urgent(&pair.child);
+        let early = reader.read_timeout(&mut [0; 8], Duration::from_millis(1));
+        assert!(matches!(early, Err(Error::TimedOut)), "{early:?}");
+    }
+    let mapped = Mapped::new(&memory);
+    for number in 1..=20 {
+        (0..number).for_each(|_| send_urgent(&pair.child));
+        assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::WouldBlock)));
+        let waited = reader.read_timeout(&mut [0; 8], Duration::from_millis(1));
+        assert!(matches!(waited, Err(Error::TimedOut)), "{waited:?}");
+        let _ = wait_any(&mut [reader.watch()], Some(Duration::ZERO)).unwrap();
+        mapped.word(HEAD).store(number, SeqCst);
+        assert_eq!(reader.read(&mut [0; 8]).unwrap(), 1);
+    }
+    send_urgent(&pair.child);
+    drop(pair.child);
+    assert_eq!(reader.read(&mut [0; 8]).unwrap(), 0);
+}
+
+/// One thread of a process can be where `send` is refused, and another not.
+fn a_ring_that_the_kernel_has_no_memory_for_is_made_up_for() {
+    for errno in [libc::ENOBUFS, libc::ENOMEM] {
+        for watches in [false, true] {
+            let (pair, asleep) = (stream_pair().unwrap(), Gate::new());
+            let child = fork(pair.child, |socket| {
+                let mut ring = RingReader::new(socket).unwrap();
+                ring.set_spin(Duration::ZERO);
+                ring.read_exact(&mut [0; 1]).unwrap();
+                asleep.open();
+                ring.read_exact(&mut [0; 3]).unwrap();
+                assert_eq!(ring.read(&mut [0; 8]).unwrap(), 0);
+            })
+            .unwrap();
+            let mut ring = RingWriter::with_capacity(pair.parent, 1).unwrap();
+            ring.write_all(&[1]).unwrap();
+            asleep.pass();
+            support::asleep_in(child.id(), &[libc::SYS_recvfrom]);
+            let mut ring = std::thread::spawn(move || {
+                refuse_calls(&[libc::SYS_sendto], errno);
+                ring.write_all(&[2]).unwrap();
+                ring.write_all(&[3]).unwrap(); // it is no fault of the ring
+                ring
+            })
+            .join()
+            .unwrap();
+            support::asleep_in(child.id(), &[libc::SYS_recvfrom]);
+            if watches {
+                // The wait rings, without another move.
+                assert_eq!(wait_any(&mut [ring.watch()], None).unwrap(), 1);
+            }
+            ring.write_all(&[4]).unwrap();
+            drop(ring);
+            assert_eq!(exit_code(&child), 0);
+        }
+    }
+}
+
+/// How often this process gave its core away to wait for something.
+fn own_sleeps() -> i64 {
+    // SAFETY: zeroed bytes are a valid rusage, and the call fills it.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut usage), 0);
+        usage.ru_nvcsw as i64
+    }
+}
+
+/// They give the core to one another, and nobody has to wake anybody.
+fn sides_that_share_a_core_hardly_sleep() {
+    // A turn that a third process takes counts as one in vain. So the best of some.
+    let least = (0..5).map(|_| {
+        let (there, back) = (stream_pair().unwrap(), stream_pair().unwrap());
+        let child = fork((there.child, back.child), |(there, back)| {
+            pin(0);
+            let (mut there, mut back) = (RingReader::new(there).unwrap(), RingWriter::new(back).unwrap());
+            std::io::copy(&mut there, &mut back).unwrap();
+        });
+        pin(0);
+        let (mut there, mut back) = (RingWriter::new(there.parent).unwrap(), RingReader::new(back.parent).unwrap());
+        let trip = |there: &mut RingWriter, back: &mut RingReader| {
+            there.write_all(&[7; 16]).unwrap();
+            back.read_exact(&mut [0; 16]).unwrap();
+        };
+        (0..1000).for_each(|_| trip(&mut there, &mut back));
+        let before = own_sleeps();
+        (0..1000).for_each(|_| trip(&mut there, &mut back));
+        let slept = own_sleeps() - before;
+        drop(there);
+        assert_eq!(exit_code(&child.unwrap()), 0);
+        slept
+    });
+    assert!(least.min().unwrap() < 500, "each trip has slept");
+}
+
+fn a_core_that_a_peer_claims_holds_up_no_call() {
+    for core in [0, 1, 2, 3, u32::MAX - 1, u32::MAX] {
+        let (mut reader, _socket, mapped, _memory) = reader_with_hand();
+        mapped.word(WRITER).store(u64::from(core) << 32, SeqCst);
+        for _ in 0..100 {
+            let read = reader.read_timeout(&mut [0; 8], Duration::from_micros(100));
+            assert!(matches!(read, Err(Error::TimedOut)), "{read:?}");
+        }
+        support::assert_times_out("read", Duration::from_millis(30), |time| reader.read_timeout(&mut [0; 8], time));
+    }
+}
+
+/// Whatever it has said, and done, and not said any more.
+fn a_peer_that_dies_in_any_state_is_seen() {
+    for says in 0..16 {
+        for done in [0, 5, CAPACITY as u64] {
+            for asks in [false, true] {
+                let (mut reader, socket, mapped, _memory) = reader_with_hand();
+                mapped.word(WRITER).store(says, SeqCst);
+                mapped.word(HEAD).store(done, SeqCst);
+                if asks {
+                    let _ = reader.watch();
+                }
+                drop((socket, mapped));
+                let mut data = Vec::new();
+                reader.read_to_end(&mut data).unwrap();
+                assert_eq!(data.len() as u64, done, "{says} {asks}");
+
+                let (mut writer, socket, mapped, _memory) = writer_with_hand();
+                writer.write_all(&bytes(CAPACITY)).unwrap();
+                mapped.word(READER).store(says, SeqCst);
+                mapped.word(TAIL).store(done, SeqCst);
+                if asks {
+                    let _ = writer.watch();
+                }
+                drop((socket, mapped));
+                assert!(writer.is_closed().unwrap());
+                let error = writer.write_all(&bytes(3 * CAPACITY)).unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{says} {done} {asks}");
+            }
+        }
+    }
+}
+
+/// From here on, that call is the last thing that this thread's process does.
+fn die_at(call: libc::c_long) {
+    let step = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0), // the number of the call
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32, 1),
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_KILL_PROCESS, 0),
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: numbers, and a program that lives through the call.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program), 0);
+    }
+}
+
+/// Everything that a side asks of the kernel, from its making to its end.
+fn a_side_that_is_killed_at_any_of_its_calls_is_seen() {
+    let calls = [
+        libc::SYS_memfd_create,
+        libc::SYS_fallocate,
+        libc::SYS_fcntl,
+        libc::SYS_mmap,
+        libc::SYS_madvise,
+        libc::SYS_membarrier,
+        libc::SYS_sendmsg,
+        libc::SYS_recvmsg,
+        libc::SYS_fstat,
+        libc::SYS_sendto,
+        libc::SYS_recvfrom,
+        libc::SYS_ppoll,
+        libc::SYS_munmap,
+        libc::SYS_close,
+    ];
+    let mut killed = 0;
+    for call in calls {
+        for (writer_dies, early) in [(true, true), (true, false), (false, true), (false, false)] {
+            let pair = stream_pair().unwrap();
+            let dies = |whether: bool, at: bool| {
+                if whether && at == early {
+                    die_at(call);
+                }
+            };
+            let writer = fork(pair.child, |socket| {
+                dies(writer_dies, true);
+                let Ok(mut ring) = RingWriter::with_capacity(socket, CAPACITY) else { return };
+                ring.set_spin(Duration::ZERO);
+                dies(writer_dies, false);
+                for piece in bytes(100_000).chunks(3000) {
+                    // With a deadline every other time.
+                    let sent = ring.write_timeout(&piece[..1], FAR).and_then(|_| Ok(ring.write_all(&piece[1..])?));
+                    match sent {
+                        Ok(()) => {}
+                        Err(Error::Closed) => return,
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            })
+            .unwrap();
+            let reader = fork(pair.parent, |socket| {
+                dies(!writer_dies, true);
+                let mut ring = RingReader::new(socket).unwrap();
+                ring.set_spin(Duration::ZERO);
+                dies(!writer_dies, false);
+                let (data, mut read, mut buf) = (bytes(100_000), 0, [0; 2000]);
+                loop {
+                    let len = if read % 2 == 0 {
+                        ring.read(&mut buf).unwrap()
+                    } else {
+                        ring.read_timeout(&mut buf, FAR).unwrap()
+                    };
+                    if len == 0 {
+                        return;
+                    }
+                    assert!(buf[..len] == data[read..][..len], "no byte out of its place");
+                    read += len;
+                }
+            })
+            .unwrap();
+            let (victim, other) = if writer_dies { (writer, reader) } else { (reader, writer) };
+            use std::os::unix::process::ExitStatusExt;
+            let status = victim.wait().unwrap();
+            assert!(status.success() || status.signal() == Some(libc::SIGSYS), "{call}: {status}");
+            killed += u32::from(!status.success());
+            assert_eq!(exit_code(&other), 0, "{call}: the other one sees it");
+        }
+    }
+    assert!(killed > 20, "{killed} were killed");
 }
 
 /// What a reader says to bytes and ends that arrive in the place of a hello.

@@ -94,7 +94,7 @@ fn measure(options: &Options) -> io::Result<Run> {
     machine::find_cores()?;
     machine::pin(Core::Here)?;
     watchdog::install()?;
-    let mut turns = Turns::start(options.quick, WAITS)?;
+    let mut turns = Turns::start(options, WAITS)?;
     for (name, run) in work::ALL {
         if options.only.as_ref().is_none_or(|only| only.iter().any(|wanted| wanted == name)) {
             run(&mut turns)?;
@@ -104,7 +104,7 @@ fn measure(options: &Options) -> io::Result<Run> {
     Ok(Run {
         date: machine::today(),
         quick: options.quick,
-        whole: options.only.is_none(),
+        whole: options.only.is_none() && options.cases.is_empty() && options.names.is_empty(),
         seconds: started.elapsed().as_secs(),
         machine: Machine::look(),
         versions: machine::crate_versions(),

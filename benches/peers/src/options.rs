@@ -14,6 +14,8 @@ writes docs/benchmarks.md and its pictures. A later run on the same kind of proc
 
     --quick           a look whether it works, in seconds; the figures mean nothing
     --only A,B        only that work: streams, messages, round-trips, calls, making, forking, starting, serving
+    --case CASE       only that case of it, as the tables name it: '4 KiB'; may be said again
+    --name NAME       only that contender, as the tables name it: 'ipc ring'; may be said again
     --render          measures nothing; writes the document from all kept results
     --out FOLDER      writes results and document there. Without it, what is quick or not all goes to the
                       temporary directory
@@ -23,6 +25,10 @@ writes docs/benchmarks.md and its pictures. A later run on the same kind of proc
 pub struct Options {
     pub quick: bool,
     pub only: Option<Vec<String>>,
+    /// Empty: all.
+    pub cases: Vec<String>,
+    /// Empty: all.
+    pub names: Vec<String>,
     pub render: bool,
     pub out: Option<PathBuf>,
 }
@@ -36,6 +42,8 @@ impl Options {
             match arg.as_str() {
                 "--quick" => options.quick = true,
                 "--only" => options.only = Some(works(&value()?)?),
+                "--case" => options.cases.push(value()?),
+                "--name" => options.names.push(value()?),
                 "--render" => options.render = true,
                 "--out" => options.out = Some(value()?.into()),
                 "--help" | "-h" => return Ok(None),

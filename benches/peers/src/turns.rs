@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::options::Options;
 use crate::probe::{Class, Probe};
 use crate::report::tables;
 use crate::results::{Group, Sample, Series};
@@ -74,14 +75,24 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Turns {
     probe: Probe,
     quick: bool,
+    /// Only these cases and contenders; empty: all.
+    cases: Vec<String>,
+    names: Vec<String>,
     /// Nobody waits for the cores after it.
     deadline: Instant,
     pub groups: Vec<Group>,
 }
 
 impl Turns {
-    pub fn start(quick: bool, waits: Duration) -> io::Result<Self> {
-        Ok(Self { probe: Probe::start()?, quick, deadline: Instant::now() + waits, groups: Vec::new() })
+    pub fn start(options: &Options, waits: Duration) -> io::Result<Self> {
+        Ok(Self {
+            probe: Probe::start()?,
+            quick: options.quick,
+            cases: options.cases.clone(),
+            names: options.names.clone(),
+            deadline: Instant::now() + waits,
+            groups: Vec::new(),
+        })
     }
 
     pub fn is_quick(&self) -> bool {
@@ -89,7 +100,12 @@ impl Turns {
     }
 
     /// Lets the contenders take turns until each has its rounds with the cores near, or at least with the cores far.
-    pub fn take(&mut self, work: &str, case: &str, bytes: u64, pace: Pace, entries: Vec<Entry>) -> io::Result<()> {
+    pub fn take(&mut self, work: &str, case: &str, bytes: u64, pace: Pace, mut entries: Vec<Entry>) -> io::Result<()> {
+        let is_wanted = |wanted: &[String], name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+        entries.retain(|entry| is_wanted(&self.names, entry.name));
+        if !is_wanted(&self.cases, case) || entries.is_empty() {
+            return Ok(());
+        }
         let pace = if self.quick { Pace { pass: Duration::from_millis(2), rounds: 2 } } else { pace };
         let title = format!("{work}, {case}");
         let mut racers: Vec<Racer> = entries.into_iter().map(|entry| Racer::ready(entry, &title, pace.pass)).collect();

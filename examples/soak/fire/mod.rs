@@ -15,6 +15,7 @@ pub mod messages;
 pub mod orders;
 pub mod packed;
 pub mod random;
+pub mod rings;
 pub mod starved;
 pub mod storm;
 #[cfg(feature = "tokio")]
@@ -49,6 +50,7 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "a_killed_connectionless_peer_leaves_whole_messages", run: messages::killed_connectionless_peer },
     Kind { name: "a_killed_peer_leaves_whole_packed_messages", run: packed::killed_peer },
     Kind { name: "a_killed_writer_leaves_whole_messages_in_a_pipe", run: packed::killed_writer },
+    Kind { name: "a_killed_side_of_a_ring_leaves_a_prefix_and_then_the_end", run: rings::killed_side },
     Kind { name: "messages_of_a_killed_peer_bring_all_their_ends", run: ends::killed_peer },
     Kind { name: "ends_under_way_to_a_killed_peer_are_closed", run: ends::killed_receiver },
     Kind { name: "what_a_killed_process_has_forked_goes_on_or_goes_along", run: family::killed_parent },

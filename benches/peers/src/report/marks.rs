@@ -69,7 +69,7 @@ impl Mark {
 
 fn all(run: &Run) -> Vec<Mark> {
     use Wanted::{AtLeast, AtMost};
-    let speed = |what, work, case, ours, beside, wanted| {
+    let speed = |what: &str, work, case, ours, beside, wanted| {
         let measured = how_many_times(run, work, case, ours, beside);
         let alone = work == calls::BYTES || work == calls::MESSAGES;
         Mark { what: format!("{what}, {case}: `{ours}` beside `{beside}`"), wanted, unit: "×", alone, measured }
@@ -94,12 +94,22 @@ fn all(run: &Run) -> Vec<Mark> {
     }
     for case in ["1 KiB", "4 KiB", "64 KiB", "1 MiB"] {
         marks.push(speed("A ring", streams::WORK, case, "ipc ring", "ring, by hand, spinning", AtLeast(0.9)));
-        marks.push(speed("A ring", streams::WORK, case, "ipc ring", "shmem-ipc", AtLeast(1.0)));
-        marks.push(speed("A ring", streams::WORK, case, "ipc ring", "bare pipe, 1 MiB capacity", AtLeast(3.0)));
+        for rival in ["shmem-ipc", "iceoryx2", "UnixStream"] {
+            marks.push(speed("A ring", streams::WORK, case, "ipc ring", rival, AtLeast(1.0)));
+        }
+        let pipe = fastest(run, streams::WORK, case, &PIPES);
+        let mark = speed("", streams::WORK, case, "ipc ring", pipe, AtLeast(3.0));
+        marks.push(Mark { what: format!("A ring, {case}: `ipc ring` beside the best bare pipe"), ..mark });
     }
     for (case, wanted) in [("16 B", 3.0), ("256 B", 1.0), ("4 KiB", 1.0)] {
-        marks.push(speed("A ring", messages::WORK, case, "ipc ring, messages", "shmem-ipc", AtLeast(wanted)));
+        let rival = fastest(run, messages::WORK, case, &RIVALS);
+        let mark = speed("", messages::WORK, case, "ipc ring, messages", rival, AtLeast(wanted));
+        marks.push(Mark {
+            what: format!("A ring, {case}: `ipc ring, messages` beside the fastest other crate"),
+            ..mark
+        });
     }
+    marks.push(speed("A ring on one shared core", streams::ONE_CORE, "64 KiB", "ipc ring", "bare pipe", AtLeast(1.0)));
     let round_trip = |work, ours, beside, wanted| speed("A round trip", work, "16 B", ours, beside, AtLeast(wanted));
     marks.push(round_trip(round_trips::SPINNING, "ipc ring, spin 50 µs", "ring, by hand, spinning", 1.0 / 1.2));
     marks.push(round_trip(round_trips::SPINNING, "ipc ring, spin 50 µs", "bare pipe, spinning", 2.5));
@@ -140,6 +150,20 @@ fn all(run: &Run) -> Vec<Mark> {
 pub fn how_many_times(run: &Run, work: &str, case: &str, ours: &str, beside: &str) -> Result<Measured, &'static str> {
     let (ours, beside) = (median(run, work, case, ours)?, median(run, work, case, beside)?);
     Ok(Measured { value: beside.value / ours.value, rounds: ours.rounds.min(beside.rounds), ..ours })
+}
+
+/// Bare pipes, of any capacity and any cut.
+const PIPES: [&str; 4] =
+    ["bare pipe", "bare pipe, 1 MiB capacity", "bare pipe, cut to 8 KiB", "bare pipe, 256 KiB capacity, cut to 64 KiB"];
+
+/// Other crates that pass messages.
+const RIVALS: [&str; 6] =
+    ["shmem-ipc", "iceoryx2", "ipc-channel, bytes", "ipc-channel, typed", "unix-ipc, raw", "unix-ipc, typed"];
+
+/// The one of several that took the least time, or the first if none was measured.
+fn fastest(run: &Run, work: &str, case: &str, names: &[&'static str]) -> &'static str {
+    let time = |name: &str| median(run, work, case, name).map_or(f64::INFINITY, |measured| measured.value);
+    names.iter().copied().min_by(|one, other| time(one).total_cmp(&time(other))).unwrap_or(names[0])
 }
 
 /// In nanoseconds.

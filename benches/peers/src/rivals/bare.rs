@@ -43,10 +43,38 @@ pub fn pipe() -> Made<End, End> {
 
 /// A pipe that holds a mebibyte, the most that it can without privileges.
 pub fn large_pipe() -> Made<End, End> {
+    pipe_of(1 << 20)
+}
+
+fn pipe_of(capacity: libc::c_int) -> Made<End, End> {
     let (reader, writer) = pipe()?;
     // SAFETY: an open descriptor.
-    check(unsafe { libc::fcntl(writer.0.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20) })?;
+    check(unsafe { libc::fcntl(writer.0.as_raw_fd(), libc::F_SETPIPE_SZ, capacity) })?;
     Ok((reader, writer))
+}
+
+/// Writes no more than so much at a time.
+pub struct Cut(End, usize);
+
+impl Write for Cut {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(&buf[..buf.len().min(self.1)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The cuts that were best where they were tried.
+pub fn cut_pipe() -> Made<End, Cut> {
+    let (reader, writer) = pipe()?;
+    Ok((reader, Cut(writer, 8 << 10)))
+}
+
+pub fn large_cut_pipe() -> Made<End, Cut> {
+    let (reader, writer) = pipe_of(256 << 10)?;
+    Ok((reader, Cut(writer, 64 << 10)))
 }
 
 /// Reads until there is something.

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use crate::channel::{OneWay, Records, Stream};
 use crate::machine::Core;
-use crate::rivals::{bare, ours, pipes, rings, shmem_ipc, sockets};
+use crate::rivals::{bare, iceoryx2, ours, pipes, rings, shmem_ipc, sockets};
 use crate::turns::{Entry, Turns, USUAL};
 
 use super::size_name;
@@ -33,12 +33,15 @@ fn contenders(size: usize) -> Vec<Entry> {
     vec![
         plain("bare pipe", size, bare::pipe),
         plain("bare pipe, 1 MiB capacity", size, bare::large_pipe),
+        plain("bare pipe, cut to 8 KiB", size, bare::cut_pipe),
+        plain("bare pipe, 256 KiB capacity, cut to 64 KiB", size, bare::large_cut_pipe),
         plain("std::io::pipe", size, pipes::std),
         buffered("std::io::pipe + BufWriter", size, pipes::std_buffered),
         plain("os_pipe", size, pipes::os_pipe),
         plain("interprocess", size, pipes::interprocess),
         plain("UnixStream", size, sockets::streams),
         plain("shmem-ipc", size, shmem_ipc::stream),
+        Entry::new("iceoryx2", move || OneWay::new(iceoryx2::channel(size)?, size, Core::There)),
         plain("ring, by hand, spinning", size, rings::limit),
         plain("ipc pipe", size, ours::pipe),
         plain("ipc pipe, spin 50 µs", size, ours::spinning_pipe),
