@@ -44,6 +44,7 @@ pub fn trials() -> Vec<Trial> {
         without_either_nothing_is_different,
         without_reads_and_writes_with_flags_nothing_is_different,
         without_vmsplice_reading_goes_another_way,
+        without_vmsplice_no_packet_is_lost,
         without_any_way_to_not_wait_only_calls_that_wait_work,
         without_pidfds_no_child_is_forked,
         without_waiting_by_pidfd_no_child_is_started,
@@ -458,6 +459,31 @@ fn without_vmsplice_reading_goes_another_way() {
     for errno in MISSING {
         keeps_all_but(&without_flags(RWF_NOWAIT, EOPNOTSUPP).without(libc::SYS_vmsplice, errno), &[]);
     }
+}
+
+/// Of a pipe of packets, as a writer makes one with `O_DIRECT`, the kernel gives one packet to each read.
+fn without_vmsplice_no_packet_is_lost() {
+    let verdict = judge(LIMIT, || {
+        without_flags(RWF_NOWAIT, EOPNOTSUPP).without(libc::SYS_vmsplice, EPERM).play();
+        let (reader, mut writer) = pipe()?;
+        // SAFETY: a descriptor that is open, and flags.
+        assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_DIRECT) }, 0);
+        for packet in [&b"one"[..], &[b'-'; 4000], b"three"] {
+            writer.write_all(packet)?;
+        }
+        drop(writer);
+        let mut read = Vec::new();
+        let mut buf = [0; 8192];
+        loop {
+            match reader.try_read(&mut buf)? {
+                0 => break,
+                len => read.extend_from_slice(&buf[..len]),
+            }
+        }
+        assert!(read == [b"one", &[b'-'; 4000][..], b"three"].concat(), "{} of 4008 bytes", read.len());
+        Ok(())
+    });
+    assert_eq!(verdict, Ok(()));
 }
 
 fn without_any_way_to_not_wait_only_calls_that_wait_work() {
