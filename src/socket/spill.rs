@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
+use crate::sys::Errno;
 use crate::sys::memory::Spill;
 
 thread_local! {
@@ -37,10 +38,17 @@ impl Lent {
         taken
     }
 
-    /// Appends the first bytes, which were received there.
-    pub(super) fn append_to(&mut self, message: &mut Vec<u8>, len: usize) {
-        self.take(len, |bytes| message.extend_from_slice(bytes));
+    /// Appends the first bytes, which were received there. An error where there is no memory for them: a sender decides how
+    /// many they are.
+    pub(super) fn append_to(&mut self, message: &mut Vec<u8>, len: usize) -> Result<()> {
+        self.take(len, |bytes| append(message, bytes))
     }
+}
+
+pub(super) fn append(message: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    message.try_reserve(bytes.len()).map_err(|_| Error::system("malloc", Errno::NOMEM))?;
+    message.extend_from_slice(bytes);
+    Ok(())
 }
 
 impl Drop for Lent {

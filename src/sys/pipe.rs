@@ -63,11 +63,26 @@ fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<us
 fn splice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let len = bufs.iter().map(|buf| buf.len()).sum();
     let (reader, writer) = private()?;
-    match rustix::pipe::splice(fd, None, &writer, None, len, SpliceFlags::NONBLOCK)? {
-        0 => Ok(0), // the end
-        // All of it, for the slices have room for what was moved.
-        _ => retry(|| rustix::io::readv(&reader, bufs)),
+    // All of it is read, for the slices have room for what was moved. Where the writer has made packets, each is a read.
+    let moved = rustix::pipe::splice(fd, None, &writer, None, len, SpliceFlags::NONBLOCK)?;
+    let mut read = 0;
+    while read < moved {
+        read += match retry(|| rustix::io::readv(&reader, &mut after(bufs, read)))? {
+            0 => break,
+            count => count,
+        };
     }
+    Ok(read) // 0: the end
+}
+
+/// The room behind the first bytes.
+fn after<'a>(bufs: &'a mut [IoSliceMut<'_>], mut filled: usize) -> Vec<IoSliceMut<'a>> {
+    let rest = bufs.iter_mut().map(|buf| {
+        let full = filled.min(buf.len());
+        filled -= full;
+        IoSliceMut::new(&mut buf[full..])
+    });
+    rest.collect()
 }
 
 /// Writes, waiting for room as [write(2)] does, and never raises `SIGPIPE`.

@@ -44,6 +44,7 @@ pub fn trials() -> Vec<Trial> {
         without_either_nothing_is_different,
         without_reads_and_writes_with_flags_nothing_is_different,
         without_vmsplice_reading_goes_another_way,
+        without_vmsplice_no_packet_is_lost,
         without_any_way_to_not_wait_only_calls_that_wait_work,
         without_pidfds_no_child_is_forked,
         without_waiting_by_pidfd_no_child_is_started,
@@ -63,6 +64,7 @@ pub fn trials() -> Vec<Trial> {
         without_a_larger_pipe_the_error_says_so,
         without_madvise_nothing_is_different,
         without_memory_a_message_stays_where_it_is,
+        without_memory_for_its_copy_a_message_is_an_error,
         without_proc_what_needs_it_says_so needs [HiddenProc],
         without_proc_and_unshare_nobody_knows_whether_a_fork_is_safe needs [HiddenProc],
     ]
@@ -460,6 +462,31 @@ fn without_vmsplice_reading_goes_another_way() {
     }
 }
 
+/// Of a pipe of packets, as a writer makes one with `O_DIRECT`, the kernel gives one packet to each read.
+fn without_vmsplice_no_packet_is_lost() {
+    let verdict = judge(LIMIT, || {
+        without_flags(RWF_NOWAIT, EOPNOTSUPP).without(libc::SYS_vmsplice, EPERM).play();
+        let (reader, mut writer) = pipe().unwrap();
+        // SAFETY: a descriptor that is open, and flags.
+        assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_DIRECT) }, 0);
+        for packet in [&b"one"[..], &[b'-'; 4000], b"three"] {
+            writer.write_all(packet).unwrap();
+        }
+        drop(writer);
+        let mut read = Vec::new();
+        let mut buf = [0; 8192];
+        loop {
+            match reader.try_read(&mut buf).unwrap() {
+                0 => break,
+                len => read.extend_from_slice(&buf[..len]),
+            }
+        }
+        assert!(read == [b"one", &[b'-'; 4000][..], b"three"].concat(), "{} of 4008 bytes", read.len());
+        Ok(())
+    });
+    assert_eq!(verdict, Ok(()));
+}
+
 fn without_any_way_to_not_wait_only_calls_that_wait_work() {
     for errno in MISSING {
         let kernel = without_flags(RWF_NOWAIT, EOPNOTSUPP).without(libc::SYS_vmsplice, errno);
@@ -683,6 +710,35 @@ fn without_memory_a_message_stays_where_it_is() {
         assert_eq!(refused(pair.parent.recv(&mut [0; 8])), ("mmap", libc::ENOMEM));
         assert_eq!(refused(pair.parent.recv_vec()), ("mmap", libc::ENOMEM));
         assert_eq!(pair.parent.peek_len().unwrap(), Some(3));
+        Ok(())
+    });
+    assert_eq!(verdict, Ok(()));
+}
+
+fn without_memory_for_its_copy_a_message_is_an_error() {
+    let verdict = judge(LIMIT, || {
+        let pair = datagram_pair().unwrap();
+        let long = vec![1; 200_000];
+        pair.child.send(b"abc").unwrap();
+        assert_eq!(pair.parent.recv_vec().unwrap().unwrap(), b"abc");
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+        // SAFETY: no conditions.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+        let receives: [fn(&DatagramSocket) -> ipc::Result<Option<usize>>; 3] = [
+            |socket| Ok(socket.recv_vec()?.map(|message| message.len())),
+            |socket| Ok(socket.recv_with(&mut Vec::new())?.map(|received| received.message_len())),
+            |socket| socket.recv(&mut [0; 64]),
+        ];
+        for receive in receives {
+            pair.child.send(&long).unwrap();
+            pair.child.send(b"abc").unwrap();
+            support::limit(libc::RLIMIT_AS, |_| (pages * page) as _);
+            let received = receive(&pair.parent);
+            support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+            assert_eq!(refused(received), ("malloc", libc::ENOMEM));
+            assert_eq!(pair.parent.recv_vec().unwrap().unwrap(), b"abc");
+        }
         Ok(())
     });
     assert_eq!(verdict, Ok(()));

@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         when_the_time_is_up_the_group_is_killed,
         a_grandchild_that_keeps_stdout_does_not_hold_it,
         a_grandchild_does_not_hold_it_past_the_time,
+        a_program_that_says_more_than_memory_holds_is_an_error_with_what_it_said,
         a_program_that_says_no_more_is_waited_for,
         a_program_that_does_not_start_says_its_name,
         input_for_a_stdin_that_is_set_is_refused,
@@ -164,6 +165,20 @@ fn a_grandchild_does_not_hold_it_past_the_time() {
         assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
     }
     await_orphans(2);
+}
+
+fn a_program_that_says_more_than_memory_holds_is_an_error_with_what_it_said() {
+    let child = fork((), |()| {
+        support::limit(libc::RLIMIT_AS, |_| 256 << 20);
+        let endless = || sh("echo err >&2; exec yes");
+        let stopped = endless().communicate(b"", None).unwrap_err();
+        assert_eq!(errno(&stopped.error), ("malloc", libc::ENOMEM));
+        assert!(stopped.stdout.len() > 1 << 20 && stopped.stdout.chunks(2).all(|line| line == b"y\n"));
+        assert_eq!(stopped.stderr, b"err\n");
+        drop(stopped);
+        assert_eq!(refused(endless().output()), ("malloc", libc::ENOMEM));
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 fn a_program_that_says_no_more_is_waited_for() {

@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 
 use super::Command;
 use super::parts::Parts;
+use crate::end::packets::PACKET;
 use crate::end::{End, Stdio};
 use crate::error::{Bytes, Error, Result, gives_back};
 use crate::process::child::Child;
@@ -20,6 +21,9 @@ use crate::wait::{Patience, Spin, Watch, wait_any};
 
 /// How long the outputs of a program that has left are listened to, if another process has them too.
 pub(super) const GRACE: Duration = Duration::from_millis(200);
+
+/// So much of one output is read before it is the other's turn: what a pipe holds.
+const AT_ONCE: usize = 64 << 10;
 
 /// A program that was not heard out, and why. It was killed and waited for, unless it runs as another user by now.
 ///
@@ -198,21 +202,36 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// Reads what is there, of each output as much as a pipe holds.
+    /// Reads what is there, of each output about as much as a pipe holds.
     fn listen(&mut self) -> Result<()> {
-        // With room for whatever a writer with O_DIRECT makes one packet of, whose rest would be lost.
-        let mut buf = vec![0; 64 << 10];
+        let mut done = Ok(());
         for (reader, said) in self.readers.iter_mut().zip(&mut self.said) {
-            let Some(end) = reader else { continue };
-            let bufs = &mut [io::IoSliceMut::new(&mut buf)];
-            let read = |_| sys::pipe::read_nowait(end.as_fd(), bufs);
-            match Patience::None.persist(end, &Spin::default(), "read", POLLIN, None, read) {
-                Ok(0) => *reader = None,
-                Ok(len) => said.extend_from_slice(&buf[..len]),
-                Err(Error::WouldBlock) => {}
-                Err(error) => return Err(error),
-            }
+            // Of the other one too: memory may suffice for that.
+            done = done.and(hear(reader, said));
         }
-        Ok(())
+        done
     }
+}
+
+/// Reads what is there of one output. The memory comes first, so that where there is none, nothing is lost of what was said.
+fn hear(reader: &mut Option<End>, said: &mut Vec<u8>) -> Result<()> {
+    let enough = said.len() + AT_ONCE;
+    while let Some(end) = reader.as_ref().filter(|_| said.len() < enough) {
+        let start = said.len();
+        // With room for whatever a writer with O_DIRECT makes one packet of, whose rest would be lost.
+        let room = start.clamp(PACKET, AT_ONCE);
+        said.try_reserve(room).map_err(|_| Error::system("malloc", Errno::NOMEM))?;
+        said.resize(start + room, 0);
+        let bufs = &mut [io::IoSliceMut::new(&mut said[start..])];
+        let read = |_| sys::pipe::read_nowait(end.as_fd(), bufs);
+        let read = Patience::None.persist(end, &Spin::default(), "read", POLLIN, None, read);
+        said.truncate(start + read.as_ref().copied().unwrap_or(0));
+        match read {
+            Ok(0) => *reader = None,
+            Ok(len) if len == room => {}
+            Ok(_) | Err(Error::WouldBlock) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

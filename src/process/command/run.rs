@@ -66,8 +66,8 @@ impl Command {
     /// # Errors
     ///
     /// - As [`spawn`](Self::spawn) and [`Child::wait`]; [`Error::StatusTaken`] has the output.
-    /// - [`Error::System`] of `read`: its output cannot be read, as with no descriptor left for what stands in for
-    ///   `RWF_NOWAIT`. The program was killed, with its group if it leads one. If it runs as another user by now, it has lost its
+    /// - [`Error::System`] of `malloc`: there is no memory for its output. Of `read`: its output cannot be read, as with no
+    ///   descriptor left for what stands in for `RWF_NOWAIT`. The program was killed, with its group if it leads one. If it runs as another user by now, it has lost its
     ///   readers. It was waited for.
     ///
     /// # Examples
@@ -120,7 +120,7 @@ impl Command {
     /// - [`Error::TimedOut`]: the program did not leave in time.
     /// - [`Error::InvalidInput`]: there is input, and the standard input is set to something else. Nothing was started.
     /// - As [`spawn`](Self::spawn), with [`Error::NotStarted`] for what lies with the program; as [`Child::wait`]; and
-    ///   [`Error::System`] of `read`: what it writes cannot be read.
+    ///   [`Error::System`] of `malloc`: there is no memory for what it writes; of `read`: that cannot be read.
     ///
     /// # Examples
     ///

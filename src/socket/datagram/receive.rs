@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::DatagramSocket;
 use crate::error::{Error, Result};
 use crate::socket::received::Received;
-use crate::socket::spill::Lent;
+use crate::socket::spill::{Lent, append};
 use crate::sys::poll::POLLIN;
 use crate::sys::socket::Mark;
 use crate::sys::{self, Errno};
@@ -39,8 +39,9 @@ impl DatagramSocket {
         let receive = |fd: BorrowedFd<'_>, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait);
         match self.arrive(patience, first, receive)? {
             Some(len) if len > buf.len() => {
-                let mut message = buf.to_vec();
-                spill.append_to(&mut message, len - buf.len());
+                let mut message = Vec::new();
+                append(&mut message, buf)?;
+                spill.append_to(&mut message, len - buf.len())?;
                 Err(Error::BufferTooSmall { message })
             }
             arrived => Ok(arrived),
@@ -54,7 +55,7 @@ impl DatagramSocket {
         let arrived = self.arrive(patience, None, receive)?;
         let over = arrived.map_or(0, |len| len.saturating_sub(buf.len()));
         if over > 0 {
-            spill.append_to(buf, over);
+            spill.append_to(buf, over)?;
         }
         Ok(arrived)
     }
@@ -76,7 +77,12 @@ impl DatagramSocket {
                 buf[..part.len()].copy_from_slice(part);
                 rest = later;
             }
-            if rest.is_empty() { Ok(Some(len)) } else { Err(Error::BufferTooSmall { message: message.to_vec() }) }
+            if rest.is_empty() {
+                return Ok(Some(len));
+            }
+            let mut whole = Vec::new();
+            append(&mut whole, message)?;
+            Err(Error::BufferTooSmall { message: whole })
         })
     }
 
@@ -86,7 +92,7 @@ impl DatagramSocket {
         let receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
         let Some((len, beside)) = self.arrive(patience, None, receive)? else { return Ok(None) };
         message.clear();
-        spill.append_to(message, len);
+        spill.append_to(message, len)?;
         Received::new(len, beside).map(Some)
     }
 

@@ -212,7 +212,8 @@ impl DatagramSocket {
     ///   processes hold this end, the kernel tells one of them, and a process that only sends sees it as [`Error::Closed`].
     /// - [`Error::WouldBlock`]: the socket was made elsewhere, with `O_NONBLOCK`, and there is no message.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: no address space for a long message (`ENOMEM`). Nothing was received.
+    /// - [`Error::System`] of `mmap`: no address space for a long message (`ENOMEM`). Nothing was received. Of `malloc`: no
+    ///   memory for a message that `buf` has no room for, and it is lost.
     ///
     /// # Platform
     ///
