@@ -25,30 +25,31 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn nonblock_is_never_set_and_the_end_that_comes_back_blocks() {
-    /// Whether it is set on one of this process's ends.
-    fn is_set() -> bool {
+    /// On how many pipes, sockets and pidfds of this process it is set.
+    fn set() -> usize {
         let fds: Vec<i32> = support::Inventory::take().numbers().collect();
-        fds.into_iter().any(|fd| {
+        let is_set = |fd: &i32| {
             let name = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
             // Not `Signals`, which makes its own and shares it with nobody.
             let is_end = ["pipe:", "socket:", "pidfd"].iter().any(|kind| name.to_string_lossy().contains(kind));
             // SAFETY: a number.
-            is_end && unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_NONBLOCK != 0
-        })
+            is_end && unsafe { libc::fcntl(*fd, libc::F_GETFL) } & libc::O_NONBLOCK != 0
+        };
+        fds.iter().filter(|fd| is_set(fd)).count()
     }
     let signals = ipc::Signals::new(&[libc::SIGUSR1]).unwrap();
     let (reader, writer) = pipe().unwrap();
     let (stream, messages, rings) = (stream_pair().unwrap(), ipc::datagram_pair().unwrap(), stream_pair().unwrap());
     let (hold, release) = pipe().unwrap();
     let child = fork(hold, |mut hold| hold.read(&mut [0]).map(drop)).unwrap();
-    assert!(!is_set());
+    assert_eq!(set(), 0);
     let early = Duration::from_millis(5);
     let runtime = on_one_thread();
     let unwatched = runtime.block_on(async {
         // The runtime's own.
-        is_set()
+        set()
     });
-    let (reader, messages, child) = runtime.block_on(async {
+    let (reader, _writer, messages, child) = runtime.block_on(async {
         let mut reader = PipeReader::new(reader).unwrap();
         let mut writer = PipeWriter::new(writer).unwrap();
         let mut socket = StreamSocket::new(stream.parent).unwrap();
@@ -66,11 +67,11 @@ fn nonblock_is_never_set_and_the_end_that_comes_back_blocks() {
         socket.write_all(b"x").await.unwrap();
         socket_of_messages.send(b"x").await.unwrap();
         ring_writer.write_all(b"x").await.unwrap();
-        assert_eq!(is_set(), unwatched);
-        (reader.into_inner(), socket_of_messages.into_inner(), child.into_inner())
+        assert_eq!(set(), unwatched);
+        (reader.into_inner(), writer.into_inner(), socket_of_messages.into_inner(), child.into_inner())
     });
     drop(runtime);
-    assert!(!is_set());
+    assert_eq!(set(), 0);
     assert_eq!((&reader).read(&mut [0; 8]).unwrap(), 1);
     assert!(matches!(reader.read_timeout(&mut [0], early), Err(Error::TimedOut)));
     assert!(matches!(messages.recv_vec_timeout(early), Err(Error::TimedOut)));
