@@ -725,7 +725,8 @@ fn without_memory_for_its_copy_a_message_is_an_error() {
         let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
         // SAFETY: no conditions.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
-        let receives: [fn(&DatagramSocket) -> ipc::Result<Option<usize>>; 3] = [
+        type Receive = fn(&DatagramSocket) -> ipc::Result<Option<usize>>;
+        let receives: [Receive; 3] = [
             |socket| Ok(socket.recv_vec()?.map(|message| message.len())),
             |socket| Ok(socket.recv_with(&mut Vec::new())?.map(|received| received.message_len())),
             |socket| socket.recv(&mut [0; 64]),
