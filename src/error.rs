@@ -126,7 +126,8 @@ pub enum Error {
     },
 
     /// This process is inside a runtime of tokio, whose epoll instance a child would share, so a fork would not be safe. Fork
-    /// before the runtime is entered. Needs the feature `tokio`. In the guide: [tokio](crate::guide::tokio).
+    /// before the runtime is entered, or use a [`ForkServer`](crate::ForkServer). Needs the feature `tokio`. In the guide:
+    /// [tokio](crate::guide::tokio).
     InsideRuntime,
 
     /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it. Set

@@ -295,9 +295,10 @@ impl Fork {
     /// The fork itself. Whatever can fail is done before it, and nothing of the caller's runs after the last look at the
     /// threads, for which signals are held back.
     fn split(self, permit: &dyn Fn() -> Result<Permit>, given: &impl Ends) -> Result<Forked> {
+        // First, for its advice is the better one: a runtime's own threads are what the permit is refused for.
+        check_outside_runtime()?;
         // Before anything that another thread could keep from going on.
         permit()?;
-        check_outside_runtime()?;
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
         }
