@@ -13,6 +13,8 @@ mod stop;
 
 pub use child::Child;
 pub use claim::{claim, claim_number, claimable};
+#[cfg(feature = "tokio")]
+pub(crate) use command::Conversation;
 pub use command::{Command, CommunicateError, SpawnError};
 pub use fork::{Fork, Forked, fork, fork_raw, fork_unchecked};
 pub use fork_error::ForkError;

@@ -40,22 +40,41 @@ impl<T> Sender<T> {
     /// # Errors
     ///
     /// As [`PipeReader::new`](super::PipeReader::new).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled.
+    ///
+    /// # Examples
+    ///
+    /// See [`Sender`].
     pub fn new(end: channel::Sender<T>) -> io::Result<Self> {
         Watched::new(end, Interest::WRITABLE).map(Self)
     }
 
-    /// Gives the blocking end back.
+    /// Gives the blocking end back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> channel::Sender<T> {
         self.0.into_inner()
     }
 
-    /// Waits until there is room for the value, and sends it. Cancel safe: a value is sent whole or not at all; where its future
-    /// is dropped before, the value is dropped with it.
+    /// Waits until there is room for the value, and sends it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a value is sent whole or not at all. Where its future is dropped before, the value is dropped with it.
     ///
     /// # Errors
     ///
     /// The same as [`Sender::send`](crate::Sender::send). The value is given back.
+    ///
+    /// # Examples
+    ///
+    /// See [`Sender`].
     pub async fn send(&self, value: T) -> Result<(), Unsent<T>>
     where
         T: Serialize,
@@ -83,22 +102,41 @@ impl<T> Receiver<T> {
     /// # Errors
     ///
     /// As [`PipeReader::new`](super::PipeReader::new).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled.
+    ///
+    /// # Examples
+    ///
+    /// See [`Receiver`].
     pub fn new(end: channel::Receiver<T>) -> io::Result<Self> {
         Ok(Self { end: Watched::new(end, Interest::READABLE)?, is_over: false })
     }
 
-    /// Gives the blocking end back.
+    /// Gives the blocking end back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> channel::Receiver<T> {
         self.end.into_inner()
     }
 
-    /// Waits until a value arrives, and returns it. `None` is EOF: every sender is gone, and everything was received. Cancel safe:
-    /// a value is taken whole or not at all.
+    /// Waits until a value arrives, and returns it. `None` is EOF: every sender is gone, and everything was received.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a value is taken whole or not at all.
     ///
     /// # Errors
     ///
     /// The same as [`Receiver::recv`](crate::Receiver::recv).
+    ///
+    /// # Examples
+    ///
+    /// See [`Receiver`].
     pub async fn recv(&self) -> Result<Option<T>>
     where
         T: DeserializeOwned,
@@ -115,7 +153,7 @@ impl<T: DeserializeOwned> Stream for Receiver<T> {
         if this.is_over {
             return Poll::Ready(None);
         }
-        let received = ready!(this.end.poll_read(cx, channel::Receiver::try_recv)).map_err(Error::from);
+        let received = ready!(this.end.poll_read(cx, channel::Receiver::try_recv));
         this.is_over = match &received {
             Ok(value) => value.is_none(),
             Err(error) => !is_over_with_the_value(error),
@@ -146,21 +184,41 @@ impl<S, R> Duplex<S, R> {
     /// # Errors
     ///
     /// As [`PipeReader::new`](super::PipeReader::new).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled.
+    ///
+    /// # Examples
+    ///
+    /// See [`Duplex`].
     pub fn new(end: channel::Duplex<S, R>) -> io::Result<Self> {
         Watched::new(end, Interest::READABLE | Interest::WRITABLE).map(Self)
     }
 
-    /// Gives the blocking end back.
+    /// Gives the blocking end back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> channel::Duplex<S, R> {
         self.0.into_inner()
     }
 
-    /// Waits until there is room for the value, and sends it. Cancel safe, as [`Sender::send`].
+    /// Waits until there is room for the value, and sends it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`Sender::send`].
     ///
     /// # Errors
     ///
     /// The same as [`Sender::send`](crate::Sender::send). The value is given back.
+    ///
+    /// # Examples
+    ///
+    /// See [`Duplex`].
     pub async fn send(&self, value: S) -> Result<(), Unsent<S>>
     where
         S: Serialize,
@@ -168,11 +226,19 @@ impl<S, R> Duplex<S, R> {
         send(&self.0, value, channel::Duplex::try_send).await
     }
 
-    /// Waits until a value arrives, and returns it. `None` is EOF. Cancel safe, as [`Receiver::recv`].
+    /// Waits until a value arrives, and returns it. `None` is EOF.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`Receiver::recv`].
     ///
     /// # Errors
     ///
     /// The same as [`Receiver::recv`](crate::Receiver::recv).
+    ///
+    /// # Examples
+    ///
+    /// See [`Duplex`].
     pub async fn recv(&self) -> Result<Option<R>>
     where
         R: DeserializeOwned,
@@ -182,12 +248,18 @@ impl<S, R> Duplex<S, R> {
 
     /// Sends a value, and waits until the next one arrives. `None` is EOF: the peer is gone, and did not answer.
     ///
+    /// # Cancel safety
+    ///
     /// Not cancel safe, but nothing is mixed up: where the value was sent and the future is dropped, the answer is still to come. The
     /// next call is [`Error::Unread`] until [`recv`](Self::recv) has taken it.
     ///
     /// # Errors
     ///
     /// The same as [`Duplex::call`](crate::Duplex::call).
+    ///
+    /// # Examples
+    ///
+    /// See [`Duplex`].
     pub async fn call(&mut self, value: S) -> Result<Option<R>, CallError<S>>
     where
         S: Serialize,

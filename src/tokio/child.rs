@@ -44,17 +44,29 @@ impl Child {
     /// # Errors
     ///
     /// As [`PipeReader::new`](super::PipeReader::new).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled.
+    ///
+    /// # Examples
+    ///
+    /// See [`Child`].
     pub fn new(child: crate::process::Child) -> io::Result<Self> {
         Watched::new(Pidfd(child), Interest::READABLE).map(Self)
     }
 
-    /// Gives the child back.
+    /// Gives the child back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> crate::process::Child {
         self.0.into_inner().0
     }
 
-    /// The number of the process.
+    /// Returns the number of the process. Never blocks.
     #[must_use]
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
@@ -63,11 +75,17 @@ impl Child {
 
     /// Waits until the child has left, and says how. Waiting again gives the same status.
     ///
-    /// It is cancel safe: the status is kept for the next call.
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the status is kept for the next call.
     ///
     /// # Errors
     ///
     /// As [`Child::wait`](crate::Child::wait).
+    ///
+    /// # Examples
+    ///
+    /// See [`Child`].
     pub async fn wait(&self) -> Result<ExitStatus> {
         // Readiness without a status is spurious: the runtime forgets it, and waits again.
         self.0.call(Interest::READABLE, |child| child.0.try_wait()?.ok_or(Error::WouldBlock)).await
@@ -78,6 +96,27 @@ impl Child {
     /// # Errors
     ///
     /// As [`Child::kill`](crate::Child::kill).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// const SIGKILL: i32 = 9;
+    /// const SIGUSR1: i32 = 10;
+    ///
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let child = ipc::tokio::Child::new(ipc::Command::new("sleep").arg("1000").spawn()?)?;
+    /// child.kill()?;
+    /// assert_eq!(child.wait().await?.signal(), Some(SIGKILL));
+    ///
+    /// let child = ipc::tokio::Child::new(ipc::Command::new("sleep").arg("1000").spawn()?)?;
+    /// child.signal(SIGUSR1)?;
+    /// assert_eq!(child.wait().await?.signal(), Some(SIGUSR1));
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn kill(&self) -> Result<()> {
         self.0.end().0.kill()
     }
@@ -87,6 +126,10 @@ impl Child {
     /// # Errors
     ///
     /// As [`Child::signal`](crate::Child::signal).
+    ///
+    /// # Examples
+    ///
+    /// See [`kill`](Self::kill).
     pub fn signal(&self, signal: i32) -> Result<()> {
         self.0.end().0.signal(signal)
     }

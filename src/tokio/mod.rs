@@ -1,20 +1,29 @@
 //! The ends for [tokio](https://docs.rs/tokio): reading, writing, sending, receiving and waiting as `async fn`.
 //!
 //! Each type here is put around an end of the same name with `new`, inside of a runtime, and gives it back with `into_inner`.
-//! The end itself stays as it is: **`O_NONBLOCK` is never set**, so whoever else holds the end, in this process or another,
-//! still blocks where it did before. The runtime only tells when a `try_` call is worth making.
+//! The end itself stays as it is: **`O_NONBLOCK` is never set**. Other holders of the end, in this process or another, still
+//! block where they did before. The runtime only tells when a `try_` call is worth making.
+//!
+//! [`communicate`] talks to a program. The chapter of the guide about [tokio](crate::guide::tokio) also shows the ends with
+//! async-io, for programs without tokio.
 //!
 //! # Cancel safety
 //!
 //! Every method says whether it is cancel safe: whether its future can be dropped, as `tokio::select!` and timeouts do,
 //! without losing anything. Sending and receiving messages are: a message is taken whole or not at all.
 //!
+//! # Runtimes
+//!
+//! Both flavours of the runtime work. An end belongs to the runtime that it was made in, and its calls fail once that is gone.
+//! [`into_inner`](PipeReader::into_inner) still gives the blocking end back, also outside of a runtime.
+//!
 //! # Forking
 //!
 //! A process inside of a runtime is not forked: [`fork`](crate::fork()) answers [`Error::InsideRuntime`]. A child would share the
 //! runtime's epoll instance with its parent, and dropping an end there would end the parent's watch of it. Fork before the
-//! runtime is entered. A runtime that was built and not entered is refused too if it has worker threads
-//! ([`Error::MultiThreaded`]); one on the current thread is not seen, and must not be used or dropped in the child.
+//! runtime is entered, or have a [`ForkServer`](crate::ForkServer) fork. A runtime that was built and not entered is refused too if
+//! it has worker threads ([`Error::MultiThreaded`]). One on the current thread is not seen, and must not be used or dropped in the
+//! child.
 //!
 //! # Examples
 //!
@@ -47,6 +56,7 @@
 #[cfg(feature = "channel")]
 mod channel;
 mod child;
+mod communicate;
 mod datagram;
 mod pipe;
 mod ring;
@@ -58,13 +68,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, ready};
 
-use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
+use ::tokio::io::{Interest, ReadBuf};
 use ::tokio::runtime::Handle;
 
 #[cfg(feature = "channel")]
 pub use channel::{Duplex, Receiver, Sender};
 pub use child::Child;
+pub use communicate::communicate;
 pub use datagram::DatagramSocket;
 pub use pipe::{PipeReader, PipeWriter};
 pub use ring::{RingReader, RingWriter};
@@ -82,8 +93,7 @@ struct Watched<T: AsRawFd>(AsyncFd<T>);
 
 impl<T: AsRawFd> Watched<T> {
     fn new(end: T, interest: Interest) -> io::Result<Self> {
-        // Outside of a runtime `AsyncFd` would panic.
-        Handle::try_current().map_err(io::Error::other)?;
+        check_runtime()?;
         sys::runtime::watch(end, interest).map(Self)
     }
 
@@ -98,30 +108,59 @@ impl<T: AsRawFd> Watched<T> {
     /// Makes a `try_` call until it does not answer `WouldBlock`, which is also when readiness is forgotten, and of the direction
     /// that was tried alone. A short count says nothing: long writes to a pipe are cut.
     async fn call<R>(&self, interest: Interest, mut attempt: impl FnMut(&T) -> Result<R>) -> Result<R> {
-        Ok(self.0.async_io(interest, |end| attempt(end).map_err(Error::into_io)).await?)
+        self.0.async_io(interest, |end| outcome(attempt(end))).await?
     }
 
-    fn poll_read<R>(&self, cx: &mut Context<'_>, mut attempt: impl FnMut(&T) -> Result<R>) -> Poll<io::Result<R>> {
+    fn poll_read<R>(&self, cx: &mut Context<'_>, mut attempt: impl FnMut(&T) -> Result<R>) -> Poll<Result<R>> {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(cx))?;
-            if let Ok(done) = guard.try_io(|end| attempt(end.get_ref()).map_err(Error::into_io)) {
-                return Poll::Ready(done);
+            if let Ok(done) = guard.try_io(|end| outcome(attempt(end.get_ref()))) {
+                return Poll::Ready(done?);
             }
         }
     }
 
-    fn poll_write<R>(&self, cx: &mut Context<'_>, mut attempt: impl FnMut(&T) -> Result<R>) -> Poll<io::Result<R>> {
+    fn poll_write<R>(&self, cx: &mut Context<'_>, mut attempt: impl FnMut(&T) -> Result<R>) -> Poll<Result<R>> {
         loop {
             let mut guard = ready!(self.0.poll_write_ready(cx))?;
-            if let Ok(done) = guard.try_io(|end| attempt(end.get_ref()).map_err(Error::into_io)) {
-                return Poll::Ready(done);
+            if let Ok(done) = guard.try_io(|end| outcome(attempt(end.get_ref()))) {
+                return Poll::Ready(done?);
             }
         }
+    }
+
+    /// The body of an `AsyncRead`, around a `try_read`.
+    fn poll_read_into(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        try_read: impl Fn(&T, &mut [u8]) -> Result<usize>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let count =
+            ready!(self.poll_read(cx, |end| try_read(end, buf.initialize_unfilled()))).map_err(Error::into_io)?;
+        buf.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<T: AsRawFd + fmt::Debug> fmt::Debug for Watched<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.end().fmt(f)
+    }
+}
+
+/// Fails outside of a runtime, where `AsyncFd` would panic.
+fn check_runtime() -> io::Result<()> {
+    Handle::try_current().map(drop).map_err(io::Error::other)
+}
+
+/// `WouldBlock` as the runtime knows it. Any other error stays what it is, with the name of its call.
+fn outcome<R>(done: Result<R>) -> io::Result<Result<R>> {
+    match done {
+        Err(Error::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        done => Ok(done),
     }
 }

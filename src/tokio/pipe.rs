@@ -3,16 +3,24 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use ::tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::Watched;
+use crate::error::Error;
 
 /// The reading end of a pipe, for tokio: a [`PipeReader`](crate::PipeReader) that is [`AsyncRead`].
 ///
-/// A read completes when there is something, or with 0 bytes at EOF, when the last writer in any process is closed. Reads are
-/// cancel safe: a future that is dropped before it completed has read nothing.
+/// A read completes when there is something, or with 0 bytes at EOF, when the last writer in any process is closed.
+///
+/// A named FIFO can get another writer after EOF. The runtime goes on to report EOF then, and a task that waits for bytes takes a
+/// whole core. Before reading on, put the end under the runtime anew: `PipeReader::new(reader.into_inner())`.
+///
+/// # Cancel safety
+///
+/// `read` is cancel safe: a future that is dropped before it completed has read nothing. `read_exact` and `read_to_end` are not, as
+/// with every `AsyncRead`.
 ///
 /// # Examples
 ///
@@ -40,15 +48,36 @@ impl PipeReader {
     ///
     /// # Errors
     ///
-    /// Outside of a runtime; of a runtime without IO enabled it panics, as tokio does. An error of [epoll_ctl(2)], as of a FIFO
-    /// that the runtime watches already. The end is closed then.
+    /// Outside of a runtime, and in one that is shutting down. An error of [epoll_ctl(2)]: `ENOSPC` past the user's limit on watches,
+    /// `EEXIST` of a descriptor that the program has put under this runtime itself. The end is closed then.
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled, as tokio's own types do.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader`].
     ///
     /// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
     pub fn new(end: crate::pipe::PipeReader) -> io::Result<Self> {
         Watched::new(end, Interest::READABLE).map(Self)
     }
 
-    /// Gives the blocking end back.
+    /// Gives the blocking end back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let reader = ipc::tokio::PipeReader::new(reader)?.into_inner();
+    /// writer.write_atomic(b"x")?;
+    /// assert_eq!(reader.try_read(&mut [0; 8])?, 1);
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     pub fn into_inner(self) -> crate::pipe::PipeReader {
         self.0.into_inner()
@@ -57,12 +86,7 @@ impl PipeReader {
 
 impl AsyncRead for PipeReader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let count = ready!(self.0.poll_read(cx, |end| end.try_read(buf.initialize_unfilled())))?;
-        buf.advance(count);
-        Poll::Ready(Ok(()))
+        self.0.poll_read_into(cx, buf, |end, buf| end.try_read(buf))
     }
 }
 
@@ -78,8 +102,32 @@ impl AsFd for PipeReader {
 /// reader is left, and `SIGPIPE` is never raised. Up to [`PIPE_BUF`](crate::PIPE_BUF) bytes of one `write` go in whole. Long
 /// writes are cut, as [`PipeWriter`](crate::PipeWriter) says.
 ///
+/// There is nothing to flush, and shutting down does nothing: EOF comes when the value is dropped.
+///
+/// # Cancel safety
+///
 /// `write` is cancel safe: a future that is dropped before it completed has written nothing. `write_all` is not, as with every
-/// `AsyncWrite`. There is nothing to flush, and shutting down does nothing: EOF comes when the value is dropped.
+/// `AsyncWrite`.
+///
+/// # Examples
+///
+/// ```
+/// use ::tokio::io::AsyncWriteExt;
+/// use std::io::Read;
+///
+/// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+/// let (mut reader, writer) = ipc::pipe()?;
+/// let mut writer = ipc::tokio::PipeWriter::new(writer)?;
+/// writer.write_all(b"hello").await?;
+/// drop(writer); // the reader comes to EOF
+///
+/// let mut text = String::new();
+/// reader.read_to_string(&mut text)?;
+/// assert_eq!(text, "hello");
+/// # Ok::<(), ipc::Error>(())
+/// # })?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PipeWriter(Watched<crate::pipe::PipeWriter>);
 
@@ -89,11 +137,32 @@ impl PipeWriter {
     /// # Errors
     ///
     /// As [`PipeReader::new`].
+    ///
+    /// # Panics
+    ///
+    /// As [`PipeReader::new`].
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeWriter`].
     pub fn new(end: crate::pipe::PipeWriter) -> io::Result<Self> {
         Watched::new(end, Interest::WRITABLE).map(Self)
     }
 
-    /// Gives the blocking end back.
+    /// Gives the blocking end back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let reader = ipc::tokio::PipeReader::new(reader)?.into_inner();
+    /// writer.write_atomic(b"x")?;
+    /// assert_eq!(reader.try_read(&mut [0; 8])?, 1);
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     pub fn into_inner(self) -> crate::pipe::PipeWriter {
         self.0.into_inner()
@@ -102,7 +171,7 @@ impl PipeWriter {
 
 impl AsyncWrite for PipeWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(cx, |end| end.try_write(buf))
+        self.0.poll_write(cx, |end| end.try_write(buf)).map_err(Error::into_io)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use ::tokio::io::unix::AsyncFd;
 use ::tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use ::tokio::task::coop;
 
 use super::Watched;
 use crate::error::{Error, Result};
@@ -15,8 +16,12 @@ use crate::ring;
 
 /// The reading side of a ring, for tokio: a [`RingReader`](crate::RingReader) that is [`AsyncRead`].
 ///
-/// While there is something to read, reading makes no system call and does not ask the runtime. Reads are cancel safe. The writer
-/// can be plain blocking code.
+/// While there is something to read, reading makes no system call. The writer can be plain blocking code.
+///
+/// # Cancel safety
+///
+/// `read` is cancel safe: a future that is dropped before it completed has read nothing. `read_exact` is not, as with every
+/// `AsyncRead`.
 ///
 /// # Examples
 ///
@@ -44,11 +49,23 @@ impl RingReader {
     /// # Errors
     ///
     /// As [`PipeReader::new`](super::PipeReader::new).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled.
+    ///
+    /// # Examples
+    ///
+    /// See [`RingReader`].
     pub fn new(ring: ring::RingReader) -> io::Result<Self> {
         Watched::new(Rung(ring), Interest::READABLE).map(Self)
     }
 
-    /// Gives the blocking side back.
+    /// Gives the blocking side back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> ring::RingReader {
         self.0.into_inner().0
@@ -75,8 +92,16 @@ impl fmt::Debug for RingReader {
 
 /// The writing side of a ring, for tokio: a [`RingWriter`](crate::RingWriter) that is [`AsyncWrite`].
 ///
-/// While there is room, writing makes no system call and does not ask the runtime. Single writes are cancel safe, `write_all` is
-/// not, as with every `AsyncWrite`. Shutting down ends the stream, as dropping does: the reader comes to EOF.
+/// While there is room, writing makes no system call. Shutting down ends the stream, as dropping does: the reader comes to EOF.
+///
+/// # Cancel safety
+///
+/// `write` is cancel safe: a future that is dropped before it completed has written nothing. `write_all` is not, as with every
+/// `AsyncWrite`.
+///
+/// # Examples
+///
+/// See [`RingReader`].
 pub struct RingWriter(Watched<Rung<ring::RingWriter>>);
 
 impl RingWriter {
@@ -85,11 +110,23 @@ impl RingWriter {
     /// # Errors
     ///
     /// As [`PipeReader::new`](super::PipeReader::new).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled.
+    ///
+    /// # Examples
+    ///
+    /// See [`RingWriter`].
     pub fn new(ring: ring::RingWriter) -> io::Result<Self> {
         Watched::new(Rung(ring), Interest::READABLE).map(Self)
     }
 
-    /// Gives the blocking side back.
+    /// Gives the blocking side back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> ring::RingWriter {
         self.0.into_inner().0
@@ -143,10 +180,15 @@ fn poll<T, R>(
 where
     Rung<T>: AsRawFd,
 {
+    // The runtime is not asked while there is something to do, so this counts what the task may still do before it yields.
+    let turn = ready!(coop::poll_proceed(cx));
     loop {
         match attempt(&mut watched.get_mut().0) {
             Err(Error::WouldBlock) => {}
-            done => return Poll::Ready(done.map_err(Error::into_io)),
+            done => {
+                turn.made_progress();
+                return Poll::Ready(done.map_err(Error::into_io));
+            }
         }
         if !arm(&mut watched.get_mut().0) {
             ready!(watched.poll_read_ready(cx))?.clear_ready();

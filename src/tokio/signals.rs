@@ -14,6 +14,9 @@ use crate::error::Result;
 /// It is not `Send`, and neither is this: use it on the thread that made it, in the future that `block_on` runs, or in a
 /// `LocalSet`.
 ///
+/// In a runtime with worker threads, only signals that are sent to the process are seen. A signal that is sent to one thread, as
+/// [raise(3)](https://man7.org/linux/man-pages/man3/raise.3.html) does, is seen on a current-thread runtime only.
+///
 /// # Examples
 ///
 /// ```
@@ -40,11 +43,23 @@ impl Signals {
     /// # Errors
     ///
     /// As [`PipeReader::new`](super::PipeReader::new).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled.
+    ///
+    /// # Examples
+    ///
+    /// See [`Signals`].
     pub fn new(signals: crate::process::Signals) -> io::Result<Self> {
         Watched::new(signals, Interest::READABLE).map(Self)
     }
 
-    /// Gives the signals back.
+    /// Gives the signals back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> crate::process::Signals {
         self.0.into_inner()
@@ -52,11 +67,17 @@ impl Signals {
 
     /// Waits until a signal comes, and returns its number.
     ///
-    /// It is cancel safe: a signal is taken or left where it is.
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a signal is taken or left where it is.
     ///
     /// # Errors
     ///
     /// As [`Signals::next`](crate::Signals::next).
+    ///
+    /// # Examples
+    ///
+    /// See [`Signals`].
     pub async fn next(&self) -> Result<i32> {
         self.0.call(Interest::READABLE, crate::process::Signals::try_next).await
     }

@@ -4,19 +4,25 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use ::tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::Watched;
-use crate::error::Error;
+use crate::end::Ends;
+use crate::error::{Error, Result};
+use crate::socket::{Received, SendError};
 
 /// An end of a [`stream_pair`](crate::stream_pair()), for tokio: a [`StreamSocket`](crate::StreamSocket) that is [`AsyncRead`]
 /// and [`AsyncWrite`].
 ///
-/// Reads and single writes are cancel safe, `write_all` is not, as with every `AsyncWrite`. Shutting down ends this
-/// side's stream, and the peer reads EOF. For a half in each of two tasks, use
+/// Shutting down ends this side's stream, and the peer reads EOF. For a half in each of two tasks, use
 /// [`tokio::io::split`](https://docs.rs/tokio/latest/tokio/io/fn.split.html).
+///
+/// # Cancel safety
+///
+/// `read` and `write` are cancel safe: a future that is dropped before it completed has moved nothing. `read_exact`, `write_all` and
+/// the like are not, as with every `AsyncRead` and `AsyncWrite`.
 ///
 /// # Examples
 ///
@@ -45,31 +51,89 @@ impl StreamSocket {
     /// # Errors
     ///
     /// As [`PipeReader::new`](super::PipeReader::new).
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose IO is not enabled.
+    ///
+    /// # Examples
+    ///
+    /// See [`StreamSocket`].
     pub fn new(end: crate::socket::StreamSocket) -> io::Result<Self> {
         Watched::new(end, Interest::READABLE | Interest::WRITABLE).map(Self)
     }
 
-    /// Gives the blocking end back.
+    /// Gives the blocking end back. It works outside of a runtime too.
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> crate::socket::StreamSocket {
         self.0.into_inner()
+    }
+
+    /// Waits until there is room, sends at least one of the bytes, with ends, and returns how many went.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: where its future is dropped before it completes, nothing was sent. The ends are dropped with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`StreamSocket::send_with`](crate::StreamSocket::send_with). The ends are given back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let pair = ipc::stream_pair()?;
+    /// let parent = ipc::tokio::StreamSocket::new(pair.parent)?;
+    /// let child = ipc::tokio::StreamSocket::new(pair.child)?;
+    /// let (reader, _writer) = ipc::pipe()?;
+    /// parent.send_with(b"x", reader).await?;
+    ///
+    /// let (len, mut received) = child.recv_with(&mut [0; 16]).await?;
+    /// assert_eq!(len, 1);
+    /// let reader: ipc::PipeReader = received.take()?;
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub async fn send_with<E: Ends>(&self, bytes: &[u8], ends: E) -> Result<usize, SendError<E>> {
+        // By reference, so that they are still here after an attempt that found no room.
+        let sent = self.0.call(Interest::WRITABLE, |end| end.try_send_with(bytes, &ends).map_err(Error::from)).await;
+        sent.map_err(|error| SendError { ends, error })
+    }
+
+    /// Waits until bytes arrive, puts them into `buf`, and returns their number with what came along: ends, and who sent it. 0
+    /// is EOF.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: bytes are taken with their ends, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`StreamSocket::recv_with`](crate::StreamSocket::recv_with).
+    ///
+    /// # Examples
+    ///
+    /// See [`send_with`](Self::send_with).
+    pub async fn recv_with(&self, buf: &mut [u8]) -> Result<(usize, Received)> {
+        self.0.call(Interest::READABLE, |end| end.try_recv_with(buf)).await
     }
 }
 
 impl AsyncRead for StreamSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let count = ready!(self.0.poll_read(cx, |end| end.try_read(buf.initialize_unfilled())))?;
-        buf.advance(count);
-        Poll::Ready(Ok(()))
+        self.0.poll_read_into(cx, buf, |end, buf| end.try_read(buf))
     }
 }
 
 impl AsyncWrite for StreamSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(cx, |end| end.try_write(buf))
+        self.0.poll_write(cx, |end| end.try_write(buf)).map_err(Error::into_io)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

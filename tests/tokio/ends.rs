@@ -1,14 +1,13 @@
 //! Bytes, children and forks.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use crate::support::{self, Trial, bytes, exit_code, status_flags};
+use crate::support::{self, Trial, bytes, exit_code};
 use crate::{on_one_thread, on_threads};
 use ipc::tokio::{Child, PipeReader, PipeWriter, StreamSocket};
-use ipc::{Error, Fork, fork, pipe, stream_pair};
+use ipc::{Error, fork, pipe, stream_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub fn trials() -> Vec<Trial> {
@@ -18,14 +17,10 @@ pub fn trials() -> Vec<Trial> {
         eof_arrives_and_a_dead_reader_is_an_error,
         a_killed_writer_is_eof_for_a_task_that_waits,
         a_killed_reader_wakes_a_writer_that_waits,
-        nonblock_is_never_set_and_the_end_that_comes_back_blocks,
         a_reader_works_after_a_splice,
         a_stream_socket_ends_each_direction_by_itself,
         a_child_is_awaited_killed_and_asked_again,
         many_children_leave_at_once,
-        a_process_inside_of_a_runtime_is_not_forked,
-        outside_of_a_runtime_an_end_is_refused,
-        hundreds_of_ends_wait_at_once,
     ]
 }
 
@@ -118,26 +113,6 @@ fn a_killed_reader_wakes_a_writer_that_waits() {
     child.wait().unwrap();
 }
 
-fn nonblock_is_never_set_and_the_end_that_comes_back_blocks() {
-    let (reader, writer) = pipe().unwrap();
-    let pair = stream_pair().unwrap();
-    let flags = |fd: &dyn AsFd| status_flags(fd.as_fd());
-    let before = [flags(&reader), flags(&writer), flags(&pair.parent)];
-    let (reader, writer, socket) = on_one_thread().block_on(async {
-        let mut reader = PipeReader::new(reader).unwrap();
-        let mut writer = PipeWriter::new(writer).unwrap();
-        let mut socket = StreamSocket::new(pair.parent).unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(5), reader.read(&mut [0])).await.is_err());
-        assert!(tokio::time::timeout(Duration::from_millis(5), socket.read(&mut [0])).await.is_err());
-        writer.write_all(b"x").await.unwrap();
-        assert_eq!([flags(&reader), flags(&writer), flags(&socket)], before);
-        (reader.into_inner(), writer.into_inner(), socket.into_inner())
-    });
-    assert_eq!([flags(&reader), flags(&writer), flags(&socket)], before);
-    assert_eq!((&reader).read(&mut [0; 8]).unwrap(), 1);
-    assert!(matches!(reader.read_timeout(&mut [0], Duration::from_millis(5)), Err(Error::TimedOut)));
-}
-
 fn a_reader_works_after_a_splice() {
     let (reader, writer) = pipe().unwrap();
     let (_sink, to) = pipe().unwrap();
@@ -215,65 +190,6 @@ fn many_children_leave_at_once() {
         drop(release);
         for (number, task) in tasks.into_iter().enumerate() {
             assert_eq!(task.await.unwrap(), Some(number as i32));
-        }
-    });
-}
-
-fn a_process_inside_of_a_runtime_is_not_forked() {
-    let runtime = on_one_thread();
-    let refused = |error: Error| assert!(matches!(error, Error::InsideRuntime), "{error:?}");
-    runtime.block_on(async {
-        let (_reader, writer) = pipe().unwrap();
-        let given_back = fork(writer, |_| ()).unwrap_err();
-        refused(given_back.error);
-        given_back.ends.write_atomic(b"still open").unwrap();
-        refused(Fork::new().die_with_parent().spawn((), |()| ()).unwrap_err().error);
-        tokio::spawn(async move { refused(fork((), |()| ()).unwrap_err().error) }).await.unwrap();
-    });
-    {
-        let _entered = runtime.enter();
-        refused(fork((), |()| ()).unwrap_err().error);
-    }
-    // Outside of it, and with no thread of its own left, the process is as any other.
-    drop(runtime);
-    assert_eq!(exit_code(&fork((), |()| 7).unwrap()), 7);
-    // A program can be started from anywhere.
-    on_one_thread().block_on(async {
-        let child = Child::new(ipc::Command::new("true").spawn().unwrap()).unwrap();
-        assert!(child.wait().await.unwrap().success());
-    });
-}
-
-fn outside_of_a_runtime_an_end_is_refused() {
-    let (reader, writer) = pipe().unwrap();
-    assert!(PipeReader::new(reader).is_err());
-    assert!(PipeWriter::new(writer).is_err());
-}
-
-fn hundreds_of_ends_wait_at_once() {
-    on_threads().block_on(async {
-        let pairs: Vec<_> = (0..200).map(|_| stream_pair().unwrap()).collect();
-        let (mut near, mut tasks) = (Vec::new(), Vec::new());
-        for (number, pair) in pairs.into_iter().enumerate() {
-            near.push(StreamSocket::new(pair.parent).unwrap());
-            let mut far = StreamSocket::new(pair.child).unwrap();
-            tasks.push(tokio::spawn(async move {
-                let mut word = [0; 8];
-                far.read_exact(&mut word).await.unwrap();
-                assert_eq!(u64::from_ne_bytes(word), number as u64);
-                far.write_all(&word).await.unwrap();
-            }));
-        }
-        for (number, socket) in near.iter_mut().enumerate().rev() {
-            socket.write_all(&(number as u64).to_ne_bytes()).await.unwrap();
-        }
-        for (number, socket) in near.iter_mut().enumerate() {
-            let mut word = [0; 8];
-            socket.read_exact(&mut word).await.unwrap();
-            assert_eq!(u64::from_ne_bytes(word), number as u64);
-        }
-        for task in tasks {
-            task.await.unwrap();
         }
     });
 }

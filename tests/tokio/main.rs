@@ -2,21 +2,32 @@
 //! left alone.
 
 #[cfg(feature = "channel")]
+mod cancelled;
+#[cfg(feature = "channel")]
 mod channels;
 mod ends;
 mod messages;
+mod programs;
 mod rings;
 #[path = "../support/mod.rs"]
 mod support;
+mod watching;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     #[cfg(feature = "channel")]
-    let channels = channels::trials();
+    let channels = [cancelled::trials(), channels::trials()].into_iter().flatten().collect();
     #[cfg(not(feature = "channel"))]
     let channels = Vec::new();
-    support::run([channels, ends::trials(), messages::trials(), rings::trials()])
+    support::run([
+        channels,
+        ends::trials(),
+        messages::trials(),
+        programs::trials(),
+        rings::trials(),
+        watching::trials(),
+    ])
 }
 
 /// A runtime on the calling thread.

@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         a_reader_that_leaves_wakes_a_writer_that_waits,
         shutting_down_ends_the_stream,
         the_side_that_comes_back_blocks,
+        a_ring_that_is_never_empty_lets_other_tasks_run,
     ]
 }
 
@@ -134,4 +135,24 @@ fn the_side_that_comes_back_blocks() {
     assert_eq!(&data, b"sync");
     drop(writer);
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_ring_that_is_never_empty_lets_other_tasks_run() {
+    on_one_thread().block_on(async {
+        let pair = stream_pair().unwrap();
+        let mut reader = RingReader::new(ipc::RingReader::new(pair.parent).unwrap()).unwrap();
+        let mut writer = RingWriter::new(ipc::RingWriter::new(pair.child).unwrap()).unwrap();
+        let over = std::rc::Rc::new(std::cell::Cell::new(false));
+        let local = tokio::task::LocalSet::new();
+        let seen = over.clone();
+        local.spawn_local(async move { seen.set(true) });
+        // Neither call ever has to wait.
+        let busy = async {
+            while !over.get() {
+                writer.write_all(b"x").await.unwrap();
+                reader.read_exact(&mut [0]).await.unwrap();
+            }
+        };
+        local.run_until(busy).await;
+    });
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+#[cfg(feature = "tokio")]
+use std::os::fd::BorrowedFd;
 use std::process::{ExitStatus, Output};
 use std::time::{Duration, Instant};
 
@@ -89,34 +91,134 @@ impl Parts {
 
 /// Starts the program and talks to it.
 pub(super) fn communicate(
-    mut command: Command,
+    command: Command,
     input: &[u8],
     timeout: Option<Duration>,
 ) -> Result<Output, CommunicateError> {
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let silent = |error| CommunicateError { stdout: Vec::new(), stderr: Vec::new(), error };
-    let stdin = command.0.feed(input).map_err(silent)?;
-    let readers = command.0.capture().map_err(silent)?;
-    let child = command.spawn().map_err(|refused| silent(refused.into()))?;
-    let mut talk = Talk { stdin, input, readers, said: [Vec::new(), Vec::new()] };
-    match talk.until_it_leaves(&child, deadline) {
-        Ok(status) => {
-            let [stdout, stderr] = talk.said;
-            Ok(Output { status, stdout, stderr })
+    let mut program = Conversation::begin(command, input, timeout)?;
+    let left = program.until_it_leaves();
+    if left.is_err() && program.stop() {
+        // An error would mean that somebody else has waited for it.
+        let _ = program.child.wait();
+    }
+    program.end(left)
+}
+
+/// A program that was started to be talked to.
+pub(crate) struct Conversation<'a> {
+    pub(crate) child: Child,
+    talk: Talk<'a>,
+    deadline: Option<Instant>,
+    /// Until when to listen, once it has left.
+    grace: Option<Instant>,
+}
+
+impl<'a> Conversation<'a> {
+    pub(crate) fn begin(
+        mut command: Command,
+        input: &'a [u8],
+        timeout: Option<Duration>,
+    ) -> Result<Self, CommunicateError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let silent = |error| CommunicateError { stdout: Vec::new(), stderr: Vec::new(), error };
+        let stdin = command.0.feed(input).map_err(silent)?;
+        let readers = command.0.capture().map_err(silent)?;
+        let child = command.spawn().map_err(|refused| silent(refused.into()))?;
+        let talk = Talk { stdin, input, readers, said: [Vec::new(), Vec::new()] };
+        Ok(Self { child, talk, deadline, grace: None })
+    }
+
+    fn until_it_leaves(&mut self) -> Result<ExitStatus> {
+        let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(Instant::now()));
+        while !self.is_over()? {
+            let mut on = self.watches();
+            let watches_child = self.grace.is_none();
+            wait_any(&mut on, left(self.until()))?;
+            let has_left = watches_child && on[0].ready().is_readable();
+            drop(on);
+            self.go_on(has_left)?;
         }
-        Err(error) => {
-            talk.stdin = None;
-            // One that runs as another user by now cannot be killed. It loses its readers, and may not leave for that.
-            let is_killed = child.end().is_ok();
-            // Its last words are in the pipes. If they cannot be read, that is the error already.
-            let _ = talk.listen();
-            talk.readers = [None, None];
-            if is_killed {
-                // An error would mean that somebody else has waited for it.
-                let _ = child.wait();
-            }
-            let [stdout, stderr] = talk.said;
-            Err(CommunicateError { stdout, stderr, error })
+        match self.deadline {
+            None => self.child.wait(),
+            Some(_) => self.child.wait_timeout(left(self.deadline).unwrap_or_default())?.ok_or(Error::TimedOut),
+        }
+    }
+
+    /// When this is over at the latest, as far as is known.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        match (self.deadline, self.grace) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// When the program has to have left.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether everything was said, or the time is up. What comes next is the program's exit.
+    pub(crate) fn is_over(&mut self) -> Result<bool> {
+        if !self.talk.is_going_on() {
+            return Ok(true);
+        }
+        if self.until().is_some_and(|until| until <= Instant::now()) {
+            // Only bytes that are there already are read. It may have left in time.
+            self.talk.listen()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The program, which is first as long as it runs, and the pipes.
+    fn watches(&self) -> Vec<Watch<'_>> {
+        let mut on = self.talk.watches();
+        if self.grace.is_none() {
+            on.insert(0, Watch::readable(&self.child));
+        }
+        on
+    }
+
+    /// The pipes to wait for: those to be read, and the one to be written.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn pipes(&self) -> (impl Iterator<Item = BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        (self.talk.readers.iter().flatten().map(AsFd::as_fd), self.talk.stdin.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Whether the program was not seen to leave yet.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_running(&self) -> bool {
+        self.grace.is_none()
+    }
+
+    /// Writes and reads what there is, after something became ready. `has_left`: the program did.
+    pub(crate) fn go_on(&mut self, has_left: bool) -> Result<()> {
+        if has_left && self.grace.is_none() {
+            self.grace = Instant::now().checked_add(GRACE);
+            self.talk.stdin = None;
+        }
+        self.talk.write()?;
+        self.talk.listen()
+    }
+
+    /// Kills the program, and hears its last words. Whether it was killed: one that runs as another user by now cannot be. It loses
+    /// its readers, and may not leave for that.
+    pub(crate) fn stop(&mut self) -> bool {
+        self.talk.stdin = None;
+        let is_killed = self.child.end().is_ok();
+        // Its last words are in the pipes. If they cannot be read, that is the error already.
+        let _ = self.talk.listen();
+        self.talk.readers = [None, None];
+        is_killed
+    }
+
+    /// The outcome, of a program that has left, or was stopped.
+    pub(crate) fn end(&mut self, left: Result<ExitStatus>) -> Result<Output, CommunicateError> {
+        let [stdout, stderr] = std::mem::take(&mut self.talk.said);
+        match left {
+            Ok(status) => Ok(Output { status, stdout, stderr }),
+            Err(error) => Err(CommunicateError { stdout, stderr, error }),
         }
     }
 }
@@ -131,43 +233,6 @@ pub(super) struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    fn until_it_leaves(&mut self, child: &Child, deadline: Option<Instant>) -> Result<ExitStatus> {
-        let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(Instant::now()));
-        // Until when to listen, once it has left.
-        let mut grace = None;
-        while self.is_going_on() {
-            let until = match (deadline, grace) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            };
-            if left(until) == Some(Duration::ZERO) {
-                // Only bytes that are there already are read. It may have left in time.
-                self.listen()?;
-                break;
-            }
-            let mut on = self.watches();
-            if grace.is_none() {
-                on.push(Watch::readable(child));
-            }
-            wait_any(&mut on, left(until))?;
-            let has_left = grace.is_none() && on.pop().is_some_and(|child| child.ready().is_readable());
-            drop(on);
-            if has_left {
-                grace = Instant::now().checked_add(GRACE);
-                self.stdin = None;
-            }
-            self.write()?;
-            self.listen()?;
-        }
-        match deadline {
-            None => child.wait(),
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                child.wait_timeout(left)?.ok_or(Error::TimedOut)
-            }
-        }
-    }
-
     /// Reads both outputs to their ends, as it comes: a program that fills one must not wait for a reader of the other.
     pub(super) fn until_all_is_said(&mut self) -> Result<()> {
         while self.is_going_on() {

@@ -14,6 +14,8 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 pub use communicate::CommunicateError;
+#[cfg(feature = "tokio")]
+pub(crate) use communicate::Conversation;
 pub use error::SpawnError;
 
 use crate::end::{Ends, Stdio};
