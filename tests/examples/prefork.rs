@@ -6,6 +6,8 @@ mod hand_over;
 mod listing;
 mod requests;
 mod server;
+#[cfg(feature = "tokio")]
+mod sibling;
 mod workers;
 
 use crate::support::{self, Trial};
@@ -13,9 +15,24 @@ use ending::*;
 use hand_over::*;
 use listing::*;
 use requests::*;
+#[cfg(feature = "tokio")]
+use sibling::*;
 use workers::*;
 
 pub fn trials() -> Vec<Trial> {
+    let mut trials = own_trials();
+    #[cfg(feature = "tokio")]
+    trials.extend(support::trials![
+        every_worker_of_the_sibling_serves,
+        killed_workers_of_the_sibling_are_replaced_under_load needs [WRK, Alone] within 60,
+        workers_of_the_sibling_leave_when_the_master_is_killed,
+        a_stop_of_the_sibling_finishes_the_request_under_way,
+        without_its_fork_server_the_sibling_says_so_and_ends,
+    ]);
+    trials
+}
+
+fn own_trials() -> Vec<Trial> {
     support::trials![
         served_bytes_equal_the_files needs [CURL],
         a_connection_is_kept_and_requests_may_be_sent_ahead,

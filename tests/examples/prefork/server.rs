@@ -188,7 +188,7 @@ fn log_of(folder: &Folder) -> String {
 }
 
 /// The next line of it. `None`: it has ended.
-fn line(stdout: &PipeReader) -> Option<String> {
+pub fn line(stdout: &PipeReader) -> Option<String> {
     let deadline = Instant::now() + SOON;
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
