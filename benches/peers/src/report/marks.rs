@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::scale::{short, three_digits};
 use crate::probe::Class;
 use crate::results::Run;
-use crate::work::{calls, messages, round_trips, serving, streams};
+use crate::work::{calls, messages, round_trips, runtimes, serving, streams};
 
 /// What a ratio or a time must be.
 #[derive(Clone, Copy)]
@@ -115,6 +115,9 @@ fn all(run: &Run) -> Vec<Mark> {
     marks.push(round_trip(round_trips::SPINNING, "ipc ring, spin 50 µs", "bare pipe, spinning", 2.5));
     marks.push(round_trip(round_trips::SLEEPING, "ipc ring, no spin", "bare pipe", 1.0 / 1.1));
     marks.push(round_trip(round_trips::ONE_CORE, "ipc ring", "bare pipe", 1.0 / 1.2));
+    marks.extend(
+        under_tokio().map(|(what, work, case, ours, beside)| speed(what, work, case, ours, beside, AtLeast(0.95))),
+    );
     let spinning = "ipc pipe, spin 50 µs";
     marks.push(Mark {
         what: format!("A round trip, 16 B: `{spinning}`, 1.1 times the sketch"),
@@ -144,6 +147,32 @@ fn all(run: &Run) -> Vec<Mark> {
         });
     }
     marks
+}
+
+/// What is awaited, its work and its case, and which two are compared.
+fn under_tokio() -> impl Iterator<Item = (&'static str, &'static str, &'static str, &'static str, &'static str)> {
+    const PAIRS: [(&str, &str); 4] = [
+        ("ipc pipe", "tokio::net::unix::pipe"),
+        ("ipc stream pair", "tokio::net::UnixStream"),
+        ("ipc datagram", "tokio::net::UnixDatagram"),
+        ("ipc datagram", "tokio-seqpacket"),
+    ];
+    let streams = ["64 B", "4 KiB", "64 KiB"].into_iter().flat_map(move |case| {
+        PAIRS[..2].iter().map(move |(ours, beside)| ("A stream under tokio", runtimes::STREAMS, case, *ours, *beside))
+    });
+    let messages = ["16 B", "4 KiB"].into_iter().flat_map(move |case| {
+        PAIRS[2..].iter().map(move |(ours, beside)| ("Messages under tokio", runtimes::MESSAGES, case, *ours, *beside))
+    });
+    let trips = ["16 B", "4 KiB"].into_iter().flat_map(move |case| {
+        PAIRS
+            .iter()
+            .map(move |(ours, beside)| ("A round trip under tokio", runtimes::ROUND_TRIPS, case, *ours, *beside))
+    });
+    let many = ("A thousand ends under tokio", runtimes::MANY, "16 B", "ipc stream pair", "tokio::net::UnixStream");
+    let programs = ["16 B", "1 MiB"].into_iter().map(|case| {
+        ("A talk with a program under tokio", runtimes::PROGRAMS, case, "ipc::tokio::communicate", "tokio::process")
+    });
+    streams.chain(messages).chain(trips).chain([many]).chain(programs)
 }
 
 /// How many times as fast `ours` is: the time of `beside`, in times of ours. Both in one group, so in turns.

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 use crate::results::{Group, Run};
-use crate::work::{calls, forking, making, messages, round_trips, serving, starting, streams};
+use crate::work::{calls, forking, making, messages, round_trips, runtimes, serving, starting, streams};
 
 /// A section: which kinds of work, and what to know about them.
 struct Section {
@@ -24,7 +24,7 @@ struct Section {
     text: &'static str,
 }
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     Section {
         title: "Streams",
         file: "streams",
@@ -52,6 +52,15 @@ const SECTIONS: [Section; 8] = [
                medians over trips, and p99 the median of the 99th percentiles. Who sleeps while it waits has to be woken, \
                which takes most of the time; who spins does not, and keeps a core busy. So these are not compared with one \
                another. On one core that both share, spinning is in vain.",
+    },
+    Section {
+        title: "Under tokio",
+        file: "tokio",
+        works: &[runtimes::STREAMS, runtimes::MESSAGES, runtimes::ROUND_TRIPS, runtimes::MANY, runtimes::PROGRAMS],
+        log: true,
+        text: "The same as above, awaited: each process has a runtime on its one thread. A thousand ends are those of a thousand \
+               tasks that answer, in one runtime with who asks them; the time is that of one answer. A program is fed so much and \
+               gives it back.",
     },
     Section {
         title: "What a call costs",

@@ -99,7 +99,7 @@ pub fn spinning_pipe() -> Made<Spinning, End> {
 }
 
 /// One of two sockets for messages.
-pub struct Seqpacket(OwnedFd);
+pub struct Seqpacket(pub OwnedFd);
 
 pub fn seqpacket() -> Made<Seqpacket, Seqpacket> {
     let mut fds = [0; 2];

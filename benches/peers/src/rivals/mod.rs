@@ -12,6 +12,7 @@ pub mod pipes;
 pub mod rings;
 pub mod shmem_ipc;
 pub mod sockets;
+pub mod tokio;
 pub mod typed;
 pub mod unix_ipc;
 
@@ -30,6 +31,7 @@ pub const NOTES: &[(&str, &str)] = &[
     ("ring, by hand", rings::LIMIT_NOTE),
     ("ipc", ours::NOTE),
     ("ipc, typed", typed::NOTE),
+    ("under tokio", tokio::NOTE),
 ];
 
 /// Both sides of a new channel, if it can be made.

@@ -5,6 +5,7 @@ pub mod forking;
 pub mod making;
 pub mod messages;
 pub mod round_trips;
+pub mod runtimes;
 pub mod serving;
 pub mod starting;
 pub mod streams;
@@ -16,10 +17,11 @@ use crate::turns::Turns;
 /// A kind of work: the name that `--only` knows, and how it is done.
 pub type Work = (&'static str, fn(&mut Turns) -> io::Result<()>);
 
-pub const ALL: [Work; 8] = [
+pub const ALL: [Work; 9] = [
     ("streams", streams::run),
     ("messages", messages::run),
     ("round-trips", round_trips::run),
+    ("tokio", runtimes::run),
     ("calls", calls::run),
     ("making", making::run),
     ("forking", forking::run),

@@ -1,0 +1,341 @@
+//! Under tokio: ends that are awaited, each process with a runtime on its one thread.
+
+use std::future::Future;
+use std::hint::black_box;
+use std::io;
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::runtime::Runtime;
+
+use crate::channel::{FILL, sum};
+use crate::machine::Core;
+use crate::peer::Peer;
+use crate::rivals::bare;
+use crate::rivals::tokio::{self as rivals, Messages};
+use crate::turns::{Contender, Entry, Pass, Turns, USUAL};
+
+use super::size_name;
+
+pub const STREAMS: &str = "under tokio, streams";
+pub const MESSAGES: &str = "under tokio, messages";
+pub const ROUND_TRIPS: &str = "under tokio, round trips";
+pub const MANY: &str = "under tokio, a thousand ends";
+pub const PROGRAMS: &str = "under tokio, talking to a program";
+
+pub const STREAM_SIZES: [usize; 3] = [64, 4 << 10, 64 << 10];
+pub const SIZES: [usize; 2] = [16, 4 << 10];
+pub const FED: [usize; 2] = [16, 1 << 20];
+
+pub fn run(turns: &mut Turns) -> io::Result<()> {
+    for size in STREAM_SIZES {
+        turns.take(STREAMS, &size_name(size), size as u64, USUAL, streams(size))?;
+    }
+    for size in SIZES {
+        turns.take(MESSAGES, &size_name(size), size as u64, USUAL, messages(size))?;
+        turns.take(ROUND_TRIPS, &size_name(size), size as u64, USUAL, round_trips(size))?;
+    }
+    turns.take(MANY, &size_name(16), 16, USUAL, many())?;
+    FED.iter().try_for_each(|size| turns.take(PROGRAMS, &size_name(*size), *size as u64, USUAL, programs(*size)))
+}
+
+fn streams(size: usize) -> Vec<Entry> {
+    vec![
+        stream("tokio::net::unix::pipe", size, rivals::pipe, rivals::sender, rivals::receiver),
+        stream("tokio::net::UnixStream", size, rivals::std_streams, rivals::stream, rivals::stream),
+        stream("ipc pipe", size, rivals::our_pipe, ipc::tokio::PipeWriter::new, ipc::tokio::PipeReader::new),
+        stream(
+            "ipc stream pair",
+            size,
+            rivals::our_streams,
+            ipc::tokio::StreamSocket::new,
+            ipc::tokio::StreamSocket::new,
+        ),
+        stream("ipc ring", size, rivals::our_streams, rivals::ring_writer, rivals::ring_reader),
+    ]
+}
+
+fn messages(size: usize) -> Vec<Entry> {
+    vec![
+        one_way("tokio::net::UnixDatagram", size, rivals::std_datagrams, rivals::datagram),
+        one_way("tokio-seqpacket", size, bare::seqpacket, rivals::seqpacket),
+        Entry::new("ipc-channel, asynchronous", move || rivals::IpcChannel::new(size)),
+        one_way("ipc datagram", size, rivals::our_datagrams, ipc::tokio::DatagramSocket::new),
+    ]
+}
+
+fn round_trips(size: usize) -> Vec<Entry> {
+    let streams = || {
+        let pair = ipc::stream_pair()?;
+        Ok((pair.parent, pair.child))
+    };
+    vec![
+        trip("tokio::net::unix::pipe", size, rivals::two_pipes, rivals::both_pipes),
+        trip("tokio::net::UnixStream", size, rivals::std_streams, |end| rivals::stream(end).map(rivals::Bytes)),
+        trip("tokio::net::UnixDatagram", size, rivals::std_datagrams, rivals::datagram),
+        trip("tokio-seqpacket", size, bare::seqpacket, rivals::seqpacket),
+        trip("ipc pipe", size, rivals::our_two_pipes, rivals::our_both_pipes),
+        trip("ipc stream pair", size, streams, |end| ipc::tokio::StreamSocket::new(end).map(rivals::Bytes)),
+        trip("ipc datagram", size, rivals::our_datagrams, ipc::tokio::DatagramSocket::new),
+    ]
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_io().build()
+}
+
+/// What is made before a fork, and put under the runtime of the process that uses it.
+enum Side<End, Live> {
+    Bare(End, fn(End) -> io::Result<Live>),
+    Live(Runtime, Live),
+    Gone,
+}
+
+impl<End, Live> Side<End, Live> {
+    fn live(&mut self) -> io::Result<(&Runtime, &mut Live)> {
+        if let Side::Bare(..) = self {
+            let Side::Bare(end, open) = std::mem::replace(self, Side::Gone) else { unreachable!("it was looked at") };
+            let runtime = runtime()?;
+            let live = runtime.block_on(async { open(end) })?;
+            *self = Side::Live(runtime, live);
+        }
+        match self {
+            Side::Live(runtime, live) => Ok((runtime, live)),
+            _ => Err(io::Error::other("it could not be opened")),
+        }
+    }
+}
+
+/// A stream from a peer to here.
+fn stream<A: 'static, B: 'static, W: AsyncWrite + Unpin + 'static, R: AsyncRead + Unpin + 'static>(
+    name: &'static str,
+    size: usize,
+    make: fn() -> io::Result<(A, B)>,
+    writer: fn(A) -> io::Result<W>,
+    reader: fn(B) -> io::Result<R>,
+) -> Entry {
+    Entry::new(name, move || {
+        let (theirs, ours) = make()?;
+        let (mut theirs, mut ours) = (Side::Bare(theirs, writer), Side::Bare(ours, reader));
+        let message = vec![FILL; size];
+        let peer = Peer::start(Core::There, move |count| {
+            let (runtime, writer) = theirs.live()?;
+            runtime.block_on(async {
+                for _ in 0..count {
+                    writer.write_all(&message).await?;
+                }
+                writer.flush().await?;
+                io::Result::Ok(0)
+            })
+        })?;
+        // The peer's side, before this one could wait for it.
+        peer.order(0)?;
+        peer.answer()?;
+        let mut buf = vec![0; 64 << 10];
+        Ok(Passes(move |count: u64| {
+            let (runtime, reader) = ours.live()?;
+            let started = Instant::now();
+            peer.order(count)?;
+            runtime.block_on(async {
+                let mut left = count as usize * size;
+                while left > 0 {
+                    let len = reader.read(&mut buf).await?;
+                    if len == 0 {
+                        return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+                    }
+                    black_box(sum(&buf[..len]));
+                    left -= len;
+                }
+                io::Result::Ok(())
+            })?;
+            let pass = Pass::of(started.elapsed(), count);
+            peer.answer()?;
+            Ok(pass)
+        }))
+    })
+}
+
+/// Messages from a peer to here.
+fn one_way<E: 'static, M: Messages + 'static>(
+    name: &'static str,
+    size: usize,
+    make: fn() -> io::Result<(E, E)>,
+    open: fn(E) -> io::Result<M>,
+) -> Entry {
+    Entry::new(name, move || {
+        let (theirs, ours) = make()?;
+        let (mut theirs, mut ours) = (Side::Bare(theirs, open), Side::Bare(ours, open));
+        let message = vec![FILL; size];
+        let peer = Peer::start(Core::There, move |count| {
+            let (runtime, messages) = theirs.live()?;
+            runtime.block_on(async {
+                for _ in 0..count {
+                    messages.send(&message).await?;
+                }
+                Ok(0)
+            })
+        })?;
+        let mut buf = vec![0; size];
+        Ok(Passes(move |count: u64| {
+            let (runtime, messages) = ours.live()?;
+            let started = Instant::now();
+            peer.order(count)?;
+            runtime.block_on(async {
+                for _ in 0..count {
+                    messages.receive(&mut buf).await?;
+                    black_box(sum(&buf));
+                }
+                io::Result::Ok(())
+            })?;
+            let pass = Pass::of(started.elapsed(), count);
+            peer.answer()?;
+            Ok(pass)
+        }))
+    })
+}
+
+/// A message to a peer and an answer of the same length.
+fn trip<E: 'static, M: Messages + 'static>(
+    name: &'static str,
+    size: usize,
+    make: fn() -> io::Result<(E, E)>,
+    open: fn(E) -> io::Result<M>,
+) -> Entry {
+    Entry::new(name, move || {
+        let (theirs, ours) = make()?;
+        let (mut theirs, mut ours) = (Side::Bare(theirs, open), Side::Bare(ours, open));
+        let (message, mut buf) = (vec![FILL; size], vec![0; size]);
+        let peer = {
+            let (message, mut buf) = (message.clone(), buf.clone());
+            Peer::start(Core::There, move |count| {
+                let (runtime, messages) = theirs.live()?;
+                runtime.block_on(async {
+                    for _ in 0..count {
+                        messages.receive(&mut buf).await?;
+                        messages.send(&message).await?;
+                    }
+                    Ok(0)
+                })
+            })?
+        };
+        Ok(Passes(move |count: u64| {
+            let (runtime, messages) = ours.live()?;
+            let mut times = Vec::with_capacity(count as usize);
+            peer.order(count)?;
+            runtime.block_on(async {
+                let mut before = Instant::now();
+                for _ in 0..count {
+                    messages.send(&message).await?;
+                    messages.receive(&mut buf).await?;
+                    let now = Instant::now();
+                    times.push(now.duration_since(before).as_nanos() as u64);
+                    before = now;
+                }
+                io::Result::Ok(())
+            })?;
+            peer.answer()?;
+            times.sort_unstable();
+            let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize] as f64;
+            Ok(Pass { ns: at(0.5), p99: Some(at(0.99)) })
+        }))
+    })
+}
+
+/// Something that says itself how long it took.
+struct Passes<F>(F);
+
+impl<F: FnMut(u64) -> io::Result<Pass>> Contender for Passes<F> {
+    fn pass(&mut self, count: u64) -> io::Result<Pass> {
+        (self.0)(count)
+    }
+}
+
+/// How many tasks wait at once, each for an end of its own.
+const TASKS: usize = 1000;
+
+fn many() -> Vec<Entry> {
+    vec![
+        thousand("tokio::net::UnixStream", || {
+            let (one, other) = rivals::std_streams()?;
+            Ok((rivals::stream(one)?, rivals::stream(other)?))
+        }),
+        thousand("ipc stream pair", || {
+            let pair = ipc::stream_pair()?;
+            Ok((ipc::tokio::StreamSocket::new(pair.parent)?, ipc::tokio::StreamSocket::new(pair.child)?))
+        }),
+    ]
+}
+
+/// A thousand tasks that answer, in one runtime with who asks: the time of one answer.
+fn thousand<S>(name: &'static str, make: fn() -> io::Result<(S, S)>) -> Entry
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    Entry::new(name, move || {
+        allow_descriptors()?;
+        let runtime = runtime()?;
+        let mut near: Vec<S> = Vec::new();
+        runtime.block_on(async {
+            for _ in 0..TASKS {
+                let (ours, mut theirs) = make()?;
+                near.push(ours);
+                tokio::spawn(async move {
+                    let mut message = [0; 16];
+                    while theirs.read_exact(&mut message).await.is_ok() && theirs.write_all(&message).await.is_ok() {}
+                });
+            }
+            io::Result::Ok(())
+        })?;
+        Ok(Passes(move |count: u64| {
+            let rounds = count.div_ceil(TASKS as u64);
+            let started = Instant::now();
+            runtime.block_on(async {
+                let mut message = [FILL; 16];
+                for _ in 0..rounds {
+                    for socket in &mut near {
+                        socket.write_all(&message).await?;
+                    }
+                    for socket in &mut near {
+                        socket.read_exact(&mut message).await?;
+                    }
+                }
+                io::Result::Ok(())
+            })?;
+            Ok(Pass::of(started.elapsed(), rounds * TASKS as u64))
+        }))
+    })
+}
+
+/// Both contenders have two thousand ends each.
+fn allow_descriptors() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for a limit.
+    bare::check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max.min(8192);
+    // SAFETY: a limit.
+    bare::check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(())
+}
+
+fn programs(size: usize) -> Vec<Entry> {
+    vec![program("tokio::process", size, rivals::talk), program("ipc::tokio::communicate", size, rivals::our_talk)]
+}
+
+/// A program that gives back what it is fed.
+fn program<F>(name: &'static str, size: usize, talk: fn(Vec<u8>) -> F) -> Entry
+where
+    F: Future<Output = io::Result<Vec<u8>>> + 'static,
+{
+    Entry::new(name, move || {
+        let (runtime, input) = (runtime()?, vec![FILL; size]);
+        Ok(Passes(move |count: u64| {
+            let started = Instant::now();
+            for _ in 0..count {
+                if runtime.block_on(talk(input.clone()))? != input {
+                    return Err(io::Error::other("it was not given back"));
+                }
+            }
+            Ok(Pass::of(started.elapsed(), count))
+        }))
+    })
+}
