@@ -2,6 +2,7 @@
 
 mod decode;
 mod duplex;
+mod encode;
 mod ends;
 mod large;
 mod link;

@@ -91,7 +91,7 @@ pub fn both_ways<S, R>(make: impl Fn() -> io::Result<(S, R)>) -> io::Result<((S,
 const FILL: u8 = 7;
 
 /// Reads every byte: the sum of the words, and of what is left over.
-fn sum(bytes: &[u8]) -> u64 {
+pub fn sum(bytes: &[u8]) -> u64 {
     let words = bytes.chunks_exact(8);
     let rest = words.remainder().iter().map(|byte| u64::from(*byte)).sum();
     words.map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes"))).fold(rest, u64::wrapping_add)

@@ -8,6 +8,7 @@ pub mod round_trips;
 pub mod serving;
 pub mod starting;
 pub mod streams;
+pub mod values;
 
 use std::io;
 
@@ -19,6 +20,7 @@ pub type Work = (&'static str, fn(&mut Turns) -> io::Result<()>);
 pub const ALL: [Work; 8] = [
     ("streams", streams::run),
     ("messages", messages::run),
+    ("values", values::run),
     ("round-trips", round_trips::run),
     ("calls", calls::run),
     ("making", making::run),
