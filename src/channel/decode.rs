@@ -9,6 +9,7 @@ use serde::de::{
     Visitor,
 };
 
+use super::link::NOTHING;
 use super::wrong::{self, Wrong};
 
 /// How deep structures, tuples, lists, maps, enums with contents, `Some`s and newtypes nest.
@@ -23,6 +24,8 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Wrong> {
     let value = T::deserialize(&mut decoder)?;
     match decoder.rest.len() {
         0 => Ok(value),
+        // Of a type without bytes, of which something is sent all the same.
+        1 if *bytes == NOTHING => Ok(value),
         left => Err(Wrong::custom(format_args!("{left} bytes are left over"))),
     }
 }

@@ -106,8 +106,8 @@ use crate::socket;
 #[doc(alias = "mpsc")]
 #[doc(alias = "Queue")]
 pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
-    let pair = socket::datagram_pair()?;
-    Ok((Sender::new(pair.parent), Receiver::new(pair.child)))
+    let (one, other) = socket::value_pair()?;
+    Ok((Sender::new(one), Receiver::new(other)))
 }
 
 /// The ends of a channel over a [`DatagramSocket`](crate::DatagramSocket) are like any other end: a descriptor, and
