@@ -2,13 +2,9 @@
 //!
 //! Postcard's own decoder believes the length of a list whose elements take no bytes, and nests as deep as the bytes say.
 
-use serde::de::Error as _;
-use serde::de::value::U32Deserializer;
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
-    Visitor,
-};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 
+use super::access::{Counted, Fields};
 use super::link::NOTHING;
 use super::wrong::{self, Wrong};
 
@@ -30,7 +26,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Wrong> {
     }
 }
 
-struct Decoder<'de> {
+pub(super) struct Decoder<'de> {
     rest: &'de [u8],
     /// How much deeper it may nest.
     depth: usize,
@@ -84,7 +80,7 @@ impl<'de> Decoder<'de> {
 
     /// A number of so many bits. It is called, so that the types' own code is short enough to become one piece.
     #[inline(never)]
-    fn number<const BITS: u32>(&mut self) -> Result<u64, Wrong> {
+    pub(super) fn number<const BITS: u32>(&mut self) -> Result<u64, Wrong> {
         if let Some((first @ 0..0x80, rest)) = self.rest.split_first() {
             self.rest = rest;
             return Ok((*first).into());
@@ -155,7 +151,7 @@ impl<'de> Decoder<'de> {
 
     /// Decodes one of so many as a length said, which may be many if they take no bytes.
     #[inline]
-    fn counted<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, Wrong>) -> Result<T, Wrong> {
+    pub(super) fn counted<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, Wrong>) -> Result<T, Wrong> {
         let before = self.rest.len();
         let decoded = decode(self)?;
         if self.rest.len() == before {
@@ -282,12 +278,12 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         let left = self.count()?;
-        self.nested(|decoder| visitor.visit_seq(Counted { decoder, left }))
+        self.nested(|decoder| visitor.visit_seq(Counted::new(decoder, left)))
     }
 
     #[inline]
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Wrong> {
-        self.nested(|decoder| visitor.visit_seq(Fields { decoder, left: len }))
+        self.nested(|decoder| visitor.visit_seq(Fields::new(decoder, len)))
     }
 
     #[inline]
@@ -302,7 +298,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         let left = self.count()?;
-        self.nested(|decoder| visitor.visit_map(Counted { decoder, left }))
+        self.nested(|decoder| visitor.visit_map(Counted::new(decoder, left)))
     }
 
     #[inline]
@@ -335,96 +331,5 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
         Err(wrong::undescribed())
-    }
-}
-
-/// As many as a type has.
-struct Fields<'a, 'de> {
-    decoder: &'a mut Decoder<'de>,
-    left: usize,
-}
-
-impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
-    type Error = Wrong;
-
-    #[inline]
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
-        seed.deserialize(&mut *self.decoder).map(Some)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-/// As many as the message says.
-struct Counted<'a, 'de> {
-    decoder: &'a mut Decoder<'de>,
-    left: usize,
-}
-
-impl<'de> SeqAccess<'de> for Counted<'_, 'de> {
-    type Error = Wrong;
-
-    #[inline]
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
-        self.decoder.counted(|decoder| seed.deserialize(decoder)).map(Some)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-impl<'de> MapAccess<'de> for Counted<'_, 'de> {
-    type Error = Wrong;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
-        self.decoder.counted(|decoder| seed.deserialize(decoder)).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
-        seed.deserialize(&mut *self.decoder)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
-    type Error = Wrong;
-    type Variant = Self;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Wrong> {
-        let variant = self.number::<32>()? as u32;
-        let variant: U32Deserializer<Wrong> = variant.into_deserializer();
-        Ok((seed.deserialize(variant)?, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
-    type Error = Wrong;
-
-    fn unit_variant(self) -> Result<(), Wrong> {
-        Ok(())
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Wrong> {
-        seed.deserialize(self)
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Wrong> {
-        self.deserialize_tuple(len, visitor)
-    }
-
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Wrong> {
-        self.deserialize_tuple(fields.len(), visitor)
     }
 }

@@ -1,5 +1,6 @@
 //! Values of Rust between processes, with ends in them.
 
+mod access;
 mod decode;
 mod duplex;
 mod encode;
