@@ -115,7 +115,9 @@ fn all(run: &Run) -> Vec<Mark> {
         });
     }
     marks.push(speed("A ring on one shared core", streams::ONE_CORE, "64 KiB", "ipc ring", "bare pipe", AtLeast(1.0)));
-    for (case, by_hand, rival) in [("16 B", true, 1.2), ("4 KiB", true, 1.5), ("64 KiB", true, 1.5), ("1 MiB", false, 2.0)] {
+    for (case, by_hand, rival) in
+        [("16 B", true, 1.2), ("4 KiB", true, 1.5), ("64 KiB", true, 1.5), ("1 MiB", false, 2.0)]
+    {
         for work in [values::STRUCTS, values::BYTES] {
             if by_hand {
                 marks.push(speed("Values", work, case, "ipc typed", "postcard by hand over ipc", AtLeast(0.9)));

@@ -24,7 +24,7 @@ struct Section {
     text: &'static str,
 }
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     Section {
         title: "Streams",
         file: "streams",

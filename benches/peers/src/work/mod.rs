@@ -17,7 +17,7 @@ use crate::turns::Turns;
 /// A kind of work: the name that `--only` knows, and how it is done.
 pub type Work = (&'static str, fn(&mut Turns) -> io::Result<()>);
 
-pub const ALL: [Work; 8] = [
+pub const ALL: [Work; 9] = [
     ("streams", streams::run),
     ("messages", messages::run),
     ("values", values::run),
