@@ -10,14 +10,14 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ipc::{Duplex, Fork, KillOnDrop, Signals, Unsent, Watch, duplex, wait_ready};
+use ipc::{Duplex, Fork, KillOnDrop, Signals, Watch, duplex, wait_ready};
 use serde::{Deserialize, Serialize};
 
 /// How long a job may take, and how often it is tried.
 const PATIENCE: Duration = Duration::from_secs(2);
 const TRIES: u32 = 3;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Job {
     place: usize,
     number: u64,
@@ -26,7 +26,7 @@ struct Job {
 }
 
 /// What a worker does with a job.
-fn factors(job: &Job) -> Vec<u64> {
+fn factors(job: Job) -> Vec<u64> {
     match job.number {
         number if !job.trouble || job.tries > 0 || number % 2 == 0 => {}
         number if number % 3 == 0 => std::process::abort(),
@@ -34,13 +34,10 @@ fn factors(job: &Job) -> Vec<u64> {
         _ => {}
     }
     let (mut rest, mut factors) = (job.number, Vec::new());
-    for factor in 2.. {
+    for factor in (2..).take_while(|factor| factor * factor <= job.number) {
         while rest % factor == 0 {
             rest /= factor;
             factors.push(factor);
-        }
-        if factor * factor > rest {
-            break;
         }
     }
     factors.extend((rest > 1).then_some(rest));
@@ -58,104 +55,81 @@ impl Worker {
     fn start() -> ipc::Result<Self> {
         let pair = duplex::<Job, Vec<u64>>()?;
         let child = Fork::new().die_with_parent().spawn(pair.child, |calls| -> ipc::Result<()> {
-            calls.iter().try_for_each(|job| Ok(calls.send(factors(&job?))?))
+            calls.iter().try_for_each(|job| Ok(calls.send(factors(job?))?))
         })?;
         Ok(Self { calls: pair.parent, child: child.kill_on_drop(), job: None })
     }
-}
 
-struct Pool {
-    workers: Vec<Worker>,
-    to_do: VecDeque<Job>,
-    results: Vec<Option<String>>,
-    printed: usize,
-}
-
-impl Pool {
-    /// Until everything is done, or a signal comes and what has begun is done. Returns how many jobs were not.
-    fn run(&mut self, signals: &Signals) -> ipc::Result<usize> {
-        loop {
-            self.hand_out()?;
-            let busy = |worker: &&Worker| worker.job.is_some();
-            let Some(until) = self.workers.iter().filter_map(|worker| Some(worker.job.as_ref()?.1)).min() else {
-                break;
-            };
-            let on = self.workers.iter().enumerate().filter(|(_, worker)| busy(worker));
-            let on = on.map(|(index, worker)| (Some(index), Watch::readable(&worker.calls)));
-            let on: Vec<_> = on.chain([(None, Watch::readable(signals))]).collect();
-            for (key, _) in wait_ready(on, Some(until.saturating_duration_since(Instant::now())))? {
-                match key {
-                    Some(index) => self.take_result(index)?,
-                    None => drop((signals.try_next()?, self.to_do.clear())),
-                }
-            }
-            for index in 0..self.workers.len() {
-                if self.workers[index].job.as_ref().is_some_and(|(_, until)| *until <= Instant::now()) {
-                    self.replace(index)?;
-                }
-            }
-            self.show();
-        }
-        for worker in self.workers.drain(..) {
-            worker.calls.close()?; // EOF: it leaves
-            worker.child.release().wait()?;
-        }
-        Ok(self.results.iter().filter(|result| result.is_none()).count())
+    /// Kills it for another one, and returns its job, if that has tries left.
+    fn replace(&mut self) -> ipc::Result<Option<Job>> {
+        let gone = std::mem::replace(self, Self::start()?);
+        let again = |(job, _): (Job, _)| Job { tries: job.tries + 1, ..job };
+        Ok(gone.job.map(again).filter(|job| job.tries < TRIES))
     }
+}
 
-    fn hand_out(&mut self) -> ipc::Result<()> {
-        for index in 0..self.workers.len() {
-            let worker = &mut self.workers[index];
-            let Some(job) = worker.job.is_none().then(|| self.to_do.pop_front()).flatten() else { continue };
-            let until = Instant::now() + PATIENCE;
-            let copy = Job { ..job };
+/// Does the jobs until all are done, or a signal comes and what has begun is done. Returns how many were not begun.
+fn run(mut jobs: VecDeque<Job>, workers: usize, signals: &Signals) -> ipc::Result<usize> {
+    let mut workers = (0..workers).map(|_| Worker::start()).collect::<ipc::Result<Vec<_>>>()?;
+    let (mut results, mut printed, mut left) = (vec![None; jobs.len()], 0, 0);
+    loop {
+        for worker in workers.iter_mut().filter(|worker| worker.job.is_none()) {
+            let Some(job) = jobs.pop_front() else { break };
             match worker.calls.send_timeout(job, PATIENCE) {
-                Ok(()) => worker.job = Some((copy, until)),
-                Err(Unsent { value, .. }) => {
-                    self.to_do.push_front(value); // nothing happened to it
-                    self.workers[index] = Worker::start()?;
+                Ok(()) => worker.job = Some((job, Instant::now() + PATIENCE)),
+                Err(unsent) => {
+                    jobs.push_front(unsent.value); // nothing happened to it
+                    worker.replace()?;
                 }
             }
         }
-        Ok(())
-    }
-
-    fn take_result(&mut self, index: usize) -> ipc::Result<()> {
-        let worker = &mut self.workers[index];
-        match worker.calls.try_recv() {
-            Ok(Some(factors)) => {
-                let (job, _) = worker.job.take().expect("it is busy");
-                self.results[job.place] = Some(format!("{}: {factors:?}", job.number));
-                Ok(())
+        let busy = || workers.iter().enumerate().filter_map(|(index, worker)| Some((index, worker, worker.job?.1)));
+        let Some(until) = busy().map(|(.., until)| until).min().or((!jobs.is_empty()).then(Instant::now)) else {
+            break;
+        };
+        let answers = busy().map(|(index, worker, _)| (Some(index), Watch::readable(&worker.calls)));
+        let watches: Vec<_> = answers.chain([(None, Watch::readable(signals))]).collect();
+        for (key, _) in wait_ready(watches, Some(until.saturating_duration_since(Instant::now())))? {
+            let Some(worker) = key.map(|index| &mut workers[index]) else {
+                signals.try_next()?;
+                left += std::mem::take(&mut jobs).len();
+                continue;
+            };
+            match (worker.calls.try_recv(), worker.job) {
+                (Ok(Some(factors)), Some((job, _))) => {
+                    results[job.place] = Some(format!("{}: {factors:?}", job.number));
+                    worker.job = None;
+                }
+                (Err(ipc::Error::WouldBlock), _) => {}
+                _ => worker.job = worker.job.map(|(job, _)| (job, Instant::now())), // it is gone, or not itself any more
             }
-            Err(ipc::Error::WouldBlock) => Ok(()),
-            Ok(None) | Err(_) => self.replace(index), // it is gone, or not itself any more
         }
+        for worker in &mut workers {
+            let Some((job, _)) = worker.job.filter(|(_, until)| *until <= Instant::now()) else { continue };
+            match worker.replace()? {
+                Some(job) => jobs.push_front(job),
+                None => results[job.place] = Some(format!("{}: nobody could", job.number)),
+            }
+        }
+        show(&results, &mut printed);
     }
-
-    /// Kills a worker, and gives its job to another.
-    fn replace(&mut self, index: usize) -> ipc::Result<()> {
-        let gone = std::mem::replace(&mut self.workers[index], Worker::start()?);
-        match gone.job {
-            Some((job, _)) if job.tries + 1 < TRIES => self.to_do.push_front(Job { tries: job.tries + 1, ..job }),
-            Some((job, _)) => self.results[job.place] = Some(format!("{}: nobody could", job.number)),
-            None => {}
-        }
-        Ok(())
+    for worker in workers {
+        worker.calls.close()?; // EOF: it leaves
+        worker.child.release().wait()?;
     }
+    Ok(left)
+}
 
-    /// Prints results as far as there are no gaps, and how far it is on a terminal.
-    fn show(&mut self) {
-        let (all, done) = (self.results.len(), self.results.iter().flatten().count());
-        let is_seen = std::io::stderr().is_terminal();
-        while let Some(Some(result)) = self.results.get(self.printed) {
-            println!("{}{result}", if is_seen { "\r\x1b[K" } else { "" });
-            self.printed += 1;
-        }
-        if is_seen {
-            let bar = "#".repeat(done * 40 / all);
-            let _ = write!(std::io::stderr(), "\r[{bar:40}] {done} of {all}{}", if done == all { "\n" } else { "" });
-        }
+/// Prints results as far as there are no gaps, and how far it is on a terminal.
+fn show(results: &[Option<String>], printed: &mut usize) {
+    let (all, done, is_seen) = (results.len(), results.iter().flatten().count(), std::io::stderr().is_terminal());
+    for result in results[*printed..].iter().map_while(Option::as_ref) {
+        println!("{}{result}", if is_seen { "\r\x1b[K" } else { "" });
+        *printed += 1;
+    }
+    if is_seen {
+        let end = if done == all { "\n" } else { "" };
+        let _ = write!(std::io::stderr(), "\r[{:40}] {done} of {all}{end}", "#".repeat(done * 40 / all));
     }
 }
 
@@ -175,13 +149,7 @@ fn main() -> ipc::Result<ExitCode> {
     }
     let signals = Signals::new(&[2, 15])?; // SIGINT, SIGTERM
     let jobs = numbers.iter().enumerate().map(|(place, number)| Job { place, number: *number, tries: 0, trouble });
-    let mut pool = Pool {
-        to_do: jobs.collect(),
-        results: vec![None; numbers.len()],
-        workers: (0..workers).map(|_| Worker::start()).collect::<Result<_, _>>()?,
-        printed: 0,
-    };
-    match pool.run(&signals)? {
+    match run(jobs.collect(), workers.max(1), &signals)? {
         0 => Ok(ExitCode::SUCCESS),
         left => {
             eprintln!("stopped: {left} of {} jobs were not done", numbers.len());

@@ -2,17 +2,14 @@
 //!
 //! Postcard's own decoder believes the length of a list whose elements take no bytes, and nests as deep as the bytes say.
 
-use serde::de::Error as _;
-use serde::de::value::U32Deserializer;
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
-    Visitor,
-};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 
-use super::wrong::Wrong;
+use super::access::{Counted, Fields};
+use super::link::NOTHING;
+use super::wrong::{self, Wrong};
 
 /// How deep structures, tuples, lists, maps, enums with contents, `Some`s and newtypes nest.
-const DEPTH: usize = 128;
+pub(super) const DEPTH: usize = 128;
 
 /// How many elements of lists and maps may take no bytes, besides as many as the message has bytes.
 const FREE: usize = 4096;
@@ -23,21 +20,19 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Wrong> {
     let value = T::deserialize(&mut decoder)?;
     match decoder.rest.len() {
         0 => Ok(value),
+        // Of a type without bytes, of which something is sent all the same.
+        1 if *bytes == NOTHING => Ok(value),
         left => Err(Wrong::custom(format_args!("{left} bytes are left over"))),
     }
 }
 
-struct Decoder<'de> {
+pub(super) struct Decoder<'de> {
     rest: &'de [u8],
     /// How much deeper it may nest.
     depth: usize,
     /// How many more elements may take no bytes.
     free: usize,
 }
-
-const SHORT: Wrong = Wrong::new("the message ends inside the value");
-const NUMBER: Wrong = Wrong::new("a number is larger than its type");
-const ITSELF: &str = "this type needs a format that describes itself: look at its serde attributes";
 
 /// A number of so many bits after its first byte: seven in a byte, the lowest first, and the eighth says that there are more.
 macro_rules! long_numbers {
@@ -49,14 +44,14 @@ macro_rules! long_numbers {
                 let byte = self.byte()?;
                 let part = <$type>::from(byte & 0x7f);
                 if bits - shift < 7 && part >> (bits - shift) != 0 {
-                    return Err(NUMBER);
+                    return Err(wrong::too_large());
                 }
                 number |= part << shift;
                 if byte < 0x80 {
                     return Ok(number);
                 }
             }
-            Err(NUMBER)
+            Err(wrong::too_large())
         }
     )*};
 }
@@ -64,27 +59,51 @@ macro_rules! long_numbers {
 impl<'de> Decoder<'de> {
     #[inline]
     fn byte(&mut self) -> Result<u8, Wrong> {
-        let (first, rest) = self.rest.split_first().ok_or(SHORT)?;
+        let (first, rest) = self.rest.split_first().ok_or_else(wrong::short)?;
         self.rest = rest;
         Ok(*first)
     }
 
     #[inline]
     fn bytes(&mut self, len: usize) -> Result<&'de [u8], Wrong> {
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(SHORT)?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or_else(wrong::short)?;
         self.rest = rest;
         Ok(bytes)
     }
 
     #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or(SHORT)?;
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(wrong::short)?;
         self.rest = rest;
         Ok(*bytes)
     }
 
-    #[inline]
-    fn number(&mut self, bits: u32) -> Result<u64, Wrong> {
+    /// A number of so many bits. It is called, so that the types' own code is short enough to become one piece.
+    #[inline(never)]
+    pub(super) fn number<const BITS: u32>(&mut self) -> Result<u64, Wrong> {
+        if let Some((first @ 0..0x80, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            return Ok((*first).into());
+        }
+        let Some(head) = self.rest.first_chunk::<8>() else { return self.late_number(BITS) };
+        let spread = u64::from_le_bytes(*head);
+        // The eighth bit of the last byte is not set. A number of more than eight bytes has none such here.
+        let stop = !spread & 0x8080_8080_8080_8080;
+        let count = stop.trailing_zeros() / 8 + 1;
+        if count > const { if BITS < 56 { BITS.div_ceil(7) } else { 8 } } {
+            return self.late_number(BITS);
+        }
+        self.rest = &self.rest[count as usize..];
+        let number = spread & (stop ^ (stop - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+        let number = number & 0x7f_007f_007f_007f | (number & 0x7f00_7f00_7f00_7f00) >> 1;
+        let number = number & 0x3fff_0000_3fff | (number & 0x3fff_0000_3fff_0000) >> 2;
+        let number = number & 0x0fff_ffff | (number & 0x0fff_ffff_0000_0000) >> 4;
+        if BITS < 56 && number >> BITS != 0 { Err(wrong::too_large()) } else { Ok(number) }
+    }
+
+    /// The same, byte by byte: at the end of a message, and for long numbers.
+    #[cold]
+    fn late_number(&mut self, bits: u32) -> Result<u64, Wrong> {
         let first = self.byte()?;
         if first < 0x80 { Ok(first.into()) } else { self.long_number(first, bits) }
     }
@@ -92,27 +111,27 @@ impl<'de> Decoder<'de> {
     long_numbers!(long_number u64, wide_number u128);
 
     /// A number of 128 bits.
-    fn wide(&mut self, bits: u32) -> Result<u128, Wrong> {
+    fn wide<const BITS: u32>(&mut self) -> Result<u128, Wrong> {
         let first = self.byte()?;
-        if first < 0x80 { Ok(first.into()) } else { self.wide_number(first, bits) }
+        if first < 0x80 { Ok(first.into()) } else { self.wide_number(first, BITS) }
     }
 
     /// A signed number, the sign of which is its lowest bit.
     #[inline]
-    fn signed(&mut self, bits: u32) -> Result<i64, Wrong> {
-        let number = self.number(bits)?;
+    fn signed<const BITS: u32>(&mut self) -> Result<i64, Wrong> {
+        let number = self.number::<BITS>()?;
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
     /// A signed number of 128 bits.
-    fn wide_signed(&mut self, bits: u32) -> Result<i128, Wrong> {
-        let number = self.wide(bits)?;
+    fn wide_signed<const BITS: u32>(&mut self) -> Result<i128, Wrong> {
+        let number = self.wide::<BITS>()?;
         Ok((number >> 1) as i128 ^ -((number & 1) as i128))
     }
 
     #[inline]
     fn len(&mut self) -> Result<usize, Wrong> {
-        usize::try_from(self.number(64)?).map_err(|_| SHORT)
+        usize::try_from(self.number::<64>()?).map_err(|_| wrong::short())
     }
 
     #[inline]
@@ -124,7 +143,7 @@ impl<'de> Decoder<'de> {
     /// Decodes what is nested in something.
     #[inline]
     fn nested<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, Wrong>) -> Result<T, Wrong> {
-        self.depth = self.depth.checked_sub(1).ok_or(Wrong::new("the value is nested too deeply"))?;
+        self.depth = self.depth.checked_sub(1).ok_or_else(wrong::too_deep)?;
         let decoded = decode(self);
         self.depth += 1;
         decoded
@@ -132,11 +151,11 @@ impl<'de> Decoder<'de> {
 
     /// Decodes one of so many as a length said, which may be many if they take no bytes.
     #[inline]
-    fn counted<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, Wrong>) -> Result<T, Wrong> {
+    pub(super) fn counted<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, Wrong>) -> Result<T, Wrong> {
         let before = self.rest.len();
         let decoded = decode(self)?;
         if self.rest.len() == before {
-            self.free = self.free.checked_sub(1).ok_or(MANY)?;
+            self.free = self.free.checked_sub(1).ok_or_else(wrong::too_many)?;
         }
         Ok(decoded)
     }
@@ -145,18 +164,16 @@ impl<'de> Decoder<'de> {
     #[inline]
     fn count(&mut self) -> Result<usize, Wrong> {
         let count = self.len()?;
-        if count > self.rest.len().saturating_add(self.free) { Err(MANY) } else { Ok(count) }
+        if count > self.rest.len().saturating_add(self.free) { Err(wrong::too_many()) } else { Ok(count) }
     }
 }
-
-const MANY: Wrong = Wrong::new("a list has more elements than the message has bytes");
 
 /// Numbers of more than a byte.
 macro_rules! numbers {
     ($($method:ident $visit:ident $type:ty, $how:ident);* $(;)?) => {$(
         #[inline]
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-            visitor.$visit(self.$how(<$type>::BITS)? as $type)
+            visitor.$visit(self.$how::<{ <$type>::BITS }>()? as $type)
         }
     )*};
 }
@@ -184,10 +201,12 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         visitor.visit_u8(self.byte()?)
     }
 
+    #[inline]
     fn deserialize_i8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         visitor.visit_i8(self.byte()? as i8)
     }
 
+    #[inline]
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match self.byte()? {
             0 => visitor.visit_bool(false),
@@ -196,10 +215,12 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         }
     }
 
+    #[inline]
     fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         visitor.visit_f32(f32::from_le_bytes(self.array()?))
     }
 
+    #[inline]
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         visitor.visit_f64(f64::from_le_bytes(self.array()?))
     }
@@ -212,10 +233,12 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         }
     }
 
+    #[inline]
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         visitor.visit_borrowed_str(self.text()?)
     }
 
+    #[inline]
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         self.deserialize_str(visitor)
     }
@@ -229,6 +252,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         self.deserialize_bytes(visitor)
     }
 
+    #[inline]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match self.byte()? {
             0 => visitor.visit_none(),
@@ -237,6 +261,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         }
     }
 
+    #[inline]
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         visitor.visit_unit()
     }
@@ -245,19 +270,23 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         visitor.visit_unit()
     }
 
+    #[inline]
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Wrong> {
         self.nested(|decoder| visitor.visit_newtype_struct(decoder))
     }
 
+    #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         let left = self.count()?;
-        self.nested(|decoder| visitor.visit_seq(Counted { decoder, left }))
+        self.nested(|decoder| visitor.visit_seq(Counted::new(decoder, left)))
     }
 
+    #[inline]
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Wrong> {
-        self.nested(|decoder| visitor.visit_seq(Fields { decoder, left: len }))
+        self.nested(|decoder| visitor.visit_seq(Fields::new(decoder, len)))
     }
 
+    #[inline]
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -269,9 +298,10 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         let left = self.count()?;
-        self.nested(|decoder| visitor.visit_map(Counted { decoder, left }))
+        self.nested(|decoder| visitor.visit_map(Counted::new(decoder, left)))
     }
 
+    #[inline]
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -281,6 +311,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         self.deserialize_tuple(fields.len(), visitor)
     }
 
+    #[inline]
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -291,105 +322,14 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
-        Err(Wrong::new(ITSELF))
+        Err(wrong::undescribed())
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
-        Err(Wrong::new(ITSELF))
+        Err(wrong::undescribed())
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Wrong> {
-        Err(Wrong::new(ITSELF))
-    }
-}
-
-/// As many as a type has.
-struct Fields<'a, 'de> {
-    decoder: &'a mut Decoder<'de>,
-    left: usize,
-}
-
-impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
-    type Error = Wrong;
-
-    #[inline]
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
-        seed.deserialize(&mut *self.decoder).map(Some)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-/// As many as the message says.
-struct Counted<'a, 'de> {
-    decoder: &'a mut Decoder<'de>,
-    left: usize,
-}
-
-impl<'de> SeqAccess<'de> for Counted<'_, 'de> {
-    type Error = Wrong;
-
-    #[inline]
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
-        self.decoder.counted(|decoder| seed.deserialize(decoder)).map(Some)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-impl<'de> MapAccess<'de> for Counted<'_, 'de> {
-    type Error = Wrong;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
-        self.decoder.counted(|decoder| seed.deserialize(decoder)).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
-        seed.deserialize(&mut *self.decoder)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
-    type Error = Wrong;
-    type Variant = Self;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Wrong> {
-        let variant = self.number(32)? as u32;
-        let variant: U32Deserializer<Wrong> = variant.into_deserializer();
-        Ok((seed.deserialize(variant)?, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
-    type Error = Wrong;
-
-    fn unit_variant(self) -> Result<(), Wrong> {
-        Ok(())
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Wrong> {
-        seed.deserialize(self)
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Wrong> {
-        self.deserialize_tuple(len, visitor)
-    }
-
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Wrong> {
-        self.deserialize_tuple(fields.len(), visitor)
+        Err(wrong::undescribed())
     }
 }

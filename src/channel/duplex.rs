@@ -49,8 +49,8 @@ use crate::wait::Patience;
 /// ```
 #[doc(alias = "socketpair")]
 pub fn duplex<A, B>() -> Result<DuplexPair<A, B>> {
-    let pair = socket::datagram_pair()?;
-    Ok(DuplexPair { parent: Duplex::new(pair.parent), child: Duplex::new(pair.child) })
+    let (parent, child) = socket::value_pair()?;
+    Ok(DuplexPair { parent: Duplex::new(parent), child: Duplex::new(child) })
 }
 
 /// Both ends of a [`duplex`](crate::duplex()). The names say who keeps which; the ends do the same.
@@ -328,7 +328,7 @@ impl<S, R> Duplex<S, R> {
 
     /// Gives the socket back. Never blocks.
     pub fn into_inner(self) -> DatagramSocket {
-        self.link
+        self.link.marked()
     }
 
     /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.

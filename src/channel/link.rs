@@ -184,6 +184,9 @@ impl fmt::Debug for Outbound<'_> {
     }
 }
 
+/// What goes for a value without bytes. An empty message would look like EOF.
+pub(super) const NOTHING: [u8; 1] = [0];
+
 /// One value is one datagram. One that is too large for it goes beside it.
 impl Link for DatagramSocket {
     type Shared = Self;
@@ -195,12 +198,13 @@ impl Link for DatagramSocket {
     }
 
     fn unshare(shared: Self) -> Self {
-        shared
+        shared.marked()
     }
 
     #[inline]
     fn send(socket: &Self, message: Outbound<'_>, until: Until) -> Result<()> {
         let sent = match message.bare_ends() {
+            [] if message.bytes().is_empty() => socket.send_bytes(&NOTHING, until.0),
             [] => socket.send_bytes(message.bytes(), until.0),
             ends => socket.send_ends(message.bytes(), ends, until.0).map_err(Error::from),
         };

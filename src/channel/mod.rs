@@ -1,7 +1,9 @@
 //! Values of Rust between processes, with ends in them.
 
+mod access;
 mod decode;
 mod duplex;
+mod encode;
 mod ends;
 mod large;
 mod link;
@@ -105,8 +107,8 @@ use crate::socket;
 #[doc(alias = "mpsc")]
 #[doc(alias = "Queue")]
 pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
-    let pair = socket::datagram_pair()?;
-    Ok((Sender::new(pair.parent), Receiver::new(pair.child)))
+    let (one, other) = socket::value_pair()?;
+    Ok((Sender::new(one), Receiver::new(other)))
 }
 
 /// The ends of a channel over a [`DatagramSocket`](crate::DatagramSocket) are like any other end: a descriptor, and

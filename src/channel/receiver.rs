@@ -33,6 +33,33 @@ pub(super) const MAX: usize = 64 << 20;
 /// longer than its message has bytes, or 4096 where its elements take none. Values nest 128 levels deep: structures, tuples,
 /// lists, maps, enums, `Some`s and newtypes count one each. How much memory a value takes is up to `T`: a list of large structures that
 /// are one byte as a message is larger than the message.
+///
+/// # What does not compile
+///
+/// A type that serde cannot decode, and one that borrows from the message:
+///
+/// ```compile_fail,E0277
+/// #[derive(serde::Serialize)]
+/// struct Job(u32); // without Deserialize
+///
+/// let (_sender, receiver) = ipc::channel::<Job>()?;
+/// receiver.recv()?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+///
+/// ```compile_fail
+/// let (_sender, receiver) = ipc::channel::<&str>()?;
+/// receiver.recv()?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+///
+/// A receiver made of what only sends:
+///
+/// ```compile_fail,E0277
+/// let (_reader, writer) = ipc::pipe()?;
+/// let receiver = ipc::Receiver::<u32, _>::new(ipc::MessageWriter::new(writer));
+/// # Ok::<(), ipc::Error>(())
+/// ```
 pub struct Receiver<T, L: Link = DatagramSocket> {
     link: L::Shared,
     max: AtomicUsize,

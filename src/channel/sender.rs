@@ -30,6 +30,32 @@ use crate::wait::{Patience, Until};
 ///
 /// `T` is a promise between the two sides that nobody checks, as it is with bytes: what a peer of another type sends is
 /// decoded as far as it goes.
+///
+/// # What does not compile
+///
+/// A type that serde cannot encode:
+///
+/// ```compile_fail,E0277
+/// struct Job(u32); // without #[derive(serde::Serialize)]
+///
+/// let (sender, _receiver) = ipc::channel()?;
+/// sender.send(Job(1))?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
+///
+/// A sender made of what only receives, and a receiver that sends:
+///
+/// ```compile_fail,E0277
+/// let (reader, _writer) = ipc::pipe()?;
+/// let sender = ipc::Sender::<u32, _>::new(ipc::MessageReader::new(reader));
+/// # Ok::<(), ipc::Error>(())
+/// ```
+///
+/// ```compile_fail,E0599
+/// let (_sender, receiver) = ipc::channel::<u32>()?;
+/// receiver.send(1)?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
 pub struct Sender<T, L: Link = DatagramSocket> {
     link: L::Shared,
     values: PhantomData<fn(T)>,

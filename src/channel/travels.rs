@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::decode::decode;
+use super::encode::encode;
 use super::scope;
-use super::value::encode;
 
 /// Asserts that a value arrives as it was sent: encodes it, decodes it, and compares. For tests of types that travel.
 ///

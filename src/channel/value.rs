@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 
-use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::decode::decode;
+use super::encode::encode;
 use super::link::{Link, Outbound};
 use super::scope;
 use crate::error::{Error, Result};
@@ -58,8 +58,8 @@ pub(super) fn lend<T: Serialize + ?Sized, R>(
 ) -> Result<R> {
     let mut buffer = Buffer::new();
     let (encoded, attached) = scope::sending(|| encode(value, &mut buffer.0));
-    if let Err(error) = encoded {
-        return Err(attached.refused.map_or(error, |refused| *refused));
+    if let Err(wrong) = encoded {
+        return Err(attached.refused.map_or_else(|| Error::Encode { source: Box::new(wrong) }, |refused| *refused));
     }
     if attached.count > 0 {
         check_ends(attached.count, are_carried, &buffer.0)?;
@@ -78,37 +78,6 @@ fn check_ends(count: usize, are_carried: bool, bytes: &[u8]) -> Result<()> {
     match bytes {
         [] => Err(Error::Encode { source: "a value with ends encodes to no bytes".into() }),
         _ => Ok(()),
-    }
-}
-
-/// Appends the value's bytes.
-pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<()> {
-    postcard::serialize_with_flavor(value, Append(bytes)).map_err(|error| Error::Encode { source: Box::new(error) })
-}
-
-struct Append<'a>(&'a mut Vec<u8>);
-
-impl Flavor for Append<'_> {
-    type Output = ();
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        match bytes.len() {
-            // A number. A loop takes less time than a call of memcpy.
-            0..=10 => bytes.iter().for_each(|byte| self.0.push(*byte)),
-            _ => self.0.extend_from_slice(bytes),
-        }
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
     }
 }
 

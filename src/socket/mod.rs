@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
+#[cfg(feature = "channel")]
+pub(crate) use datagram::value_pair;
 pub use datagram::{DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
 pub use received::{Received, SendError};
 pub(crate) use stream::PIECE;

@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         a_value_that_is_too_long_for_a_pack_is_refused,
         a_value_over_the_limit_is_skipped_in_a_stream,
         a_skipped_value_that_stalls_keeps_no_deadline_waiting,
+        a_value_that_stalls_keeps_no_deadline_waiting,
         a_stream_that_ends_inside_a_value_says_so,
         a_pack_that_is_none_says_so,
         what_is_no_value_is_one_error,
@@ -235,6 +236,20 @@ fn a_skipped_value_that_stalls_keeps_no_deadline_waiting() {
     assert!(matches!(receiver.recv(), Err(Error::TooLong { .. })));
     assert!(matches!(receiver.recv(), Err(Error::Truncated { .. })));
     assert!(receiver.recv().unwrap().is_none());
+}
+
+fn a_value_that_stalls_keeps_no_deadline_waiting() {
+    let (reader, mut writer) = pipe().unwrap();
+    let receiver = Receiver::<serde_bytes::ByteBuf, _>::new(MessageReader::new(reader));
+    let value = postcard::to_allocvec(&serde_bytes::ByteBuf::from(vec![7; 30_000])).unwrap();
+    std::io::Write::write_all(&mut writer, &[&(value.len() as u32).to_le_bytes()[..], &value[..20_000]].concat())
+        .unwrap();
+    for _ in 0..3 {
+        assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+        assert_times_out("the rest", Duration::from_millis(20), |timeout| receiver.recv_timeout(timeout));
+    }
+    std::io::Write::write_all(&mut writer, &value[20_000..]).unwrap();
+    assert_eq!(receiver.try_recv().unwrap().unwrap(), vec![7; 30_000]);
 }
 
 fn a_stream_that_ends_inside_a_value_says_so() {

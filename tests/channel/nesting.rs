@@ -2,13 +2,16 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::thread;
 
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Error as _, Serialize, Serializer};
 
 use crate::support::{self, Trial};
-use ipc::{Error, Fd, PipeReader, PipeWriter, Receiver, Sender, channel, open_ends, pipe};
+use ipc::{
+    Error, Fd, MessageReader, MessageWriter, PipeReader, PipeWriter, Receiver, Sender, channel, open_ends, pipe,
+};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -16,6 +19,11 @@ pub fn trials() -> Vec<Trial> {
         a_serialize_that_panics_leaves_nothing_behind,
         a_serialize_that_sends_keeps_its_ends_apart,
         a_serialize_that_is_sent_to_itself_works,
+        a_serialize_that_sends_over_its_own_buffered_link_works,
+        a_deserialize_that_receives_from_its_own_link_works,
+        a_serialize_that_lies_is_an_error_at_the_receiver,
+        a_serialize_that_forks_keeps_its_ends,
+        a_value_that_nests_too_deeply_comes_back,
         a_temporary_end_is_sent,
         a_deserialize_that_panics_leaves_nothing_behind,
         a_deserialize_that_receives_keeps_its_ends_apart,
@@ -112,6 +120,135 @@ fn a_serialize_that_is_sent_to_itself_works() {
     assert!(sender.send(Then(first, sends)).is_ok());
     assert_eq!(receiver.recv().unwrap().unwrap().1, 8);
     assert_eq!(receiver.recv().unwrap().unwrap().1, 7);
+}
+
+thread_local! {
+    static OUT: RefCell<Option<Rc<Sender<Countdown, MessageWriter>>>> = const { RefCell::new(None) };
+}
+
+/// Sends the one below it while it is encoded itself.
+struct Countdown(u8);
+
+impl Serialize for Countdown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 > 0 {
+            let out = OUT.with_borrow(Clone::clone).unwrap();
+            out.send(Countdown(self.0 - 1)).map_err(S::Error::custom)?;
+            out.flush().map_err(S::Error::custom)?;
+        }
+        self.0.serialize(serializer)
+    }
+}
+
+fn a_serialize_that_sends_over_its_own_buffered_link_works() {
+    let (reader, writer) = pipe().unwrap();
+    let sender = Rc::new(Sender::new(MessageWriter::new(writer)));
+    let receiver = Receiver::<u8, _>::new(MessageReader::new(reader));
+    OUT.set(Some(sender.clone()));
+    sender.send(Countdown(3)).unwrap();
+    OUT.set(None);
+    Rc::into_inner(sender).unwrap().close().unwrap();
+    assert_eq!(receiver.iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2, 3]);
+}
+
+thread_local! {
+    static OWN: RefCell<Option<Rc<Receiver<Again, MessageReader>>>> = const { RefCell::new(None) };
+}
+
+/// Receives the next one while it is decoded itself.
+struct Again(u8, Option<Box<Again>>);
+
+impl<'de> Deserialize<'de> for Again {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let own = OWN.with_borrow(Clone::clone).unwrap();
+        let next = own.try_recv().ok().flatten();
+        Ok(Self(u8::deserialize(deserializer)?, next.map(Box::new)))
+    }
+}
+
+fn a_deserialize_that_receives_from_its_own_link_works() {
+    let (reader, writer) = pipe().unwrap();
+    let sender = Sender::new(MessageWriter::new(writer));
+    let receiver = Rc::new(Receiver::new(MessageReader::new(reader)));
+    OWN.set(Some(receiver.clone()));
+    (1..=3_u8).for_each(|number| sender.send(number).unwrap());
+    sender.flush().unwrap();
+    let Again(1, Some(second)) = receiver.recv().unwrap().unwrap() else { panic!() };
+    let Again(2, Some(third)) = *second else { panic!() };
+    assert!(matches!(*third, Again(3, None)));
+    OWN.set(None);
+}
+
+fn a_serialize_that_lies_is_an_error_at_the_receiver() {
+    struct Lies(usize);
+    impl Serialize for Lies {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeSeq;
+            let mut list = serializer.serialize_seq(Some(self.0))?;
+            list.serialize_element(&300_u16)?;
+            list.end()
+        }
+    }
+    let (sender, receiver) = channel().unwrap();
+    let receiver: Receiver<Vec<u16>> = Receiver::new(receiver.into_inner());
+    for (said, is_value) in [(2, false), (0, false), (usize::MAX, false), (1, true)] {
+        assert!(sender.send(Lies(said)).is_ok());
+        match receiver.recv() {
+            Ok(Some(list)) => assert!(is_value && list == [300]),
+            Err(error) => assert!(!is_value && matches!(error, Error::Decode { .. }), "{error:?}"),
+            Ok(None) => panic!("the sender is there"),
+        }
+    }
+}
+
+fn a_serialize_that_forks_keeps_its_ends() {
+    let (sender, receiver) = pair();
+    let (reader, mut writer) = pipe().unwrap();
+    let forks = || {
+        let (numbers, there) = channel::<(PipeReader, u8)>().unwrap();
+        let child = ipc::fork(there, |there| {
+            let (reader, seven) = there.recv().unwrap().unwrap();
+            assert_eq!((std::io::read_to_string(reader).unwrap().as_str(), seven), ("in the child", 7));
+        });
+        let (reader, mut writer) = pipe().unwrap();
+        numbers.send((reader, 7)).map_err(|unsent| unsent.to_string())?;
+        std::io::Write::write_all(&mut writer, b"in the child").unwrap();
+        drop(writer);
+        assert!(child.unwrap().wait().unwrap().success());
+        Ok(())
+    };
+    assert!(sender.send(Then(reader, forks)).is_ok());
+    let (reader, seven) = receiver.recv().unwrap().unwrap();
+    std::io::Write::write_all(&mut writer, b"here").unwrap();
+    drop(writer);
+    assert_eq!((std::io::read_to_string(reader).unwrap().as_str(), seven), ("here", 7));
+}
+
+fn a_value_that_nests_too_deeply_comes_back() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    enum Tree {
+        Leaf(Option<PipeWriter>),
+        Branch(Vec<Tree>),
+    }
+    // An enum and a list are a level each, and so is a `Some`.
+    let tree = |levels, writer| (0..levels).fold(Tree::Leaf(Some(writer)), |tree, _| Tree::Branch(vec![tree]));
+    let (sender, receiver) = channel().unwrap();
+    let (reader, writer) = pipe().unwrap();
+    sender.send(tree(63, writer)).unwrap();
+    drop(receiver.recv().unwrap().unwrap());
+    assert_eq!(std::io::read_to_string(reader).unwrap(), "");
+    for levels in [64, 1000] {
+        let (reader, writer) = pipe().unwrap();
+        let unsent = sender.send(tree(levels, writer)).unwrap_err();
+        assert!(
+            matches!(unsent.error, Error::Encode { .. }) && unsent.to_string().contains("too deeply"),
+            "{unsent:?}"
+        );
+        assert!(matches!(reader.try_read(&mut [0]), Err(Error::WouldBlock)), "its end is open");
+        drop(unsent);
+        assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
+    }
+    assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
 }
 
 fn a_temporary_end_is_sent() {

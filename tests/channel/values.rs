@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::support::{self, FAR, Gate, Trial, assert_times_out, exit_code, with_interval_timer};
-use ipc::{Error, Receiver, Sender, Unsent, channel, datagram_pair, fork, wait_any};
+use ipc::{Error, Receiver, Sender, Unsent, channel, datagram_pair, duplex, fork, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -16,9 +16,12 @@ pub fn trials() -> Vec<Trial> {
         a_value_of_any_size_arrives within 120,
         a_large_value_arrives_in_another_process,
         a_value_without_bytes_is_no_eof,
+        a_channels_socket_tells_empty_messages_from_eof,
         eof_comes_when_the_last_sender_is_gone,
         a_dead_receiver_gives_the_value_back,
         a_killed_sender_is_eof_after_what_it_sent,
+        a_receiver_that_dies_before_it_receives_is_seen,
+        no_call_makes_the_socket_non_blocking,
         a_full_queue_gives_the_value_back,
         deadlines_hold_under_signals,
         several_receivers_get_each_value_once,
@@ -154,6 +157,28 @@ fn a_value_without_bytes_is_no_eof() {
     sender.send(()).unwrap();
     drop(sender);
     assert_eq!(receiver.iter().map(Result::unwrap).count(), 2);
+    // One of another program, which sends nothing for it, as well.
+    let (sender, receiver) = channel::<()>().unwrap();
+    let bare = sender.try_clone().unwrap().into_inner();
+    bare.send(&[]).unwrap();
+    assert_eq!(receiver.recv().unwrap(), Some(()));
+    sender.send(()).unwrap();
+    drop((sender, bare));
+    assert_eq!(receiver.recv().unwrap(), Some(()));
+    assert_eq!(receiver.recv().unwrap(), None);
+}
+
+fn a_channels_socket_tells_empty_messages_from_eof() {
+    let (sender, receiver) = channel::<u8>().unwrap();
+    let calls = duplex::<u8, u8>().unwrap();
+    for (one, other) in
+        [(sender.into_inner(), receiver.into_inner()), (calls.parent.into_inner(), calls.child.into_inner())]
+    {
+        one.send(b"").unwrap();
+        drop(one);
+        assert_eq!(other.recv(&mut [0]).unwrap(), Some(0));
+        assert_eq!(other.recv(&mut [0]).unwrap(), None);
+    }
 }
 
 fn eof_comes_when_the_last_sender_is_gone() {
@@ -197,6 +222,42 @@ fn a_killed_sender_is_eof_after_what_it_sent() {
     assert_eq!(receiver.recv().unwrap().unwrap(), "before");
     assert_eq!(receiver.recv().unwrap().unwrap().len(), 1 << 20);
     assert_eq!(receiver.recv().unwrap(), None);
+}
+
+fn a_receiver_that_dies_before_it_receives_is_seen() {
+    let (sender, receiver) = channel::<(String, Option<ipc::PipeWriter>)>().unwrap();
+    let (reader, writer) = ipc::pipe().unwrap();
+    let gate = Gate::new();
+    let child = fork(receiver, |_receiver| {
+        gate.pass();
+        std::process::abort();
+    })
+    .unwrap();
+    sender.send(("unread".to_owned(), Some(writer))).unwrap();
+    assert!(matches!(reader.try_read(&mut [0]), Err(Error::WouldBlock)), "it is under way");
+    gate.open();
+    child.wait().unwrap();
+    let unsent = loop {
+        // What was lost with it may be told first.
+        match sender.send_timeout(("late".to_owned(), None), FAR).unwrap_err() {
+            Unsent { error: Error::Reset, .. } => {}
+            unsent => break unsent,
+        }
+    };
+    assert!(matches!(unsent.error, Error::Closed) && unsent.value.0 == "late", "{unsent:?}");
+    assert_eq!(reader.try_read(&mut [0]).unwrap(), 0, "what was under way is closed");
+}
+
+fn no_call_makes_the_socket_non_blocking() {
+    let (sender, receiver) = channel::<String>().unwrap();
+    assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+    assert!(matches!(receiver.recv_timeout(Duration::from_millis(1)), Err(Error::TimedOut)));
+    fill(&sender);
+    assert!(sender.send_timeout("x".repeat(1 << 20), Duration::from_millis(1)).is_err());
+    for fd in [std::os::fd::AsRawFd::as_raw_fd(&sender), std::os::fd::AsRawFd::as_raw_fd(&receiver)] {
+        // SAFETY: asks an open descriptor for its flags.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_NONBLOCK, 0);
+    }
 }
 
 fn fill(sender: &Sender<String>) -> Unsent<String> {

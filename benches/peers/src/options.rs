@@ -13,7 +13,8 @@ Without options: measures all of it, for some ten minutes, keeps the results in 
 writes docs/benchmarks.md and its pictures. A later run on the same kind of processor replaces the first.
 
     --quick           a look whether it works, in seconds; the figures mean nothing
-    --only A,B        only that work: streams, messages, round-trips, tokio, calls, making, forking, starting, serving
+    --only A,B        only that work: streams, messages, values, round-trips, tokio, calls, making, forking,
+                      starting, serving
     --case CASE       only that case of it, as the tables name it: '4 KiB'; may be said again
     --name NAME       only that contender, as the tables name it: 'ipc ring'; may be said again
     --render          measures nothing; writes the document from all kept results

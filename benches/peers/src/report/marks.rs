@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::scale::{short, three_digits};
 use crate::probe::Class;
 use crate::results::Run;
-use crate::work::{calls, messages, round_trips, runtimes, serving, streams};
+use crate::work::{calls, messages, round_trips, runtimes, serving, streams, values};
 
 /// What a ratio or a time must be.
 #[derive(Clone, Copy)]
@@ -72,6 +72,11 @@ fn all(run: &Run) -> Vec<Mark> {
     let speed = |what: &str, work, case, ours, beside, wanted| {
         let measured = how_many_times(run, work, case, ours, beside);
         let alone = work == calls::BYTES || work == calls::MESSAGES;
+        let what = match work {
+            values::STRUCTS => format!("{what}, structures"),
+            values::BYTES => format!("{what}, bytes"),
+            _ => what.to_owned(),
+        };
         Mark { what: format!("{what}, {case}: `{ours}` beside `{beside}`"), wanted, unit: "×", alone, measured }
     };
     let mut marks = Vec::new();
@@ -110,6 +115,17 @@ fn all(run: &Run) -> Vec<Mark> {
         });
     }
     marks.push(speed("A ring on one shared core", streams::ONE_CORE, "64 KiB", "ipc ring", "bare pipe", AtLeast(1.0)));
+    for (case, by_hand, rival) in
+        [("16 B", true, 1.2), ("4 KiB", true, 1.5), ("64 KiB", true, 1.5), ("1 MiB", false, 2.0)]
+    {
+        for work in [values::STRUCTS, values::BYTES] {
+            if by_hand {
+                marks.push(speed("Values", work, case, "ipc typed", "postcard by hand over ipc", AtLeast(0.9)));
+            }
+            marks.push(speed("Values", work, case, "ipc typed", "ipc-channel, typed", AtLeast(rival)));
+        }
+    }
+    marks.push(speed("Values", values::STRUCTS, "16 B", "ipc typed, packed", "ipc-channel, typed", AtLeast(20.0)));
     let round_trip = |work, ours, beside, wanted| speed("A round trip", work, "16 B", ours, beside, AtLeast(wanted));
     marks.push(round_trip(round_trips::SPINNING, "ipc ring, spin 50 µs", "ring, by hand, spinning", 1.0 / 1.2));
     marks.push(round_trip(round_trips::SPINNING, "ipc ring, spin 50 µs", "bare pipe, spinning", 2.5));

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 use crate::results::{Group, Run};
-use crate::work::{calls, forking, making, messages, round_trips, runtimes, serving, starting, streams};
+use crate::work::{calls, forking, making, messages, round_trips, runtimes, serving, starting, streams, values};
 
 /// A section: which kinds of work, and what to know about them.
 struct Section {
@@ -24,7 +24,7 @@ struct Section {
     text: &'static str,
 }
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     Section {
         title: "Streams",
         file: "streams",
@@ -42,6 +42,15 @@ const SECTIONS: [Section; 9] = [
         text: "One process sends, the other one receives. A message has arrived when it is in memory that the sender cannot \
                change any more, and every byte of it was read: shared memory is copied, what a crate returns in a vector or \
                shows in a buffer of its own is not.",
+    },
+    Section {
+        title: "Values, one way",
+        file: "values",
+        works: &[values::STRUCTS, values::BYTES],
+        log: true,
+        text: "One process sends values of a type, each made anew; the other one receives them and adds up all that is in \
+               them. 16 B is one structure of three numbers, and what is longer a `Vec` of them; bytes are a `ByteBuf` of \
+               serde_bytes. Sizes are those in memory.",
     },
     Section {
         title: "Round trips",

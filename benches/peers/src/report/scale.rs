@@ -1,7 +1,7 @@
 //! Nanoseconds as what a person asks for.
 
 use crate::results::Summary;
-use crate::work::{messages, round_trips, streams};
+use crate::work::{messages, round_trips, streams, values};
 
 /// In which unit a kind of work is told.
 pub struct Scale {
@@ -17,7 +17,9 @@ impl Scale {
             streams::WORK => {
                 Self { unit: "GiB/s", more_is_better: true, of: |ns, bytes| bytes / ns * 1e9 / (1_u64 << 30) as f64 }
             }
-            messages::WORK => Self { unit: "million/s", more_is_better: true, of: |ns, _| 1e3 / ns },
+            messages::WORK | values::STRUCTS | values::BYTES => {
+                Self { unit: "million/s", more_is_better: true, of: |ns, _| 1e3 / ns }
+            }
             round_trips::SPINNING => time("ns", |ns, _| ns),
             crate::work::calls::BYTES | crate::work::calls::MESSAGES => time("ns", |ns, _| ns),
             _ => time("µs", |ns, _| ns / 1e3),

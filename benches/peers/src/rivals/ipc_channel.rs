@@ -4,7 +4,11 @@ use std::io;
 
 use ::ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcReceiver, IpcSender};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::channel::{Receiver, Sender};
+use crate::work::values;
 
 use super::{Made, other};
 
@@ -42,5 +46,21 @@ pub fn bytes() -> Made<IpcBytesSender, IpcBytesReceiver> {
 }
 
 pub fn typed() -> Made<IpcSender<Vec<u8>>, IpcReceiver<Vec<u8>>> {
+    ipc::channel()
+}
+
+impl<T: Serialize> values::Sender<T> for IpcSender<T> {
+    fn send(&mut self, value: T) -> io::Result<()> {
+        IpcSender::send(self, value).map_err(other)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> values::Receiver<T> for IpcReceiver<T> {
+    fn receive(&mut self) -> io::Result<T> {
+        self.recv().map_err(other)
+    }
+}
+
+pub fn values<T: Serialize + DeserializeOwned>() -> Made<IpcSender<T>, IpcReceiver<T>> {
     ipc::channel()
 }

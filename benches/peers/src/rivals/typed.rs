@@ -3,9 +3,12 @@
 use std::io;
 
 use ipc::{DatagramSocket, PackedSocket};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
 use crate::channel::{Receiver, Sender};
+use crate::work::values;
 
 use super::{Made, ended, other, ours};
 
@@ -20,6 +23,15 @@ pub fn typed() -> Made<Out, In> {
 }
 
 pub fn packed() -> Made<Out<PackedSocket>, In<PackedSocket>> {
+    let (parent, child) = super::packed::packed()?;
+    Ok((ipc::Sender::new(parent), ipc::Receiver::new(child)))
+}
+
+pub fn values<T>() -> Made<ipc::Sender<T>, ipc::Receiver<T>> {
+    Ok(ipc::channel()?)
+}
+
+pub fn packed_values<T>() -> Made<ipc::Sender<T, PackedSocket>, ipc::Receiver<T, PackedSocket>> {
     let (parent, child) = super::packed::packed()?;
     Ok((ipc::Sender::new(parent), ipc::Receiver::new(child)))
 }
@@ -66,5 +78,35 @@ impl Receiver for ByHand {
         let len = self.0.recv(&mut self.1)?.ok_or_else(ended)?;
         each(&postcard::from_bytes::<ByteBuf>(&self.1[..len]).map_err(other)?);
         Ok(1)
+    }
+}
+
+impl<T: Serialize, L: ipc::Link> values::Sender<T> for ipc::Sender<T, L> {
+    fn send(&mut self, value: T) -> io::Result<()> {
+        Ok(ipc::Sender::send(self, value)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(ipc::Sender::flush(self)?)
+    }
+}
+
+impl<T: DeserializeOwned, L: ipc::Link> values::Receiver<T> for ipc::Receiver<T, L> {
+    fn receive(&mut self) -> io::Result<T> {
+        Ok(self.recv()?.ok_or_else(ended)?)
+    }
+}
+
+impl<T: Serialize> values::Sender<T> for ByHand {
+    fn send(&mut self, value: T) -> io::Result<()> {
+        let encoded = postcard::to_slice(&value, &mut self.1).map_err(other)?;
+        Ok(self.0.send(encoded)?)
+    }
+}
+
+impl<T: DeserializeOwned> values::Receiver<T> for ByHand {
+    fn receive(&mut self) -> io::Result<T> {
+        let len = self.0.recv(&mut self.1)?.ok_or_else(ended)?;
+        postcard::from_bytes(&self.1[..len]).map_err(other)
     }
 }

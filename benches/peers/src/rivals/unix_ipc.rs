@@ -4,7 +4,11 @@ use std::io;
 
 use ::unix_ipc::{RawReceiver, RawSender};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::channel::{Receiver, Sender};
+use crate::work::values;
 
 use super::Made;
 
@@ -43,5 +47,21 @@ pub fn raw() -> Made<RawSender, RawReceiver> {
 }
 
 pub fn typed() -> Made<::unix_ipc::Sender<Vec<u8>>, ::unix_ipc::Receiver<Vec<u8>>> {
+    ::unix_ipc::channel()
+}
+
+impl<T: Serialize + DeserializeOwned> values::Sender<T> for ::unix_ipc::Sender<T> {
+    fn send(&mut self, value: T) -> io::Result<()> {
+        ::unix_ipc::Sender::send(self, value)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> values::Receiver<T> for ::unix_ipc::Receiver<T> {
+    fn receive(&mut self) -> io::Result<T> {
+        self.recv()
+    }
+}
+
+pub fn values<T: Serialize + DeserializeOwned>() -> Made<::unix_ipc::Sender<T>, ::unix_ipc::Receiver<T>> {
     ::unix_ipc::channel()
 }

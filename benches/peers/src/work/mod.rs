@@ -9,6 +9,7 @@ pub mod runtimes;
 pub mod serving;
 pub mod starting;
 pub mod streams;
+pub mod values;
 
 use std::io;
 
@@ -17,9 +18,10 @@ use crate::turns::Turns;
 /// A kind of work: the name that `--only` knows, and how it is done.
 pub type Work = (&'static str, fn(&mut Turns) -> io::Result<()>);
 
-pub const ALL: [Work; 9] = [
+pub const ALL: [Work; 10] = [
     ("streams", streams::run),
     ("messages", messages::run),
+    ("values", values::run),
     ("round-trips", round_trips::run),
     ("tokio", runtimes::run),
     ("calls", calls::run),
