@@ -93,7 +93,7 @@ impl<T: Serialize, L: ipc::Link> values::Sender<T> for ipc::Sender<T, L> {
 
 impl<T: DeserializeOwned, L: ipc::Link> values::Receiver<T> for ipc::Receiver<T, L> {
     fn receive(&mut self) -> io::Result<T> {
-        Ok(self.recv()?.ok_or_else(ended)?)
+        self.recv()?.ok_or_else(ended)
     }
 }
 
