@@ -39,7 +39,7 @@ fn dropped_calls_lose_nothing_and_repeat_nothing() {
     for kind in kinds {
         let (moved, child) = kind();
         assert_eq!(exit_code(&child), 0);
-        assert!(moved > 1000, "only {moved}, of {} dropped calls", dropped_of_each());
+        assert!(moved > dropped_of_each() / 1000, "only {moved}, of {} dropped calls", dropped_of_each());
         done += moved;
     }
     println!("{} calls were dropped, {done} were not", 8 * dropped_of_each());
