@@ -75,7 +75,7 @@ const LONGEST: Duration = Duration::from_secs(3 * 32_767);
 /// let (stream, _) = listener.accept()?;
 /// let link = options.greet(stream)?;
 /// let (jobs, results) = (Sender::new(link.writer), Receiver::<u32, _>::new(link.reader));
-/// jobs.send(21)?;
+/// jobs.send(21_u32)?;
 /// jobs.close()?;
 /// assert_eq!(results.recv()?, Some(42));
 /// assert_eq!(results.recv()?, None);
