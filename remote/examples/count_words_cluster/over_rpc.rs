@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use futures::{StreamExt, future};
+use futures::StreamExt;
 use ipc_remote::rpc::transport;
 use tarpc::client;
 use tarpc::context::{self, Context};
@@ -46,11 +46,12 @@ pub fn serve(address: &str) -> Result<(), Box<dyn std::error::Error>> {
     // Forked before there is a runtime.
     let (jobs, to_do) = ipc::channel()?;
     let (results, done) = ipc::channel()?;
-    let _worker = ipc::Fork::new().die_with_parent().spawn((to_do, results), |(jobs, results)| work(jobs, results))?;
-    runtime()?.block_on(async {
-        serve_over(tokio::net::TcpStream::from_std(stream)?, jobs, done).await?;
-        Ok(())
-    })
+    let worker = ipc::Fork::new().die_with_parent().spawn((to_do, results), |(jobs, results)| work(jobs, results))?;
+    runtime()?.block_on(async { serve_over(tokio::net::TcpStream::from_std(stream)?, jobs, done).await })?;
+    match worker.wait()? {
+        outcome if outcome.success() => Ok(()),
+        outcome => Err(format!("the worker failed: {outcome:?}").into()),
+    }
 }
 
 /// Serves over a stream of any kind, until the client leaves.
@@ -62,7 +63,7 @@ pub async fn serve_over(
     let worker = (ipc::tokio::Sender::new(jobs)?, ipc::tokio::Receiver::new(done)?);
     let server = Server { worker: Arc::new(Mutex::new(worker)) };
     let channel = BaseChannel::with_defaults(transport(stream, LONGEST));
-    channel.execute(server.serve()).for_each(|answer| async { answer.await }).await;
+    channel.execute(server.serve()).for_each(|answer| answer).await;
     Ok(())
 }
 
@@ -80,10 +81,8 @@ pub fn client(stream: TcpStream) -> std::io::Result<Ask> {
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
     let runtime = runtime()?;
-    let client = runtime.block_on(async {
-        let stream = tokio::net::TcpStream::from_std(stream)?;
-        future::ready(Ok::<_, std::io::Error>(client_over(stream))).await
-    })?;
+    let client =
+        runtime.block_on(async { Ok::<_, std::io::Error>(client_over(tokio::net::TcpStream::from_std(stream)?)) })?;
     Ok(Box::new(move |job| {
         let done = runtime.block_on(client.count(context::current(), job.clone()))??;
         Ok(done.words)
