@@ -14,10 +14,13 @@ use futures::StreamExt;
 use ipc::{Receiver, Sender, TcpOptions};
 use ipc_remote::rpc::{Postcard, transport};
 use ipc_remote::zeromq::Options;
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use tarpc::serde_transport::Transport;
 use tarpc::server::{BaseChannel, Channel};
 use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tarpc::{client, context};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 const SIZES: [(usize, usize); 3] = [(64, 200_000), (4096, 50_000), (65_536, 5_000)];
 const ROUNDS: usize = 9;
@@ -285,17 +288,24 @@ fn called(count: usize, size: usize, make: impl FnOnce() -> EchoClient) -> f64 {
 
 const LONGEST: usize = 8 << 20;
 
+/// tarpc's own frames, with the same codec.
+fn bare<S, Item, SinkItem>(stream: S) -> Transport<S, Item, SinkItem, Postcard>
+where
+    S: AsyncRead + AsyncWrite,
+    Item: for<'de> Deserialize<'de>,
+    SinkItem: Serialize,
+{
+    let framed = LengthDelimitedCodec::builder().max_frame_length(LONGEST).new_framed(stream);
+    tarpc::serde_transport::new(framed, Postcard)
+}
+
 fn rpc_over_tcp(size: usize, count: usize, is_ours: bool) -> f64 {
     let (listener, address) = listen();
-    let framed = |stream: tokio::net::TcpStream| {
-        let framed = LengthDelimitedCodec::builder().max_frame_length(LONGEST).new_framed(stream);
-        tarpc::serde_transport::new(framed, Postcard)
-    };
     let child = ipc::fork((), move |()| {
         runtime().block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
             stream.set_nodelay(true).expect("an option");
-            let channel = BaseChannel::with_defaults(if is_ours { transport(stream, LONGEST) } else { framed(stream) });
+            let channel = BaseChannel::with_defaults(if is_ours { transport(stream, LONGEST) } else { bare(stream) });
             channel.execute(Server.serve()).for_each(|answer| answer).await;
         });
     })
@@ -304,7 +314,7 @@ fn rpc_over_tcp(size: usize, count: usize, is_ours: bool) -> f64 {
     stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).expect("options");
     let rate = called(count, size, move || {
         let stream = tokio::net::TcpStream::from_std(stream).expect("a stream");
-        let transport = if is_ours { transport(stream, LONGEST) } else { framed(stream) };
+        let transport = if is_ours { transport(stream, LONGEST) } else { bare(stream) };
         EchoClient::new(client::Config::default(), transport).spawn()
     });
     assert!(child.wait().expect("its status").success());
