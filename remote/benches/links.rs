@@ -22,16 +22,17 @@ use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tarpc::{client, context};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-const SIZES: [(usize, usize); 3] = [(64, 200_000), (4096, 50_000), (65_536, 5_000)];
-const ROUNDS: usize = 9;
+const SIZES: [(usize, usize); 3] = [(64, 200_000), (4096, 30_000), (65_536, 4_000)];
+const ROUNDS: usize = 5;
 
 /// So many messages of one size from one process to another, and an answer at the end: messages a second.
 type Run = fn(usize, usize) -> f64;
 
 fn main() {
     let is_test = std::env::args().any(|arg| arg == "--test");
-    let pairs: [(&str, Run, Run); 5] = [
+    let pairs: [(&str, Run, Run); 6] = [
         ("`TcpOptions`, one way, beside a `TcpStream` with lengths", tcp_ours, tcp_bare),
+        ("the same, beside one in a `BufWriter` and a `BufReader`", tcp_ours, tcp_buffered),
         ("`TcpOptions`, there and back, beside the same", tcp_ours_back, tcp_bare_back),
         ("`Push` and `Pull`, beside libzmq", zeromq_ours, zeromq_bare),
         ("a call through `transport`, beside tarpc over TCP", rpc_ours, rpc_bare),
@@ -111,11 +112,20 @@ fn tcp_ours(size: usize, count: usize) -> f64 {
     rate
 }
 
+/// A write for each message.
 fn tcp_bare(size: usize, count: usize) -> f64 {
+    tcp_with_lengths(size, count, 0)
+}
+
+fn tcp_buffered(size: usize, count: usize) -> f64 {
+    tcp_with_lengths(size, count, 64 << 10)
+}
+
+fn tcp_with_lengths(size: usize, count: usize, buffer: usize) -> f64 {
     let (listener, address) = listen();
     let child = ipc::fork((), move |()| -> std::io::Result<()> {
         let stream = TcpStream::connect(address)?;
-        let mut reader = BufReader::with_capacity(64 << 10, stream.try_clone()?);
+        let mut reader = BufReader::with_capacity(buffer, stream.try_clone()?);
         let mut head = [0; 4];
         while reader.read_exact(&mut head).is_ok() {
             let mut message = vec![0; u32::from_le_bytes(head) as usize];
@@ -127,10 +137,14 @@ fn tcp_bare(size: usize, count: usize) -> f64 {
     .expect("a child");
     let stream = listener.accept().expect("a connection").0;
     let rate = timed(count, || {
-        let mut writer = BufWriter::with_capacity(32 << 10, &stream);
+        let mut writer = BufWriter::with_capacity(buffer, &stream);
+        let mut framed = Vec::new();
         for _ in 0..count {
             let message = vec![7; size];
-            writer.write_all(&(size as u32).to_le_bytes()).and_then(|()| writer.write_all(&message)).expect("sent");
+            framed.clear();
+            framed.extend_from_slice(&(size as u32).to_le_bytes());
+            framed.extend_from_slice(&message);
+            writer.write_all(&framed).expect("sent");
         }
         writer.flush().expect("all sent");
         stream.shutdown(std::net::Shutdown::Write).expect("the end");

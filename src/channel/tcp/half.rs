@@ -16,7 +16,7 @@ use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until, Watch};
 
 /// How much waits before it goes.
-const BATCH: usize = 32 << 10;
+const BATCH: usize = 64 << 10;
 
 /// A stream that cannot be written may be waiting to read instead (a handshake), about which nobody asks it. So it is tried
 /// again after this time.
