@@ -335,7 +335,7 @@ pub struct TcpReader {
 
 /// What is sent over a connection to another machine: a [`Link`] for a [`Sender`](crate::Sender).
 ///
-/// Values wait in a buffer of 64 KiB until [`flush`](crate::Sender::flush), and go when that is full. A value with ends is
+/// Values wait in a buffer of 68 KiB until [`flush`](crate::Sender::flush), and go when that is full. A value with ends is
 /// refused ([`Error::CannotCarry`]), as is one over the peer's limit ([`Error::TooLong`]).
 pub struct TcpWriter {
     writer: MessageWriter<Half>,
