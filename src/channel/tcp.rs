@@ -75,7 +75,7 @@ const LONGEST: Duration = Duration::from_secs(3 * 32_767);
 /// let (stream, _) = listener.accept()?;
 /// let link = options.greet(stream)?;
 /// let (jobs, results) = (Sender::new(link.writer), Receiver::<u32, _>::new(link.reader));
-/// jobs.send(21)?;
+/// jobs.send(21_u32)?;
 /// jobs.close()?;
 /// assert_eq!(results.recv()?, Some(42));
 /// assert_eq!(results.recv()?, None);
@@ -335,7 +335,7 @@ pub struct TcpReader {
 
 /// What is sent over a connection to another machine: a [`Link`] for a [`Sender`](crate::Sender).
 ///
-/// Values wait in a buffer of 32 KiB until [`flush`](crate::Sender::flush), and go when that is full. A value with ends is
+/// Values wait in a buffer of 68 KiB until [`flush`](crate::Sender::flush), and go when that is full. A value with ends is
 /// refused ([`Error::CannotCarry`]), as is one over the peer's limit ([`Error::TooLong`]).
 pub struct TcpWriter {
     writer: MessageWriter<Half>,

@@ -15,8 +15,8 @@ use crate::sys::poll::{POLLIN, POLLOUT, look};
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until, Watch};
 
-/// How much waits before it goes.
-const BATCH: usize = 32 << 10;
+/// How much waits before it goes: a message of 64 KiB goes in one write, with its head.
+const BATCH: usize = 68 << 10;
 
 /// A stream that cannot be written may be waiting to read instead (a handshake), about which nobody asks it. So it is tried
 /// again after this time.

@@ -1,0 +1,233 @@
+//! Counts the words of files on several machines, one of which fails half-way, and prints what `wc -w` prints.
+//!
+//! ```text
+//! cargo run -p ipc-remote --example count_words_cluster -- [OPTIONS] FILE...
+//!
+//!   --link tcp|zeromq|rpc              how a machine is spoken to (tcp)
+//!   --machines N                       how many there are (3)
+//!   --on namespaces|loopback           what a machine is: a network namespace that is joined by a cable (veth), which root
+//!                                      may make, or a process on loopback; at first what is possible
+//!   --fault kill|cut|none              what happens to the first machine half-way: its process is killed, or its cable
+//!                                      is cut, which namespaces have (kill)
+//! ```
+//!
+//! The machines are made here, so that the example runs on one. The worker function in `work.rs` is the same over each link.
+
+#[path = "../../../examples/count_words/count.rs"]
+mod count;
+mod machines;
+mod over_rpc;
+mod pieces;
+mod work;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use ipc::{Receiver, Sender, TcpOptions};
+use ipc_remote::zeromq;
+use lexopt::{Arg, Parser, ValueExt};
+
+use machines::{Machine, Place};
+use pieces::Pieces;
+use work::{Done, Job, work};
+
+/// After this time, a machine that says nothing is taken for gone.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long a machine may take to come up.
+const START: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Link {
+    Tcp,
+    Zeromq,
+    Rpc,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Fault {
+    Kill,
+    Cut,
+    None,
+}
+
+struct Options {
+    link: Link,
+    machines: usize,
+    place: Option<Place>,
+    fault: Fault,
+    files: Vec<PathBuf>,
+    /// This process is a machine: where its master is, and its name.
+    worker: Option<(String, String)>,
+}
+
+fn options() -> Result<Options, lexopt::Error> {
+    let mut options =
+        Options { link: Link::Tcp, machines: 3, place: None, fault: Fault::Kill, files: Vec::new(), worker: None };
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("link") => {
+                options.link = match parser.value()?.string()?.as_str() {
+                    "tcp" => Link::Tcp,
+                    "zeromq" => Link::Zeromq,
+                    "rpc" => Link::Rpc,
+                    other => return Err(format!("no link is called {other}").into()),
+                }
+            }
+            Arg::Long("machines") => options.machines = parser.value()?.parse::<u8>()?.into(),
+            Arg::Long("on") => {
+                options.place = Some(match parser.value()?.string()?.as_str() {
+                    "namespaces" => Place::Namespaces,
+                    "loopback" => Place::Loopback,
+                    other => return Err(format!("machines are not made on {other}").into()),
+                })
+            }
+            Arg::Long("fault") => {
+                options.fault = match parser.value()?.string()?.as_str() {
+                    "kill" => Fault::Kill,
+                    "cut" => Fault::Cut,
+                    "none" => Fault::None,
+                    other => return Err(format!("no fault is called {other}").into()),
+                }
+            }
+            Arg::Long("worker") => options.worker = Some((parser.value()?.string()?, parser.value()?.string()?)),
+            Arg::Value(file) => options.files.push(file.into()),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    if options.machines == 0 || options.files.is_empty() && options.worker.is_none() {
+        return Err("it takes a file at least, and a machine".into());
+    }
+    Ok(options)
+}
+
+fn main() -> ExitCode {
+    let run = || -> Result<bool, Box<dyn std::error::Error>> {
+        let options = options()?;
+        match &options.worker {
+            Some((address, name)) => serve(options.link, address, name).map(|()| true),
+            None => count_all(&options),
+        }
+    };
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("count_words_cluster: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a machine does.
+fn serve(link: Link, address: &str, name: &str) -> Result<(), Box<dyn std::error::Error>> {
+    machines::wait_for_network()?;
+    match link {
+        Link::Tcp => {
+            let link = tcp().connect(address)?;
+            work(Receiver::new(link.reader), Sender::new(link.writer))?;
+        }
+        Link::Zeromq => {
+            let (orders, answers) = zeromq().dealer(&format!("tcp://{address}"), name)?;
+            work(Receiver::new(orders), Sender::new(answers))?;
+        }
+        Link::Rpc => over_rpc::serve(address)?,
+    }
+    Ok(())
+}
+
+fn tcp() -> TcpOptions {
+    TcpOptions::new().deadline(DEADLINE).stamp_of::<(Job, Done)>()
+}
+
+fn zeromq() -> zeromq::Options {
+    zeromq::Options::new().deadline(DEADLINE)
+}
+
+/// Asks one machine to count one piece.
+type Ask = Box<dyn FnMut(&Job) -> Result<u64, Box<dyn std::error::Error>> + Send>;
+
+fn over_channels(
+    jobs: Sender<Job, impl ipc::Link<Shared: Send> + 'static>,
+    results: Receiver<Done, impl ipc::Link<Shared: Send> + 'static>,
+) -> Ask {
+    Box::new(move |job| {
+        jobs.send(job.clone())?;
+        jobs.flush()?;
+        match results.recv()? {
+            Some(done) if done.number == job.number => Ok(done.words),
+            Some(done) => Err(format!("it answered number {} for number {}", done.number, job.number).into()),
+            None => Err("it has left".into()),
+        }
+    })
+}
+
+fn count_all(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
+    let place = machines::enter(options.place)?;
+    if options.fault == Fault::Cut && place == Place::Loopback {
+        return Err("a cable is cut between namespaces, which root may make".into());
+    }
+    let (machines, mut asks) = start(options, place)?;
+    let pieces = Pieces::new(&options.files);
+    thread::scope(|scope| {
+        for (machine, mut ask) in machines.iter().zip(asks.drain(..)) {
+            let pieces = &pieces;
+            scope.spawn(move || {
+                while let Some(job) = pieces.take() {
+                    match ask(&job) {
+                        Ok(words) => pieces.done(&job, words),
+                        Err(error) => {
+                            eprintln!("machine {} is gone, and its piece goes to another one: {error}", machine.name);
+                            return pieces.give_back(job);
+                        }
+                    }
+                }
+            });
+        }
+        if options.fault != Fault::None && pieces.wait_for_half() {
+            let machine = &machines[0];
+            let failed = if options.fault == Fault::Kill { machine.kill() } else { machine.cut() };
+            if let Err(error) = failed {
+                eprintln!("machine {} did not fail: {error}", machine.name);
+            }
+        }
+    });
+    Ok(pieces.print(&options.files))
+}
+
+/// Makes the machines and connects to them.
+fn start(options: &Options, place: Place) -> Result<(Vec<Machine>, Vec<Ask>), Box<dyn std::error::Error>> {
+    let any = if place == Place::Namespaces { "0.0.0.0" } else { "127.0.0.1" };
+    let mut listener = None;
+    let mut router = None;
+    let port = if options.link == Link::Zeromq {
+        let bound = router.insert(zeromq().router(&format!("tcp://{any}:*"))?);
+        bound.address()?.rsplit(':').next().and_then(|port| port.parse().ok()).ok_or("the router has no port")?
+    } else {
+        listener.insert(TcpListener::bind((any, 0))?).local_addr()?.port()
+    };
+    let link = format!("{:?}", options.link).to_lowercase();
+    let mut machines = Vec::new();
+    let mut asks: Vec<Ask> = Vec::new();
+    for number in 1..=options.machines {
+        // One after the other, so that the connection is known to be this machine's.
+        machines.push(Machine::start(place, number, port, &link)?);
+        asks.push(match (&listener, &router) {
+            (Some(listener), _) if options.link == Link::Tcp => {
+                let link = tcp().greet(listener.accept()?.0)?;
+                over_channels(Sender::new(link.writer), Receiver::new(link.reader))
+            }
+            (Some(listener), _) => over_rpc::client(listener.accept()?.0)?,
+            (None, Some(router)) => {
+                let (_, answers, orders) = router.accept(START)?;
+                over_channels(Sender::new(orders), Receiver::new(answers))
+            }
+            (None, None) => return Err("nothing to connect to".into()),
+        });
+    }
+    Ok((machines, asks))
+}

@@ -1,0 +1,366 @@
+//! Channels over ZeroMQ: one to many, with queues, heartbeats, and connections that come back by themselves.
+//!
+//! # A send means that it was accepted here
+//!
+//! `send` puts a value into this process's queue, and returns. ZeroMQ carries it over when there is a connection. No error
+//! says later that it did not arrive:
+//!
+//! | what happens | what becomes of the values |
+//! |---|---|
+//! | a worker is killed | those in its queue, and under way to it, are lost; others go to other workers |
+//! | a broker or a master restarts | those in this process's queue wait, and go when it is back; those in its queue are lost |
+//! | the queue is full, or nobody is there | `send` blocks; `try_send` is [`Error::WouldBlock`] and gives the value back |
+//! | a value is over the limit that was set here | [`Error::TooLong`], and nothing was sent |
+//! | a value is over the peer's limit | the peer drops the connection and the value, and the connection comes back |
+//!
+//! So a program counts results, and sends a job again whose result does not come. [`Router`] says which worker is gone.
+//!
+//! # EOF
+//!
+//! ZeroMQ has none. A sender that is closed or dropped here says goodbye, and EOF is that. A process that is killed says
+//! nothing: see [`Pull`] and [`Router`].
+//!
+//! # Format
+//!
+//! A message of one part is one value, as `docs/channel.md` has it. A message of two parts is a word to the other side: the first
+//! part is empty, and the second is `bye`, or `hi`, which says that the sender is there.
+
+mod dealer;
+mod one_way;
+mod router;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use ipc::{Error, Result, Until};
+use zmq::{Context, Socket, SocketType};
+
+pub use self::dealer::{DealerReader, DealerWriter};
+pub use self::one_way::{Pull, Push};
+pub use self::router::{Router, RouterReader, RouterWriter};
+
+const BYE: &[u8] = b"bye";
+const HI: &[u8] = b"hi";
+
+/// How ZeroMQ sockets are made.
+///
+/// # Examples
+///
+/// ```
+/// use ipc::{Receiver, Sender};
+/// use ipc_remote::zeromq::Options;
+///
+/// let results = Receiver::<u32, _>::new(Options::new().pull_bind("tcp://127.0.0.1:*")?);
+/// # let results = results.into_inner();
+/// # let address = results.address()?;
+/// # let results = Receiver::<u32, _>::new(results);
+/// let worker = Sender::new(Options::new().push_connect(&address)?);
+/// worker.send(7_u32)?;
+/// worker.close()?;
+/// assert_eq!(results.recv()?, Some(7));
+/// assert_eq!(results.recv()?, None);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until a socket is made with them"]
+pub struct Options {
+    max_message: usize,
+    queue: i32,
+    deadline: Duration,
+    linger: Duration,
+    keys: Keys,
+}
+
+/// How a connection is encrypted.
+#[derive(Clone)]
+enum Keys {
+    None,
+    Server { secret: [u8; 32] },
+    Client { server: [u8; 32], public: [u8; 32], secret: [u8; 32] },
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Keys::None) { "none" } else { "CURVE" })
+    }
+}
+
+impl Options {
+    /// Starts with values of 64 MiB at most, a queue of 1000 values, a deadline of 30 s, and a second for what is left at the end.
+    pub fn new() -> Self {
+        Self {
+            max_message: 64 << 20,
+            queue: 1000,
+            deadline: Duration::from_secs(30),
+            linger: Duration::from_secs(1),
+            keys: Keys::None,
+        }
+    }
+
+    /// Sets the longest value that is sent, in bytes, and the longest part that is received (`ZMQ_MAXMSGSIZE`).
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
+        self
+    }
+
+    /// Sets how many values wait for one peer at each side (`ZMQ_SNDHWM`, `ZMQ_RCVHWM`). At least one.
+    pub fn queue(mut self, values: u32) -> Self {
+        self.queue = i32::try_from(values).unwrap_or(i32::MAX).max(1);
+        self
+    }
+
+    /// Sets the time after which a peer whose machine says nothing is disconnected (`ZMQ_HEARTBEAT_TIMEOUT`).
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets how long closing waits for what is in the queue (`ZMQ_LINGER`). What did not go then is lost.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Encrypts with CURVE, as the side that binds. Whoever knows its public key may connect.
+    pub fn curve_server(mut self, secret: [u8; 32]) -> Self {
+        self.keys = Keys::Server { secret };
+        self
+    }
+
+    /// Encrypts with CURVE, as a side that connects to the one that has the key `server`.
+    pub fn curve_client(mut self, server: [u8; 32], public: [u8; 32], secret: [u8; 32]) -> Self {
+        self.keys = Keys::Client { server, public, secret };
+        self
+    }
+
+    /// Makes the sending side of jobs or results, at an address of this machine, such as `tcp://10.0.0.1:7000`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`]: what libzmq says; and so the next three.
+    pub fn push_bind(&self, address: &str) -> Result<Push> {
+        Ok(Push::new(self.bound(zmq::PUSH, address)?))
+    }
+
+    /// Makes the sending side, connected to another one's address. It need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`push_bind`](Self::push_bind).
+    pub fn push_connect(&self, address: &str) -> Result<Push> {
+        Ok(Push::new(self.connected(zmq::PUSH, address, None)?))
+    }
+
+    /// Makes the receiving side at an address of this machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`push_bind`](Self::push_bind).
+    pub fn pull_bind(&self, address: &str) -> Result<Pull> {
+        Ok(Pull::new(self.bound(zmq::PULL, address)?))
+    }
+
+    /// Makes the receiving side, connected to another one's address.
+    ///
+    /// # Errors
+    ///
+    /// As [`push_bind`](Self::push_bind).
+    pub fn pull_connect(&self, address: &str) -> Result<Pull> {
+        Ok(Pull::new(self.connected(zmq::PULL, address, None)?))
+    }
+
+    /// Makes the master's side of orders and answers, at an address of this machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`push_bind`](Self::push_bind).
+    pub fn router(&self, address: &str) -> Result<Router> {
+        Ok(Router::new(self.bound(zmq::ROUTER, address)?, self.deadline / 4))
+    }
+
+    /// Makes a worker's side of orders and answers, connected to a router's address. `name` is its own among the router's
+    /// workers; a second one of that name takes its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`push_bind`](Self::push_bind).
+    pub fn dealer(&self, address: &str, name: &str) -> Result<(DealerReader, DealerWriter)> {
+        dealer::new(self.connected(zmq::DEALER, address, Some(name))?)
+    }
+
+    fn bound(&self, kind: SocketType, address: &str) -> Result<Engine> {
+        let socket = self.socket(kind).map_err(failed("zmq_setsockopt"))?;
+        socket.bind(address).map_err(failed("zmq_bind"))?;
+        Ok(Engine::new(socket, self.max_message))
+    }
+
+    fn connected(&self, kind: SocketType, address: &str, name: Option<&str>) -> Result<Engine> {
+        let socket = self.socket(kind).map_err(failed("zmq_setsockopt"))?;
+        if let Some(name) = name {
+            socket.set_identity(name.as_bytes()).map_err(failed("zmq_setsockopt"))?;
+        }
+        socket.connect(address).map_err(failed("zmq_connect"))?;
+        Ok(Engine::new(socket, self.max_message))
+    }
+
+    fn socket(&self, kind: SocketType) -> zmq::Result<Socket> {
+        let millis = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+        // The context lasts as long as its only socket.
+        let socket = Context::new().socket(kind)?;
+        socket.set_maxmsgsize(i64::try_from(self.max_message).unwrap_or(i64::MAX))?;
+        socket.set_sndhwm(self.queue)?;
+        socket.set_rcvhwm(self.queue)?;
+        socket.set_linger(millis(self.linger))?;
+        socket.set_heartbeat_ivl(millis(self.deadline / 3))?;
+        socket.set_heartbeat_timeout(millis(self.deadline))?;
+        if kind == zmq::PUSH {
+            // Nothing waits for a peer that is not there: it could go to one that is.
+            socket.set_immediate(true)?;
+        }
+        if kind == zmq::ROUTER {
+            socket.set_router_mandatory(true)?;
+            socket.set_router_handover(true)?;
+        }
+        match &self.keys {
+            Keys::None => {}
+            Keys::Server { secret } => {
+                socket.set_curve_server(true)?;
+                socket.set_curve_secretkey(secret)?;
+            }
+            Keys::Client { server, public, secret } => {
+                socket.set_curve_serverkey(server)?;
+                socket.set_curve_publickey(public)?;
+                socket.set_curve_secretkey(secret)?;
+            }
+        }
+        Ok(socket)
+    }
+}
+
+impl Default for Options {
+    /// The same as [`Options::new`].
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Makes a key pair for CURVE: the public and the secret one.
+///
+/// # Errors
+///
+/// [`Error::System`] with `ENOTSUP`: this libzmq has no CURVE.
+pub fn curve_keys() -> Result<([u8; 32], [u8; 32])> {
+    let pair = zmq::CurveKeyPair::new().map_err(failed("zmq_curve_keypair"))?;
+    Ok((pair.public_key, pair.secret_key))
+}
+
+fn failed(call: &'static str) -> impl Fn(zmq::Error) -> Error {
+    move |error| match error {
+        // The peer that is named is not there.
+        zmq::Error::EHOSTUNREACH | zmq::Error::ETERM => Error::Closed,
+        error => Error::System { call, source: std::io::Error::from_raw_os_error(error.to_raw()) },
+    }
+}
+
+/// A socket of libzmq, and how it is waited for. It is used by one thread at a time.
+struct Engine {
+    socket: Socket,
+    max: usize,
+    /// What the socket's timeouts are, in milliseconds.
+    send_timeout: i32,
+    receive_timeout: i32,
+}
+
+/// What arrived.
+enum Arrived {
+    Value(zmq::Message),
+    Word(zmq::Message),
+}
+
+impl Engine {
+    fn new(socket: Socket, max: usize) -> Self {
+        Self { socket, max, send_timeout: -1, receive_timeout: -1 }
+    }
+
+    fn check(&self, message: &[u8]) -> Result<()> {
+        match message.len() > self.max {
+            true => Err(Error::TooLong { len: message.len(), max: self.max }),
+            false => Ok(()),
+        }
+    }
+
+    /// Sends a message of so many parts. `Ok(false)`: there is no room within the time.
+    fn send(&mut self, parts: &[&[u8]], within: Option<Duration>) -> Result<bool> {
+        let deadline = within.and_then(|time| Instant::now().checked_add(time));
+        loop {
+            let (millis, flag) = millis_left(deadline, within);
+            if millis != self.send_timeout {
+                self.socket.set_sndtimeo(millis).map_err(failed("zmq_setsockopt"))?;
+                self.send_timeout = millis;
+            }
+            let sent = match parts {
+                [part] => self.socket.send(*part, flag),
+                parts => self.socket.send_multipart(parts, flag),
+            };
+            match sent {
+                Ok(()) => return Ok(true),
+                Err(zmq::Error::EINTR) => {}
+                Err(zmq::Error::EAGAIN) => return Ok(false),
+                Err(error) => return Err(failed("zmq_send")(error)),
+            }
+        }
+    }
+
+    /// Receives a message, of a router's after the name of its sender. `None`: none came within the time.
+    fn receive(&mut self, within: Option<Duration>) -> Result<Option<zmq::Message>> {
+        let deadline = within.and_then(|time| Instant::now().checked_add(time));
+        loop {
+            let (millis, flag) = millis_left(deadline, within);
+            if millis != self.receive_timeout {
+                self.socket.set_rcvtimeo(millis).map_err(failed("zmq_setsockopt"))?;
+                self.receive_timeout = millis;
+            }
+            match self.socket.recv_msg(flag) {
+                Ok(message) => return Ok(Some(message)),
+                Err(zmq::Error::EINTR) => {}
+                Err(zmq::Error::EAGAIN) => return Ok(None),
+                Err(error) => return Err(failed("zmq_recv")(error)),
+            }
+        }
+    }
+
+    /// What a message whose first part this is turns out to be. `None`: nothing that this crate sends.
+    fn complete(&mut self, first: zmq::Message) -> Result<Option<Arrived>> {
+        if !first.get_more() {
+            return Ok(Some(Arrived::Value(first)));
+        }
+        let second = self.socket.recv_msg(0).map_err(failed("zmq_recv"))?; // all parts of a message arrive at once
+        let mut more = second.get_more();
+        let is_word = first.is_empty() && !more;
+        while more {
+            more = self.socket.recv_msg(0).map_err(failed("zmq_recv"))?.get_more();
+        }
+        Ok(is_word.then_some(Arrived::Word(second)))
+    }
+}
+
+/// The timeout and the flag of a call that may take so long.
+fn millis_left(deadline: Option<Instant>, within: Option<Duration>) -> (i32, i32) {
+    match (within, deadline) {
+        (Some(Duration::ZERO), _) => (-1, zmq::DONTWAIT),
+        (_, Some(deadline)) => match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => (-1, zmq::DONTWAIT),
+            // Rounded up, so that no deadline is early.
+            left => (i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX), 0),
+        },
+        _ => (-1, 0),
+    }
+}
+
+/// The answer of a link's call.
+fn sent(sent: bool, until: Until) -> Result<()> {
+    if sent { Ok(()) } else { Err(until.error()) }
+}
+
+/// The error of a call that a channel of the other direction does not have. None can be made.
+const NO_WAY: Error = Error::InvalidInput { what: "values go one way through this link, and not this one" };

@@ -1,0 +1,167 @@
+//! Jobs to whoever is free, and results from everybody: push and pull.
+
+use std::fmt;
+use std::time::Duration;
+
+use ipc::{Error, Incoming, Link, Locked, Outbound, Outgoing, Received, Result, Until};
+
+use super::{Arrived, BYE, Engine, NO_WAY, failed, sent};
+
+/// Sends values, each to one of those that pull: in turn, to whoever has room. A [`Link`] for a [`Sender`](ipc::Sender).
+///
+/// Closing or dropping it says goodbye to one of them.
+pub struct Push {
+    engine: Engine,
+    has_finished: bool,
+}
+
+/// Receives values from all that push. A [`Link`] for a [`Receiver`](ipc::Receiver).
+///
+/// It is at EOF after a goodbye, or after as many as [`writers`](Self::writers) says. One that was killed says none, so a program
+/// that counts its results does not rely on that.
+pub struct Pull {
+    engine: Engine,
+    writers: usize,
+}
+
+impl Push {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine, has_finished: false }
+    }
+
+    /// Returns the address that it is bound to, with the port that the kernel chose.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`]: it has none.
+    pub fn address(&self) -> Result<String> {
+        address(&self.engine)
+    }
+}
+
+impl Pull {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine, writers: 1 }
+    }
+
+    /// Sets how many that push are to say goodbye before this is at EOF. At first one.
+    #[must_use]
+    pub fn writers(mut self, count: usize) -> Self {
+        self.writers = count;
+        self
+    }
+
+    /// Returns the address that it is bound to, with the port that the kernel chose.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`]: it has none.
+    pub fn address(&self) -> Result<String> {
+        address(&self.engine)
+    }
+}
+
+pub(super) fn address(engine: &Engine) -> Result<String> {
+    let address = engine.socket.get_last_endpoint().map_err(failed("zmq_getsockopt"))?;
+    address.map_err(|_| Error::InvalidInput { what: "the address is not UTF-8" })
+}
+
+impl Link for Push {
+    type Shared = Locked<Self>;
+
+    fn share(self) -> Locked<Self> {
+        Locked::new(self)
+    }
+
+    fn unshare(shared: Locked<Self>) -> Self {
+        shared.into_inner()
+    }
+
+    fn send(shared: &Locked<Self>, message: Outbound<'_>, until: Until) -> Result<()> {
+        let mut push = shared.lock(until)?;
+        push.engine.check(message.bytes())?;
+        sent(push.engine.send(&[message.bytes()], until.left())?, until)
+    }
+
+    fn recv<R>(_: &Locked<Self>, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
+        Err(NO_WAY)
+    }
+
+    fn close(mut self) -> Result<()> {
+        self.has_finished = true;
+        match self.engine.send(&[b"", BYE], Some(Duration::from_secs(1)))? {
+            true => Ok(()), // dropping the socket waits for what is in its queue, as long as was set
+            false => Err(Error::TimedOut),
+        }
+    }
+}
+
+impl Outgoing for Push {}
+
+impl Drop for Push {
+    fn drop(&mut self) {
+        if !self.has_finished {
+            let _ = self.engine.send(&[b"", BYE], Some(Duration::ZERO)); // to see the error, close
+        }
+    }
+}
+
+impl Link for Pull {
+    type Shared = Locked<Self>;
+
+    fn share(self) -> Locked<Self> {
+        Locked::new(self)
+    }
+
+    fn unshare(shared: Locked<Self>) -> Self {
+        shared.into_inner()
+    }
+
+    fn send(_: &Locked<Self>, _: Outbound<'_>, _: Until) -> Result<()> {
+        Err(NO_WAY)
+    }
+
+    fn recv<R>(
+        shared: &Locked<Self>,
+        max: usize,
+        until: Until,
+        take: impl FnOnce(&[u8], Received) -> R,
+    ) -> Result<Option<R>> {
+        loop {
+            let mut pull = shared.lock(until)?;
+            if pull.writers == 0 {
+                return Ok(None);
+            }
+            let first = pull.engine.receive(until.left())?.ok_or_else(|| until.error())?;
+            match pull.engine.complete(first)? {
+                Some(Arrived::Value(message)) => {
+                    drop(pull);
+                    return match message.len() > max {
+                        true => Err(Error::TooLong { len: message.len(), max }),
+                        false => Ok(Some(take(&message, Received::default()))),
+                    };
+                }
+                Some(Arrived::Word(word)) if *word == *BYE => pull.writers -= 1,
+                Some(Arrived::Word(_)) | None => {}
+            }
+        }
+    }
+
+    fn close(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Incoming for Pull {}
+
+impl fmt::Debug for Push {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Push")
+    }
+}
+
+impl fmt::Debug for Pull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pull").field("writers", &self.writers).finish()
+    }
+}

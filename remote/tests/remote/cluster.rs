@@ -1,0 +1,88 @@
+//! The example that counts words on several machines, one of which fails: it prints what `wc -w` prints.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::{self, Folder, Trial, example};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        totals_are_those_of_wc_over_each_link,
+        a_machine_that_is_killed_is_noticed,
+        a_file_that_cannot_be_read_is_said,
+        a_machine_in_a_namespace_that_is_killed_is_noticed needs [OwnNetwork, IP],
+        a_machine_that_is_cut_off_is_noticed needs [OwnNetwork, IP] within 120,
+        values_go_through_tls,
+    ]
+}
+
+const LINKS: [&str; 3] = ["tcp", "zeromq", "rpc"];
+
+fn files(folder: &Folder) -> Vec<PathBuf> {
+    let words = ["naïve", "façade", "a", "\u{a0}", "\x07", "\n", "  ", "longer-than-others"];
+    let file = |number: usize| {
+        let mut text = String::new();
+        for word in 0..number * 40_000 {
+            write!(text, "{} ", words[(word * 7 + number) % words.len()]).unwrap();
+        }
+        let path = folder.0.join(format!("{number}.txt"));
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    (0..7).map(file).collect()
+}
+
+/// What it said beside the counts, which are those of `wc -w`.
+#[track_caller]
+fn assert_counts(arguments: &[&str]) -> String {
+    let folder = Folder::new();
+    let files = files(&folder);
+    let wc = Command::new("wc").arg("-w").args(&files).env("LC_ALL", "C.UTF-8").output().unwrap();
+    let output = Command::new(example("count_words_cluster")).args(arguments).args(&files).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&wc.stdout), "{arguments:?}: {said}");
+    said
+}
+
+fn totals_are_those_of_wc_over_each_link() {
+    for link in LINKS {
+        let said = assert_counts(&["--link", link, "--on", "loopback", "--fault", "none"]);
+        assert_eq!(said, "", "{link}");
+    }
+}
+
+fn a_machine_that_is_killed_is_noticed() {
+    for link in LINKS {
+        assert_counts(&["--link", link, "--on", "loopback", "--fault", "kill"]);
+    }
+}
+
+fn a_machine_in_a_namespace_that_is_killed_is_noticed() {
+    for link in LINKS {
+        assert_counts(&["--link", link, "--on", "namespaces", "--fault", "kill"]);
+    }
+}
+
+fn a_machine_that_is_cut_off_is_noticed() {
+    for link in LINKS {
+        assert_counts(&["--link", link, "--on", "namespaces", "--fault", "cut"]);
+    }
+}
+
+fn a_file_that_cannot_be_read_is_said() {
+    let folder = Folder::new();
+    let missing = folder.0.join("missing");
+    let output =
+        Command::new(example("count_words_cluster")).args(["--on", "loopback"]).arg(&missing).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = format!("count_words_cluster: {}: No such file or directory\n", missing.display());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), said);
+}
+
+fn values_go_through_tls() {
+    let output = Command::new(example("tls")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1000 answers, the longest of 1000000 bytes\n");
+}

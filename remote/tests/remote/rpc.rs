@@ -1,0 +1,97 @@
+//! One service, over a socket pair to a forked child and over TCP.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use ipc::{Child, fork};
+use tarpc::context;
+
+use crate::over_rpc::{self, client_over, runtime, serve_over};
+use crate::support::{self, Trial, await_orphans, exit_code};
+use crate::work::{Job, work};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        a_forked_child_serves_over_a_socket_pair,
+        another_machine_serves_over_tcp,
+        a_message_over_the_limit_is_an_error,
+        a_server_that_is_killed_is_an_error,
+        a_server_that_says_nothing_is_an_error_after_the_deadline,
+    ]
+}
+
+fn job(text: &str) -> Job {
+    Job { number: 1, file: 0, text: text.into() }
+}
+
+/// A child that serves over a socket pair, with the worker in a child of its own.
+fn forked() -> (Child, ipc::StreamSocket) {
+    let pair = ipc::stream_pair().unwrap();
+    let child = fork(pair.child, |socket| {
+        let (jobs, to_do) = ipc::channel().unwrap();
+        let (results, done) = ipc::channel().unwrap();
+        let worker = fork((to_do, results), |(jobs, results)| work(jobs, results)).unwrap();
+        let serving = async { serve_over(ipc::tokio::StreamSocket::new(socket)?, jobs, done).await };
+        runtime().unwrap().block_on(serving).unwrap();
+        assert!(worker.wait().unwrap().success());
+    })
+    .unwrap();
+    (child, pair.parent)
+}
+
+fn a_forked_child_serves_over_a_socket_pair() {
+    let (child, socket) = forked();
+    runtime().unwrap().block_on(async {
+        let client = client_over(ipc::tokio::StreamSocket::new(socket).unwrap());
+        for (text, words) in [("one two", 2), ("", 0), (&"word ".repeat(100_000), 100_000)] {
+            assert_eq!(client.count(context::current(), job(text)).await.unwrap().unwrap().words, words);
+        }
+    });
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn another_machine_serves_over_tcp() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let child = fork((), move |()| over_rpc::serve(&address).unwrap()).unwrap();
+    let mut ask = over_rpc::client(listener.accept().unwrap().0).unwrap();
+    assert_eq!(ask(&job("three words here")).unwrap(), 3);
+    drop(ask);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_message_over_the_limit_is_an_error() {
+    let (child, socket) = forked();
+    runtime().unwrap().block_on(async {
+        let client = client_over(ipc::tokio::StreamSocket::new(socket).unwrap());
+        let refused = client.count(context::current(), job(&"x".repeat(65 << 20))).await;
+        assert!(refused.is_err(), "{refused:?}");
+    });
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_server_that_is_killed_is_an_error() {
+    let (child, socket) = forked();
+    runtime().unwrap().block_on(async {
+        let client = client_over(ipc::tokio::StreamSocket::new(socket).unwrap());
+        assert_eq!(client.count(context::current(), job("one")).await.unwrap().unwrap().words, 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(client.count(context::current(), job("two")).await.is_err());
+    });
+    await_orphans(1); // its worker, which is at EOF
+}
+
+fn a_server_that_says_nothing_is_an_error_after_the_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let _silent = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    runtime().unwrap().block_on(async {
+        let client = client_over(tokio::net::TcpStream::from_std(stream).unwrap());
+        let mut context = context::current();
+        context.deadline = std::time::Instant::now() + Duration::from_millis(200);
+        let refused = client.count(context, job("one")).await;
+        assert!(matches!(refused, Err(tarpc::client::RpcError::DeadlineExceeded)), "{refused:?}");
+    });
+}

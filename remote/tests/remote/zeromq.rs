@@ -1,0 +1,287 @@
+//! Channels over ZeroMQ: what becomes of each value when a worker dies, a broker restarts, a queue is full, a value too long.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use ipc::{Error, Link, PipeReader, Receiver, Sender, channel, fork, pipe};
+use ipc_remote::zeromq::{Options, Pull, Push, curve_keys};
+
+use crate::support::{self, FAR, SOON, Trial, assert_times_out, exit_code};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        values_go_from_many_to_one_and_then_eof,
+        jobs_go_to_whoever_pulls,
+        answers_come_from_the_worker_that_was_asked,
+        a_killed_worker_is_closed_and_others_go_on,
+        what_a_broker_had_is_lost_and_what_waits_here_goes_when_it_is_back,
+        a_full_queue_gives_the_value_back,
+        a_value_over_the_limit_here_is_refused,
+        a_value_over_the_peers_limit_is_dropped_and_the_next_one_arrives,
+        a_value_with_ends_does_not_travel,
+        a_peer_that_speaks_something_else_hinders_nobody,
+        keys_keep_others_out,
+    ]
+}
+
+const ANY: &str = "tcp://127.0.0.1:*";
+
+fn options() -> Options {
+    Options::new().deadline(Duration::from_secs(3))
+}
+
+fn pulling<T>(options: &Options) -> (Receiver<T, Pull>, String) {
+    let pull = options.pull_bind(ANY).unwrap();
+    let address = pull.address().unwrap();
+    (Receiver::new(pull), address)
+}
+
+/// Runs over any link.
+fn lengths(jobs: Receiver<String, impl Link>, results: Sender<u64, impl Link>) {
+    for job in jobs.iter() {
+        results.send(job.unwrap().len() as u64).unwrap();
+    }
+    results.close().unwrap();
+}
+
+fn values_go_from_many_to_one_and_then_eof() {
+    let (told, address) = channel::<String>().unwrap();
+    let mut addresses = vec![told];
+    let (second, to_second) = channel::<String>().unwrap();
+    addresses.push(second);
+    let push = |address: Receiver<String>| {
+        let sender = Sender::new(options().push_connect(&address.recv().unwrap().unwrap()).unwrap());
+        for number in 0..1000_u32 {
+            sender.send(number).unwrap();
+        }
+        sender.close().unwrap();
+    };
+    let children = [fork(address, push).unwrap(), fork(to_second, push).unwrap()];
+    let pull = options().pull_bind(ANY).unwrap().writers(2);
+    let address = pull.address().unwrap();
+    for sender in addresses {
+        sender.send(address.clone()).unwrap();
+    }
+    let values = Receiver::<u32, _>::new(pull);
+    let mut all: Vec<_> = values.iter().map(Result::unwrap).collect();
+    all.sort_unstable();
+    assert!(all.into_iter().eq((0..1000).flat_map(|number| [number, number])));
+    for child in children {
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn jobs_go_to_whoever_pulls() {
+    let (told, address) = channel::<(String, String)>().unwrap();
+    let child = fork(address, |address| {
+        let (jobs, results) = address.recv().unwrap().unwrap();
+        lengths(
+            Receiver::new(options().pull_connect(&jobs).unwrap()),
+            Sender::new(options().push_connect(&results).unwrap()),
+        );
+    })
+    .unwrap();
+    let push = options().push_bind(ANY).unwrap();
+    let (results, results_at) = pulling::<u64>(&options());
+    told.send((push.address().unwrap(), results_at)).unwrap();
+    let jobs = Sender::new(push);
+    for len in 0..500 {
+        jobs.send("x".repeat(len)).unwrap();
+    }
+    jobs.close().unwrap();
+    assert!(results.iter().map(Result::unwrap).eq(0..500));
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// Workers that connect to the address that they are told.
+fn workers(names: &[&'static str]) -> (Vec<ipc::Child>, Vec<Sender<String>>) {
+    let start = |name: &&'static str| {
+        let (told, address) = channel::<String>().unwrap();
+        let name = *name;
+        let work = move |address: Receiver<String>| {
+            let (orders, answers) = options().dealer(&address.recv().unwrap().unwrap(), name).unwrap();
+            let (orders, answers) = (Receiver::<String, _>::new(orders), Sender::new(answers));
+            for order in orders.iter() {
+                answers.send(format!("{name}: {}", order.unwrap())).unwrap();
+            }
+            answers.close().unwrap();
+        };
+        (fork(address, work).unwrap(), told)
+    };
+    names.iter().map(start).unzip()
+}
+
+fn answers_come_from_the_worker_that_was_asked() {
+    let (children, told) = workers(&["one", "two", "three"]);
+    let router = options().router(ANY).unwrap();
+    for told in told {
+        told.send(router.address().unwrap()).unwrap();
+    }
+    let links: Vec<_> = (0..3).map(|_| router.accept(SOON).unwrap()).collect();
+    let links: Vec<_> = links
+        .into_iter()
+        .map(|(name, reader, writer)| (name, Receiver::<String, _>::new(reader), Sender::<String, _>::new(writer)))
+        .collect();
+    for number in 0..50 {
+        for (_, _, orders) in &links {
+            orders.send(number.to_string()).unwrap();
+        }
+    }
+    for (name, answers, orders) in links {
+        orders.close().unwrap();
+        let answers: Vec<_> = answers.iter().map(Result::unwrap).collect();
+        assert!(answers.into_iter().eq((0..50).map(|number| format!("{name}: {number}"))));
+    }
+    assert!(matches!(router.accept(Duration::from_millis(20)), Err(Error::TimedOut)));
+    for child in children {
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn a_killed_worker_is_closed_and_others_go_on() {
+    let (children, told) = workers(&["one", "two"]);
+    let router = options().router(ANY).unwrap();
+    let mut links = Vec::new();
+    for told in told {
+        told.send(router.address().unwrap()).unwrap();
+        let (_, reader, writer) = router.accept(SOON).unwrap();
+        links.push((Receiver::<String, _>::new(reader), Sender::<String, _>::new(writer)));
+    }
+    let (first, second) = (&links[0], &links[1]);
+    first.1.send("before".to_owned()).unwrap();
+    assert_eq!(first.0.recv().unwrap().unwrap(), "one: before");
+    children[0].kill().unwrap();
+    children[0].wait().unwrap();
+    // Whether this send works or not, no answer comes, and that is said.
+    let _ = first.1.send("after".to_owned());
+    assert!(matches!(first.0.recv(), Err(Error::Closed)));
+    let unsent = first.1.send("later".to_owned()).unwrap_err();
+    assert!(matches!(unsent.error, Error::Closed));
+    assert_eq!(unsent.value, "later");
+    second.1.send("still here".to_owned()).unwrap();
+    assert_eq!(second.0.recv().unwrap().unwrap(), "two: still here");
+    drop(links);
+    assert_eq!(exit_code(&children[1]), 0);
+}
+
+fn what_a_broker_had_is_lost_and_what_waits_here_goes_when_it_is_back() {
+    let (tell, address) = channel::<String>().unwrap();
+    let (until, leave) = pipe().unwrap();
+    let broker = fork((tell, until), |(tell, mut until)| {
+        let (values, address) = pulling::<u32>(&options());
+        tell.send(address).unwrap();
+        assert_eq!(values.recv().unwrap(), Some(0));
+        tell.send("received".to_owned()).unwrap();
+        let _ = std::io::Read::read(&mut until, &mut [0]);
+    })
+    .unwrap();
+    let at = address.recv().unwrap().unwrap();
+    let sender = Sender::new(options().push_connect(&at).unwrap());
+    sender.send(0_u32).unwrap();
+    address.recv().unwrap().unwrap();
+    sender.send(1).unwrap(); // accepted here, and no more than that
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    drop(leave);
+    // While nobody is there, a send is not accepted.
+    let mut lost = vec![1];
+    let mut number = 2;
+    while let Ok(()) = sender.send_timeout(number, Duration::from_millis(200)) {
+        lost.push(number);
+        number += 1;
+    }
+    let values = Receiver::<u32, _>::new(options().pull_bind(&at).unwrap());
+    sender.send(1000).unwrap(); // waits until it is back
+    sender.close().unwrap();
+    let arrived: Vec<_> = values.iter().map(Result::unwrap).collect();
+    assert_eq!(arrived.last(), Some(&1000), "{arrived:?}, lost {lost:?}");
+}
+
+fn a_full_queue_gives_the_value_back() {
+    // Nobody is there.
+    let sender = Sender::new(options().linger(Duration::ZERO).push_connect("tcp://127.0.0.1:9").unwrap());
+    assert!(matches!(sender.try_send(vec![0_u8; 10]).unwrap_err().error, Error::WouldBlock));
+    assert_times_out("nobody", Duration::from_millis(30), |timeout| Ok(sender.send_timeout(vec![7; 10], timeout)?));
+    // Somebody is there who does not receive.
+    let few = options().queue(10).linger(Duration::ZERO);
+    let (_values, address) = pulling::<Vec<u8>>(&few);
+    let sender: Sender<Vec<u8>, Push> = Sender::new(few.push_connect(&address).unwrap());
+    let unsent = loop {
+        if let Err(unsent) = sender.send_timeout(vec![5; 100_000], Duration::from_millis(300)) {
+            break unsent;
+        }
+    };
+    assert!(matches!(unsent.error, Error::TimedOut), "{unsent:?}");
+    assert_eq!(unsent.value, vec![5; 100_000]);
+}
+
+fn a_value_over_the_limit_here_is_refused() {
+    let small = options().max_message(1000);
+    let (values, address) = pulling::<Vec<u8>>(&small);
+    let sender = Sender::new(small.push_connect(&address).unwrap());
+    let unsent = sender.send(vec![0_u8; 1000]).unwrap_err();
+    assert!(matches!(unsent.error, Error::TooLong { len: 1002, max: 1000 }), "{unsent:?}");
+    sender.send(vec![1; 900]).unwrap();
+    sender.send(vec![2; 90]).unwrap();
+    values.set_max_message(100);
+    assert!(matches!(values.recv(), Err(Error::TooLong { len: 902, max: 100 })));
+    assert_eq!(values.recv().unwrap().unwrap(), [2; 90]);
+}
+
+fn a_value_over_the_peers_limit_is_dropped_and_the_next_one_arrives() {
+    let (values, address) = pulling::<Vec<u8>>(&options().max_message(1000));
+    let sender = Sender::new(options().push_connect(&address).unwrap());
+    sender.send(vec![0_u8; 5000]).unwrap(); // accepted here
+    // The connection that it was on is dropped, with what was behind it.
+    let arrived = loop {
+        let _ = sender.send_timeout(vec![1; 10], Duration::from_millis(100));
+        match values.recv_timeout(Duration::from_millis(100)) {
+            Err(Error::TimedOut) => {}
+            arrived => break arrived,
+        }
+    };
+    assert_eq!(arrived.unwrap().unwrap(), [1; 10]);
+}
+
+fn a_value_with_ends_does_not_travel() {
+    let (_values, address) = pulling::<(u8, PipeReader)>(&options());
+    let sender = Sender::new(options().push_connect(&address).unwrap());
+    let (reader, mut writer) = pipe().unwrap();
+    let unsent = sender.send((1_u8, reader)).unwrap_err();
+    assert!(matches!(unsent.error, Error::CannotCarry), "{unsent:?}");
+    writer.write_all(b"x").unwrap();
+    drop(writer);
+    assert_eq!(std::io::read_to_string(unsent.value.1).unwrap(), "x");
+}
+
+fn a_peer_that_speaks_something_else_hinders_nobody() {
+    let (values, address) = pulling::<u32>(&options());
+    let hostile = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+        let _ = stream.write_all(bytes); // it may be thrown out before all is said
+        stream
+    };
+    let greeting = [&b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL"[..], &[0; 48]].concat();
+    let endless = [&greeting[..], b"\x06", &[0xff; 8], &[7; 1000]].concat();
+    let _open = [hostile(b"GET / HTTP/1.1\r\n\r\n"), hostile(b"\xff"), hostile(&greeting), hostile(&endless)];
+    let sender = Sender::new(options().push_connect(&address).unwrap());
+    sender.send(7_u32).unwrap();
+    assert_eq!(values.recv_timeout(FAR).unwrap(), Some(7));
+}
+
+fn keys_keep_others_out() {
+    let (public, secret) = curve_keys().unwrap();
+    let (mine, my_secret) = curve_keys().unwrap();
+    let (values, address) = pulling::<u32>(&options().curve_server(secret));
+    let bare = Sender::new(options().linger(Duration::ZERO).push_connect(&address).unwrap());
+    let wrong = options().linger(Duration::ZERO).curve_client(mine, mine, my_secret);
+    let wrong = Sender::new(wrong.push_connect(&address).unwrap());
+    for outsider in [&bare, &wrong] {
+        let unsent = outsider.send_timeout(1_u32, Duration::from_millis(300)).unwrap_err();
+        assert!(matches!(unsent.error, Error::TimedOut), "{unsent:?}");
+    }
+    let known = Sender::new(options().curve_client(public, mine, my_secret).push_connect(&address).unwrap());
+    known.send(7_u32).unwrap();
+    assert_eq!(values.recv_timeout(FAR).unwrap(), Some(7));
+}
