@@ -415,7 +415,10 @@ pub(crate) fn group_goes_on(group: u32) -> bool {
         let stat = std::fs::read(process.path().join("stat")).unwrap_or_default();
         let rest = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
         let mut fields = rest.split(|byte| *byte == b' ').skip(1);
-        let runs = fields.next().is_some_and(|state| !matches!(state, b"Z" | b"X"));
-        runs && fields.nth(1) == Some(group.to_string().as_bytes())
+        let state = fields.next();
+        let is_its = fields.nth(1) == Some(group.to_string().as_bytes());
+        // Where the first thread has left, the state is its; the others are counted 14 fields on.
+        let mut others = || fields.nth(14).is_some_and(|threads| !matches!(threads, b"0" | b"1"));
+        is_its && state.is_some_and(|state| !matches!(state, b"Z" | b"X") || others())
     })
 }

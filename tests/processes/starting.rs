@@ -74,6 +74,7 @@ pub fn trials() -> Vec<Trial> {
         a_guard_kills_and_waits,
         a_group_is_shut_down_with_its_leader,
         a_group_has_the_grace_after_its_leader_has_left,
+        a_process_whose_first_thread_has_left_has_the_grace_too,
         a_group_without_proc_is_killed_when_its_leader_has_left needs [HiddenProc],
         a_guard_kills_the_group_with_its_leader,
         a_program_that_cannot_be_killed_does_not_hold_the_deadline,
@@ -1113,6 +1114,57 @@ fn a_group_has_the_grace_after_its_leader_has_left() {
     });
     assert_eq!(read_all(reader), b"saved\n");
     await_whoever_is_left();
+}
+
+/// /proc shows it as one that has left.
+fn a_process_whose_first_thread_has_left_has_the_grace_too() {
+    let (reader, writer) = pipe().unwrap();
+    let (wait, mut go) = pipe().unwrap();
+    let leader = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+    let group = leader.id() as libc::pid_t;
+    let member = fork((wait, writer), |(wait, mut writer)| {
+        // SAFETY: numbers, and a set that is initialised before it is used.
+        let asked = unsafe {
+            assert_eq!(libc::setpgid(0, group), 0);
+            let mut asked = std::mem::zeroed();
+            libc::sigemptyset(&mut asked);
+            libc::sigaddset(&mut asked, libc::SIGTERM);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &asked, std::ptr::null_mut());
+            asked
+        };
+        std::thread::spawn(move || {
+            // SAFETY: a set, and room for a number.
+            assert_eq!(unsafe { libc::sigwait(&asked, &mut 0) }, 0);
+            read_all(wait);
+            writer.write_all(b"saved").unwrap();
+            std::process::exit(0);
+        });
+        // SAFETY: no conditions. It ends this thread, whose stack stays.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    })
+    .unwrap();
+    poll_until("the first thread has left", || process_state(member.id()) == Some('Z'));
+    assert_eq!(member.try_wait().unwrap(), None);
+    // SAFETY: no conditions.
+    let waits = format!("/proc/self/task/{}/status", unsafe { libc::syscall(libc::SYS_gettid) });
+    let waits =
+        || std::fs::read_to_string(&waits).unwrap().lines().find(|line| line.starts_with("vol")).map(str::to_owned);
+    let is_shut_down = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            poll_until("the leader has left", || process_state(leader.id()) == Some('Z'));
+            for _ in 0..3 {
+                let before = waits();
+                poll_until("it is waited for", || is_shut_down.load(SeqCst) || waits() != before);
+            }
+            go.write_all(b"go").unwrap();
+            drop(go);
+        });
+        assert_eq!(leader.shut_down(SOON).unwrap().signal(), Some(libc::SIGTERM));
+        is_shut_down.store(true, SeqCst);
+    });
+    assert_eq!(read_all(reader), b"saved");
+    assert_eq!(exit_code(&member), 0);
 }
 
 fn a_group_without_proc_is_killed_when_its_leader_has_left() {
