@@ -299,7 +299,10 @@ impl<R: ByteReader> MessageReader<R> {
 
     fn truncated(&mut self, measure: Option<(usize, u64)>) -> Error {
         let (head, expected) = measure.map_or((self.end, None), |(head, len)| (head, Some(len)));
-        let message = self.buf[head..self.end].to_vec();
+        // In the memory that it has: a peer decides how much that is.
+        let mut message = std::mem::replace(&mut self.buf, vec![0; READ]);
+        message.truncate(self.end);
+        message.drain(..head);
         self.end = 0;
         Error::Truncated { message, expected }
     }

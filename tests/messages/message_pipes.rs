@@ -12,6 +12,7 @@ pub fn trials() -> Vec<Trial> {
         messages_of_every_length_arrive_whole_and_in_order within 60,
         very_long_messages_arrive_whole within 60,
         empty_messages_are_messages,
+        what_came_of_a_long_message_takes_no_more_memory,
         what_goes_into_the_pipe_is_lengths_and_bytes,
         whole_buffers_are_written,
         nothing_goes_before_it_is_flushed,
@@ -93,6 +94,25 @@ fn messages_of_every_length_arrive_whole_and_in_order() {
 
 fn very_long_messages_arrive_whole() {
     assert_all_arrive(vec![20 << 20, 1, 64 << 20, 0, 30_000_001, 2]);
+}
+
+fn what_came_of_a_long_message_takes_no_more_memory() {
+    let (reader, mut writer) = pipe().unwrap();
+    let child = fork(reader, |reader| {
+        let mut messages = MessageReader::new(reader);
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: libc::rlim_t = pages.split(' ').next().unwrap().parse().unwrap();
+        support::limit(libc::RLIMIT_AS, |_| pages * 4096 + (60 << 20));
+        let lost = messages.recv().unwrap_err();
+        assert!(matches!(lost, Error::Truncated { message, .. } if message.len() == 30 << 20 && message.iter().all(|byte| *byte == 7)));
+    })
+    .unwrap();
+    writer.write_all(&(40_u32 << 20).to_le_bytes()).unwrap();
+    for _ in 0..30 {
+        writer.write_all(&[7; 1 << 20]).unwrap();
+    }
+    drop(writer);
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn empty_messages_are_messages() {
