@@ -76,8 +76,10 @@ pub struct MessageReader<R: ByteReader = PipeReader> {
     /// …to here.
     end: usize,
     max: usize,
-    /// How many bytes of a message that was refused are still to come.
+    /// How many bytes of a message that was refused are still to come…
     to_skip: u64,
+    /// …and how long that message is.
+    skipped: u64,
 }
 
 impl<R: ByteReader> MessageReader<R> {
@@ -89,7 +91,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// For both directions of a socket, clone it (`try_clone`) and make a [`MessageWriter`](crate::MessageWriter) of the
     /// clone.
     pub fn new(reader: R) -> Self {
-        Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX, to_skip: 0 }
+        Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX, to_skip: 0, skipped: 0 }
     }
 
     /// Blocks until a message has arrived, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away.
@@ -261,6 +263,7 @@ impl<R: ByteReader> MessageReader<R> {
             let here = whole.min(bytes.len() as u64);
             self.start += here as usize;
             self.to_skip = whole - here;
+            self.skipped = len;
         }
     }
 
@@ -273,8 +276,8 @@ impl<R: ByteReader> MessageReader<R> {
             (self.start, self.end) = (0, 0);
             match self.reader.read_until(&mut self.buf, Until(patience))? {
                 0 => {
-                    let expected = Some(std::mem::take(&mut self.to_skip));
-                    return Err(Error::Truncated { message: Vec::new(), expected });
+                    self.to_skip = 0;
+                    return Err(Error::Truncated { message: Vec::new(), expected: Some(self.skipped) });
                 }
                 count => {
                     let skipped = self.to_skip.min(count as u64);
