@@ -177,10 +177,10 @@ pub(super) fn sending<T>(ends: &impl Ends, send: impl FnOnce(&[RawFd]) -> Result
         return Err(Error::TooLong { len: fds.len(), max: MOST });
     }
     let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    fds.iter().for_each(|fd| end::leave(*fd));
+    let marked: Vec<_> = fds.into_iter().filter(|fd| end::leave(*fd)).collect();
     let sent = send(&numbers);
     if sent.is_err() {
-        fds.iter().for_each(|fd| end::stay(*fd));
+        marked.into_iter().for_each(end::stay);
     }
     sent
 }
