@@ -125,7 +125,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::Blocking)
     }
 
-    /// Receives a message without blocking; else as [`recv`](Self::recv).
+    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv).
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::None)
     }
 
-    /// Blocks until a message has arrived or the time is up; else as [`recv`](Self::recv).
+    /// Blocks until a message has arrived or the time is up; otherwise the same as [`recv`](Self::recv).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and for the whole message, in however small parts it comes. `O_NONBLOCK` is not touched.
@@ -148,29 +148,29 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::timeout(timeout))
     }
 
-    /// Blocks until a message has arrived, and returns it as a vector of its own; else as [`recv`](Self::recv).
+    /// Blocks until a message has arrived, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv).
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv).
+    /// Same as [`recv`](Self::recv).
     pub fn recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
         Ok(self.recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Returns a message without blocking; else as [`recv_vec`](Self::recv_vec).
+    /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
     ///
     /// # Errors
     ///
-    /// As [`try_recv`](Self::try_recv).
+    /// Same as [`try_recv`](Self::try_recv).
     pub fn try_recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
         Ok(self.try_recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Blocks until a message has arrived or the time is up, and returns it; else as [`recv_vec`](Self::recv_vec).
+    /// Blocks until a message has arrived or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec).
     ///
     /// # Errors
     ///
-    /// As [`recv_timeout`](Self::recv_timeout).
+    /// Same as [`recv_timeout`](Self::recv_timeout).
     pub fn recv_vec_timeout(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
         Ok(self.recv_timeout(timeout)?.map(<[u8]>::to_vec))
     }

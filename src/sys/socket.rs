@@ -100,7 +100,8 @@ impl Mark {
         let on = libc::c_int::from(on);
         let len = size_of_val(&on) as libc::socklen_t;
         // SAFETY: the option's value is an int, and the length says so.
-        match unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, self.option(), (&raw const on).cast(), len) } {
+        match unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, self.option(), (&raw const on).cast(), len) }
+        {
             0 => Ok(()),
             _ => Err(errno()),
         }
@@ -110,7 +111,9 @@ impl Mark {
         let mut on: libc::c_int = 0;
         let mut len = size_of_val(&on) as libc::socklen_t;
         // SAFETY: the option's value is an int, and the length says so.
-        match unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, self.option(), (&raw mut on).cast(), &mut len) } {
+        match unsafe {
+            libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, self.option(), (&raw mut on).cast(), &mut len)
+        } {
             0 => Ok(on != 0),
             _ => Err(errno()),
         }

@@ -2,6 +2,7 @@
 
 mod receive;
 mod send;
+mod settings;
 mod socket;
 
 use std::os::fd::AsFd;
@@ -84,7 +85,8 @@ impl From<DatagramPair> for (DatagramSocket, DatagramSocket) {
 ///
 /// # Errors
 ///
-/// [`Error::System`] if the process or the system has no descriptors left (`EMFILE`, `ENFILE`).
+/// [`Error::System`]: the process or the system has no descriptors left (`EMFILE`, `ENFILE`), or a sandbox refuses
+/// `setsockopt`.
 ///
 /// # Platform
 ///
