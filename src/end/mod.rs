@@ -109,7 +109,7 @@ impl End {
     /// Puts the time in the place of the label, which a receive with room for ends may not see. Where the label is off already,
     /// another holder did that; or it let a clone leave, whose program would lose ends to the time.
     pub(crate) fn mark_for_ends(&self) -> sys::Result<()> {
-        if Mark::Label.is_set(self.as_fd())? {
+        if Mark::Label.is_set(self.as_fd()) != Ok(false) {
             Mark::Time.set(self.as_fd(), true)?;
             Mark::Label.set(self.as_fd(), false)?;
         }
@@ -185,7 +185,7 @@ pub(crate) fn leave(fd: BorrowedFd<'_>) -> bool {
     };
     let mut was_marked = false;
     for mark in marks {
-        was_marked |= mark.is_set(fd) == Ok(true);
+        was_marked |= mark.is_set(fd) != Ok(false);
         let _ = mark.set(fd, false); // no socket at all, or one in a sandbox that refuses it, stays as it is
     }
     was_marked

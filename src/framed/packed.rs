@@ -82,6 +82,7 @@ use crate::wait::{Patience, Watch};
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "sendmmsg")]
 pub struct PackedSocket {
     batch: Batch<DatagramSocket>,
     arrived: Pack,
@@ -91,14 +92,14 @@ impl PackedSocket {
     /// Packs many messages into each datagram from here on; the peer has to do the same. Never blocks.
     ///
     /// Packs are of at most 32 KiB, or of [`max_message`](DatagramSocket::max_message) if that is less. Settings, such as
-    /// [`set_spin`](DatagramSocket::set_spin), are made before.
+    /// [`set_spin`](DatagramSocket::set_spin), are made before. See [`PackedSocket`].
     pub fn new(socket: DatagramSocket) -> Self {
         Self { batch: Batch::new(socket), arrived: Pack::new(PACK) }
     }
 
     /// Adds a message to the pack. Blocks only if the pack is full and so is the peer's queue.
     ///
-    /// A message that is longer than a pack goes at once, by itself, after those before it.
+    /// A message that is longer than a pack goes at once, by itself, after those before it. See [`PackedSocket`].
     ///
     /// # Errors
     ///
@@ -199,7 +200,7 @@ impl PackedSocket {
     }
 
     /// Blocks until a message arrives, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away. `None`
-    /// is EOF: the peer is gone, and all that it sent was received.
+    /// is EOF: the peer is gone, and all that it sent was received. See [`PackedSocket`].
     ///
     /// Takes a message that has arrived in the buffer without a system call. If there is none, sends first what waits.
     ///
@@ -209,8 +210,7 @@ impl PackedSocket {
     /// # Errors
     ///
     /// - [`Error::Malformed`]: a datagram is no pack. All of it is in the error, and the next can be received.
-    /// - [`Error::Reset`]: the peer went away with messages of ours that it had not received from its socket, or that had
-    ///   not been flushed; said once, after all that it sent.
+    /// - [`Error::Reset`]: the peer went away, and messages of ours were unread or not flushed; once, after all that it sent.
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::TooLong`], [`Error::System`]: what waits could not be sent, see [`flush`](Self::flush); or no address
     ///   space for a long message (`ENOMEM`).
@@ -322,7 +322,7 @@ impl PackedSocket {
         !self.arrived.is_empty()
     }
 
-    /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) has something to say. Never blocks.
+    /// Returns a [`Watch`] for [`wait_any`](crate::wait_any), ready when [`try_recv`](Self::try_recv) is. Never blocks.
     ///
     /// Sends what waits. If there is no room, `wait_any` waits for room too, and `try_recv` then sends it. Where a message has
     /// arrived in the buffer, `wait_any` returns at once.

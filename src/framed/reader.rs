@@ -67,6 +67,8 @@ const MAX: usize = 64 << 20;
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "framed")]
+#[doc(alias = "length_delimited")]
 pub struct MessageReader<R: ByteReader = PipeReader> {
     reader: R,
     /// Grows to the longest message.
@@ -89,7 +91,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// such as [`set_spin`](PipeReader::set_spin), are made before.
     ///
     /// For both directions of a socket, clone it (`try_clone`) and make a [`MessageWriter`](crate::MessageWriter) of the
-    /// clone.
+    /// clone. See [`MessageReader`].
     pub fn new(reader: R) -> Self {
         Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX, to_skip: 0, skipped: 0 }
     }
@@ -97,7 +99,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// Blocks until a message has arrived, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away.
     /// `None` is EOF.
     ///
-    /// Takes a message that was read before without a system call.
+    /// Takes a message that was read before without a system call. See [`MessageReader`].
     ///
     /// # Errors
     ///
@@ -105,9 +107,8 @@ impl<R: ByteReader> MessageReader<R> {
     ///   is `None`.
     /// - [`Error::TooLong`]: the message is longer than [`set_max_message`](Self::set_max_message) allows. It stays, to
     ///   be received when the limit was raised.
-    /// - [`Error::Reset`]: the peer of a socket went away with bytes of ours unread, or the connection was lost; said
-    ///   once, after all that arrived. What has arrived of a message is kept, and the next call is [`Error::Truncated`]
-    ///   then.
+    /// - [`Error::Reset`]: the peer of a socket went away with bytes of ours unread, or the connection was lost. It comes
+    ///   once, after all that arrived. A part of a message is kept, and the next call is [`Error::Truncated`] then.
     /// - [`Error::WouldBlock`]: the end has `O_NONBLOCK` (see [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK)), or
     ///   the standard library's stream has a timeout of its own, and the message is not there yet. What has arrived of it
     ///   is kept.
@@ -315,7 +316,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.next().is_some() || frame::measure(&self.buf[self.start..self.end]).is_some_and(too_long)
     }
 
-    /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) is worth a try. Never blocks.
+    /// Returns a [`Watch`] for [`wait_any`](crate::wait_any), ready when [`try_recv`](Self::try_recv) is. Never blocks.
     ///
     /// Where a message has arrived in the buffer, `wait_any` returns at once. Where a part of one arrives, it returns as
     /// well, and [`try_recv`](Self::try_recv) then keeps the part and says [`WouldBlock`](Error::WouldBlock). The loop is
@@ -323,13 +324,13 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// # Errors
     ///
-    /// None with an end of today.
+    /// None with today's streams.
     pub fn watch(&mut self) -> Result<Watch<'_>> {
         let has_message = self.has_message();
         Ok(self.reader.watch()?.buffered(has_message))
     }
 
-    /// Returns the longest message that is received, in bytes; 64 MiB at first.
+    /// Returns what [`set_max_message`](Self::set_max_message) says, in bytes; 64 MiB at first.
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.max
@@ -358,7 +359,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.max = bytes;
     }
 
-    /// Returns the reader, for its settings. What is read through it is missing in the stream of messages.
+    /// Returns the reader, for its settings. Bytes that are read through it are missing in the stream of messages.
     #[must_use]
     pub fn get_ref(&self) -> &R {
         &self.reader
@@ -378,11 +379,11 @@ impl<R: ByteReader> MessageReader<R> {
         }
     }
 
-    /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too.
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if somebody else closed the number.
+    /// [`Error::System`]: somebody else closed the number.
     pub fn close(self) -> Result<()> {
         self.reader.close()
     }

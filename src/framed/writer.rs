@@ -29,9 +29,9 @@ use crate::wait::Patience;
 /// A message is taken, or it is not. It is taken as soon as its first byte was written, also if there is no more room
 /// then or the time is up. The rest waits, and is written before anything else, so the stream is never torn.
 ///
-/// A pipe of the usual 64 KiB is made one of 128 KiB when it is empty and a message comes that fits only then, as far as
-/// the user's limit allows: a request and its answer then take two thirds of the time. A
-/// [`capacity`](PipeWriter::set_capacity) that was set to anything else is left alone.
+/// An empty pipe of the usual 64 KiB is made one of 128 KiB for a message that fits only then, as far as the user's limit
+/// allows. A request and its answer then take two thirds of the time. Any other [`capacity`](PipeWriter::set_capacity) is left
+/// alone.
 ///
 /// # Closing
 ///
@@ -80,6 +80,8 @@ use crate::wait::Patience;
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "framed")]
+#[doc(alias = "length_delimited")]
 pub struct MessageWriter<W: ByteWriter = PipeWriter> {
     batch: Batch<W>,
 }
@@ -89,12 +91,13 @@ impl<W: ByteWriter> MessageWriter<W> {
     ///
     /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before. For requests and answers over TCP,
     /// [`set_nodelay(true)`](std::net::TcpStream::set_nodelay) is one of them: otherwise the last part of a message may wait
-    /// for an acknowledgement that the other machine delays.
+    /// for an acknowledgement that the other machine delays. See [`MessageWriter`].
     pub fn new(writer: W) -> Self {
         Self { batch: Batch::new(writer) }
     }
 
-    /// Adds a message to the buffer. Blocks only if the buffer is full and there is no room for it to go.
+    /// Adds a message to the buffer. Blocks only if the buffer is full and there is no room for it to go. See
+    /// [`MessageWriter`].
     ///
     /// # Errors
     ///

@@ -26,6 +26,20 @@ impl DatagramSocket {
     ///
     /// `SO_SNDBUF` less 32 bytes: 212 960 where the system's default was not changed; at most 4160 KiB, which is what every
     /// kernel can build.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// let max = pair.parent.max_message()?;
+    /// assert!(matches!(pair.parent.send(&vec![7; max + 1]), Err(ipc::Error::TooLong { .. })));
+    /// pair.parent.send(&vec![7; max])?;
+    /// assert_eq!(pair.child.recv_vec()?.map(|message| message.len()), Some(max));
+    ///
+    /// let less = pair.parent.set_max_message(8192)?;
+    /// assert!(matches!(pair.parent.send(&vec![7; less + 1]), Err(ipc::Error::TooLong { .. })));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[doc(alias = "SO_SNDBUF")]
     pub fn max_message(&self) -> Result<usize> {
         sys::socket::max_message(self.end.as_fd()).map_err(|errno| self.end.error("getsockopt", errno))
@@ -33,8 +47,8 @@ impl DatagramSocket {
 
     /// Makes room for longer messages, or less room, and returns the longest that this end sends then. Never blocks.
     ///
-    /// That may be more than asked for, as the kernel has a least; or less: 4160 KiB is the most, and a process without
-    /// `CAP_NET_ADMIN` gets no more than `/proc/sys/net/core/wmem_max` allows. The receiver needs no setting.
+    /// The kernel has a least and a most, which is 4160 KiB. A process without `CAP_NET_ADMIN` gets no more than
+    /// `/proc/sys/net/core/wmem_max` allows. The receiver needs no setting. See [`max_message`](Self::max_message).
     ///
     /// # Errors
     ///
@@ -52,8 +66,8 @@ impl DatagramSocket {
     /// Lets [`Received::sender`](crate::Received::sender) name the sender of each message, or not, as at first. Never blocks.
     ///
     /// The sender is the process that sent this very message; [`peer_credentials`](Self::peer_credentials) is another one.
-    /// The setting goes for all that hold this end, and stays when the end leaves this crate. What was sent before is not
-    /// named. It gives the socket a name when that sends next, which takes some µs once.
+    /// The setting goes for all that hold this end, and stays when the end leaves this crate. Earlier messages have no sender.
+    /// The socket gets a name when it sends next, which takes some µs once.
     ///
     /// By that name any process of the network namespace can send to a
     /// [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket, once its peer is gone and a send has failed with
@@ -111,6 +125,20 @@ impl DatagramSocket {
     ///
     /// [shutdown(2)](https://man7.org/linux/man-pages/man2/shutdown.2.html). A peer of a
     /// [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) pair does not see it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.send(b"the last question")?;
+    /// pair.parent.shutdown(std::net::Shutdown::Write)?;
+    /// assert!(pair.child.recv_vec()?.is_some());
+    /// assert_eq!(pair.child.recv_vec()?, None);
+    ///
+    /// pair.child.send(b"an answer")?; // the other direction goes on
+    /// assert_eq!(pair.parent.recv_vec()?.as_deref(), Some(&b"an answer"[..]));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn shutdown(&self, how: Shutdown) -> Result<()> {
         socket::shutdown(&self.end, how)
     }
@@ -130,6 +158,21 @@ impl DatagramSocket {
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// let clone = pair.parent.try_clone()?;
+    /// clone.send(b"from either")?;
+    /// drop(pair.parent);
+    /// assert!(pair.child.recv_vec()?.is_some());
+    /// assert!(matches!(pair.child.try_recv_vec(), Err(ipc::Error::WouldBlock))); // no EOF yet
+    /// drop(clone);
+    /// assert_eq!(pair.child.recv_vec()?, None);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "dup")]
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self {
             end: self.end.try_clone()?,
@@ -143,7 +186,16 @@ impl DatagramSocket {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if somebody else closed the number.
+    /// [`Error::System`]: somebody else closed the number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.close()?;
+    /// assert!(matches!(pair.child.send(b"anybody there?"), Err(ipc::Error::Closed)));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn close(self) -> Result<()> {
         self.end.close()
     }
