@@ -149,12 +149,9 @@ pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
     Ok(DatagramPair { parent: socket(parent)?, child: socket(child)? })
 }
 
-/// A pair for typed values, which are never empty messages. 0 bytes are looked at twice, as where somebody else took the mark
-/// off.
+/// A pair for typed values, which are never empty messages.
 #[cfg(feature = "channel")]
 pub(crate) fn value_pair() -> Result<(DatagramSocket, DatagramSocket)> {
     let pair = sys::socket::pair(SocketType::SEQPACKET).map_err(|errno| Error::system("socketpair", errno))?;
-    let (one, other) = (End::new(pair.0)?, End::new(pair.1)?);
-    [&one, &other].into_iter().for_each(End::note_shared);
-    Ok((DatagramSocket::unmarked(one), DatagramSocket::unmarked(other)))
+    Ok((DatagramSocket::unmarked(End::new(pair.0)?), DatagramSocket::unmarked(End::new(pair.1)?)))
 }

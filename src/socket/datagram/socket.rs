@@ -32,21 +32,6 @@ pub struct DatagramSocket {
 }
 
 impl DatagramSocket {
-    /// Of a pair through which nothing empty goes: its messages are not marked.
-    pub(crate) fn unmarked(end: End) -> Self {
-        Self::new(end, false)
-    }
-
-    /// Marks its messages, if they are not.
-    #[cfg(feature = "channel")]
-    pub(crate) fn marked(self) -> Self {
-        if self.end.mark().is_none() {
-            // A severed end, or one in a sandbox that refuses it, stays as it is.
-            let _ = self.end.mark_messages(Mark::Time);
-        }
-        self
-    }
-
     pub(super) fn new(end: End, connectionless: bool) -> Self {
         Self { end, spin: Spin::default(), loss: Loss::default(), connectionless }
     }
