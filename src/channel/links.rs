@@ -22,7 +22,7 @@ impl Link for PackedSocket {
 
     #[inline]
     fn send(shared: &Locked<Self>, message: Outbound<'_>, until: Until) -> Result<()> {
-        shared.lock(until)?.send_until(message.bytes(), until.0)
+        shared.lock(until)?.send_by(message.bytes(), || until.0)
     }
 
     #[inline]
@@ -73,7 +73,7 @@ impl<W: ByteWriter> Link for MessageWriter<W> {
 
     #[inline]
     fn send(shared: &Locked<Self>, message: Outbound<'_>, until: Until) -> Result<()> {
-        shared.lock(until)?.send_until(message.bytes(), until.0)
+        shared.lock(until)?.send_by(message.bytes(), || until.0)
     }
 
     fn recv<R>(_: &Locked<Self>, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {

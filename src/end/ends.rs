@@ -89,10 +89,8 @@ macro_rules! has_one_descriptor {
     )*};
 }
 
-/// Visiting it may be the first step of giving it to somebody else too.
 impl Ends for End {
     fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
-        self.note_shared();
         visit(self.as_fd());
     }
 }
@@ -175,12 +173,14 @@ pub(crate) fn descriptors<E: Ends + ?Sized>(ends: &E) -> Result<Vec<BorrowedFd<'
 }
 
 /// The one descriptor of something that is given to a program as one, ready to leave this crate.
+pub(crate) fn one_that_leaves<E: Ends + ?Sized>(end: &E) -> Result<BorrowedFd<'_>> {
+    one_descriptor(end).inspect(|fd| _ = super::leave(*fd))
+}
+
+/// The one descriptor of something that is given as one.
 pub(crate) fn one_descriptor<E: Ends + ?Sized>(end: &E) -> Result<BorrowedFd<'_>> {
     match descriptors(end)?[..] {
-        [fd] => {
-            super::leave(fd);
-            Ok(fd)
-        }
+        [fd] => Ok(fd),
         [] => Err(Error::InvalidInput { what: "something without a descriptor is given as an end" }),
         _ => Err(Error::InvalidInput { what: "several descriptors are given as one end" }),
     }

@@ -33,12 +33,13 @@ mod stdio;
 use std::convert::Infallible;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{FileType, OFlags};
 
 pub use ends::Ends;
-pub(crate) use ends::{descriptors, one_descriptor};
+#[cfg(feature = "channel")]
+pub(crate) use ends::one_descriptor;
+pub(crate) use ends::{descriptors, one_that_leaves};
 pub use held::FlushError;
 pub(crate) use held::Held;
 pub(crate) use stdio::Opened;
@@ -53,8 +54,6 @@ use crate::sys::{self, Errno};
 pub(crate) struct End {
     entry: Entry,
     fd: OwnedFd,
-    /// Whether somebody else may have it too: a clone, another process, whoever made it.
-    shared: AtomicBool,
 }
 
 impl End {
@@ -68,7 +67,7 @@ impl End {
         } else {
             sys::descriptor::duplicate(fd.as_fd()).map_err(|errno| Error::system("fcntl", errno))?
         };
-        Ok(Self::own(fd, false))
+        Ok(Self::own(fd))
     }
 
     /// Takes over a descriptor that somebody else made, and keeps its number.
@@ -78,23 +77,23 @@ impl End {
         // Fails only where the number is not open at all, and then every use of the end says so.
         let _ = sys::descriptor::set_close_on_exec(fd.as_fd());
         if sys::descriptor::is_inert(fd.as_raw_fd()) == Ok(true) {
-            return Self { entry: Entry::severed(fd.as_raw_fd()), fd, shared: AtomicBool::new(true) };
+            return Self { entry: Entry::severed(fd.as_raw_fd()), fd };
         }
-        Self::own(fd, true)
+        Self::own(fd)
     }
 
     /// Takes over a descriptor that arrived in a message, close-on-exec.
     pub(crate) fn received(fd: OwnedFd) -> Self {
-        Self::own(fd, true)
+        Self::own(fd)
     }
 
-    fn own(fd: OwnedFd, shared: bool) -> Self {
-        Self { entry: Entry::new(fd.as_raw_fd()), fd, shared: AtomicBool::new(shared) }
+    fn own(fd: OwnedFd) -> Self {
+        Self { entry: Entry::new(fd.as_raw_fd()), fd }
     }
 
     /// The descriptor, which is no end any more, and as the kernel makes it.
     pub(crate) fn into_fd(self) -> OwnedFd {
-        let Self { entry, fd, .. } = self;
+        let Self { entry, fd } = self;
         leave(fd.as_fd());
         entry.leave();
         fd
@@ -103,11 +102,18 @@ impl End {
     /// Marks the messages that arrive here, until the descriptor leaves this crate.
     pub(crate) fn mark_messages(&self, mark: Mark) -> sys::Result<()> {
         mark.set(self.as_fd(), true)?;
-        // In this order, so that another thread's receive finds one of the two. It is the crate's own mark that goes.
-        if mark == Mark::Time && self.mark() == Some(Mark::Label) {
+        self.note_marked(mark);
+        Ok(())
+    }
+
+    /// Puts the time in the place of the label, which a receive with room for ends may not see. Where the label is off already,
+    /// another holder did that; or it let a clone leave, whose program would lose ends to the time.
+    pub(crate) fn mark_for_ends(&self) -> sys::Result<()> {
+        if Mark::Label.is_set(self.as_fd()) != Ok(false) {
+            Mark::Time.set(self.as_fd(), true)?;
             Mark::Label.set(self.as_fd(), false)?;
         }
-        self.note_marked(mark);
+        self.note_marked(Mark::Time);
         Ok(())
     }
 
@@ -121,18 +127,8 @@ impl End {
         ledger::mark(self.fd.as_raw_fd())
     }
 
-    /// Notes that somebody else may have it too from here on.
-    pub(crate) fn note_shared(&self) {
-        self.shared.store(true, Relaxed);
-    }
-
-    /// Whether somebody else may have it too, and may have taken the mark of its messages off.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.shared.load(Relaxed) || ALL_SHARED.load(Relaxed)
-    }
-
     pub(crate) fn close(self) -> Result<()> {
-        let Self { entry, fd, .. } = self;
+        let Self { entry, fd } = self;
         drop(entry);
         sys::descriptor::close(fd).map_err(|errno| Error::system("close", errno))
     }
@@ -140,15 +136,13 @@ impl End {
     pub(crate) fn try_clone(&self) -> Result<Self> {
         // An inert descriptor can be duplicated like any other.
         self.check_given()?;
-        let end = Self::duplicate(self.as_fd())?;
-        self.note_shared();
-        Ok(end)
+        Self::duplicate(self.as_fd())
     }
 
     /// A duplicate of an end, or of anybody's descriptor.
     pub(crate) fn duplicate(of: BorrowedFd<'_>) -> Result<Self> {
         let fd = sys::descriptor::duplicate(of).map_err(|errno| error(&[of], "fcntl", errno))?;
-        let end = Self::own(fd, true);
+        let end = Self::own(fd);
         if let Some(mark) = ledger::mark(of.as_raw_fd()) {
             end.note_marked(mark);
         }
@@ -179,33 +173,27 @@ pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> 
     }
 }
 
-/// Whether there was a fork that left every end in both processes.
-static ALL_SHARED: AtomicBool = AtomicBool::new(false);
-
-/// Notes that every end is another process's too from here on.
-pub(crate) fn note_all_shared() {
-    ALL_SHARED.store(true, Relaxed);
-}
-
 /// Makes a descriptor of this crate, which is about to be a plain one, another program's or another process's, what the
-/// kernel made it: takes off what marks its messages. A receiver that knows nothing of that would lose ends to it.
-pub(crate) fn leave(fd: BorrowedFd<'_>) {
+/// kernel made it: takes off what marks its messages. A receiver that knows nothing of that would lose ends to it. Says
+/// whether there was something to take off.
+pub(crate) fn leave(fd: BorrowedFd<'_>) -> bool {
     let marks = match ledger::mark(fd.as_raw_fd()) {
         None => &[][..],
         Some(Mark::Time) => &[Mark::Time],
         // A clone of it may have changed the one for the other.
         Some(Mark::Label) => &[Mark::Label, Mark::Time],
     };
+    let mut was_marked = false;
     for mark in marks {
+        was_marked |= mark.is_set(fd) != Ok(false);
         let _ = mark.set(fd, false); // no socket at all, or one in a sandbox that refuses it, stays as it is
     }
+    was_marked
 }
 
-/// Takes back what did not leave.
+/// Takes back what was marked and did not leave. With the time, which every receive sees: another holder may receive ends.
 pub(crate) fn stay(fd: BorrowedFd<'_>) {
-    if let Some(mark) = ledger::mark(fd.as_raw_fd()) {
-        let _ = mark.set(fd, true); // it could be marked before
-    }
+    let _ = Mark::Time.set(fd, true); // it could be marked before
 }
 
 impl AsFd for End {

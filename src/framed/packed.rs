@@ -20,7 +20,8 @@ use crate::wait::{Patience, Watch};
 /// Both sides have to pack. What a datagram pair promises holds: a message arrives whole, in order, and never joined with
 /// the next; an empty one is a message; `None` is EOF. What differs is *when* it goes.
 ///
-/// In the guide: [many small messages](crate::guide::many_small_messages).
+/// In the guide: [many small messages](crate::guide::many_small_messages), and
+/// [the format](crate::guide::packed) for peers in another language.
 ///
 /// # When messages go
 ///
@@ -28,25 +29,23 @@ use crate::wait::{Patience, Watch};
 ///
 /// - when the next message does not fit the pack any more,
 /// - with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout),
-/// - before every wait: when a receiving call finds no message that has arrived, and with [`watch`](Self::watch). So a
-///   request is under way before its answer is waited for, and nobody has to think of it.
+/// - before every wait: when a receiving call finds no message that has arrived, and with [`watch`](Self::watch).
 ///
-/// A process that sends and then does something else than receive has to flush.
+/// So a request is under way before its answer is waited for. A process that sends, and then does not receive, has to flush.
 ///
-/// A receiving call that waits for a message does not insist on flushing first: while the peer's queue is full, it takes
-/// what arrives. Two sides that both only *send* wait for each other all the same, as with any queue.
+/// While the peer's queue is full, a receiving call takes what arrives. Two sides that both only *send* wait for each other,
+/// as with any queue.
 ///
 /// # Closing
 ///
-/// [`close`](Self::close) flushes, closes, and says what went wrong. Dropping does the same and can say nothing; it waits
-/// for room for at most a second, and not at all while a panic unwinds. What does not go then is lost.
+/// [`close`](Self::close) flushes, closes, and returns the error. Dropping does the same without an error. It waits for room
+/// for at most a second, and not at all while a panic unwinds; the rest is lost.
 ///
 /// # Not an end
 ///
-/// A `PackedSocket` can neither be given to another process nor be looked at by `poll`, on purpose: it is no
-/// [`Ends`](crate::Ends) and has no descriptor of its own. Its buffers would be copied by a fork, and what is in them
-/// sent twice; and `poll` does not see what has arrived in them. Give the bare socket away, and pack it where it is used;
-/// for [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
+/// A `PackedSocket` is no [`Ends`](crate::Ends) and has no descriptor of its own, on purpose. A fork would copy its buffers,
+/// and their contents would be sent twice; and `poll` does not see what has arrived in them. Give the bare socket away, and
+/// pack it where it is used. For [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
 ///
 /// ```compile_fail,E0277
 /// let pair = ipc::datagram_pair().unwrap();
@@ -57,20 +56,14 @@ use crate::wait::{Patience, Watch};
 /// After a bare fork ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both
 /// processes have the buffers, so flush before it.
 ///
-/// # Platform
-///
-/// [The format](crate::guide::packed) is written down for peers that are written in another language.
-///
 /// # Examples
 ///
 /// The bare ends are made and given as ever, and each is packed where it is used.
 ///
 /// ```
-/// use ipc::PackedSocket;
-///
 /// let pair = ipc::datagram_pair()?;
 /// let child = ipc::fork(pair.child, |socket| -> ipc::Result<()> {
-///     let mut socket = PackedSocket::new(socket);
+///     let mut socket = ipc::PackedSocket::new(socket);
 ///     while let Some(number) = socket.recv()? {
 ///         let sum: u32 = number.iter().map(|byte| u32::from(*byte)).sum();
 ///         socket.send(&sum.to_le_bytes())?; // goes along when there is nothing more to receive
@@ -78,7 +71,7 @@ use crate::wait::{Patience, Watch};
 ///     socket.close()
 /// })?;
 ///
-/// let mut socket = PackedSocket::new(pair.parent);
+/// let mut socket = ipc::PackedSocket::new(pair.parent);
 /// for _ in 0..1000 {
 ///     socket.send(b"sum me up")?; // a few system calls for all of them
 /// }
@@ -89,6 +82,7 @@ use crate::wait::{Patience, Watch};
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "sendmmsg")]
 pub struct PackedSocket {
     batch: Batch<DatagramSocket>,
     arrived: Pack,
@@ -98,14 +92,14 @@ impl PackedSocket {
     /// Packs many messages into each datagram from here on; the peer has to do the same. Never blocks.
     ///
     /// Packs are of at most 32 KiB, or of [`max_message`](DatagramSocket::max_message) if that is less. Settings, such as
-    /// [`set_spin`](DatagramSocket::set_spin), are made before.
+    /// [`set_spin`](DatagramSocket::set_spin), are made before. See [`PackedSocket`].
     pub fn new(socket: DatagramSocket) -> Self {
         Self { batch: Batch::new(socket), arrived: Pack::new(PACK) }
     }
 
     /// Adds a message to the pack. Blocks only if the pack is full and so is the peer's queue.
     ///
-    /// A message that is longer than a pack goes at once, by itself, after those before it.
+    /// A message that is longer than a pack goes at once, by itself, after those before it. See [`PackedSocket`].
     ///
     /// # Errors
     ///
@@ -118,36 +112,34 @@ impl PackedSocket {
     /// - [`Error::System`]: the kernel has no memory for it (`ENOBUFS`).
     #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::Blocking) }
+        self.send_by(message, || Patience::Blocking)
     }
 
-    /// Adds a message to the pack without blocking; else as [`send`](Self::send).
+    /// Adds a message to the pack without blocking; otherwise the same as [`send`](Self::send).
     ///
     /// # Errors
     ///
     /// [`Error::WouldBlock`]: the pack and the peer's queue are full; and as [`send`](Self::send).
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::None) }
+        self.send_by(message, || Patience::None)
     }
 
-    /// Adds a message to the pack, and blocks for room until the time is up; else as [`send`](Self::send).
-    ///
-    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    /// Adds a message to the pack, and blocks for room until the time is up; otherwise the same as [`send`](Self::send).
+    /// The deadline holds as that of [`DatagramSocket::send_timeout`](crate::DatagramSocket::send_timeout).
     ///
     /// # Errors
     ///
     /// [`Error::TimedOut`]: the time is up; and as [`send`](Self::send).
     #[inline]
     pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::timeout(timeout)) }
+        self.send_by(message, || Patience::timeout(timeout))
     }
 
     /// Adds a message, and is as patient for room as it is told.
-    #[cfg(feature = "channel")]
     #[inline]
-    pub(crate) fn send_until(&mut self, message: &[u8], patience: Patience) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience) }
+    pub(crate) fn send_by(&mut self, message: &[u8], patience: impl FnOnce() -> Patience) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience()) }
     }
 
     /// Sends what waits, and is as patient for room as it is told.
@@ -184,7 +176,7 @@ impl PackedSocket {
     ///
     /// - [`Error::Closed`]: as for [`send`](Self::send); from then on each time.
     /// - [`Error::TooLong`]: the limit of the socket was set below the size of the pack meanwhile. What waits stays.
-    /// - [`Error::NotGiven`], [`Error::System`]: as for [`send`](Self::send). What waits stays.
+    /// - [`Error::NotGiven`], [`Error::System`]: same as [`send`](Self::send). What waits stays.
     pub fn flush(&mut self) -> Result<()> {
         self.batch.flush(Patience::Blocking)
     }
@@ -198,9 +190,7 @@ impl PackedSocket {
         self.batch.flush(Patience::None)
     }
 
-    /// Sends what waits, and blocks for room until the time is up.
-    ///
-    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
+    /// Sends what waits, and blocks for room until the time is up, as [`send_timeout`](Self::send_timeout) does.
     ///
     /// # Errors
     ///
@@ -209,21 +199,18 @@ impl PackedSocket {
         self.batch.flush(Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away, as
-    /// for an answer that is made of it. `None`: the peer is gone, and all that it sent was received.
+    /// Blocks until a message arrives, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away. `None`
+    /// is EOF: the peer is gone, and all that it sent was received. See [`PackedSocket`].
     ///
-    /// Takes a message that has arrived in the buffer without a system call. If there is none, what waits to be sent is
-    /// sent first.
+    /// Takes a message that has arrived in the buffer without a system call. If there is none, sends first what waits.
     ///
-    /// `None` also where the peer lives and has only finished sending ([`shutdown`](crate::DatagramSocket::shutdown)).
-    /// Then what had no room in its queue still waits, and goes with [`flush`](Self::flush).
+    /// EOF also comes from a peer that lives and has only finished sending ([`shutdown`](crate::DatagramSocket::shutdown)).
+    /// Messages that had no room in its queue still wait then, and go with [`flush`](Self::flush).
     ///
     /// # Errors
     ///
-    /// - [`Error::Malformed`]: a datagram is no pack, as from a peer that does not pack. All of it is in the error, and
-    ///   the next can be received.
-    /// - [`Error::Reset`]: the peer went away with messages of ours that it had not received from its socket, or that had
-    ///   not been flushed; said once, after all that it sent.
+    /// - [`Error::Malformed`]: a datagram is no pack. All of it is in the error, and the next can be received.
+    /// - [`Error::Reset`]: the peer went away, and messages of ours were unread or not flushed; once, after all that it sent.
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::TooLong`], [`Error::System`]: what waits could not be sent, see [`flush`](Self::flush); or no address
     ///   space for a long message (`ENOMEM`).
@@ -237,9 +224,9 @@ impl PackedSocket {
         self.receive(|| Patience::Blocking)
     }
 
-    /// Receives a message without blocking; else as [`recv`](Self::recv).
+    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv).
     ///
-    /// If there is none, what waits to be sent is sent as far as there is room.
+    /// If there is none, sends what waits, as far as there is room.
     ///
     /// # Errors
     ///
@@ -249,11 +236,8 @@ impl PackedSocket {
         self.receive(|| Patience::None)
     }
 
-    /// Blocks until a message arrives or the time is up; else as [`recv`](Self::recv).
-    ///
-    /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
-    /// and goes for the flushing too. What a peer can do against it is said at
-    /// [`DatagramSocket::recv_timeout`](crate::DatagramSocket::recv_timeout).
+    /// Blocks until a message arrives or the time is up; otherwise the same as [`recv`](Self::recv).
+    /// The deadline holds as that of [`DatagramSocket::recv_timeout`](crate::DatagramSocket::recv_timeout), for flushing too.
     ///
     /// # Errors
     ///
@@ -263,29 +247,29 @@ impl PackedSocket {
         self.receive(|| Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, and returns it as a vector of its own; else as [`recv`](Self::recv).
+    /// Blocks until a message arrives, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv).
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv).
+    /// Same as [`recv`](Self::recv).
     pub fn recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
         Ok(self.recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Returns a message without blocking; else as [`recv_vec`](Self::recv_vec).
+    /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
     ///
     /// # Errors
     ///
-    /// As [`try_recv`](Self::try_recv).
+    /// Same as [`try_recv`](Self::try_recv).
     pub fn try_recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
         Ok(self.try_recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Blocks until a message arrives or the time is up, and returns it; else as [`recv_vec`](Self::recv_vec).
+    /// Blocks until a message arrives or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec).
     ///
     /// # Errors
     ///
-    /// As [`recv_timeout`](Self::recv_timeout).
+    /// Same as [`recv_timeout`](Self::recv_timeout).
     pub fn recv_vec_timeout(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
         Ok(self.recv_timeout(timeout)?.map(<[u8]>::to_vec))
     }
@@ -338,10 +322,10 @@ impl PackedSocket {
         !self.arrived.is_empty()
     }
 
-    /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) has something to say. Never blocks.
+    /// Returns a [`Watch`] for [`wait_any`](crate::wait_any), ready when [`try_recv`](Self::try_recv) is. Never blocks.
     ///
-    /// Waiting messages are sent. If there is no room for it, `wait_any` waits for room too, and
-    /// [`try_recv`](Self::try_recv) then sends it. Where a message has arrived in the buffer, `wait_any` returns at once.
+    /// Sends what waits. If there is no room, `wait_any` waits for room too, and `try_recv` then sends it. Where a message has
+    /// arrived in the buffer, `wait_any` returns at once.
     ///
     /// # Errors
     ///
@@ -361,18 +345,16 @@ impl PackedSocket {
         Ok(if waits { watch.or_writable() } else { watch })
     }
 
-    /// Returns the longest message that this end sends, in bytes. Never blocks.
-    ///
-    /// Four less than the [`max_message`](DatagramSocket::max_message) of the socket.
+    /// Returns the longest message that this end sends, in bytes: four less than the socket's. Never blocks.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Same as [`DatagramSocket::max_message`].
     pub fn max_message(&self) -> Result<usize> {
         Ok(self.get_ref().max_message()?.saturating_sub(HEAD))
     }
 
-    /// Returns the socket. What is sent or received through it goes past the buffers, and is no message of this socket's.
+    /// Returns the socket. Sending or receiving through it goes past the buffers.
     #[must_use]
     pub fn get_ref(&self) -> &DatagramSocket {
         self.batch.outlet()
@@ -384,9 +366,8 @@ impl PackedSocket {
     ///
     /// The error gives the `PackedSocket` back, and `?` turns it into [`Error`].
     ///
-    /// - [`Error::Unread`]: messages have arrived in the buffer that were not received. Receive them first, for as long
-    ///   as [`has_message`](Self::has_message) says that there are any.
-    /// - Else as [`flush`](Self::flush). After [`Error::Closed`] was said once, there is nothing to flush.
+    /// - [`Error::Unread`]: messages have arrived in the buffer. Receive them while [`has_message`](Self::has_message).
+    /// - Otherwise the same as [`flush`](Self::flush). After the first [`Error::Closed`], there is nothing to flush.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_inner(self) -> Result<DatagramSocket, FlushError<Self>> {
         if self.has_message() {
@@ -396,14 +377,14 @@ impl PackedSocket {
         batch.into_outlet().map_err(|(batch, error)| FlushError { unflushed: Self { batch, arrived }, error })
     }
 
-    /// Flushes and closes, and says what went wrong with either. Blocks while the peer's queue is full.
+    /// Flushes and closes, and returns the error of either. Blocks while the peer's queue is full.
     ///
-    /// Messages that have arrived in the buffer count as received: the peer is not told that nobody looked at them.
+    /// Messages that have arrived in the buffer count as received: the peer sees no [`Error::Reset`] for them.
     ///
     /// # Errors
     ///
-    /// As [`flush`](Self::flush): what waited is lost. To keep it, [`flush`](Self::flush) first. And [`Error::System`] if
-    /// somebody else closed the number.
+    /// Same as [`flush`](Self::flush), and [`Error::System`] if somebody else closed the number. What waited is lost: to keep
+    /// it, flush first.
     pub fn close(self) -> Result<()> {
         self.batch.close()
     }
@@ -411,8 +392,8 @@ impl PackedSocket {
 
 impl fmt::Debug for PackedSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unflushed, arrived) = (self.batch.waiting().len(), self.arrived.len());
         let mut debug = f.debug_struct("PackedSocket");
-        debug.field("socket", self.get_ref()).field("unflushed", &self.batch.waiting().len());
-        debug.field("arrived", &self.arrived.len()).finish()
+        debug.field("socket", self.get_ref()).field("unflushed", &unflushed).field("arrived", &arrived).finish()
     }
 }

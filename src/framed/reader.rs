@@ -67,6 +67,8 @@ const MAX: usize = 64 << 20;
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "framed")]
+#[doc(alias = "length_delimited")]
 pub struct MessageReader<R: ByteReader = PipeReader> {
     reader: R,
     /// Grows to the longest message.
@@ -76,8 +78,10 @@ pub struct MessageReader<R: ByteReader = PipeReader> {
     /// …to here.
     end: usize,
     max: usize,
-    /// How many bytes of a message that was refused are still to come.
+    /// How many bytes of a message that was refused are still to come…
     to_skip: u64,
+    /// …and how long that message is.
+    skipped: u64,
 }
 
 impl<R: ByteReader> MessageReader<R> {
@@ -87,15 +91,15 @@ impl<R: ByteReader> MessageReader<R> {
     /// such as [`set_spin`](PipeReader::set_spin), are made before.
     ///
     /// For both directions of a socket, clone it (`try_clone`) and make a [`MessageWriter`](crate::MessageWriter) of the
-    /// clone.
+    /// clone. See [`MessageReader`].
     pub fn new(reader: R) -> Self {
-        Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX, to_skip: 0 }
+        Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX, to_skip: 0, skipped: 0 }
     }
 
     /// Blocks until a message has arrived, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away.
     /// `None` is EOF.
     ///
-    /// Takes a message that was read before without a system call.
+    /// Takes a message that was read before without a system call. See [`MessageReader`].
     ///
     /// # Errors
     ///
@@ -103,9 +107,8 @@ impl<R: ByteReader> MessageReader<R> {
     ///   is `None`.
     /// - [`Error::TooLong`]: the message is longer than [`set_max_message`](Self::set_max_message) allows. It stays, to
     ///   be received when the limit was raised.
-    /// - [`Error::Reset`]: the peer of a socket went away with bytes of ours unread, or the connection was lost; said
-    ///   once, after all that arrived. What has arrived of a message is kept, and the next call is [`Error::Truncated`]
-    ///   then.
+    /// - [`Error::Reset`]: the peer of a socket went away with bytes of ours unread, or the connection was lost. It comes
+    ///   once, after all that arrived. A part of a message is kept, and the next call is [`Error::Truncated`] then.
     /// - [`Error::WouldBlock`]: the end has `O_NONBLOCK` (see [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK)), or
     ///   the standard library's stream has a timeout of its own, and the message is not there yet. What has arrived of it
     ///   is kept.
@@ -123,7 +126,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::Blocking)
     }
 
-    /// Receives a message without blocking; else as [`recv`](Self::recv).
+    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv).
     ///
     /// # Errors
     ///
@@ -133,7 +136,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::None)
     }
 
-    /// Blocks until a message has arrived or the time is up; else as [`recv`](Self::recv).
+    /// Blocks until a message has arrived or the time is up; otherwise the same as [`recv`](Self::recv).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and for the whole message, in however small parts it comes. `O_NONBLOCK` is not touched.
@@ -146,29 +149,29 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::timeout(timeout))
     }
 
-    /// Blocks until a message has arrived, and returns it as a vector of its own; else as [`recv`](Self::recv).
+    /// Blocks until a message has arrived, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv).
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv).
+    /// Same as [`recv`](Self::recv).
     pub fn recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
         Ok(self.recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Returns a message without blocking; else as [`recv_vec`](Self::recv_vec).
+    /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
     ///
     /// # Errors
     ///
-    /// As [`try_recv`](Self::try_recv).
+    /// Same as [`try_recv`](Self::try_recv).
     pub fn try_recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
         Ok(self.try_recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Blocks until a message has arrived or the time is up, and returns it; else as [`recv_vec`](Self::recv_vec).
+    /// Blocks until a message has arrived or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec).
     ///
     /// # Errors
     ///
-    /// As [`recv_timeout`](Self::recv_timeout).
+    /// Same as [`recv_timeout`](Self::recv_timeout).
     pub fn recv_vec_timeout(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
         Ok(self.recv_timeout(timeout)?.map(<[u8]>::to_vec))
     }
@@ -261,6 +264,7 @@ impl<R: ByteReader> MessageReader<R> {
             let here = whole.min(bytes.len() as u64);
             self.start += here as usize;
             self.to_skip = whole - here;
+            self.skipped = len;
         }
     }
 
@@ -273,8 +277,8 @@ impl<R: ByteReader> MessageReader<R> {
             (self.start, self.end) = (0, 0);
             match self.reader.read_until(&mut self.buf, Until(patience))? {
                 0 => {
-                    let expected = Some(std::mem::take(&mut self.to_skip));
-                    return Err(Error::Truncated { message: Vec::new(), expected });
+                    self.to_skip = 0;
+                    return Err(Error::Truncated { message: Vec::new(), expected: Some(self.skipped) });
                 }
                 count => {
                     let skipped = self.to_skip.min(count as u64);
@@ -315,7 +319,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.next().is_some() || frame::measure(&self.buf[self.start..self.end]).is_some_and(too_long)
     }
 
-    /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) is worth a try. Never blocks.
+    /// Returns a [`Watch`] for [`wait_any`](crate::wait_any), ready when [`try_recv`](Self::try_recv) is. Never blocks.
     ///
     /// Where a message has arrived in the buffer, `wait_any` returns at once. Where a part of one arrives, it returns as
     /// well, and [`try_recv`](Self::try_recv) then keeps the part and says [`WouldBlock`](Error::WouldBlock). The loop is
@@ -323,13 +327,13 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// # Errors
     ///
-    /// None with an end of today.
+    /// None with today's streams.
     pub fn watch(&mut self) -> Result<Watch<'_>> {
         let has_message = self.has_message();
         Ok(self.reader.watch()?.buffered(has_message))
     }
 
-    /// Returns the longest message that is received, in bytes; 64 MiB at first.
+    /// Returns what [`set_max_message`](Self::set_max_message) says, in bytes; 64 MiB at first.
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.max
@@ -358,7 +362,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.max = bytes;
     }
 
-    /// Returns the reader, for its settings. What is read through it is missing in the stream of messages.
+    /// Returns the reader, for its settings. Bytes that are read through it are missing in the stream of messages.
     #[must_use]
     pub fn get_ref(&self) -> &R {
         &self.reader
@@ -378,11 +382,11 @@ impl<R: ByteReader> MessageReader<R> {
         }
     }
 
-    /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too.
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if somebody else closed the number.
+    /// [`Error::System`]: somebody else closed the number.
     pub fn close(self) -> Result<()> {
         self.reader.close()
     }

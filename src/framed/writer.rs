@@ -22,22 +22,22 @@ use crate::wait::Patience;
 ///
 /// # When messages go
 ///
-/// What was sent waits in a buffer of this process, of 8 KiB for a pipe and 32 KiB for a socket. It goes when that is
-/// full, or with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout). Whoever
-/// waits for the effect of a message has to flush first.
+/// Messages wait in a buffer of this process, of 8 KiB for a pipe and 32 KiB for a socket. They go when the buffer is full,
+/// or with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout). Flush before
+/// waiting for the effect of a message.
 ///
 /// A message is taken, or it is not. It is taken as soon as its first byte was written, also if there is no more room
-/// then or the time is up: the rest waits, is written before anything else, and the stream is never torn.
+/// then or the time is up. The rest waits, and is written before anything else, so the stream is never torn.
 ///
-/// A pipe of the usual 64 KiB is made one of 128 KiB when it is empty and a message comes that fits only then, as far as
-/// the user's limit allows: a request and its answer then take two thirds of the time. A
-/// [`capacity`](PipeWriter::set_capacity) that was set to anything else is left alone.
+/// An empty pipe of the usual 64 KiB is made one of 128 KiB for a message that fits only then, as far as the user's limit
+/// allows. A request and its answer then take two thirds of the time. Any other [`capacity`](PipeWriter::set_capacity) is left
+/// alone.
 ///
 /// # Closing
 ///
-/// [`close`](Self::close) flushes, closes, and says what went wrong. Dropping does the same and can say nothing; it waits
-/// for room for at most a second, and not at all while a panic unwinds. What does not go then is lost, and the reader is
-/// told, with [`Error::Truncated`], if that is inside a message.
+/// [`close`](Self::close) flushes, closes, and returns the error. Dropping does the same without an error. It waits for room
+/// for at most a second, and not at all while a panic unwinds; the rest is lost. If that is inside a message, the reader gets
+/// [`Error::Truncated`].
 ///
 /// # Not an end
 ///
@@ -80,6 +80,8 @@ use crate::wait::Patience;
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "framed")]
+#[doc(alias = "length_delimited")]
 pub struct MessageWriter<W: ByteWriter = PipeWriter> {
     batch: Batch<W>,
 }
@@ -89,12 +91,13 @@ impl<W: ByteWriter> MessageWriter<W> {
     ///
     /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before. For requests and answers over TCP,
     /// [`set_nodelay(true)`](std::net::TcpStream::set_nodelay) is one of them: otherwise the last part of a message may wait
-    /// for an acknowledgement that the other machine delays.
+    /// for an acknowledgement that the other machine delays. See [`MessageWriter`].
     pub fn new(writer: W) -> Self {
         Self { batch: Batch::new(writer) }
     }
 
-    /// Adds a message to the buffer. Blocks only if the buffer is full and there is no room for it to go.
+    /// Adds a message to the buffer. Blocks only if the buffer is full and there is no room for it to go. See
+    /// [`MessageWriter`].
     ///
     /// # Errors
     ///
@@ -105,10 +108,10 @@ impl<W: ByteWriter> MessageWriter<W> {
     /// - [`Error::NotGiven`]: this process was not given the end. The message was not taken.
     #[inline]
     pub fn send(&mut self, message: &[u8]) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::Blocking) }
+        self.send_by(message, || Patience::Blocking)
     }
 
-    /// Adds a message to the buffer without blocking; else as [`send`](Self::send).
+    /// Adds a message to the buffer without blocking; otherwise the same as [`send`](Self::send).
     ///
     /// # Errors
     ///
@@ -116,28 +119,27 @@ impl<W: ByteWriter> MessageWriter<W> {
     /// see Platform of [`PipeWriter::try_write`]; and as [`send`](Self::send).
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::None) }
+        self.send_by(message, || Patience::None)
     }
 
-    /// Adds a message to the buffer, and blocks for room until the time is up; else as [`send`](Self::send).
+    /// Adds a message to the buffer, and blocks for room until the time is up; otherwise the same as [`send`](Self::send).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
-    /// Where the time is up in the middle of a long message, that was taken: its rest waits in a buffer that is longer
-    /// for so long.
+    /// If the time is up in the middle of a long message, the message was taken. Its rest waits in a buffer that is longer
+    /// until then.
     ///
     /// # Errors
     ///
     /// [`Error::TimedOut`]: the time is up, and the message was not taken; and as [`try_send`](Self::try_send).
     #[inline]
     pub fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, Patience::timeout(timeout)) }
+        self.send_by(message, || Patience::timeout(timeout))
     }
 
     /// Adds a message, and is as patient for room as it is told.
-    #[cfg(feature = "channel")]
     #[inline]
-    pub(crate) fn send_until(&mut self, message: &[u8], patience: Patience) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience) }
+    pub(crate) fn send_by(&mut self, message: &[u8], patience: impl FnOnce() -> Patience) -> Result<()> {
+        if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience()) }
     }
 
     /// Sends what waits, and is as patient for room as it is told.
@@ -194,7 +196,7 @@ impl<W: ByteWriter> MessageWriter<W> {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send). What waits stays, but after [`Error::Closed`], which is then said again each time.
+    /// Same as [`send`](Self::send). What waits stays, but after [`Error::Closed`], which is then said again each time.
     pub fn flush(&mut self) -> Result<()> {
         self.batch.flush(Patience::Blocking)
     }
@@ -230,19 +232,19 @@ impl<W: ByteWriter> MessageWriter<W> {
     ///
     /// # Errors
     ///
-    /// As [`flush`](Self::flush). The error gives the `MessageWriter` back, and `?` turns it into [`Error`]. After
+    /// Same as [`flush`](Self::flush). The error gives the `MessageWriter` back, and `?` turns it into [`Error`]. After
     /// [`Error::Closed`] was said once, there is nothing to flush.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_inner(self) -> Result<W, FlushError<Self>> {
         self.batch.into_outlet().map_err(|(batch, error)| FlushError { unflushed: Self { batch }, error })
     }
 
-    /// Flushes and closes, and says what went wrong with either. Blocks while there is no room.
+    /// Flushes and closes, and returns the error of either. Blocks while there is no room.
     ///
     /// # Errors
     ///
-    /// As [`flush`](Self::flush): what waited is lost then. To keep it, [`flush`](Self::flush) first. And
-    /// [`Error::System`] if somebody else closed the number.
+    /// Same as [`flush`](Self::flush), and [`Error::System`] if somebody else closed the number. Waiting messages are lost: to
+    /// keep them, flush first.
     pub fn close(self) -> Result<()> {
         self.batch.close()
     }

@@ -312,9 +312,7 @@ impl Fork {
         let mut given: Vec<_> = given.iter().map(AsRawFd::as_raw_fd).collect();
         given.sort_unstable();
         let limit = table_limit();
-        if self.keep_all_ends {
-            end::note_all_shared();
-        } else if ledger::others(&given).any(|number| number as u64 >= limit) {
+        if !self.keep_all_ends && ledger::others(&given).any(|number| number as u64 >= limit) {
             return Err(Error::system("dup3", Errno::MFILE));
         }
         // Also in the parent's table until it is replaced there by the child's pidfd.

@@ -27,6 +27,10 @@ use crate::sys;
 /// # Platform
 ///
 /// `SO_PEERCRED` and `SCM_CREDENTIALS` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
+///
+/// # Examples
+///
+/// See [`DatagramSocket::set_passcred`].
 #[doc(alias = "ucred")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {

@@ -54,12 +54,26 @@ impl Received {
     }
 
     /// Returns how many ends are left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.send_with(b"both", ipc::pipe()?)?;
+    /// let mut received = pair.child.recv_with(&mut Vec::new())?.expect("a message");
+    /// assert_eq!((received.len(), received.message_len()), (2, 4));
+    ///
+    /// let _reader: ipc::PipeReader = received.take()?;
+    /// let _writer: ipc::PipeWriter = received.take()?;
+    /// assert!(received.is_empty());
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Returns whether no end is left.
+    /// Returns whether no end is left. See [`len`](Self::len).
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -78,6 +92,10 @@ impl Received {
     ///
     /// - [`Error::WrongKind`]: the next end is something else, and stays the next; or none is left.
     /// - [`Error::NotGiven`]: it arrived before a fork, and was not given to this process.
+    ///
+    /// # Examples
+    ///
+    /// See [`Received`].
     pub fn take<T>(&mut self) -> Result<T>
     where
         T: TryFrom<OwnedFd>,
@@ -103,7 +121,7 @@ impl Received {
         self.ends.into_iter().map(Some).collect()
     }
 
-    /// Returns the length of the message, or of what was read of a stream.
+    /// Returns the length of the message, or the number of bytes that were read of a stream. See [`len`](Self::len).
     ///
     /// [`Error::EndsLost`] has no other place for it.
     #[must_use]
@@ -114,8 +132,12 @@ impl Received {
     /// Returns who sent the message, if the socket was told to ask
     /// ([`DatagramSocket::set_passcred`](crate::DatagramSocket::set_passcred)).
     ///
-    /// The kernel vouches for it: process, user and group of the process that made the call, at that time. `None` also for
-    /// what was sent before the socket asked, and at the EOF of a stream, which nobody sends.
+    /// The kernel vouches for it: process, user and group of the process that made the call, at that time. It is also `None`
+    /// for messages that were sent before the socket asked, and at the EOF of a stream.
+    ///
+    /// # Examples
+    ///
+    /// See [`DatagramSocket::set_passcred`](crate::DatagramSocket::set_passcred).
     #[must_use]
     pub fn sender(&self) -> Option<Credentials> {
         self.sender
@@ -150,9 +172,20 @@ impl fmt::Debug for Received {
 ///
 /// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), whatever the ends are, and closes those that it owns.
 ///
-/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: there is no EOF as long as the
-/// error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way into
-/// these.
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it. So there is no EOF as long as the
+/// error lives. `.map_err(ipc::Error::from)?` closes them first. It is also the only way from an error with borrowed ends.
+///
+/// # Examples
+///
+/// ```
+/// let pair = ipc::datagram_pair()?;
+/// drop(pair.child);
+/// let (reader, _writer) = ipc::pipe()?;
+/// let unsent = pair.parent.send_with(b"for nobody", reader).unwrap_err();
+/// assert!(matches!(unsent.error, ipc::Error::Closed));
+/// let _reader: ipc::PipeReader = unsent.ends; // still ours
+/// # Ok::<(), ipc::Error>(())
+/// ```
 #[derive(thiserror::Error)]
 #[error("the message could not be sent: {error}")]
 pub struct SendError<E> {
@@ -177,10 +210,10 @@ pub(super) fn sending<T>(ends: &impl Ends, send: impl FnOnce(&[RawFd]) -> Result
         return Err(Error::TooLong { len: fds.len(), max: MOST });
     }
     let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    fds.iter().for_each(|fd| end::leave(*fd));
+    let marked: Vec<_> = fds.into_iter().filter(|fd| end::leave(*fd)).collect();
     let sent = send(&numbers);
     if sent.is_err() {
-        fds.iter().for_each(|fd| end::stay(*fd));
+        marked.into_iter().for_each(end::stay);
     }
     sent
 }

@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::net::sockopt;
 use rustix::net::{
@@ -89,16 +89,32 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
-    pub(crate) fn set(self, fd: BorrowedFd<'_>, on: bool) -> Result<()> {
-        let option = match self {
+    fn option(self) -> libc::c_int {
+        match self {
             Mark::Label => libc::SO_PASSSEC,
             Mark::Time => libc::SO_TIMESTAMP,
-        };
+        }
+    }
+
+    pub(crate) fn set(self, fd: BorrowedFd<'_>, on: bool) -> Result<()> {
         let on = libc::c_int::from(on);
         let len = size_of_val(&on) as libc::socklen_t;
         // SAFETY: the option's value is an int, and the length says so.
-        match unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const on).cast(), len) } {
+        match unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, self.option(), (&raw const on).cast(), len) }
+        {
             0 => Ok(()),
+            _ => Err(errno()),
+        }
+    }
+
+    pub(crate) fn is_set(self, fd: BorrowedFd<'_>) -> Result<bool> {
+        let mut on: libc::c_int = 0;
+        let mut len = size_of_val(&on) as libc::socklen_t;
+        // SAFETY: the option's value is an int, and the length says so.
+        match unsafe {
+            libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, self.option(), (&raw mut on).cast(), &mut len)
+        } {
+            0 => Ok(on != 0),
             _ => Err(errno()),
         }
     }
@@ -106,12 +122,15 @@ impl Mark {
     /// The cheapest mark that a receive without room for it sees on this kernel. That is tried once, on a pair that was just
     /// made, and that nobody else has.
     pub(crate) fn cheapest(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<Mark> {
-        static CHEAPEST: OnceLock<Mark> = OnceLock::new();
-        if let Some(mark) = CHEAPEST.get() {
-            return Ok(*mark);
-        }
-        let mark = if Self::label_is_seen(one, other)? { Mark::Label } else { Mark::Time };
-        Ok(*CHEAPEST.get_or_init(|| mark))
+        // No lock: a child that was forked while a thread held it would wait for ever.
+        static IS_LABEL: AtomicU8 = AtomicU8::new(UNKNOWN);
+        const UNKNOWN: u8 = 2;
+        let is_label = match IS_LABEL.load(Relaxed) {
+            UNKNOWN => Self::label_is_seen(one, other)?,
+            known => known == u8::from(true),
+        };
+        IS_LABEL.store(is_label.into(), Relaxed);
+        Ok(if is_label { Mark::Label } else { Mark::Time })
     }
 
     /// Older kernels than Linux 6.4, and those without security modules, have the option or not, and say nothing.

@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         as_many_ends_as_a_message_takes_arrive,
         too_many_ends_come_back_with_their_value,
         every_failed_send_gives_usable_ends_back,
+        a_socket_that_was_not_sent_tells_an_empty_message_from_eof,
         a_severed_end_is_not_sent,
         no_room_for_a_copy_is_an_error_and_gives_the_value_back,
         ends_that_find_no_place_are_lost_and_the_next_value_comes,
@@ -240,6 +241,25 @@ fn every_failed_send_gives_usable_ends_back() {
     }
     drop((value, sender));
     assert_eq!(reader.read(&mut [0]).unwrap(), 0, "EOF arrives");
+}
+
+fn a_socket_that_was_not_sent_tells_an_empty_message_from_eof() {
+    /// Encodes its end, and then does not want to.
+    struct Moody(DatagramSocket);
+    impl Serialize for Moody {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            self.0.serialize(serializer)?;
+            Err(serde::ser::Error::custom("not today"))
+        }
+    }
+    let (sender, _receiver) = channel().unwrap();
+    let pair = datagram_pair().unwrap();
+    let Moody(socket) = sender.send(Moody(pair.parent)).unwrap_err().value;
+    // Also one that its sender left behind.
+    pair.child.send(b"").unwrap();
+    drop(pair.child);
+    assert_eq!(socket.recv(&mut [0; 8]).unwrap(), Some(0));
+    assert_eq!(socket.recv(&mut [0; 8]).unwrap(), None);
 }
 
 /// The socket of a sender, to send something else through it.

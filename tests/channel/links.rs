@@ -234,7 +234,7 @@ fn a_skipped_value_that_stalls_keeps_no_deadline_waiting() {
     std::io::Write::write_all(&mut writer, &[&1000_u32.to_le_bytes()[..], &[0; 10]].concat()).unwrap();
     drop(writer);
     assert!(matches!(receiver.recv(), Err(Error::TooLong { .. })));
-    assert!(matches!(receiver.recv(), Err(Error::Truncated { .. })));
+    assert!(matches!(receiver.recv(), Err(Error::Truncated { expected: Some(1000), .. })));
     assert!(receiver.recv().unwrap().is_none());
 }
 

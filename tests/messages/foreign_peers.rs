@@ -22,6 +22,9 @@ pub fn trials() -> Vec<Trial> {
         an_end_that_leaves_is_as_the_kernel_makes_it,
         an_end_that_comes_back_tells_an_empty_message_from_eof,
         an_end_that_does_not_leave_stays_as_it_was,
+        receiving_ends_does_not_mark_what_a_program_was_given,
+        a_send_that_fails_does_not_mark_what_a_program_was_given,
+        an_empty_message_is_not_eof_after_a_copy_by_number_has_left,
         an_empty_message_is_not_eof_after_a_clone_has_left,
         an_empty_message_is_not_eof_after_another_process_let_the_end_leave,
         eof_arrives_on_an_end_whose_clone_has_left,
@@ -364,6 +367,51 @@ fn an_end_that_does_not_leave_stays_as_it_was() {
     assert!(matches!(refused.error, Error::WouldBlock));
     assert_tells(&refused.ends, pair.child);
     drop(other);
+}
+
+fn receiving_ends_does_not_mark_what_a_program_was_given() {
+    let message = &mut Vec::new();
+    for pair in both_kinds() {
+        let clone = pair.child.try_clone().unwrap();
+        assert!(matches!(pair.child.try_recv_with(message), Err(Error::WouldBlock)));
+        assert_eq!([libc::SO_TIMESTAMP, libc::SO_PASSSEC].map(|name| option(&pair.child, name)), [1, 0]);
+        assert!(matches!(clone.try_recv_with(message), Err(Error::WouldBlock)));
+        assert_marked(&clone);
+    }
+    // The first time after the clone is a program's.
+    for pair in both_kinds() {
+        let program = OwnedFd::from(pair.child.try_clone().unwrap());
+        for _ in 0..2 {
+            assert!(matches!(pair.child.try_recv_with(message), Err(Error::WouldBlock)));
+            assert_plain(&program);
+        }
+    }
+}
+
+fn a_send_that_fails_does_not_mark_what_a_program_was_given() {
+    let (carrier, other) = datagram_pair().unwrap().into();
+    drop(other);
+    let pair = datagram_pair().unwrap();
+    let clone = pair.child.try_clone().unwrap();
+    // A clone that receives ends needs a mark that these see.
+    assert!(matches!(clone.try_recv_with(&mut Vec::new()), Err(Error::WouldBlock)));
+    carrier.send_with(b"to nobody", &pair.child).unwrap_err();
+    assert_eq!([libc::SO_TIMESTAMP, libc::SO_PASSSEC].map(|name| option(&clone, name)), [1, 0]);
+
+    let program = OwnedFd::from(clone);
+    carrier.send_with(b"to nobody", &pair.child).unwrap_err();
+    assert_plain(&program);
+}
+
+fn an_empty_message_is_not_eof_after_a_copy_by_number_has_left() {
+    let pair = datagram_pair().unwrap();
+    assert!(matches!(pair.parent.try_recv_with(&mut Vec::new()), Err(Error::WouldBlock)));
+    let copy = DatagramSocket::try_from(pair.parent.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    assert_plain(OwnedFd::from(copy));
+    pair.child.send(b"").unwrap();
+    assert_eq!(pair.parent.recv(&mut [0; 8]).unwrap(), Some(0));
+    pair.child.send(b"").unwrap();
+    assert!(pair.parent.recv_with(&mut Vec::new()).unwrap().is_some());
 }
 
 fn an_empty_message_is_not_eof_after_a_clone_has_left() {

@@ -252,9 +252,20 @@ fn what_was_lost_with_the_peer_is_told_once_and_after_all_that_it_sent() {
     over_every_stream!(check);
 }
 
-/// Sends until there is no room. TCP has some more a moment after it had none.
+/// Sends until there is no room.
 fn stuff<S: Stream>(writer: &mut MessageWriter<S>) {
     while writer.send_timeout(&[1; 1000], SHORT).is_ok() {}
+}
+
+/// The answer to a call for which there is no room. TCP has some more a while after it had none, and is stuffed again then.
+fn without_room<S: Stream>(
+    writer: &mut MessageWriter<S>,
+    mut call: impl FnMut(&mut MessageWriter<S>) -> ipc::Result<()>,
+) -> ipc::Result<()> {
+    loop {
+        call(writer)?;
+        stuff(writer);
+    }
 }
 
 fn deadlines_are_kept_across_signals() {
@@ -264,9 +275,12 @@ fn deadlines_are_kept_across_signals() {
             assert_times_out("recv", SHORT, |timeout| reader.recv_timeout(timeout).map(drop));
             assert_times_out("recv", Duration::ZERO, |timeout| reader.recv_timeout(timeout).map(drop));
             stuff(&mut writer);
-            assert_times_out("send", SHORT, |timeout| writer.send_timeout(&[1; 1000], timeout));
-            assert_times_out("a long send", SHORT, |timeout| writer.send_timeout(&[1; 1 << 20], timeout));
-            assert_times_out("flush", SHORT, |timeout| writer.flush_timeout(timeout));
+            let mut times_out = |what, call: fn(&mut MessageWriter<S>, Duration) -> ipc::Result<()>| {
+                assert_times_out(what, SHORT, |timeout| without_room(&mut writer, |writer| call(writer, timeout)));
+            };
+            times_out("send", |writer, timeout| writer.send_timeout(&[1; 1000], timeout));
+            times_out("a long send", |writer, timeout| writer.send_timeout(&[1; 1 << 20], timeout));
+            times_out("flush", |writer, timeout| writer.flush_timeout(timeout));
         });
         drop(reader);
         drop(writer.into_inner());
@@ -346,8 +360,10 @@ fn the_try_calls_wait_for_nobody_and_change_no_flag() {
         let before = (status_flags(reader.get_ref()), status_flags(writer.get_ref()));
         assert!(matches!(reader.try_recv(), Err(Error::WouldBlock)));
         stuff(&mut writer);
-        assert!(matches!(writer.try_send(&[1; 10_000]), Err(Error::WouldBlock)));
-        assert!(matches!(writer.try_flush(), Err(Error::WouldBlock)));
+        let sent = without_room(&mut writer, |writer| writer.try_send(&[1; 10_000]));
+        assert!(matches!(sent, Err(Error::WouldBlock)));
+        let flushed = without_room(&mut writer, |writer| writer.try_flush());
+        assert!(matches!(flushed, Err(Error::WouldBlock)));
         assert!(matches!(reader.recv_timeout(LONG), Ok(Some(message)) if message == [1; 1000]));
         assert_eq!(before, (status_flags(reader.get_ref()), status_flags(writer.get_ref())));
         drop(reader);
@@ -367,8 +383,9 @@ fn a_stream_that_never_waits_answers_would_block() {
         writer.flush().unwrap();
         assert_eq!(reader.recv_timeout(LONG).unwrap(), Some(&b"here"[..]));
         stuff(&mut writer);
-        assert!(matches!(writer.flush(), Err(Error::WouldBlock)));
-        assert_times_out("flush", SHORT, |timeout| writer.flush_timeout(timeout));
+        let flushed = without_room(&mut writer, |writer| writer.flush());
+        assert!(matches!(flushed, Err(Error::WouldBlock)));
+        assert_times_out("flush", SHORT, |timeout| without_room(&mut writer, |writer| writer.flush_timeout(timeout)));
         drop(reader);
     }
     over_every_stream!(check);
@@ -473,6 +490,8 @@ fn dropping_waits_for_a_second_at_most() {
     fn check<S: Stream>() {
         let (reader, mut writer) = ends::<S>();
         stuff(&mut writer);
+        let flushed = without_room(&mut writer, |writer| writer.flush_timeout(Duration::from_secs(1)));
+        assert!(matches!(flushed, Err(Error::TimedOut)));
         let started = Instant::now();
         drop(writer);
         assert!(started.elapsed() >= Duration::from_millis(900));

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::parts::{Arg, Parts, Place, Value};
-use crate::end::{Opened, one_descriptor};
+use crate::end::{Opened, one_that_leaves};
 use crate::error::{Error, Result};
 use crate::process::given::{Given, VARIABLE, describe};
 use crate::sys::descriptor::is_open;
@@ -52,7 +52,7 @@ impl Parts {
             return Err(invalid(what));
         }
         let given =
-            self.given.iter().map(|(place, end)| Ok((place, one_descriptor(&**end)?))).collect::<Result<Vec<_>>>()?;
+            self.given.iter().map(|(place, end)| Ok((place, one_that_leaves(&**end)?))).collect::<Result<Vec<_>>>()?;
         let mut descriptors = Vec::new();
         for (number, stdio) in self.stdio.iter().enumerate() {
             if let Some(fd) = stdio.as_ref().map(|stdio| stdio.open()).transpose()?.flatten() {

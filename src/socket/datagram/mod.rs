@@ -2,6 +2,7 @@
 
 mod receive;
 mod send;
+mod settings;
 mod socket;
 
 use std::os::fd::AsFd;
@@ -16,14 +17,14 @@ use crate::sys;
 use crate::sys::socket::Mark;
 
 bitflags::bitflags! {
-    /// Options of [`datagram_pair_with`].
+    /// Options of [`datagram_pair_with`], which has an example.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct DatagramFlags: u32 {
         /// Sockets of the type `SOCK_DGRAM` instead of `SOCK_SEQPACKET`.
         ///
-        /// It gives up what makes a pair safe to wait on: **no process is told that the peer is gone**. A blocking `recv`
-        /// from a dead peer waits for ever, [`wait_any`](crate::wait_any) shows nothing, and only a `send` fails, with
-        /// [`Error::Closed`]. Use it where a program on the other side insists on that type.
+        /// **No process is told that the peer is gone.** A blocking `recv` from a dead peer waits for ever, and
+        /// [`wait_any`](crate::wait_any) shows nothing. Only a `send` fails, with [`Error::Closed`]. Use it where a program on
+        /// the other side insists on that type.
         ///
         /// Only the peer can send to such a socket, as it has no name; but see
         /// [`set_passcred`](DatagramSocket::set_passcred).
@@ -64,7 +65,7 @@ impl From<DatagramPair> for (DatagramSocket, DatagramSocket) {
 ///
 /// The contract of the pair:
 ///
-/// - **A message is whole.** What one `send` takes, one `recv` returns: never cut, never joined with the next, in
+/// - **A message is whole.** One `recv` returns the message of one `send`: never cut, never joined with the next, in
 ///   order. A message that the buffer is too short for comes back inside [`Error::BufferTooSmall`].
 /// - **Sending** blocks while the peer's queue is full (some hundreds of small messages, or fewer large ones).
 /// - **Receiving** blocks while the queue is empty and the peer is open, in any process. When the peer is gone, what it
@@ -78,13 +79,14 @@ impl From<DatagramPair> for (DatagramSocket, DatagramSocket) {
 ///
 /// # Peers that are not trusted
 ///
-/// **Make the pair yourself, and give only the peer's end away.** A process that has a copy of *your* end, because it made
-/// the pair or was lent it, can stop inside a receive from it (by a page fault that it answers itself). The kernel holds the
-/// socket's lock meanwhile, and no deadline of this process ends that.
+/// **Make the pair yourself, and give only the peer's end away.** A process with a copy of *your* end can stop inside a receive
+/// from it, by a page fault that it answers itself. The kernel holds the socket's lock meanwhile, and no deadline of this
+/// process ends that.
 ///
 /// # Errors
 ///
-/// [`Error::System`] if the process or the system has no descriptors left (`EMFILE`, `ENFILE`).
+/// [`Error::System`]: the process or the system has no descriptors left (`EMFILE`, `ENFILE`), or a sandbox refuses
+/// `setsockopt`.
 ///
 /// # Platform
 ///
@@ -147,12 +149,9 @@ pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
     Ok(DatagramPair { parent: socket(parent)?, child: socket(child)? })
 }
 
-/// A pair for typed values, which are never empty messages. 0 bytes are looked at twice, as where somebody else took the mark
-/// off.
+/// A pair for typed values, which are never empty messages.
 #[cfg(feature = "channel")]
 pub(crate) fn value_pair() -> Result<(DatagramSocket, DatagramSocket)> {
     let pair = sys::socket::pair(SocketType::SEQPACKET).map_err(|errno| Error::system("socketpair", errno))?;
-    let (one, other) = (End::new(pair.0)?, End::new(pair.1)?);
-    [&one, &other].into_iter().for_each(End::note_shared);
-    Ok((DatagramSocket::unmarked(one), DatagramSocket::unmarked(other)))
+    Ok((DatagramSocket::unmarked(End::new(pair.0)?), DatagramSocket::unmarked(End::new(pair.1)?)))
 }

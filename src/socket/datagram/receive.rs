@@ -115,16 +115,9 @@ impl DatagramSocket {
     #[inline]
     fn mark_for_ends(&self) {
         if self.end.mark() == Some(Mark::Label) {
-            self.mark_with_time();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn mark_with_time(&self) {
-        if self.end.mark_messages(Mark::Time).is_err() {
-            // A sandbox that refuses it. The receive says it where the end is a severed one.
-            self.end.note_shared();
+            // In a sandbox that refuses it, 0 bytes are looked at more closely. Where the end is a severed one, the receive
+            // says so.
+            let _ = self.end.mark_for_ends();
         }
     }
 
@@ -166,12 +159,9 @@ impl DatagramSocket {
         }
     }
 
-    /// Whether 0 bytes without a mark are EOF. Where somebody else took the mark off, they are an empty message as long as the
-    /// peer is there.
+    /// Whether 0 bytes without a mark are EOF. Where another holder took the mark off, or puts another in its place at this
+    /// moment, they are an empty message as long as the peer is there.
     fn is_eof(&self) -> Result<bool> {
-        if !self.end.is_shared() {
-            return Ok(true);
-        }
         sys::socket::receives_no_more(self.end.as_fd()).map_err(|errno| self.end.error("poll", errno))
     }
 }

@@ -1,42 +1,28 @@
-//! One end of a pair for messages: everything that a user can do with it.
+//! One end of a pair for messages: sending and receiving. Its settings and conversions stand in `settings`.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use rustix::net::SocketType;
-
-use crate::end::{End, Ends, FromFdError, end_traits};
-use crate::error::{Error, Result};
+use crate::end::{End, Ends};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 use crate::socket::loss::Loss;
 use crate::socket::received::{Received, SendError};
-use crate::socket::{self, Credentials};
 use crate::sys;
-use crate::sys::socket::Mark;
 use crate::wait::{Patience, Spin};
 
 /// One end of a [`datagram_pair`](crate::datagram_pair()): sends and receives whole messages.
 ///
 /// All calls take `&self`, so that one thread or process can send while another receives.
 ///
-/// In the guide: [messages](crate::guide::messages), [ends in messages](crate::guide::travelling#in-a-message).
+/// In the guide: [messages](crate::guide::messages), [ends in messages](crate::guide::travelling#in-a-message),
+/// [programs that do not use this crate](crate::guide::travelling#programs-that-do-not-use-this-crate).
 ///
-/// # Programs that do not use this crate
+/// # Platform
 ///
-/// An end that leaves this crate is a socket as the kernel makes it. That is one that is given to a program, sent in a
-/// message, or turned into an [`OwnedFd`] or a [`std::process::Stdio`]. While an end is this crate's, an option of the socket
-/// (`SO_PASSSEC` or `SO_TIMESTAMP`) makes the kernel add something to every message, which tells an empty one from EOF.
-/// [`claim`](crate::claim()), [`Received::take`] and `try_from` set it again.
-///
-/// The option belongs to the socket, not to one descriptor. Where an end is lent or cloned to such a program, and both
-/// processes receive from it, the program gets every descriptor that is sent to it; and this process still tells an empty
-/// message from EOF while the peer is open. Only empty messages that a peer leaves behind when it goes can be missed, or taken
-/// for EOF. `DatagramSocket::try_from(OwnedFd::from(socket))` sets the option again, once the program is gone.
-///
-/// A descriptor that is duplicated by number ([`AsFd`]) has the option set: a program that gets it with room for one
-/// descriptor in a message may find the time there. Clone the end and turn that into an `OwnedFd` instead.
+/// While an end is this crate's, `SO_PASSSEC` or `SO_TIMESTAMP` is set on the socket, which tells an empty message from EOF.
+/// An end that leaves this crate is a socket as the kernel makes it.
 pub struct DatagramSocket {
     pub(crate) end: End,
     pub(super) spin: Spin,
@@ -45,34 +31,9 @@ pub struct DatagramSocket {
     pub(super) connectionless: bool,
 }
 
-end_traits!(DatagramSocket);
-
 impl DatagramSocket {
-    /// Of a pair through which nothing empty goes: its messages are not marked.
-    pub(crate) fn unmarked(end: End) -> Self {
-        Self::new(end, false)
-    }
-
-    /// Marks its messages, if they are not.
-    #[cfg(feature = "channel")]
-    pub(crate) fn marked(self) -> Self {
-        if self.end.mark().is_none() {
-            // A severed end, or one in a sandbox that refuses it, stays as it is.
-            let _ = self.end.mark_messages(Mark::Time);
-        }
-        self
-    }
-
     pub(super) fn new(end: End, connectionless: bool) -> Self {
         Self { end, spin: Spin::default(), loss: Loss::default(), connectionless }
-    }
-
-    /// A descriptor that is no socket fails at every call.
-    fn adopt(fd: OwnedFd) -> Self {
-        let connectionless = mark(fd.as_fd()).ok();
-        let end = End::adopt(fd);
-        connectionless.iter().for_each(|_| end.note_marked(Mark::Time));
-        Self::new(end, connectionless.unwrap_or(false))
     }
 
     /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
@@ -121,8 +82,7 @@ impl DatagramSocket {
 
     /// Blocks until there is room in the peer's queue, and sends one message that is made of several parts.
     ///
-    /// However many parts there are, it is one message: all of it, or an error and nothing. More than 1024 are copied
-    /// together first.
+    /// It is one message, all of it, or an error and nothing. More than 1024 parts are copied together first.
     ///
     /// # Errors
     ///
@@ -227,10 +187,9 @@ impl DatagramSocket {
     ///
     /// # Platform
     ///
-    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html). The part of a message that `buf` has no room for
-    /// goes to 8 MiB of address space that each receiving thread keeps, more where pages are larger than 4 KiB. It takes
-    /// memory only where it is written to. Buffers of up to 512 bytes are filled through that memory too. Descriptors that a
-    /// foreign program sends along are closed.
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html). Each receiving thread keeps 8 MiB of address space
+    /// for what `buf` has no room for, more where pages are larger than 4 KiB. It takes memory only where it is written to.
+    /// Buffers of up to 512 bytes are filled through that memory too. Descriptors that a program sends along are closed.
     ///
     /// # Examples
     ///
@@ -298,20 +257,12 @@ impl DatagramSocket {
         self.receive_vec(Patience::timeout(timeout))
     }
 
-    /// Returns an iterator over the messages that arrive, until EOF. Its `next` blocks until a message arrives.
-    ///
-    /// Each item is what [`recv_vec`](Self::recv_vec) returns. An error does not end it: leave the loop with `?`.
+    /// Returns an iterator over the messages that arrive, until EOF. Its `next` blocks, and is [`recv_vec`](Self::recv_vec).
+    /// An error does not end it: leave the loop with `?`.
     ///
     /// # Examples
     ///
-    /// ```
-    /// let pair = ipc::datagram_pair()?;
-    /// pair.child.send(b"one")?;
-    /// pair.child.send(b"two")?;
-    /// drop(pair.child);
-    /// assert_eq!(pair.parent.iter().collect::<ipc::Result<Vec<_>>>()?, [b"one", b"two"]);
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
+    /// See [`datagram_pair`](crate::datagram_pair()).
     pub fn iter(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
         std::iter::from_fn(|| self.recv_vec().transpose())
     }
@@ -336,7 +287,7 @@ impl DatagramSocket {
     ///
     /// # Errors
     ///
-    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv_vectored`](Self::recv_vectored).
+    /// Same as [`try_recv`](Self::try_recv).
     pub fn try_recv_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> Result<Option<usize>> {
         self.receive_parts(bufs, Patience::None)
     }
@@ -354,20 +305,19 @@ impl DatagramSocket {
     /// Blocks until a message arrives, of whatever length, and puts it into `message`, in the place of what was there.
     /// Returns what came with it: ends, and who sent it. `None` is EOF.
     ///
-    /// It takes a vector and no slice, so that a message that is too long does not cost its ends. A vector that is used
-    /// again, and was long enough once, is not allocated again.
+    /// It takes a vector, so that a message that is too long does not cost its ends. One that was long enough is used again.
     ///
     /// # Errors
     ///
     /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. `message` is there, and the
     ///   error has the ends that did arrive.
-    /// - Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`]. `message` is then as it was.
+    /// - Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`]. `message` is as before.
     ///
     /// # Platform
     ///
-    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_CMSG_CLOEXEC`: the ends are close-on-exec
-    /// from the first moment. The first call on a new pair makes two more, `setsockopt` for `SO_TIMESTAMP`. Where a sandbox
-    /// refuses these, empty messages that a peer leaves behind when it goes can be taken for EOF.
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_CMSG_CLOEXEC`. The first call on a new pair
+    /// makes up to three more, which put `SO_TIMESTAMP` in the place of `SO_PASSSEC`. Where a sandbox refuses these, empty
+    /// messages that a peer leaves behind when it goes can be taken for EOF.
     ///
     /// # Examples
     ///
@@ -398,8 +348,7 @@ impl DatagramSocket {
     /// Blocks until a message arrives, copies its beginning into `buf`, and returns the length of the whole message, which
     /// stays. `None` is EOF.
     ///
-    /// The length may be more than that of `buf`, which is then full. Where several hold the socket, another may receive the
-    /// message before this one does. Ends that came with it stay too.
+    /// The length may exceed that of `buf`, which is then full. Ends that came with the message stay too.
     ///
     /// # Errors
     ///
@@ -443,175 +392,4 @@ impl DatagramSocket {
     pub fn peek_len(&self) -> Result<Option<usize>> {
         self.peek(&mut [])
     }
-
-    /// Returns the longest message that this end sends, in bytes. Never blocks.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
-    ///
-    /// # Platform
-    ///
-    /// `SO_SNDBUF` less 32 bytes: 212 960 where the system's default was not changed; at most 4160 KiB, which is what every
-    /// kernel can build.
-    #[doc(alias = "SO_SNDBUF")]
-    pub fn max_message(&self) -> Result<usize> {
-        sys::socket::max_message(self.end.as_fd()).map_err(|errno| self.end.error("getsockopt", errno))
-    }
-
-    /// Makes room for longer messages, or less room, and returns the longest that this end sends then. Never blocks.
-    ///
-    /// That may be more than asked for, as the kernel has a least; or less: 4160 KiB is the most, and a process without
-    /// `CAP_NET_ADMIN` gets no more than `/proc/sys/net/core/wmem_max` allows. The receiver needs no setting.
-    ///
-    /// # Errors
-    ///
-    /// Same as [`max_message`](Self::max_message).
-    ///
-    /// # Platform
-    ///
-    /// `SO_SNDBUFFORCE` where it is allowed, else `SO_SNDBUF`
-    /// ([socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)).
-    pub fn set_max_message(&self, bytes: usize) -> Result<usize> {
-        sys::socket::set_max_message(self.end.as_fd(), bytes).map_err(|errno| self.end.error("setsockopt", errno))?;
-        self.max_message()
-    }
-
-    /// Lets [`Received::sender`] name the sender of each message, or not, as at first. Never blocks.
-    ///
-    /// The sender is the process that sent this very message; [`peer_credentials`](Self::peer_credentials) is another one.
-    /// The setting goes for all that hold this end, and stays when the end leaves this crate. What was sent before is not
-    /// named. It gives the socket a name when that sends next, which takes some µs once.
-    ///
-    /// By that name any process of the network namespace can send to a
-    /// [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket, once its peer is gone and a send has failed with
-    /// [`Error::Closed`]: look at who sent what arrives after that.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
-    ///
-    /// # Platform
-    ///
-    /// `SO_PASSCRED` and `SCM_CREDENTIALS` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pair = ipc::datagram_pair()?;
-    /// pair.parent.set_passcred(true)?;
-    /// let child = ipc::fork(pair.child, |socket| socket.send(b"it is me"))?;
-    ///
-    /// let received = pair.parent.recv_with(&mut Vec::new())?.expect("a message");
-    /// assert_eq!(received.sender().map(|sender| sender.pid), Some(child.id()));
-    /// child.wait()?;
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
-    #[doc(alias = "SO_PASSCRED")]
-    pub fn set_passcred(&self, on: bool) -> Result<()> {
-        socket::set_passcred(&self.end, on)
-    }
-
-    /// Returns the process that made the pair, with its user and group. Never blocks.
-    ///
-    /// The kernel keeps it for both ends and whoever holds them: in a child, the peer's credentials are those of the parent
-    /// that called [`datagram_pair`](crate::datagram_pair()), and so are those that the parent sees.
-    ///
-    /// # Errors
-    ///
-    /// Same as [`max_message`](Self::max_message).
-    #[doc(alias = "SO_PEERCRED")]
-    pub fn peer_credentials(&self) -> Result<Credentials> {
-        socket::peer_credentials(&self.end)
-    }
-
-    /// Ends one direction, or both, for all that hold this end. Never blocks.
-    ///
-    /// After [`Shutdown::Write`] the peer receives what was sent, and then `None`; after [`Shutdown::Read`] its `send` fails
-    /// with [`Error::Closed`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotGiven`]: this process was not given the end.
-    ///
-    /// # Platform
-    ///
-    /// [shutdown(2)](https://man7.org/linux/man-pages/man2/shutdown.2.html). A peer of a
-    /// [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) pair does not see it.
-    pub fn shutdown(&self, how: Shutdown) -> Result<()> {
-        socket::shutdown(&self.end, how)
-    }
-
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
-    ///
-    /// [`PipeReader::set_spin`](crate::PipeReader::set_spin) says what it does and costs.
-    pub fn set_spin(&mut self, spin: Duration) {
-        self.spin.set(spin);
-    }
-
-    /// Makes a second end of the same side, in this process. Never blocks.
-    ///
-    /// The peer is told that this side is gone when all of them are closed. Each message goes to one of them.
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: no descriptors are left (`EMFILE`).
-    pub fn try_clone(&self) -> Result<Self> {
-        Ok(Self {
-            end: self.end.try_clone()?,
-            spin: self.spin.clone(),
-            loss: self.loss.clone(),
-            connectionless: self.connectionless,
-        })
-    }
-
-    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::System`] if somebody else closed the number.
-    pub fn close(self) -> Result<()> {
-        self.end.close()
-    }
-}
-
-impl TryFrom<OwnedFd> for DatagramSocket {
-    type Error = FromFdError;
-
-    /// Takes the descriptor over, if it is a unix socket for messages: `SOCK_SEQPACKET` with a peer, or `SOCK_DGRAM`.
-    /// Otherwise the error gives it back.
-    ///
-    /// Close-on-exec and `SO_TIMESTAMP` are set. For a socket that stays another owner's, duplicate its descriptor
-    /// (`fd.as_fd().try_clone_to_owned()?`), and turn the end into an `OwnedFd` again when it is done, so that the owner finds
-    /// the socket as it was.
-    fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
-        let kinds = &[SocketType::SEQPACKET, SocketType::DGRAM];
-        if let Err(error) = socket::check(fd.as_fd(), "a connected unix socket for messages", kinds) {
-            return Err(FromFdError { fd, error });
-        }
-        // Without it, an empty message would look like EOF. First, as what is given back is to be as it was.
-        match mark(fd.as_fd()) {
-            Ok(_) => Ok(Self::adopt(fd)),
-            Err(errno) => Err(FromFdError { fd, error: Error::system("setsockopt", errno) }),
-        }
-    }
-}
-
-impl TryFrom<UnixDatagram> for DatagramSocket {
-    type Error = FromFdError;
-
-    /// Same as from the descriptor of the socket. Where it has no peer, sending fails with [`Error::Closed`].
-    fn try_from(socket: UnixDatagram) -> Result<Self, FromFdError> {
-        OwnedFd::from(socket).try_into()
-    }
-}
-
-/// Marks the messages of a socket that came from elsewhere, and says whether it is connectionless. Somebody else may receive
-/// ends from it, and it has one mark: the one that every receive sees.
-fn mark(fd: BorrowedFd<'_>) -> sys::Result<bool> {
-    Mark::Time.set(fd, true)?;
-    sys::socket::is_connectionless(fd)
 }

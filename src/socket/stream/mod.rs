@@ -42,12 +42,15 @@ impl From<StreamPair> for (StreamSocket, StreamSocket) {
 
 /// Makes a pair of connected sockets for bytes, both ways. Never blocks.
 ///
-/// Each direction is a stream of its own, with what a [`pipe`](crate::pipe()) says of reading and writing: what is written
-/// is read in order, without the borders of the writes; reading blocks while there is nothing and the peer is open; when it
-/// is closed, in every process, what it sent can be read, and then every read is `Ok(0)`.
+/// Each direction is a stream of its own, as a [`pipe`](crate::pipe()) is:
 ///
-/// The classic way to hang is that both sides write a lot before they read: each waits for the other to make room. For
-/// messages, a [`datagram_pair`](crate::datagram_pair()) keeps them apart.
+/// - **Reading** returns bytes in the order in which they were written, without the borders of the writes. It blocks while there
+///   is nothing and the peer is open. When the peer is closed, in every process, the rest can be read, and then every read is
+///   `Ok(0)`.
+/// - **Writing** blocks while the peer's buffer is full.
+///
+/// Both sides hang if both write a lot before they read: each waits for the other to make room. For messages, a
+/// [`datagram_pair`](crate::datagram_pair()) keeps them apart.
 ///
 /// Both ends are close-on-exec, and after a [`fork`](crate::fork()) open only in the process that they were given to.
 ///

@@ -18,8 +18,8 @@ use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until};
 
 /// One end of a [`stream_pair`](crate::stream_pair()): reads and writes bytes.
 ///
-/// [`Read`] blocks until there is something to read or the peer is gone; [`Write`] blocks while the peer's buffer is full,
-/// and fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the peer is gone; `SIGPIPE` is never raised. A long write is
+/// [`Read`] blocks until there is something to read or the peer is gone. [`Write`] blocks while the peer's buffer is full, and
+/// fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the peer is gone. `SIGPIPE` is never raised. A long write is
 /// several system calls, of 32 KiB each.
 ///
 /// A peer that went away without reading everything is [`Error::Reset`], reported once, to a reader, after all that it sent.
@@ -220,18 +220,13 @@ impl StreamSocket {
         self.receive_ends(buf, Patience::timeout(timeout))
     }
 
-    /// Lets [`Received::sender`] name the sender of what is read, or not, as at first. Never blocks.
-    ///
-    /// It goes for all that hold this end. What was sent before is not named.
+    /// Lets [`Received::sender`] name the sender of what is read, or not, as at first; otherwise the same as
+    /// [`DatagramSocket::set_passcred`](crate::DatagramSocket::set_passcred). Never blocks.
     ///
     /// # Errors
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: the end is no socket (it was made from an unchecked number).
-    ///
-    /// # Platform
-    ///
-    /// `SO_PASSCRED` and `SCM_CREDENTIALS` ([unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)).
     #[doc(alias = "SO_PASSCRED")]
     pub fn set_passcred(&self, on: bool) -> Result<()> {
         socket::set_passcred(&self.end, on)
@@ -260,7 +255,7 @@ impl StreamSocket {
     ///
     /// # Platform
     ///
-    /// [shutdown(2)](https://man7.org/linux/man-pages/man2/shutdown.2.html).
+    /// [shutdown(2)](https://man7.org/linux/man-pages/man2/shutdown.2.html). See [`stream_pair`](crate::stream_pair()).
     pub fn shutdown(&self, how: Shutdown) -> Result<()> {
         socket::shutdown(&self.end, how)
     }
@@ -272,7 +267,7 @@ impl StreamSocket {
         self.spin.set(spin);
     }
 
-    /// Makes a second end of the same side, in this process. Never blocks.
+    /// Makes a second end of the same side, in this process. Never blocks. See [`StreamSocket`].
     ///
     /// # Errors
     ///
@@ -287,7 +282,7 @@ impl StreamSocket {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if somebody else closed the number.
+    /// [`Error::System`]: somebody else closed the number.
     pub fn close(self) -> Result<()> {
         self.end.close()
     }
