@@ -216,19 +216,16 @@ impl fmt::Display for Error {
             }
             Error::InvalidInput { what } => f.write_str(what),
             Error::NotStarted { program, error } => write!(f, "{program:?} could not be started: {error}"),
-            Error::NotGiven => f.write_str("this end was not given to this process when it was forked"),
+            Error::NotGiven => f.write_str("this end was not given to this process; `fork(end, …)` gives it"),
             Error::MultiThreaded { threads } => {
-                write!(
-                    f,
-                    "this process has {threads} threads, and only one with a single thread can be forked safely; "
-                )?;
+                write!(f, "this process has {threads} threads, and only one with a single one can be forked safely; ")?;
                 f.write_str("a fork server forks for programs with threads, and the guide has a chapter on testing")
             }
             Error::InsideRuntime => {
-                f.write_str("this process is inside of a tokio runtime, and cannot be forked safely")
+                f.write_str("inside of a tokio runtime no process is forked; fork before, or have a fork server fork")
             }
             Error::SigchldIgnored => {
-                f.write_str("SIGCHLD is ignored in this process, so a child could not be waited for")
+                f.write_str("SIGCHLD is ignored in this process, so a child could not be waited for; reset it first")
             }
             Error::StatusTaken { .. } => f.write_str(
                 "the child has left, and somebody else in this process has waited for it and has its status",
@@ -240,7 +237,7 @@ impl fmt::Display for Error {
             Error::Decode { message, source } => {
                 write!(f, "a message of {} bytes is no value of the type that was expected: {source}", message.len())
             }
-            Error::CannotCarry => f.write_str("the value has ends in it, which this kind of channel does not carry"),
+            Error::CannotCarry => f.write_str("ends in a value go with `ipc::channel`, not with this kind of channel"),
             Error::EndsLost { received } => {
                 write!(f, "only {} of the ends that came with a message could be installed", received.len())
             }
@@ -251,12 +248,16 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// As it would be derived, but for bytes: of these the number is shown, and the first few. A peer decides how many they are,
-/// and an error that leaves `main` is printed so.
+/// and an error that leaves `main` is printed so. A mistake of the program says what to do too.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = |name: &str, fields: &[(&str, &dyn fmt::Debug)]| {
             let mut shown = f.debug_struct(name);
             fields.iter().for_each(|(name, field)| _ = shown.field(name, field));
+            use Error::{InsideRuntime, MultiThreaded, NotGiven, SigchldIgnored};
+            if matches!(self, MultiThreaded { .. } | InsideRuntime | SigchldIgnored | NotGiven) {
+                shown.field("message", &format_args!("{self}"));
+            }
             shown.finish()
         };
         match self {

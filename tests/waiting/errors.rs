@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         display_says_all_of_it_once,
         question_mark_keeps_the_name_of_the_program,
         debug_does_not_print_what_a_peer_sent_whole,
+        debug_of_a_mistake_says_what_to_do,
         display_names_what_matters,
         errors_go_anywhere,
         every_variant_survives_the_way_through_io_error,
@@ -170,6 +171,19 @@ fn debug_does_not_print_what_a_peer_sent_whole() {
     assert_eq!(format!("{:?}", Error::Closed), "Closed");
     let text = format!("{:?}", CopyError { copied: 1, unwritten: long(), error: Error::Closed });
     assert!(text.len() < 400, "{text}");
+}
+
+fn debug_of_a_mistake_says_what_to_do() {
+    for (mistake, remedy) in [
+        (Error::MultiThreaded { threads: 2 }, "fork server"),
+        (Error::InsideRuntime, "fork before"),
+        (Error::SigchldIgnored, "reset it first"),
+        (Error::NotGiven, "`fork(end, …)`"),
+    ] {
+        let text = format!("{mistake:?}");
+        assert!(text.contains(remedy), "{text:?} has {remedy:?}");
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+    }
 }
 
 fn question_mark_keeps_the_name_of_the_program() {
