@@ -69,7 +69,8 @@ use crate::sys::ledger;
     message = "`{Self}` cannot be given to another process",
     label = "not `Ends`",
     note = "a closure comes second, after the ends: `fork(end, |end| …)`, and `fork((), |()| …)` where there is none",
-    note = "what has a buffer is given without it, and buffered in the child; a closure captures data, which need not be given",
+    note = "strings, numbers and other data are not given: a `move` closure takes them along",
+    note = "what has a buffer, a ring too, is made in the child: give it the bare pipe or socket",
     note = "of a pair, give one side; to lend, give `&end`, which can be read and written like the end itself",
     note = "for a structure of your own, implement `ipc::Ends` and visit each part"
 )]
