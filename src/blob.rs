@@ -51,6 +51,12 @@ use crate::sys::memfd::{self, CONTENTS, Unfit};
 /// assert_eq!(table.len(), 100_000);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "shared memory")]
+#[doc(alias = "shm")]
+#[doc(alias = "mmap")]
+#[doc(alias = "SharedMemory")]
+#[doc(alias = "IpcSharedMemory")]
+#[doc(alias = "F_SEAL_WRITE")]
 #[derive(Clone)]
 pub struct Blob(Arc<Shared>);
 

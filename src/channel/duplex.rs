@@ -66,6 +66,8 @@ pub struct DuplexPair<A, B> {
 ///
 /// Everything about [`Sender`](crate::Sender) and [`Receiver`](crate::Receiver) holds here. Besides, [`call`](Self::call) sends a
 /// value and waits for the next one.
+#[doc(alias = "rpc")]
+#[doc(alias = "bidirectional")]
 pub struct Duplex<S, R> {
     link: DatagramSocket,
     max: AtomicUsize,

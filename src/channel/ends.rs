@@ -34,6 +34,8 @@ use crate::socket::{DatagramSocket, StreamSocket};
 /// assert_eq!(std::io::read_to_string(file)?, "");
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "TcpStream")]
+#[doc(alias = "File")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fd<T>(pub T);
 

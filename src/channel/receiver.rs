@@ -60,6 +60,7 @@ pub(super) const MAX: usize = 64 << 20;
 /// let receiver = ipc::Receiver::<u32, _>::new(ipc::MessageWriter::new(writer));
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "IpcReceiver")]
 pub struct Receiver<T, L: Link = DatagramSocket> {
     link: L::Shared,
     max: AtomicUsize,
@@ -149,6 +150,7 @@ impl<T, L: Link> Receiver<T, L> {
     /// assert_eq!(receiver.iter().collect::<ipc::Result<Vec<String>>>()?, ["one", "two"]);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "into_iter")]
     pub fn iter(&self) -> impl Iterator<Item = Result<T>>
     where
         T: DeserializeOwned,

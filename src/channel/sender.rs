@@ -56,6 +56,7 @@ use crate::wait::{Patience, Until};
 /// receiver.send(1)?;
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "IpcSender")]
 pub struct Sender<T, L: Link = DatagramSocket> {
     link: L::Shared,
     values: PhantomData<fn(T)>,

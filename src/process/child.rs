@@ -305,6 +305,7 @@ impl Child {
     /// drop(server);
     /// # Ok::<(), ipc::Error>(())
     /// ```
+    #[doc(alias = "guard")]
     pub fn kill_on_drop(self) -> KillOnDrop {
         KillOnDrop::new(self)
     }

@@ -54,6 +54,9 @@ use crate::wait::{Patience, Spin};
 /// ```
 ///
 /// [signal-safety(7)]: https://man7.org/linux/man-pages/man7/signal-safety.7.html
+#[doc(alias = "sigaction")]
+#[doc(alias = "ctrl_c")]
+#[doc(alias = "SIGINT")]
 #[doc(alias = "signalfd")]
 pub struct Signals {
     end: End,

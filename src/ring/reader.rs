@@ -47,6 +47,8 @@ const MAX_CAPACITY: usize = 64 << 20;
 /// assert!(child.wait()?.success());
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "shared memory")]
+#[doc(alias = "shm")]
 pub struct RingReader {
     half: Half<false>,
     /// The part of it that has arrived.

@@ -284,6 +284,7 @@ pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize
 /// assert_eq!(results, [0, 1, 2]);
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "IpcReceiverSet")]
 pub fn wait_ready<'a, K>(
     on: impl IntoIterator<Item = (K, Watch<'a>)>,
     timeout: Option<Duration>,

@@ -75,6 +75,8 @@ use parts::{Arg, Parts, Place, Value};
 /// let child = ipc::Command::new("worker").arg("--fast").give("results", writer).stdin(reader).spawn()?;
 /// # Ok::<(), ipc::Error>(())
 /// ```
+#[doc(alias = "popen")]
+#[doc(alias = "subprocess")]
 #[doc(alias = "posix_spawn")]
 #[must_use = "nothing is started before `spawn`"]
 pub struct Command(Box<Parts>);
