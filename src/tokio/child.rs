@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// It is watched by its pidfd: no signal handler, no thread, and nobody else's children are touched. As with
 /// [`Child`](crate::Child), dropping it neither kills nor waits.
 ///
+/// To ask it to leave, and to kill it after a grace, call [`Child::shut_down`](crate::Child::shut_down) in `spawn_blocking`, as
+/// the chapter on [tokio](crate::guide::tokio) does.
+///
 /// # Examples
 ///
 /// ```
@@ -26,6 +29,8 @@ use crate::error::{Error, Result};
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Debug)]
+#[doc(alias = "shut_down")]
+#[doc(alias = "kill_on_drop")]
 pub struct Child(Watched<Pidfd>);
 
 /// The child by its pidfd, which the runtime watches.
@@ -130,6 +135,8 @@ impl Child {
     /// # Examples
     ///
     /// See [`kill`](Self::kill).
+    #[doc(alias = "terminate")]
+    #[doc(alias = "SIGTERM")]
     pub fn signal(&self, signal: i32) -> Result<()> {
         self.0.end().0.signal(signal)
     }
