@@ -48,6 +48,9 @@ use crate::sys::{self, Errno, ledger};
 /// A child that needs no end gets `()`: `fork((), |()| …)`. Where `child` uses `?`, it names its result, as the compiler cannot
 /// guess the error: `|writer| -> ipc::Result<()> { … }`.
 ///
+/// To lend an end, give `&end`. A caller that returns `Box<dyn Error>` or an `anyhow::Result` then writes
+/// `fork(&end, …).map_err(ipc::Error::from)?`: see [`ForkError`].
+///
 /// In the guide: [four ends](crate::guide::four_ends), [threads and fork](crate::guide::threads_and_fork),
 /// [children](crate::guide::children), [tests that fork](crate::guide::testing).
 ///

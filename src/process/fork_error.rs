@@ -9,8 +9,22 @@ use crate::error::{Error, gives_back};
 /// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), whatever the ends are, and closes those that it owns.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
-/// the error lives. `.map_err(ipc::Error::from)?` closes them first; and where the ends are borrowed, it is the only way
-/// into these.
+/// the error lives. `.map_err(ipc::Error::from)?` closes them first.
+///
+/// **Borrowed ends** cannot go into a `Box<dyn Error>` or an `anyhow::Error`, which hold nothing that is borrowed. `fork(&end, …)?`
+/// does not compile there: "returns a value referencing data owned by the current function". Leave the ends behind first:
+///
+/// ```
+/// fn start(writer: ipc::PipeWriter) -> Result<ipc::Child, Box<dyn std::error::Error>> {
+///     let child = ipc::fork(&writer, |writer| writer.write_atomic(b"lent")).map_err(ipc::Error::from)?;
+///     Ok(child)
+/// }
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// assert!(start(writer)?.wait()?.success());
+/// assert_eq!(std::io::read_to_string(reader)?, "lent");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Examples
 ///
