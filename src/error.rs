@@ -208,7 +208,7 @@ impl fmt::Display for Error {
             Error::Truncated { message, expected: Some(expected) } => {
                 write!(f, "EOF came inside a message, after {} of its {expected} bytes", message.len())
             }
-            Error::Unread => f.write_str("messages have arrived that were not received"),
+            Error::Unread => f.write_str("messages have arrived that were not received; receive them first"),
             Error::TooLong { len, max } => {
                 // The most ends that go with a message, or with a large value. Other limits are of bytes.
                 let what = if matches!(max, 252 | 253) { "ends (or bytes)" } else { "bytes" };

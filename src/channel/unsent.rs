@@ -8,6 +8,9 @@ use crate::error::{Error, gives_back};
 ///
 /// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and drops the value.
 ///
+/// `anyhow::Error` and `Box<dyn Error>` take the value along, with its ends open, and take none that borrows something, such as a
+/// `&str`. `.map_err(ipc::Error::from)?` drops the value first.
+///
 /// # Examples
 ///
 /// ```

@@ -173,7 +173,10 @@ impl fmt::Debug for Received {
 /// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), whatever the ends are, and closes those that it owns.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it. So there is no EOF as long as the
-/// error lives. `.map_err(ipc::Error::from)?` closes them first. It is also the only way from an error with borrowed ends.
+/// error lives. `.map_err(ipc::Error::from)?` closes them first.
+///
+/// Where the ends are borrowed, `send_with(message, &end)?` does not compile in a function that returns one of these:
+/// `.map_err(ipc::Error::from)?` does. [`ForkError`](crate::ForkError) has an example.
 ///
 /// # Examples
 ///
