@@ -218,7 +218,7 @@ impl fmt::Display for Error {
             Error::NotStarted { program, error } => write!(f, "{program:?} could not be started: {error}"),
             Error::NotGiven => f.write_str("this end was not given to this process; `fork(end, …)` gives it"),
             Error::MultiThreaded { threads } => {
-                write!(f, "this process has {threads} threads, and only one with a single one can be forked safely; ")?;
+                write!(f, "this process has {threads} threads, and can be forked safely only with a single one; ")?;
                 f.write_str("a fork server forks for programs with threads, and the guide has a chapter on testing")
             }
             Error::InsideRuntime => {
