@@ -62,6 +62,20 @@ pub struct DuplexPair<A, B> {
     pub child: Duplex<B, A>,
 }
 
+/// The parent's end and the child's.
+///
+/// ```
+/// let (ours, theirs) = ipc::duplex::<u32, String>()?.into();
+/// ours.send(4)?;
+/// assert_eq!(theirs.recv()?, Some(4));
+/// # Ok::<(), ipc::Error>(())
+/// ```
+impl<A, B> From<DuplexPair<A, B>> for (Duplex<A, B>, Duplex<B, A>) {
+    fn from(pair: DuplexPair<A, B>) -> Self {
+        (pair.parent, pair.child)
+    }
+}
+
 /// One end of a [`duplex`](crate::duplex()): sends values of one type and receives values of another.
 ///
 /// Everything about [`Sender`](crate::Sender) and [`Receiver`](crate::Receiver) holds here. Besides, [`call`](Self::call) sends a

@@ -140,6 +140,33 @@ impl Child {
     pub fn signal(&self, signal: i32) -> Result<()> {
         self.0.end().0.signal(signal)
     }
+
+    /// Sends a signal to the group that the child leads, by its number: to the child and what it started.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::signal_group`](crate::Child::signal_group).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    ///
+    /// const SIGTERM: i32 = 15;
+    ///
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let family = ipc::Command::new("sh").args(["-c", "sleep 1000 & wait"]).process_group(0).spawn()?;
+    /// let family = ipc::tokio::Child::new(family)?;
+    /// family.signal_group(SIGTERM)?;
+    /// assert_eq!(family.wait().await?.signal(), Some(SIGTERM));
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "killpg")]
+    pub fn signal_group(&self, signal: i32) -> Result<()> {
+        self.0.end().0.signal_group(signal)
+    }
 }
 
 impl AsFd for Child {
