@@ -2,6 +2,7 @@
 //! (docs/guide/testing.md).
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,27 @@ fn a_write_to_nobody_is_an_error_as_after_main() -> ipc::Result<()> {
         assert_eq!(writer.write(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
     })?;
     assert!(child.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn a_worker_without_standard_streams_opens_no_file_in_their_place() -> ipc::Result<()> {
+    const AGAIN: &str = "IPC_TESTS_WITHOUT_STREAMS";
+    if std::env::var_os(AGAIN).is_some() {
+        let child = fork_in_test((), |()| {
+            let file =
+                std::fs::File::from(rustix::fs::memfd_create("a file", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+            eprintln!("this is for nobody");
+            assert!(file.as_raw_fd() > 2 && file.metadata().unwrap().len() == 0);
+        })?;
+        assert!(child.wait()?.success());
+        return Ok(());
+    }
+    let me = std::env::current_exe()?;
+    let name = "a_worker_without_standard_streams_opens_no_file_in_their_place";
+    let mut program = std::process::Command::new("sh");
+    program.args(["-c", "exec \"$0\" --exact \"$1\" <&- >&- 2>&-"]).arg(me).arg(name).env(AGAIN, "1");
+    assert!(program.status()?.success());
     Ok(())
 }
 
