@@ -119,11 +119,25 @@ fn a_worker_without_standard_streams_opens_no_file_in_their_place() -> ipc::Resu
         assert!(child.wait()?.success());
         return Ok(());
     }
-    let me = std::env::current_exe()?;
-    let name = "a_worker_without_standard_streams_opens_no_file_in_their_place";
+    again("a_worker_without_standard_streams_opens_no_file_in_their_place", AGAIN, "<&- >&- 2>&-")
+}
+
+#[test]
+fn a_worker_claims_what_the_program_was_started_with() -> ipc::Result<()> {
+    const AGAIN: &str = "IPC_TESTS_STARTED_WITH_A_FILE";
+    if std::env::var_os(AGAIN).is_some() {
+        let child = fork_in_test((), |()| ipc::claim_number::<std::fs::File>(9).map(drop))?;
+        assert!(child.wait()?.success());
+        return ipc::claim_number::<std::fs::File>(9).map(drop);
+    }
+    again("a_worker_claims_what_the_program_was_started_with", AGAIN, "9</dev/null")
+}
+
+/// Runs a test of this program again, with a variable that tells it so, and other descriptors.
+fn again(name: &str, variable: &str, redirections: &str) -> ipc::Result<()> {
     let mut program = std::process::Command::new("sh");
-    program.args(["-c", "exec \"$0\" --exact \"$1\" <&- >&- 2>&-"]).arg(me).arg(name).env(AGAIN, "1");
-    assert!(program.status()?.success());
+    program.args(["-c", &format!("exec \"$0\" --exact \"$1\" {redirections}")]);
+    assert!(program.arg(std::env::current_exe()?).arg(name).env(variable, "1").status()?.success());
     Ok(())
 }
 
