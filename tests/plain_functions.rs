@@ -2,6 +2,7 @@
 //! (docs/guide/testing.md).
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,41 @@ fn a_write_to_nobody_is_an_error_as_after_main() -> ipc::Result<()> {
         assert_eq!(writer.write(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
     })?;
     assert!(child.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn a_worker_without_standard_streams_opens_no_file_in_their_place() -> ipc::Result<()> {
+    const AGAIN: &str = "IPC_TESTS_WITHOUT_STREAMS";
+    if std::env::var_os(AGAIN).is_some() {
+        let child = fork_in_test((), |()| {
+            let file =
+                std::fs::File::from(rustix::fs::memfd_create("a file", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+            eprintln!("this is for nobody");
+            assert!(file.as_raw_fd() > 2 && file.metadata().unwrap().len() == 0);
+        })?;
+        assert!(child.wait()?.success());
+        return Ok(());
+    }
+    again("a_worker_without_standard_streams_opens_no_file_in_their_place", AGAIN, "<&- >&- 2>&-")
+}
+
+#[test]
+fn a_worker_claims_what_the_program_was_started_with() -> ipc::Result<()> {
+    const AGAIN: &str = "IPC_TESTS_STARTED_WITH_A_FILE";
+    if std::env::var_os(AGAIN).is_some() {
+        let child = fork_in_test((), |()| ipc::claim_number::<std::fs::File>(9).map(drop))?;
+        assert!(child.wait()?.success());
+        return ipc::claim_number::<std::fs::File>(9).map(drop);
+    }
+    again("a_worker_claims_what_the_program_was_started_with", AGAIN, "9</dev/null")
+}
+
+/// Runs a test of this program again, with a variable that tells it so, and other descriptors.
+fn again(name: &str, variable: &str, redirections: &str) -> ipc::Result<()> {
+    let mut program = std::process::Command::new("sh");
+    program.args(["-c", &format!("exec \"$0\" --exact \"$1\" {redirections}")]);
+    assert!(program.arg(std::env::current_exe()?).arg(name).env(variable, "1").status()?.success());
     Ok(())
 }
 

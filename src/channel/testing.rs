@@ -42,7 +42,7 @@ use crate::sys::before_main::{BeforeMain, Task, before_main};
 /// # Platform
 ///
 /// The section `.init_array` of an ELF file, which glibc and musl go through before `main`. Rust's standard library promises
-/// little there; `SIGPIPE` is ignored in the worker, as it is in `main`.
+/// little there. In the worker, as in `main`, `SIGPIPE` is ignored, and a closed standard input, output or error is `/dev/null`.
 ///
 /// # Examples
 ///
@@ -98,8 +98,11 @@ type Context = (Vec<u8>, Received);
 
 /// The entry of the server.
 fn carry_out(message: Vec<u8>, received: Received) -> u8 {
-    // As the standard library does before `main`.
+    // As the standard library does before `main`, both.
     sys::signal::ignore_sigpipe();
+    if let Err(errno) = sys::descriptor::fill_standard() {
+        return Err::<(), _>(Error::system("open", errno)).status();
+    }
     match message.first_chunk().copied() {
         Some(task) => Task::<Context>::call(&task, (message, received)),
         None => Err::<(), _>(Error::InvalidInput { what: "an order without a task" }).status(),

@@ -4,6 +4,8 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+#[cfg(feature = "tokio")]
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -161,6 +163,18 @@ impl Child {
     /// As [`wait`](Self::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
         self.look(None)
+    }
+
+    /// The same, and where another process reports about the child, it is not waited for that either.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn status_so_far(&self) -> Result<Option<ExitStatus>> {
+        self.look(Some(Duration::ZERO))
+    }
+
+    /// Where another process reports about the child: the descriptor that is readable when it has.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn report(&self) -> Option<Arc<OwnedFd>> {
+        self.reporter.as_ref().map(|reporter| Arc::clone(reporter.line()))
     }
 
     /// One look, which gives whoever reports about a child that has left so much time to do so.

@@ -20,6 +20,7 @@ static CODE: OnceLock<Option<Range<usize>>> = OnceLock::new();
 #[inline]
 pub(crate) fn before_main<B: BeforeMain>() {
     extern "C" fn run<B: BeforeMain>() {
+        super::inherited::note();
         CODE.get_or_init(|| mapped_code(run::<B> as *const () as usize));
         B::run();
     }

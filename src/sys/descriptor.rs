@@ -256,3 +256,16 @@ pub(crate) fn is_table_shared(one: u32, other: u32) -> bool {
     // SAFETY: integers; kcmp touches no memory.
     unsafe { libc::syscall(libc::SYS_kcmp, one as libc::pid_t, other as libc::pid_t, KCMP_FILES, 0, 0) == 0 }
 }
+
+/// Opens `/dev/null` in place of standard input, output and error where they are closed. A file that is opened later would be
+/// there otherwise, and get what is printed.
+#[cfg(feature = "testing")]
+pub(crate) fn fill_standard() -> Result<()> {
+    for standard in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if rustix::io::fcntl_getfd(standard) == Err(Errno::BADF) {
+            // The lowest number that is free, which is this one.
+            std::mem::forget(rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty())?);
+        }
+    }
+    Ok(())
+}

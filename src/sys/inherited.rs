@@ -2,7 +2,7 @@
 //! without close-on-exec, is somebody's already.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::poll::{POLLNVAL, pollfd};
 
@@ -11,6 +11,8 @@ pub(crate) const NOTED: RawFd = 1024;
 
 static OPEN: [AtomicU64; NOTED as usize / 64] = [const { AtomicU64::new(0) }; NOTED as usize / 64];
 
+static IS_NOTED: AtomicBool = AtomicBool::new(false);
+
 /// The C library calls it when it starts the program, before `main`, on the only thread; when it loads a library that this
 /// crate is a part of, then.
 #[used]
@@ -18,7 +20,11 @@ static OPEN: [AtomicU64; NOTED as usize / 64] = [const { AtomicU64::new(0) }; NO
 #[unsafe(link_section = ".init_array")]
 static NOTE: extern "C" fn() = note;
 
-extern "C" fn note() {
+/// Whoever opens descriptors before `main` calls it before, as the C library may have called that one first.
+pub(super) extern "C" fn note() {
+    if IS_NOTED.swap(true, Relaxed) {
+        return;
+    }
     let mut fds = [pollfd { fd: 0, events: 0, revents: 0 }; NOTED as usize];
     for (fd, number) in fds.iter_mut().zip(0..) {
         fd.fd = number;

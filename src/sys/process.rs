@@ -168,6 +168,24 @@ pub(crate) fn check_die_with() -> Result<()> {
     rustix::process::set_parent_process_death_signal(rustix::process::parent_process_death_signal()?)
 }
 
+const OWN_PIDS: &CStr = c"/proc/self/ns/pid";
+const CHILDRENS_PIDS: &CStr = c"/proc/self/ns/pid_for_children";
+
+/// The inode of a namespace.
+fn namespace(path: &CStr) -> Option<u64> {
+    rustix::fs::stat(path).ok().map(|stat| stat.st_ino)
+}
+
+/// Whether children of this process are known to be in another PID namespace than this process (unshare, setns).
+pub(crate) fn children_are_elsewhere() -> bool {
+    match (namespace(OWN_PIDS), namespace(CHILDRENS_PIDS)) {
+        (Some(own), Some(childrens)) => own != childrens,
+        // One without its first process cannot be looked at. Before Linux 4.12 there is no such file.
+        (Some(_), None) => rustix::fs::lstat(CHILDRENS_PIDS).is_ok(),
+        (None, _) => false,
+    }
+}
+
 /// A process that another one is to die with.
 pub(crate) struct Parent {
     pid: Pid,
@@ -179,10 +197,9 @@ impl Parent {
     /// This process, as its child will know it.
     pub(crate) fn new() -> Result<Self> {
         let pid = own_pid();
-        let namespace = |path: &CStr| rustix::fs::stat(path).ok().map(|stat| stat.st_ino);
         // A process that starts children in another pid namespace than its own (unshare, setns) has 0 for a number there.
-        let childrens = namespace(c"/proc/self/ns/pid_for_children");
-        let pidfd = match childrens.is_some() && childrens == namespace(c"/proc/self/ns/pid") {
+        let childrens = namespace(CHILDRENS_PIDS);
+        let pidfd = match childrens.is_some() && childrens == namespace(OWN_PIDS) {
             true => None,
             false => Some(super::descriptor::above_standard(pidfd(pid)?, None)),
         };

@@ -1,13 +1,16 @@
 //! A child to be awaited.
 
+use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitStatus;
+use std::sync::Arc;
 
 use ::tokio::io::Interest;
 
 use super::Watched;
 use crate::error::{Error, Result};
+use crate::sys::poll::{POLLIN, look};
 
 /// A child process, for tokio: a [`Child`](crate::Child) whose exit can be awaited.
 ///
@@ -28,10 +31,13 @@ use crate::error::{Error, Result};
 /// # })?;
 /// # Ok::<(), ipc::Error>(())
 /// ```
-#[derive(Debug)]
 #[doc(alias = "shut_down")]
 #[doc(alias = "kill_on_drop")]
-pub struct Child(Watched<Pidfd>);
+pub struct Child {
+    child: Watched<Pidfd>,
+    /// Where another process waits for the child and reports.
+    report: Option<Watched<Arc<OwnedFd>>>,
+}
 
 /// The child by its pidfd, which the runtime watches.
 #[derive(Debug)]
@@ -58,7 +64,8 @@ impl Child {
     ///
     /// See [`Child`].
     pub fn new(child: crate::process::Child) -> io::Result<Self> {
-        Watched::new(Pidfd(child), Interest::READABLE).map(Self)
+        let report = child.report().map(|line| Watched::new(line, Interest::READABLE)).transpose()?;
+        Ok(Self { child: Watched::new(Pidfd(child), Interest::READABLE)?, report })
     }
 
     /// Gives the child back. It works outside of a runtime too.
@@ -68,14 +75,14 @@ impl Child {
     /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> crate::process::Child {
-        self.0.into_inner().0
+        self.child.into_inner().0
     }
 
     /// Returns the number of the process. Never blocks.
     #[must_use]
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
-        self.0.end().0.id()
+        self.child.end().0.id()
     }
 
     /// Waits until the child has left, and says how. Waiting again gives the same status.
@@ -92,8 +99,18 @@ impl Child {
     ///
     /// See [`Child`].
     pub async fn wait(&self) -> Result<ExitStatus> {
+        let so_far = |child: &crate::process::Child| child.status_so_far()?.ok_or(Error::WouldBlock);
+        if let Some(report) = &self.report {
+            // It leaves first. The pidfd need not tell of the report, which may come later.
+            let has_left = |child: &Pidfd| match look(child.0.as_fd(), POLLIN) {
+                Ok(0) => Err(Error::WouldBlock),
+                looked => looked.map_err(|errno| Error::system("poll", errno)),
+            };
+            self.child.call(Interest::READABLE, has_left).await?;
+            return report.call(Interest::READABLE, |_| so_far(&self.child.end().0)).await;
+        }
         // Readiness without a status is spurious: the runtime forgets it, and waits again.
-        self.0.call(Interest::READABLE, |child| child.0.try_wait()?.ok_or(Error::WouldBlock)).await
+        self.child.call(Interest::READABLE, |child| so_far(&child.0)).await
     }
 
     /// Kills the child with `SIGKILL`. [`wait`](Self::wait) for it afterwards.
@@ -123,7 +140,7 @@ impl Child {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn kill(&self) -> Result<()> {
-        self.0.end().0.kill()
+        self.child.end().0.kill()
     }
 
     /// Sends the child a signal, by its number.
@@ -138,7 +155,7 @@ impl Child {
     #[doc(alias = "terminate")]
     #[doc(alias = "SIGTERM")]
     pub fn signal(&self, signal: i32) -> Result<()> {
-        self.0.end().0.signal(signal)
+        self.child.end().0.signal(signal)
     }
 
     /// Sends a signal to the group that the child leads, by its number: to the child and what it started.
@@ -165,12 +182,18 @@ impl Child {
     /// ```
     #[doc(alias = "killpg")]
     pub fn signal_group(&self, signal: i32) -> Result<()> {
-        self.0.end().0.signal_group(signal)
+        self.child.end().0.signal_group(signal)
     }
 }
 
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.end().0.as_fd()
+        self.child.end().0.as_fd()
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.child.fmt(f)
     }
 }

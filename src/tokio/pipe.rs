@@ -104,6 +104,9 @@ impl AsFd for PipeReader {
 ///
 /// There is nothing to flush, and shutting down does nothing: EOF comes when the value is dropped.
 ///
+/// A named FIFO can get another reader after the last one is gone. A task that waits for room takes a whole core then, as with
+/// [`PipeReader`] after EOF. Put the end under the runtime anew.
+///
 /// # Cancel safety
 ///
 /// `write` is cancel safe: a future that is dropped before it completed has written nothing. `write_all` is not, as with every

@@ -3,13 +3,16 @@
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 
-use crate::support::{Trial, asleep_in, exit_code, handle_signal, poll_until, process_state, read_all};
+use crate::support::{self, Trial, asleep_in, exit_code, handle_signal, poll_until, process_state, read_all};
 use crate::workers::{echo, in_a_thread};
 use crate::{all_ways, signal};
 use ipc::{Child, Error, Fork, ForkServer, Forked, PipeReader, Received, fork, fork_raw, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
-    all_ways![
+    let in_one_way = support::trials![
+        a_server_is_in_the_pid_namespace_of_its_caller needs [OwnPids],
+    ];
+    let in_all_ways: Vec<Trial> = all_ways![
         server_and_workers_see_that_their_caller_was_killed,
         a_worker_dies_with_its_caller_if_it_is_to,
         a_worker_that_was_not_told_to_begin_has_run_nothing,
@@ -17,7 +20,8 @@ pub fn trials() -> Vec<Trial> {
         a_runtime_may_order,
         a_forked_child_cannot_order_and_harms_nobody,
         a_start_is_refused_like_a_fork,
-    ]
+    ];
+    in_one_way.into_iter().chain(in_all_ways).collect()
 }
 
 /// A caller that tells the numbers of its server and its worker, and then waits to be killed. The worker's entry writes one
@@ -207,4 +211,30 @@ fn a_start_is_refused_like_a_fork() {
     handle_signal(libc::SIGCHLD);
     assert_eq!(exit_code(&server.fork(b"", refused.ends).unwrap()), 0);
     assert_eq!(open_ends(), 2);
+}
+
+fn a_server_is_in_the_pid_namespace_of_its_caller() {
+    let before = echo();
+    assert!(support::own_pids());
+    let refused = |why: &str| {
+        let refused = ForkServer::start(|_, _| ()).unwrap_err();
+        assert!(matches!(refused, Error::InvalidInput { .. }), "{why}: {refused:?}");
+    };
+    refused("the namespace has no process yet");
+    // The numbers of these are those of this process's own namespace.
+    let (_results, writer) = pipe().unwrap();
+    let child = before.fork(b"", writer).unwrap();
+    assert_eq!(exit_code(&child), 0);
+    let (reader, stop) = pipe().unwrap();
+    let first = fork(reader, |mut reader| {
+        assert_eq!(std::process::id(), 1);
+        let server = echo();
+        let (_results, writer) = pipe().unwrap();
+        assert_eq!(exit_code(&server.fork(b"", writer).unwrap()), 0);
+        reader.read_to_end(&mut Vec::new()).unwrap();
+    })
+    .unwrap();
+    refused("the namespace has a process");
+    drop(stop);
+    assert_eq!(exit_code(&first), 0);
 }

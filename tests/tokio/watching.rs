@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         an_end_outlives_its_runtime,
         an_error_names_its_call,
         a_child_that_is_traced_is_awaited needs [Alone],
+        a_worker_that_its_server_reports_late_is_awaited,
         a_thousand_ends_wait_at_once within 120,
         tasks_that_wait_take_no_processor_time needs [Alone],
         a_fork_inside_of_a_runtime_with_threads_says_so,
@@ -285,4 +286,38 @@ fn processor_time() -> Duration {
     // SAFETY: room for a time.
     assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }, 0);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Where a sandbox refuses workers that are the caller's children, their server waits for them and says how they left. It may
+/// be stopped meanwhile; and before Linux 6.9, a pidfd does not tell that its process was waited for.
+fn a_worker_that_its_server_reports_late_is_awaited() {
+    // What a start asks about first is answered as by any kernel.
+    const REAPING: i32 = libc::WNOHANG | libc::WEXITED | libc::__WALL;
+    support::Kernel::new()
+        .with(libc::SYS_clone, 0, support::Is::AnyOf(libc::CLONE_PARENT as u32), libc::EPERM)
+        .without(libc::SYS_clone3, libc::ENOSYS)
+        .with(libc::SYS_waitid, 3, support::Is::Equal(REAPING as u32), libc::EBADF)
+        .play();
+    let server = ipc::ForkServer::start(|_, mut ends: ipc::Received| -> ipc::Result<u8> {
+        ends.take::<ipc::PipeReader>()?.read_to_end(&mut Vec::new())?;
+        Ok(7)
+    })
+    .unwrap();
+    // SAFETY: numbers; the process is this one's child, and was not waited for.
+    let signal = |number| assert_eq!(unsafe { libc::kill(server.id() as i32, number) }, 0);
+    on_one_thread().block_on(async {
+        let (hold, release) = pipe().unwrap();
+        let worker = Child::new(server.fork(b"", hold).unwrap()).unwrap();
+        signal(libc::SIGSTOP);
+        poll_until("the server is stopped", || process_state(server.id()) == Some('T'));
+        drop(release);
+        poll_until("the worker has left", || process_state(worker.id()) == Some('Z'));
+        let mut first = std::pin::pin!(worker.wait());
+        assert!(tokio::time::timeout(Duration::from_millis(5), first.as_mut()).await.is_err());
+        signal(libc::SIGCONT);
+        let (first, second) = tokio::join!(first, worker.wait());
+        assert_eq!([first.unwrap().code(), second.unwrap().code(), worker.wait().await.unwrap().code()], [Some(7); 3]);
+    });
+    drop(server);
+    support::await_whoever_is_left();
 }

@@ -101,7 +101,7 @@ impl Handle {
         }
         Ok(match is_reported {
             false => child,
-            true => child.reported_by(Reporter { line: line.end.into_fd(), server: Arc::clone(self) }),
+            true => child.reported_by(Reporter { line: Arc::new(line.end.into_fd()), server: Arc::clone(self) }),
         })
     }
 
@@ -259,12 +259,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How a worker that is the server's child has left.
 pub(in crate::process) struct Reporter {
-    line: OwnedFd,
+    /// Shared with a runtime that watches it.
+    line: Arc<OwnedFd>,
     /// It waits for the worker, and so it lives as long as this.
     server: Arc<Handle>,
 }
 
 impl Reporter {
+    /// Readable when the server has said how the worker left, or is gone itself.
+    #[cfg(feature = "tokio")]
+    pub(in crate::process) fn line(&self) -> &Arc<OwnedFd> {
+        &self.line
+    }
+
     /// The wait status ([wait(2)]) of the worker if it has left. It is told once. Waits for it for at most `left`.
     ///
     /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html

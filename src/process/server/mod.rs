@@ -99,7 +99,12 @@ impl ForkServer {
     ///
     /// # Errors
     ///
-    /// The same as [`fork`](crate::fork()): [`Error::MultiThreaded`] where it is too late.
+    /// The same as [`fork`](crate::fork()): [`Error::MultiThreaded`] where it is too late. And [`Error::InvalidInput`]: the
+    /// process has moved its children to another PID namespace ([unshare(2)], [setns(2)]). Start the server before that, or in
+    /// a child that is there.
+    ///
+    /// [unshare(2)]: https://man7.org/linux/man-pages/man2/unshare.2.html
+    /// [setns(2)]: https://man7.org/linux/man-pages/man2/setns.2.html
     ///
     /// # Examples
     ///
@@ -125,6 +130,12 @@ impl ForkServer {
         if options.keep_all_ends {
             return Err(Error::InvalidInput {
                 what: "the workers of a fork server have the ends of their orders alone",
+            });
+        }
+        // The server would be the first process there, and its workers end with it; or tell numbers that are others' here.
+        if sys::process::children_are_elsewhere() {
+            return Err(Error::InvalidInput {
+                what: "children of this process are in another PID namespace, and a fork server is to be in its caller's",
             });
         }
         let mut parent = None;
