@@ -293,8 +293,23 @@ impl RingReader {
     /// # Errors
     ///
     /// As [`RingWriter::close`](crate::RingWriter::close).
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
+        self.take_memory_to_leave();
         self.half.close()
+    }
+
+    /// A writer whose hello was not looked at yet has to hear of the end as well, and it looks into the memory.
+    fn take_memory_to_leave(&mut self) {
+        let is_open = self.half.side.is_none() && !self.half.is_over && self.half.check_fault().is_ok();
+        if is_open && self.half.check_process().is_ok() {
+            let _ = self.open(Patience::None); // nobody is left to hear what is wrong with it
+        }
+    }
+}
+
+impl Drop for RingReader {
+    fn drop(&mut self) {
+        self.take_memory_to_leave();
     }
 }
 

@@ -305,7 +305,7 @@ impl RingWriter {
     ///
     /// [`Error::NotGiven`] in a process that has a copy of the ring of another one, where nothing but the copy is closed;
     /// [`Error::System`] if somebody else closed the number.
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
         self.half.close()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::AsRawFd;
+use std::ptr::null_mut;
 use std::time::Duration;
 
 use crate::support::{
@@ -23,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_writer_that_leaves_before_its_hello_is_eof,
         a_clone_of_the_socket_does_not_keep_eof_from_coming_after_a_drop,
         writing_to_a_reader_that_left_is_an_error_and_no_signal,
+        the_next_write_says_that_the_reader_left_whether_it_looked_or_not,
         a_writer_learns_of_a_killed_reader_when_it_asks_and_when_it_is_full,
         closing_says_that_all_is_well,
         a_full_ring_and_an_empty_one_would_block,
@@ -237,6 +239,38 @@ fn writing_to_a_reader_that_left_is_an_error_and_no_signal() {
                 result = writer.write_all(&bytes(300_000));
             }
             writer.close().unwrap();
+        }
+    }
+}
+
+fn the_next_write_says_that_the_reader_left_whether_it_looked_or_not() {
+    for (looks, closes) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut reader, mut writer) = alone(4096);
+        writer.write_all(b"xy").unwrap();
+        if looks {
+            reader.read_exact(&mut [0]).unwrap();
+        }
+        if closes {
+            reader.close().unwrap()
+        } else {
+            drop(reader)
+        }
+        assert_eq!(writer.write(b"z").unwrap_err().kind(), ErrorKind::BrokenPipe, "{looks} {closes}");
+    }
+    // A copy of a reader that has not looked yet takes nothing from it.
+    let (mut reader, mut writer) = alone(4096);
+    // SAFETY: this process has one thread.
+    match unsafe { libc::fork() } {
+        0 => {
+            drop(reader);
+            // SAFETY: no conditions.
+            unsafe { libc::_exit(0) }
+        }
+        pid => {
+            // SAFETY: a child of this process, and nobody else waits for it.
+            assert_eq!(unsafe { libc::waitpid(pid, null_mut(), 0) }, pid);
+            writer.write_all(b"x").unwrap();
+            assert_eq!(reader.read(&mut [0; 2]).unwrap(), 1);
         }
     }
 }
