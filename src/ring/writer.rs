@@ -104,7 +104,8 @@ impl RingWriter {
     /// The error gives the socket back, and `?` turns it into [`Error`].
     ///
     /// - [`Error::InvalidInput`]: more than 1 GiB.
-    /// - [`Error::System`]: no memory (`ENOMEM`), or no descriptors (`EMFILE`, `ENFILE`) are left.
+    /// - [`Error::System`]: no memory (`ENOMEM`), or no descriptors (`EMFILE`, `ENFILE`) are left; or this process may not make
+    ///   files so long (`EFBIG`, `RLIMIT_FSIZE` of [setrlimit(2)](https://man7.org/linux/man-pages/man2/setrlimit.2.html)).
     /// - [`Error::Closed`]: the peer is gone.
     /// - [`Error::WouldBlock`]: the socket is full of bytes that were written to it before.
     /// - [`Error::NotGiven`]: this process was not given the socket.
@@ -318,7 +319,8 @@ fn make(socket: &StreamSocket, bytes: usize) -> Result<(Epoch, Side<SharedMemory
     let refused = |call| move |errno| Error::system(call, errno);
     let epoch = Epoch::now().map_err(refused("madvise"))?;
     let memory = memfd::create(c"ipc-ring").map_err(refused("memfd_create"))?;
-    memfd::allocate(memory.as_fd(), (page_size() + capacity) as u64).map_err(refused("fallocate"))?;
+    let len = (page_size() + capacity) as u64;
+    memfd::check_limit(len).and_then(|()| memfd::allocate(memory.as_fd(), len)).map_err(refused("fallocate"))?;
     memfd::seal(memory.as_fd(), LENGTH).map_err(refused("fcntl"))?;
     let words = SharedMemory::map(memory.as_fd(), capacity, epoch).map_err(refused("mmap"))?;
     let side = Side::new(words, capacity, membarrier::register());
