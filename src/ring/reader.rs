@@ -26,7 +26,8 @@ const MAX_CAPACITY: usize = 64 << 20;
 ///
 /// The writer can write whatever it likes into the memory and the socket, at any time. The bytes that are read are then
 /// whatever it wrote, and nothing worse: a hello, seals or counters that are wrong are an error and stay one, and no more memory
-/// is taken than was agreed to ([`set_max_capacity`](Self::set_max_capacity)).
+/// is taken than was agreed to ([`set_max_capacity`](Self::set_max_capacity)). A call can be held up in one way, as with every
+/// socket: see [`read_timeout`](Self::read_timeout).
 ///
 /// # Examples
 ///
@@ -125,7 +126,8 @@ impl RingReader {
     /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// whatever the peer does.
+    /// whatever the peer writes. A peer can delay it by sending a descriptor whose last close takes long (a TCP socket with
+    /// `SO_LINGER`): it is closed here.
     ///
     /// # Errors
     ///

@@ -157,7 +157,8 @@ impl RingWriter {
     /// Blocks until there is room or the time is up, and writes what there is room for then.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// whatever the peer does.
+    /// whatever the peer writes. A descriptor that it sends can delay it: see
+    /// [`RingReader::read_timeout`](crate::RingReader::read_timeout).
     ///
     /// # Errors
     ///
