@@ -323,7 +323,7 @@ impl Read for RingReader {
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
+        let len = bufs.iter().fold(0, |len: usize, buf| len.saturating_add(buf.len()));
         self.begin(len, || Patience::Blocking).map_err(Error::into_io)?;
         let mut read = 0;
         for buf in bufs {

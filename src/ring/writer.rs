@@ -340,7 +340,7 @@ impl Write for RingWriter {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
+        let len = bufs.iter().fold(0, |len: usize, buf| len.saturating_add(buf.len())); // they may overlap
         if !self.begin(len, || Patience::Blocking).map_err(Error::into_io)? {
             return Ok(0);
         }

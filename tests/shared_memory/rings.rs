@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         a_blocked_writer_sleeps_and_is_woken,
         a_socket_that_never_waits_is_not_waited_for,
         vectored_calls_take_and_fill_all_slices,
+        slices_that_are_longer_than_memory_together_fill_the_ring,
         empty_buffers_do_nothing,
         capacities_are_powers_of_two_of_pages,
         a_ring_that_is_too_large_gives_the_socket_back,
@@ -440,6 +441,21 @@ fn vectored_calls_take_and_fill_all_slices() {
     assert_eq!(reader.read_vectored(&mut [IoSliceMut::new(&mut large)]).unwrap(), 4096);
     drop(writer);
     assert_eq!(reader.read_vectored(&mut [IoSliceMut::new(&mut large)]).unwrap(), 0);
+}
+
+fn slices_that_are_longer_than_memory_together_fill_the_ring() {
+    const LEN: usize = 1 << (usize::BITS - 18);
+    // SAFETY: a new mapping of zeroes, which are read and not written, and which stays.
+    let zeroes: &'static [u8] = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let start = libc::mmap(null_mut(), LEN, libc::PROT_READ, flags, -1, 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        std::slice::from_raw_parts(start.cast(), LEN)
+    };
+    let many = vec![IoSlice::new(zeroes); 1 << 18];
+    let (mut reader, mut writer) = alone(4096);
+    assert_eq!(writer.write_vectored(&many).unwrap(), 4096);
+    assert_eq!(reader.available().unwrap(), 4096);
 }
 
 fn empty_buffers_do_nothing() {
