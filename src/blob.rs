@@ -71,7 +71,8 @@ impl Blob {
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: no memory (`ENOMEM`) or no descriptors (`EMFILE`, `ENFILE`) are left.
+    /// [`Error::System`]: no memory (`ENOMEM`) or no descriptors (`EMFILE`, `ENFILE`) are left; or this process may not make
+    /// files so long (`EFBIG`, `RLIMIT_FSIZE` of [setrlimit(2)](https://man7.org/linux/man-pages/man2/setrlimit.2.html)).
     ///
     /// # Examples
     ///
@@ -200,6 +201,7 @@ impl fmt::Debug for Blob {
 #[must_use = "nothing is shared before `finish`"]
 pub struct BlobWriter {
     fd: OwnedFd,
+    len: u64,
 }
 
 impl BlobWriter {
@@ -216,7 +218,15 @@ impl BlobWriter {
     #[doc(alias = "memfd_create")]
     pub fn new() -> Result<Self> {
         let fd = memfd::create(c"ipc-blob").map_err(|errno| Error::system("memfd_create", errno))?;
-        Ok(Self { fd })
+        Ok(Self { fd, len: 0 })
+    }
+
+    /// One write at the end, if one more byte may be there.
+    fn append(&mut self, mut write: impl FnMut(&OwnedFd) -> sys::Result<usize>) -> io::Result<usize> {
+        memfd::check_limit(self.len + 1)?;
+        let count = sys::retry(|| write(&self.fd))?;
+        self.len += count as u64;
+        Ok(count)
     }
 
     /// Seals what was written. Nobody can change it from here on, and whoever it is passed to can read it.
@@ -239,15 +249,20 @@ impl BlobWriter {
 }
 
 /// Puts bytes at the end. Never blocks.
+///
+/// Past the length that this process may give to a file (`RLIMIT_FSIZE`), a write is an error, and no `SIGXFSZ`.
 impl Write for BlobWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        Ok(sys::retry(|| rustix::io::write(&self.fd, buf))?)
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.append(|fd| rustix::io::write(fd, buf))
     }
 
     /// More than 1024 slices are written as the first 1024.
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
-        Ok(sys::retry(|| rustix::io::writev(&self.fd, &bufs[which.clone()]))?)
+        self.append(|fd| rustix::io::writev(fd, &bufs[which.clone()]))
     }
 
     fn flush(&mut self) -> io::Result<()> {

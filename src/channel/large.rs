@@ -32,6 +32,7 @@ pub(super) fn attach(message: Outbound<'_>) -> Result<(OwnedFd, Outbound<'_>)> {
 /// Copies bytes into memory that nobody can change any more.
 fn freeze(bytes: &[u8]) -> Result<OwnedFd> {
     let memory = memfd::create(c"ipc-value").map_err(|errno| Error::system("memfd_create", errno))?;
+    memfd::check_limit(bytes.len() as u64).map_err(|errno| Error::system("write", errno))?;
     let mut rest = bytes;
     while !rest.is_empty() {
         let count = sys::retry(|| rustix::io::write(&memory, rest)).map_err(|errno| Error::system("write", errno))?;

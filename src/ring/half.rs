@@ -315,9 +315,10 @@ impl<const WRITER: bool> Half<WRITER> {
         }
     }
 
-    /// Finishes, and closes the socket.
-    pub(super) fn close(mut self) -> Result<()> {
+    /// Finishes, and closes the socket. Nothing may be done with it any more.
+    pub(super) fn close(&mut self) -> Result<()> {
         self.finish();
+        self.is_over = true;
         let given = self.check_process();
         self.socket.take().close()?;
         given

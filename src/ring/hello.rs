@@ -81,9 +81,9 @@ impl Hello {
         if file != (page_size() + len) as u64 {
             return Err(malformed());
         }
-        // Memory that is not there would be taken from this process at the first look, or be a SIGBUS.
-        memfd::allocate(memory.as_fd(), file).map_err(refused("fallocate"))?;
         let words = SharedMemory::map(memory.as_fd(), len, epoch).map_err(refused("mmap"))?;
+        // Memory that is not there would be taken from this process at the first look, or be a SIGBUS.
+        words.populate(memory.as_fd()).map_err(refused("madvise"))?;
         Ok(Side::new(words, len, membarrier::register()))
     }
 }

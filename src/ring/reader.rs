@@ -26,7 +26,8 @@ const MAX_CAPACITY: usize = 64 << 20;
 ///
 /// The writer can write whatever it likes into the memory and the socket, at any time. The bytes that are read are then
 /// whatever it wrote, and nothing worse: a hello, seals or counters that are wrong are an error and stay one, and no more memory
-/// is taken than was agreed to ([`set_max_capacity`](Self::set_max_capacity)).
+/// is taken than was agreed to ([`set_max_capacity`](Self::set_max_capacity)). A call can be held up in one way, as with every
+/// socket: see [`read_timeout`](Self::read_timeout).
 ///
 /// # Examples
 ///
@@ -125,7 +126,8 @@ impl RingReader {
     /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// whatever the peer does.
+    /// whatever the peer writes. A peer can delay it by sending a descriptor whose last close takes long (a TCP socket with
+    /// `SO_LINGER`): it is closed here.
     ///
     /// # Errors
     ///
@@ -293,8 +295,23 @@ impl RingReader {
     /// # Errors
     ///
     /// As [`RingWriter::close`](crate::RingWriter::close).
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
+        self.take_memory_to_leave();
         self.half.close()
+    }
+
+    /// A writer whose hello was not looked at yet has to hear of the end as well, and it looks into the memory.
+    fn take_memory_to_leave(&mut self) {
+        let is_open = self.half.side.is_none() && !self.half.is_over && self.half.check_fault().is_ok();
+        if is_open && self.half.check_process().is_ok() {
+            let _ = self.open(Patience::None); // nobody is left to hear what is wrong with it
+        }
+    }
+}
+
+impl Drop for RingReader {
+    fn drop(&mut self) {
+        self.take_memory_to_leave();
     }
 }
 
@@ -306,7 +323,7 @@ impl Read for RingReader {
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
+        let len = bufs.iter().fold(0, |len: usize, buf| len.saturating_add(buf.len()));
         self.begin(len, || Patience::Blocking).map_err(Error::into_io)?;
         let mut read = 0;
         for buf in bufs {

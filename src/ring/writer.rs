@@ -104,7 +104,8 @@ impl RingWriter {
     /// The error gives the socket back, and `?` turns it into [`Error`].
     ///
     /// - [`Error::InvalidInput`]: more than 1 GiB.
-    /// - [`Error::System`]: no memory (`ENOMEM`), or no descriptors (`EMFILE`, `ENFILE`) are left.
+    /// - [`Error::System`]: no memory (`ENOMEM`), or no descriptors (`EMFILE`, `ENFILE`) are left; or this process may not make
+    ///   files so long (`EFBIG`, `RLIMIT_FSIZE` of [setrlimit(2)](https://man7.org/linux/man-pages/man2/setrlimit.2.html)).
     /// - [`Error::Closed`]: the peer is gone.
     /// - [`Error::WouldBlock`]: the socket is full of bytes that were written to it before.
     /// - [`Error::NotGiven`]: this process was not given the socket.
@@ -156,7 +157,8 @@ impl RingWriter {
     /// Blocks until there is room or the time is up, and writes what there is room for then.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// whatever the peer does.
+    /// whatever the peer writes. A descriptor that it sends can delay it: see
+    /// [`RingReader::read_timeout`](crate::RingReader::read_timeout).
     ///
     /// # Errors
     ///
@@ -305,7 +307,7 @@ impl RingWriter {
     ///
     /// [`Error::NotGiven`] in a process that has a copy of the ring of another one, where nothing but the copy is closed;
     /// [`Error::System`] if somebody else closed the number.
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
         self.half.close()
     }
 }
@@ -318,7 +320,8 @@ fn make(socket: &StreamSocket, bytes: usize) -> Result<(Epoch, Side<SharedMemory
     let refused = |call| move |errno| Error::system(call, errno);
     let epoch = Epoch::now().map_err(refused("madvise"))?;
     let memory = memfd::create(c"ipc-ring").map_err(refused("memfd_create"))?;
-    memfd::allocate(memory.as_fd(), (page_size() + capacity) as u64).map_err(refused("fallocate"))?;
+    let len = (page_size() + capacity) as u64;
+    memfd::check_limit(len).and_then(|()| memfd::allocate(memory.as_fd(), len)).map_err(refused("fallocate"))?;
     memfd::seal(memory.as_fd(), LENGTH).map_err(refused("fcntl"))?;
     let words = SharedMemory::map(memory.as_fd(), capacity, epoch).map_err(refused("mmap"))?;
     let side = Side::new(words, capacity, membarrier::register());
@@ -337,7 +340,7 @@ impl Write for RingWriter {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let len = bufs.iter().map(|buf| buf.len()).sum();
+        let len = bufs.iter().fold(0, |len: usize, buf| len.saturating_add(buf.len())); // they may overlap
         if !self.begin(len, || Patience::Blocking).map_err(Error::into_io)? {
             return Ok(0);
         }

@@ -34,6 +34,15 @@ pub(crate) fn create(name: &CStr) -> Result<OwnedFd> {
     off_standard(fd)
 }
 
+/// Looks whether this process may make files so long (`RLIMIT_FSIZE`, [getrlimit(2)]): `EFBIG`. Where it may not, the kernel
+/// raises `SIGXFSZ`, which ends the process.
+///
+/// [getrlimit(2)]: https://man7.org/linux/man-pages/man2/getrlimit.2.html
+pub(crate) fn check_limit(len: u64) -> Result<()> {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    if most.is_some_and(|most| len > most) { Err(Errno::FBIG) } else { Ok(()) }
+}
+
 /// Makes it so long, and all of it there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.
 pub(crate) fn allocate(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     (0..len).step_by(STEP as usize).try_for_each(|start| {

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::epoch::Epoch;
-use super::{Errno, Result};
+use super::{Errno, Result, memfd, retry};
 
 /// The size of a page of this machine.
 pub(crate) fn page_size() -> usize {
@@ -77,6 +77,22 @@ impl SharedMemory {
         // SAFETY: our own mapping. The child of a fork goes without it, and `Drop` and every user look at the epoch.
         unsafe { rustix::mm::madvise(memory.at(0).cast(), whole, Advice::LinuxDontFork)? };
         Ok(memory)
+    }
+
+    /// Makes all of it be there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.
+    ///
+    /// [`memfd::allocate`] would wait for the lock of the file. The peer can hold that for as long as it likes, in a `write` to
+    /// the file whose bytes do not come ([userfaultfd(2)]), and not even `SIGKILL` ends the wait. Pages are taken without it.
+    ///
+    /// [userfaultfd(2)]: https://man7.org/linux/man-pages/man2/userfaultfd.2.html
+    pub(crate) fn populate(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        let len = self.page + self.capacity;
+        // SAFETY: our own mapping, whose pages are looked at and not changed.
+        match retry(|| unsafe { rustix::mm::madvise(self.at(0).cast(), len, Advice::LinuxPopulateRead) }) {
+            Err(Errno::INVAL) => memfd::allocate(fd, len as u64), // before Linux 5.14
+            Err(Errno::FAULT) => Err(Errno::NOMEM),               // a look would be a SIGBUS
+            populated => populated,
+        }
     }
 
     #[inline(always)]

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         values_arrive_in_order_and_then_eof,
         a_value_of_any_size_arrives within 120,
         a_large_value_arrives_in_another_process,
+        a_value_that_no_file_may_hold_comes_back,
         a_value_without_bytes_is_no_eof,
         a_channels_socket_tells_empty_messages_from_eof,
         eof_comes_when_the_last_sender_is_gone,
@@ -134,6 +135,15 @@ fn a_value_of_any_size_arrives() {
         let arrived = receiver.recv().unwrap().unwrap();
         assert!(arrived == support::bytes(len), "{len}");
     }
+}
+
+fn a_value_that_no_file_may_hold_comes_back() {
+    support::limit(libc::RLIMIT_FSIZE, |_| 4096);
+    let (sender, receiver) = channel::<Vec<u8>>().unwrap();
+    let unsent = sender.send(vec![7; 1 << 20]).unwrap_err();
+    assert_eq!(std::io::Error::from(unsent.error).kind(), std::io::ErrorKind::FileTooLarge);
+    sender.send(unsent.value[..10].to_vec()).unwrap();
+    assert_eq!(receiver.recv().unwrap().unwrap(), [7; 10]);
 }
 
 fn a_large_value_arrives_in_another_process() {

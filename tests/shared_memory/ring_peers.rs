@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    self, FAR, Gate, Is, Kernel, Trial, bytes, disk_file, exit_code, refuse_calls, with_interval_timer,
+    self, FAR, Gate, Is, Kernel, Trial, assert_times_out, bytes, disk_file, exit_code, refuse_calls,
+    with_interval_timer,
 };
 use ipc::{Error, RingReader, RingWriter, StreamSocket, fork, pipe, stream_pair, wait_any};
 
@@ -33,6 +34,8 @@ pub fn trials() -> Vec<Trial> {
         what_is_no_sealed_memory_is_refused,
         memory_of_another_length_is_refused,
         memory_with_holes_is_filled_or_refused_before_it_is_used,
+        the_same_before_the_kernel_populates_mappings,
+        a_peer_that_holds_the_lock_of_the_memory_holds_up_no_call needs [Userfaults],
         holes_that_are_punched_are_zeroes_and_no_signal,
         too_many_descriptors_are_closed,
         a_hello_that_is_not_whole_keeps_one_descriptor_at_most,
@@ -610,6 +613,53 @@ fn memory_with_holes_is_filled_or_refused_before_it_is_used() {
     assert!(blocks as usize * 512 >= page() + CAPACITY);
     mapped.word(HEAD).store(CAPACITY as u64, SeqCst);
     assert_eq!(reader.read(&mut [0; 2 * CAPACITY]).unwrap(), CAPACITY);
+}
+
+fn the_same_before_the_kernel_populates_mappings() {
+    const MADV_POPULATE_READ: u32 = 22;
+    Kernel::new().with(libc::SYS_madvise, 2, Is::Equal(MADV_POPULATE_READ), libc::EINVAL).play();
+    memory_with_holes_is_filled_or_refused_before_it_is_used();
+}
+
+/// Writes to the file from a page that is never there, and holds its lock for as long as this process lives. Returns when it
+/// does.
+fn hold_lock(file: OwnedFd) {
+    const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+    const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+    const MISSING: u64 = 1;
+    let faults = support::userfaults().unwrap();
+    // SAFETY: a new mapping; the structures of ioctl_userfaultfd(2), as numbers; the message of a fault has 32 bytes.
+    unsafe {
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let place = libc::mmap(null_mut(), page(), prot, flags, -1, 0);
+        assert_ne!(place, libc::MAP_FAILED);
+        assert_eq!(libc::ioctl(faults.as_raw_fd(), UFFDIO_API as _, [0xaa_u64, 0, 0].as_mut_ptr()), 0);
+        let mut range = [place as u64, page() as u64, MISSING, 0];
+        assert_eq!(libc::ioctl(faults.as_raw_fd(), UFFDIO_REGISTER as _, range.as_mut_ptr()), 0);
+        let place = place as usize;
+        std::thread::spawn(move || libc::pwrite(file.as_raw_fd(), place as *const _, 8, 0));
+        let mut fault = [0_u8; 32];
+        assert_eq!(libc::read(faults.as_raw_fd(), fault.as_mut_ptr().cast(), 32), 32);
+    }
+    std::mem::forget(faults);
+}
+
+fn a_peer_that_holds_the_lock_of_the_memory_holds_up_no_call() {
+    let pair = stream_pair().unwrap();
+    let child = fork(pair.child, |socket| {
+        // SAFETY: a number. A reader that is held up goes on then.
+        unsafe { libc::alarm(10) };
+        let memory = memory(page() + CAPACITY, LENGTH);
+        hold_lock(memory.try_clone().unwrap());
+        socket.send_with(&hello(CAPACITY as u64), &memory).unwrap();
+        let _ = (&socket).read(&mut [0; 8]); // until the reader leaves
+    });
+    let child = child.unwrap();
+    let mut reader = RingReader::new(pair.parent).unwrap();
+    assert_times_out("read_timeout", Duration::from_millis(10), |timeout| reader.read_timeout(&mut [0; 8], timeout));
+    assert!(child.try_wait().unwrap().is_none(), "the peer still holds it");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn punch(memory: &OwnedFd) {

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::AsRawFd;
+use std::ptr::null_mut;
 use std::time::Duration;
 
 use crate::support::{
@@ -23,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_writer_that_leaves_before_its_hello_is_eof,
         a_clone_of_the_socket_does_not_keep_eof_from_coming_after_a_drop,
         writing_to_a_reader_that_left_is_an_error_and_no_signal,
+        the_next_write_says_that_the_reader_left_whether_it_looked_or_not,
         a_writer_learns_of_a_killed_reader_when_it_asks_and_when_it_is_full,
         closing_says_that_all_is_well,
         a_full_ring_and_an_empty_one_would_block,
@@ -33,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         a_blocked_writer_sleeps_and_is_woken,
         a_socket_that_never_waits_is_not_waited_for,
         vectored_calls_take_and_fill_all_slices,
+        slices_that_are_longer_than_memory_together_fill_the_ring,
         empty_buffers_do_nothing,
         capacities_are_powers_of_two_of_pages,
         a_ring_that_is_too_large_gives_the_socket_back,
@@ -241,6 +244,38 @@ fn writing_to_a_reader_that_left_is_an_error_and_no_signal() {
     }
 }
 
+fn the_next_write_says_that_the_reader_left_whether_it_looked_or_not() {
+    for (looks, closes) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut reader, mut writer) = alone(4096);
+        writer.write_all(b"xy").unwrap();
+        if looks {
+            reader.read_exact(&mut [0]).unwrap();
+        }
+        if closes {
+            reader.close().unwrap()
+        } else {
+            drop(reader)
+        }
+        assert_eq!(writer.write(b"z").unwrap_err().kind(), ErrorKind::BrokenPipe, "{looks} {closes}");
+    }
+    // A copy of a reader that has not looked yet takes nothing from it.
+    let (mut reader, mut writer) = alone(4096);
+    // SAFETY: this process has one thread.
+    match unsafe { libc::fork() } {
+        0 => {
+            drop(reader);
+            // SAFETY: no conditions.
+            unsafe { libc::_exit(0) }
+        }
+        pid => {
+            // SAFETY: a child of this process, and nobody else waits for it.
+            assert_eq!(unsafe { libc::waitpid(pid, null_mut(), 0) }, pid);
+            writer.write_all(b"x").unwrap();
+            assert_eq!(reader.read(&mut [0; 2]).unwrap(), 1);
+        }
+    }
+}
+
 fn a_writer_learns_of_a_killed_reader_when_it_asks_and_when_it_is_full() {
     let ready = Gate::new();
     let (mut writer, child) = with_reader(|mut ring| {
@@ -406,6 +441,21 @@ fn vectored_calls_take_and_fill_all_slices() {
     assert_eq!(reader.read_vectored(&mut [IoSliceMut::new(&mut large)]).unwrap(), 4096);
     drop(writer);
     assert_eq!(reader.read_vectored(&mut [IoSliceMut::new(&mut large)]).unwrap(), 0);
+}
+
+fn slices_that_are_longer_than_memory_together_fill_the_ring() {
+    const LEN: usize = 1 << (usize::BITS - 18);
+    // SAFETY: a new mapping of zeroes, which are read and not written, and which stays.
+    let zeroes: &'static [u8] = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let start = libc::mmap(null_mut(), LEN, libc::PROT_READ, flags, -1, 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        std::slice::from_raw_parts(start.cast(), LEN)
+    };
+    let many = vec![IoSlice::new(zeroes); 1 << 18];
+    let (mut reader, mut writer) = alone(4096);
+    assert_eq!(writer.write_vectored(&many).unwrap(), 4096);
+    assert_eq!(reader.available().unwrap(), 4096);
 }
 
 fn empty_buffers_do_nothing() {

@@ -1,7 +1,7 @@
 //! An older kernel, or a sandbox, played by the kernel that is there: a filter (seccomp.2) answers in its place.
 
 use std::io::Error;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::null;
 
 /// Not wait, for one read or write.
@@ -197,5 +197,16 @@ impl Drop for WithoutProc {
         // SAFETY: a nul-terminated string; what is unmounted was mounted above.
         let result = unsafe { libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH) };
         assert_eq!(result, 0, "{}", Error::last_os_error());
+    }
+}
+
+/// A descriptor for faults that are handled by the process itself ([userfaultfd(2)]), also those within system calls.
+///
+/// [userfaultfd(2)]: https://man7.org/linux/man-pages/man2/userfaultfd.2.html
+pub fn userfaults() -> Option<OwnedFd> {
+    // SAFETY: a flag; the descriptor is new.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
+        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))
     }
 }

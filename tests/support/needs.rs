@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{WithoutProc, has_nosignal, has_nowait, own_mounts, own_network, own_pids};
+use super::{WithoutProc, has_nosignal, has_nowait, own_mounts, own_network, own_pids, userfaults};
 
 /// What a test needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +26,8 @@ pub enum Need {
     OwnNetwork,
     /// File systems in user space.
     Fuse,
+    /// Faults of a system call that the process handles itself (`CAP_SYS_PTRACE`, or `vm.unprivileged_userfaultfd`).
+    Userfaults,
     /// A read or write of a pipe that does not wait.
     NoWait,
     /// A write that raises no `SIGPIPE`.
@@ -70,6 +72,7 @@ impl Need {
             Need::OwnPids => (forked(own_pids), "needs namespaces of pids or of users: run it as root".to_owned()),
             Need::OwnNetwork => (forked(own_network), "needs a network namespace: run it as root".to_owned()),
             Need::Fuse => (Path::new("/dev/fuse").exists(), "needs /dev/fuse: `modprobe fuse`".to_owned()),
+            Need::Userfaults => (userfaults().is_some(), "needs userfaultfd(2): run it as root".to_owned()),
             Need::NoWait => (has_nowait(), "needs Linux 6.4".to_owned()),
             Need::NoSignal => (has_nosignal(), "needs Linux 6.18".to_owned()),
         };
