@@ -4,7 +4,8 @@
 //! cargo bench -p ipc-remote
 //! ```
 //!
-//! Prints the table of `remote/README.md`. Pairs take turns, in rounds; a figure is the median of the rounds' ratios.
+//! Prints the table of `remote/README.md`. Pairs take turns, in rounds; a row is the round with the median ratio. `LINKS_ONLY=Push` runs
+//! those with that in their names.
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
