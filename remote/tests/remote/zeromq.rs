@@ -167,9 +167,9 @@ fn a_killed_worker_is_closed_and_others_go_on() {
 }
 
 fn a_worker_that_comes_back_is_accepted_again() {
+    let workers = [0, 1, 2].map(worker_of_one_answer);
     let router = options().router(ANY).unwrap();
-    for round in 0..3_u32 {
-        let (child, tell) = worker_of_one_answer(round);
+    for (round, (child, tell)) in (0_u32..).zip(workers) {
         tell.send(router.address().unwrap()).unwrap();
         let (name, answers, orders) = router.accept(FAR).unwrap();
         assert_eq!(name, "one");
