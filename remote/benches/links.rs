@@ -4,7 +4,8 @@
 //! cargo bench -p ipc-remote
 //! ```
 //!
-//! Prints the table of `remote/README.md`. Pairs take turns, in rounds; a figure is the median of the rounds' ratios.
+//! Prints the table of `remote/README.md`. Pairs take turns, in rounds; a row is the round with the median ratio. `LINKS_ONLY=Push` runs
+//! those with that in their names.
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,29 +24,30 @@ use tarpc::{client, context};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 const SIZES: [(usize, usize); 3] = [(64, 200_000), (4096, 30_000), (65_536, 4_000)];
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 11;
 
 /// So many messages of one size from one process to another, and an answer at the end: messages a second.
 type Run = fn(usize, usize) -> f64;
 
 fn main() {
     let is_test = std::env::args().any(|arg| arg == "--test");
+    let only = std::env::var("LINKS_ONLY").unwrap_or_default();
     let pairs: [(&str, Run, Run); 6] = [
-        ("`TcpOptions`, one way, beside a `TcpStream` with lengths", tcp_ours, tcp_bare),
-        ("the same, beside one in a `BufWriter` and a `BufReader`", tcp_ours, tcp_buffered),
-        ("`TcpOptions`, there and back, beside the same", tcp_ours_back, tcp_bare_back),
+        ("`TcpOptions`, one way, each value flushed, beside a `TcpStream`", tcp_flushed, tcp_bare),
+        ("`TcpOptions`, one way, beside one in a `BufWriter` and a `BufReader`", tcp_ours, tcp_buffered),
+        ("`TcpOptions`, there and back, beside a `TcpStream`", tcp_ours_back, tcp_bare_back),
         ("`Push` and `Pull`, beside libzmq", zeromq_ours, zeromq_bare),
         ("a call through `transport`, beside tarpc over TCP", rpc_ours, rpc_bare),
         ("the same over a `StreamSocket`, beside tarpc over TCP", rpc_socket, rpc_bare),
     ];
     println!("| link | bytes | messages/s | bare | ratio |\n|---|---|---|---|---|");
-    for (name, ours, bare) in pairs {
+    for (name, ours, bare) in pairs.into_iter().filter(|(name, ..)| name.contains(&only)) {
         for (size, count) in SIZES {
             let is_slow = name.contains("back") || name.contains("tarpc");
             let count = if is_test {
                 10
             } else if is_slow {
-                count.min(20_000) / 5
+                count.min(20_000) / 4
             } else {
                 count
             };
@@ -85,7 +87,16 @@ fn listen() -> (TcpListener, std::net::SocketAddr) {
     (listener, address)
 }
 
+/// A value goes as soon as it is sent.
+fn tcp_flushed(size: usize, count: usize) -> f64 {
+    tcp_ours_with(size, count, true)
+}
+
 fn tcp_ours(size: usize, count: usize) -> f64 {
+    tcp_ours_with(size, count, false)
+}
+
+fn tcp_ours_with(size: usize, count: usize, is_flushed: bool) -> f64 {
     let (listener, address) = listen();
     let child = ipc::fork((), move |()| -> ipc::Result<()> {
         let link = TcpOptions::new().connect(address)?;
@@ -99,11 +110,12 @@ fn tcp_ours(size: usize, count: usize) -> f64 {
     .expect("a child");
     let link = TcpOptions::new().greet(listener.accept().expect("a connection").0).expect("a link");
     let (values, answers) = (Sender::new(link.writer), Receiver::<u8, _>::new(link.reader));
-    let mut value = ByteBuf::from(vec![7; size]);
     let rate = timed(count, || {
         for _ in 0..count {
-            values.send(std::mem::take(&mut value)).expect("sent");
-            value = ByteBuf::from(vec![7; size]);
+            values.send(ByteBuf::from(vec![7; size])).expect("sent");
+            if is_flushed {
+                values.flush().expect("sent");
+            }
         }
         values.close().expect("all sent");
         answers.recv().expect("an answer");
@@ -112,41 +124,73 @@ fn tcp_ours(size: usize, count: usize) -> f64 {
     rate
 }
 
+/// A connection as a program has it that has no link: with a length in front of each value, which postcard encodes.
+struct Bare<R, W> {
+    reader: R,
+    writer: W,
+    framed: Vec<u8>,
+    message: Vec<u8>,
+}
+
+impl<R: Read, W: Write> Bare<R, W> {
+    fn new(reader: R, writer: W, size: usize) -> Self {
+        Self { reader, writer, framed: vec![0; size + 16], message: Vec::new() }
+    }
+
+    fn send(&mut self, value: &ByteBuf) -> std::io::Result<()> {
+        let len = postcard::to_slice(value, &mut self.framed[4..]).expect("encoded").len();
+        self.framed[..4].copy_from_slice(&(len as u32).to_le_bytes());
+        self.writer.write_all(&self.framed[..4 + len])
+    }
+
+    /// Returns `None` at EOF.
+    fn recv(&mut self) -> std::io::Result<Option<ByteBuf>> {
+        let mut head = [0; 4];
+        if self.reader.read_exact(&mut head).is_err() {
+            return Ok(None);
+        }
+        self.message.resize(u32::from_le_bytes(head) as usize, 0);
+        self.reader.read_exact(&mut self.message)?;
+        Ok(Some(postcard::from_bytes(&self.message).expect("decoded")))
+    }
+}
+
+/// The options that a link sets too.
+fn set_options(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(30)))
+}
+
 /// A write for each message.
 fn tcp_bare(size: usize, count: usize) -> f64 {
     tcp_with_lengths(size, count, 0)
 }
 
 fn tcp_buffered(size: usize, count: usize) -> f64 {
-    tcp_with_lengths(size, count, 64 << 10)
+    tcp_with_lengths(size, count, 68 << 10)
 }
 
 fn tcp_with_lengths(size: usize, count: usize, buffer: usize) -> f64 {
     let (listener, address) = listen();
     let child = ipc::fork((), move |()| -> std::io::Result<()> {
         let stream = TcpStream::connect(address)?;
-        let mut reader = BufReader::with_capacity(buffer, stream.try_clone()?);
-        let mut head = [0; 4];
-        while reader.read_exact(&mut head).is_ok() {
-            let mut message = vec![0; u32::from_le_bytes(head) as usize];
-            reader.read_exact(&mut message)?;
-            assert_eq!(message.len(), size);
+        set_options(&stream)?;
+        let mut bare = Bare::new(BufReader::with_capacity(buffer, &stream), &stream, size);
+        while let Some(value) = bare.recv()? {
+            assert_eq!(value.len(), size);
         }
         (&stream).write_all(&[1])
     })
     .expect("a child");
     let stream = listener.accept().expect("a connection").0;
+    set_options(&stream).expect("options");
     let rate = timed(count, || {
-        let mut writer = BufWriter::with_capacity(buffer, &stream);
-        let mut framed = Vec::new();
+        let mut bare = Bare::new(&stream, BufWriter::with_capacity(buffer, &stream), size);
         for _ in 0..count {
-            let message = vec![7; size];
-            framed.clear();
-            framed.extend_from_slice(&(size as u32).to_le_bytes());
-            framed.extend_from_slice(&message);
-            writer.write_all(&framed).expect("sent");
+            bare.send(&ByteBuf::from(vec![7; size])).expect("sent");
         }
-        writer.flush().expect("all sent");
+        bare.writer.flush().expect("all sent");
         stream.shutdown(std::net::Shutdown::Write).expect("the end");
         (&stream).read_exact(&mut [0]).expect("an answer");
     });
@@ -182,36 +226,25 @@ fn tcp_ours_back(size: usize, count: usize) -> f64 {
 }
 
 fn tcp_bare_back(size: usize, count: usize) -> f64 {
-    fn recv(stream: &TcpStream, message: &mut Vec<u8>) -> std::io::Result<()> {
-        let mut head = [0; 4];
-        (&*stream).read_exact(&mut head)?;
-        message.resize(u32::from_le_bytes(head) as usize, 0);
-        (&*stream).read_exact(message)
-    }
-    fn send(stream: &TcpStream, framed: &mut Vec<u8>, message: &[u8]) -> std::io::Result<()> {
-        framed.clear();
-        framed.extend_from_slice(&(message.len() as u32).to_le_bytes());
-        framed.extend_from_slice(message);
-        (&*stream).write_all(framed)
-    }
     let (listener, address) = listen();
     let child = ipc::fork((), move |()| -> std::io::Result<()> {
         let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        let (mut message, mut framed) = (Vec::new(), Vec::new());
-        while recv(&stream, &mut message).is_ok() {
-            send(&stream, &mut framed, &message)?;
+        set_options(&stream)?;
+        let mut bare = Bare::new(&stream, &stream, size);
+        while let Some(value) = bare.recv()? {
+            bare.send(&value)?;
         }
         Ok(())
     })
     .expect("a child");
     let stream = listener.accept().expect("a connection").0;
-    stream.set_nodelay(true).expect("an option");
-    let (mut message, mut framed) = (vec![7; size], Vec::new());
+    set_options(&stream).expect("options");
+    let mut value = ByteBuf::from(vec![7; size]);
     let rate = timed(count, || {
+        let mut bare = Bare::new(&stream, &stream, size);
         for _ in 0..count {
-            send(&stream, &mut framed, &message).expect("sent");
-            recv(&stream, &mut message).expect("an answer");
+            bare.send(&std::mem::take(&mut value)).expect("sent");
+            value = bare.recv().expect("an answer").expect("no EOF");
         }
     });
     drop(stream);
@@ -254,7 +287,8 @@ fn zeromq_bare(size: usize, count: usize) -> f64 {
         let socket = zmq::Context::new().socket(zmq::PUSH).expect("a socket");
         socket.connect(&address).expect("connected");
         for _ in 0..count {
-            socket.send(&vec![7; size][..], 0).expect("sent");
+            let encoded = postcard::to_allocvec(&ByteBuf::from(vec![7; size])).expect("encoded");
+            socket.send(&encoded, 0).expect("sent");
         }
     });
     let socket = zmq::Context::new().socket(zmq::PULL).expect("a socket");
@@ -263,7 +297,8 @@ fn zeromq_bare(size: usize, count: usize) -> f64 {
     socket.recv_bytes(0).expect("the first");
     let rate = timed(count, || {
         for _ in 1..count {
-            assert_eq!(socket.recv_bytes(0).expect("a message").len(), size);
+            let message = socket.recv_msg(0).expect("a message");
+            assert_eq!(postcard::from_bytes::<ByteBuf>(&message).expect("decoded").len(), size);
         }
     });
     assert!(child.wait().expect("its status").success());

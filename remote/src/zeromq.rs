@@ -98,6 +98,9 @@ impl Options {
     }
 
     /// Sets the longest value that is sent, in bytes, and the longest part that is received (`ZMQ_MAXMSGSIZE`).
+    ///
+    /// libzmq gathers the parts of one message, however many, before this crate sees any. So a peer that means harm can take
+    /// memory without a limit: let none connect, with [`curve_server`](Self::curve_server) and a network that keeps others out.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.max_message = bytes;
         self
@@ -309,6 +312,11 @@ impl Engine {
                 Err(error) => return Err(failed("zmq_send")(error)),
             }
         }
+    }
+
+    /// Whether the worker of that name is not connected to this router.
+    fn is_gone(&mut self, name: &[u8]) -> bool {
+        matches!(self.send(&[name, b"", HI], Some(Duration::ZERO)), Err(Error::Closed))
     }
 
     /// Receives a message, of a router's after the name of its sender. `None`: none came within the time.

@@ -1,20 +1,23 @@
 //! Channels to another machine: a TCP connection whose sides have greeted each other.
 
+mod connect;
 mod half;
 mod hello;
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use self::half::{Around, Half, halves};
+use self::connect::{connect, leads_to_itself};
+use self::half::{Around, Given, Half, halves};
 use self::hello::Hello;
 use super::link::{Incoming, Link, Outbound, Outgoing};
 use super::locked::Locked;
 use crate::error::{Error, Result};
 use crate::framed::{MessageReader, MessageWriter};
 use crate::socket::Received;
+use crate::sys::Errno;
 use crate::wait::{Until, Watch};
 
 /// The shortest deadline: the kernel counts its questions to an idle peer in seconds.
@@ -135,7 +138,8 @@ impl TcpOptions {
 
     /// Connects to another machine and greets it. Blocks until that has answered, or the deadline.
     ///
-    /// Of several addresses, the first that accepts is taken.
+    /// Of several addresses, the first that accepts is taken. One that does not answer uses up its share of the time alone.
+    /// Looking a name up takes as long as the resolver does, and is not counted.
     ///
     /// # Errors
     ///
@@ -151,10 +155,11 @@ impl TcpOptions {
     ///
     /// See [`TcpOptions`].
     pub fn connect(&self, address: impl ToSocketAddrs) -> Result<TcpLink> {
-        let until = self.until()?;
         let mut refused = Error::InvalidInput { what: "the name has no address" };
-        for address in address.to_socket_addrs()? {
-            match connect(&address, until) {
+        let addresses: Vec<_> = address.to_socket_addrs()?.collect();
+        let until = self.until()?;
+        for (index, address) in addresses.iter().enumerate() {
+            match connect(address, until, addresses.len() - index) {
                 Ok(stream) => return self.greet_until(stream, None, until),
                 Err(error) => refused = error,
             }
@@ -171,6 +176,8 @@ impl TcpOptions {
     ///
     /// - [`Error::Malformed`]: the peer says something else, or speaks another version. Its bytes are in the error.
     /// - [`Error::WrongKind`]: it has another stamp.
+    /// - [`Error::System`] with `ECONNREFUSED`: the connection leads to itself. The kernel makes one where nobody listens at a
+    ///   port of this machine that it gives to sockets that connect.
     /// - [`Error::Truncated`]: it left before it had said hello.
     /// - [`Error::TimedOut`]: it did not say hello in time.
     /// - [`Error::Reset`], [`Error::Closed`]: it went away.
@@ -253,6 +260,9 @@ impl TcpOptions {
     }
 
     fn greet_until(&self, socket: TcpStream, around: Option<Box<dyn Around>>, until: Instant) -> Result<TcpLink> {
+        if leads_to_itself(&socket) {
+            return Err(Error::system("connect", Errno::CONNREFUSED));
+        }
         let (mut incoming, mut outgoing) = halves(socket, around, self.deadline)?;
         let ours = Hello { longest: self.max_message as u64, stamp: self.stamp };
         let theirs = ours.exchange(&mut incoming, &mut outgoing, until)?;
@@ -268,45 +278,6 @@ impl Default for TcpOptions {
     /// The same as [`TcpOptions::new`].
     fn default() -> Self {
         Self::new()
-    }
-}
-
-fn connect(address: &SocketAddr, until: Instant) -> Result<TcpStream> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(Error::TimedOut);
-    }
-    TcpStream::connect_timeout(address, left).map_err(|source| match source.raw_os_error() {
-        None if source.kind() == io::ErrorKind::TimedOut => Error::TimedOut,
-        _ => Error::System { call: "connect", source },
-    })
-}
-
-/// A stream that was handed in, and how it ends.
-struct Given<S, F> {
-    stream: S,
-    finish: F,
-}
-
-impl<S: Read, F> Read for Given<S, F> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buf)
-    }
-}
-
-impl<S: Write, F> Write for Given<S, F> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.stream.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-impl<S: Read + Write + Send, F: FnMut(&mut S) -> io::Result<()> + Send> Around for Given<S, F> {
-    fn finish(&mut self) -> io::Result<()> {
-        (self.finish)(&mut self.stream)
     }
 }
 

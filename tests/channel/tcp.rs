@@ -23,6 +23,8 @@ pub fn trials() -> Vec<Trial> {
         a_peer_without_a_hello_keeps_nobody_longer_than_the_deadline,
         a_deadline_that_the_kernel_cannot_keep_is_refused,
         nobody_at_the_address_is_an_error,
+        an_address_that_does_not_answer_leaves_time_for_the_next,
+        a_connection_to_itself_is_nobody,
         values_arrive_however_they_are_cut,
         a_length_that_is_a_lie_takes_no_memory,
         a_peer_that_trickles_keeps_no_deadline_waiting,
@@ -251,6 +253,34 @@ impl Write for Said {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    // One waits to be accepted, and the kernel passes over whoever comes after it.
+    let (silent, silent_address) = listen();
+    rustix::net::listen(&silent, 0).unwrap();
+    let _waiting = TcpStream::connect(silent_address).unwrap();
+    let (listener, address) = listen();
+    let child = fork((), move |()| {
+        let link = short().connect(&[silent_address, address][..]).unwrap();
+        Sender::new(link.writer).send(7_u32).unwrap();
+    })
+    .unwrap();
+    let link = short().greet(listener.accept().unwrap().0).unwrap();
+    assert_eq!(Receiver::<u32, _>::new(link.reader).recv().unwrap(), Some(7));
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_connection_to_itself_is_nobody() {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let here: SocketAddr = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
+    rustix::net::connect(&socket, &here).unwrap();
+    let refused = short().greet(TcpStream::from(socket)).unwrap_err();
+    assert!(
+        matches!(&refused, Error::System { source, .. } if source.kind() == ErrorKind::ConnectionRefused),
+        "{refused}"
+    );
 }
 
 fn values_arrive_however_they_are_cut() {

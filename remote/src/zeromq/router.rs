@@ -55,8 +55,15 @@ pub struct Router {
 
 struct Hub {
     engine: Engine,
-    workers: HashMap<Vec<u8>, VecDeque<Answer>>,
+    workers: HashMap<Vec<u8>, Worker>,
     newcomers: VecDeque<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Worker {
+    answers: VecDeque<Answer>,
+    /// Whether its reader was dropped: what it still says is for nobody.
+    is_left: bool,
 }
 
 enum Answer {
@@ -73,22 +80,53 @@ impl Hub {
         }
         let Some(first) = self.engine.receive(None)? else { return Ok(()) };
         let Some(arrived) = self.engine.complete(first)? else { return Ok(()) };
-        if !self.workers.contains_key(&*name) {
-            if self.workers.len() >= WORKERS {
+        let is_hi = matches!(&arrived, Arrived::Word(word) if **word == *HI);
+        let is_bye = matches!(&arrived, Arrived::Word(word) if **word == *BYE);
+        match self.workers.get(&*name) {
+            Some(worker) if worker.is_left && is_bye => {
+                self.workers.remove(&*name);
                 return Ok(());
             }
-            self.workers.insert(name.to_vec(), VecDeque::new());
-            self.newcomers.push_back(name.to_vec());
+            Some(worker) if worker.is_left && !is_hi => return Ok(()),
+            Some(worker) if !worker.is_left => {}
+            None if is_bye => return Ok(()),
+            _ => {
+                if self.workers.len() >= WORKERS {
+                    self.forget_the_gone();
+                }
+                if self.workers.len() >= WORKERS {
+                    return Ok(());
+                }
+                self.workers.insert(name.to_vec(), Worker::default());
+                self.newcomers.push_back(name.to_vec());
+            }
         }
-        let Some(answers) = self.workers.get_mut(&*name) else { return Ok(()) };
+        let Some(Worker { answers, .. }) = self.workers.get_mut(&*name) else { return Ok(()) };
         match arrived {
             _ if answers.len() > ANSWERS => {}
             _ if answers.len() == ANSWERS => answers.push_back(Answer::Bye),
             Arrived::Value(value) => answers.push_back(Answer::Value(value)),
-            Arrived::Word(word) if *word == *BYE => answers.push_back(Answer::Bye),
+            Arrived::Word(_) if is_bye => answers.push_back(Answer::Bye),
             Arrived::Word(_) => {}
         }
         Ok(())
+    }
+
+    /// Forgets a worker whose reader was dropped: at once if it said goodbye, or else when it does or is gone. Until then it would
+    /// be a newcomer with each answer that is still under way.
+    fn leave(&mut self, name: &[u8]) {
+        let Some(worker) = self.workers.get_mut(name) else { return };
+        if worker.answers.iter().any(|answer| matches!(answer, Answer::Bye)) || self.engine.is_gone(name) {
+            self.workers.remove(name);
+        } else {
+            *worker = Worker { is_left: true, ..Worker::default() };
+        }
+    }
+
+    /// Forgets those that nobody reads from and that left without a goodbye.
+    fn forget_the_gone(&mut self) {
+        let Self { engine, workers, .. } = self;
+        workers.retain(|name, worker| !worker.is_left || !engine.is_gone(name));
     }
 }
 
@@ -135,6 +173,8 @@ impl Router {
 ///
 /// It is at EOF when the worker's sender is closed. A worker that was killed, or whose machine vanished, is [`Error::Closed`]
 /// after its answers: at once, or after the deadline of the [`Options`](super::Options) or somewhat later.
+///
+/// Dropping it forgets the worker. A worker that comes back under the name of one that left is accepted again then.
 pub struct RouterReader {
     router: Router,
     name: Vec<u8>,
@@ -169,11 +209,12 @@ impl Link for RouterReader {
             let left = until.left();
             let answer = shared.router.hub.take_turn(|hub| {
                 let waiting = |hub: &mut Hub| {
-                    hub.workers.get_mut(&shared.name).and_then(|answers| match answers.front() {
+                    let answers = &mut hub.workers.get_mut(&shared.name)?.answers;
+                    match answers.front() {
                         Some(Answer::Bye) => Some(Answer::Bye), // it stays
                         Some(Answer::Value(_)) => answers.pop_front(),
                         None => None,
-                    })
+                    }
                 };
                 if let Some(answer) = waiting(hub) {
                     return Ok(Some(answer));
@@ -232,6 +273,12 @@ impl Link for RouterWriter {
 }
 
 impl Outgoing for RouterWriter {}
+
+impl Drop for RouterReader {
+    fn drop(&mut self) {
+        self.router.hub.take_turn(|hub| hub.leave(&self.name));
+    }
+}
 
 impl Drop for RouterWriter {
     fn drop(&mut self) {

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         jobs_go_to_whoever_pulls,
         answers_come_from_the_worker_that_was_asked,
         a_killed_worker_is_closed_and_others_go_on,
+        a_worker_that_comes_back_is_accepted_again,
         what_a_broker_had_is_lost_and_what_waits_here_goes_when_it_is_back,
         a_full_queue_gives_the_value_back,
         a_value_over_the_limit_here_is_refused,
@@ -163,6 +164,31 @@ fn a_killed_worker_is_closed_and_others_go_on() {
     assert_eq!(second.0.recv().unwrap().unwrap(), "two: still here");
     drop(links);
     assert_eq!(exit_code(&children[1]), 0);
+}
+
+fn a_worker_that_comes_back_is_accepted_again() {
+    let workers = [0, 1, 2].map(worker_of_one_answer);
+    let router = options().router(ANY).unwrap();
+    for (round, (child, tell)) in (0_u32..).zip(workers) {
+        tell.send(router.address().unwrap()).unwrap();
+        let (name, answers, orders) = router.accept(FAR).unwrap();
+        assert_eq!(name, "one");
+        let answers = Receiver::<u32, _>::new(answers);
+        assert_eq!(answers.recv().unwrap(), Some(round));
+        assert_eq!(answers.recv().unwrap(), None);
+        drop((answers, orders));
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+/// A worker that says one number and leaves.
+fn worker_of_one_answer(number: u32) -> (ipc::Child, Sender<String>) {
+    let (tell, told) = channel::<String>().unwrap();
+    let child = fork(told, move |told| {
+        let (_orders, answers) = options().dealer(&told.recv().unwrap().unwrap(), "one").unwrap();
+        Sender::new(answers).send(number).unwrap();
+    });
+    (child.unwrap(), tell)
 }
 
 fn what_a_broker_had_is_lost_and_what_waits_here_goes_when_it_is_back() {

@@ -28,6 +28,34 @@ pub(super) trait Around: Read + Write + Send {
     fn finish(&mut self) -> io::Result<()>;
 }
 
+/// A stream that was handed in, and how it ends.
+pub(super) struct Given<S, F> {
+    pub(super) stream: S,
+    pub(super) finish: F,
+}
+
+impl<S: Read, F> Read for Given<S, F> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buf)
+    }
+}
+
+impl<S: Write, F> Write for Given<S, F> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl<S: Read + Write + Send, F: FnMut(&mut S) -> io::Result<()> + Send> Around for Given<S, F> {
+    fn finish(&mut self) -> io::Result<()> {
+        (self.finish)(&mut self.stream)
+    }
+}
+
 /// What both halves share.
 struct Connection {
     socket: TcpStream,
