@@ -389,7 +389,9 @@ fn bytes_that_were_changed_mean_what_postcard_takes_them_for() {
                 prop_assert_eq!(value.unwrap(), expected);
                 prop_assert!(rest.is_empty() || bytes == [0]);
             }
-            Err(error) => prop_assert!(matches!(&error, Error::Decode { message, .. } if *message == bytes), "{error:?}"),
+            Err(error) => {
+                prop_assert!(matches!(&error, Error::Decode { message, .. } if *message == bytes), "{error:?}")
+            }
         }
         Ok(())
     });
