@@ -135,7 +135,8 @@ impl TcpOptions {
 
     /// Connects to another machine and greets it. Blocks until that has answered, or the deadline.
     ///
-    /// Of several addresses, the first that accepts is taken.
+    /// Of several addresses, the first that accepts is taken. The deadline does not end the lookup of a name: where that may
+    /// take long, hand in a [`SocketAddr`].
     ///
     /// # Errors
     ///
