@@ -6,7 +6,7 @@
 //! With `--trouble`, a worker crashes at its first try of an odd number that 3 divides, and hangs at that of one that 5 does.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -122,14 +122,18 @@ fn run(mut jobs: VecDeque<Job>, workers: usize, signals: &Signals) -> ipc::Resul
 
 /// Prints results as far as there are no gaps, and how far it is on a terminal.
 fn show(results: &[Option<String>], printed: &mut usize) {
-    let (all, done, is_seen) = (results.len(), results.iter().flatten().count(), std::io::stderr().is_terminal());
+    let is_terminal = std::io::stderr().is_terminal();
+    if is_terminal {
+        eprint!("\r\x1b[K"); // the bar goes
+    }
     for result in results[*printed..].iter().map_while(Option::as_ref) {
-        println!("{}{result}", if is_seen { "\r\x1b[K" } else { "" });
+        println!("{result}");
         *printed += 1;
     }
-    if is_seen {
+    if is_terminal {
+        let (all, done) = (results.len(), results.iter().flatten().count());
         let end = if done == all { "\n" } else { "" };
-        let _ = write!(std::io::stderr(), "\r[{:40}] {done} of {all}{end}", "#".repeat(done * 40 / all));
+        eprint!("[{:40}] {done} of {all}{end}", "#".repeat(done * 40 / all));
     }
 }
 

@@ -12,7 +12,7 @@ use super::wrong::{self, Wrong};
 pub(super) const DEPTH: usize = 128;
 
 /// How many elements of lists and maps may take no bytes, besides as many as the message has bytes.
-const FREE: usize = 4096;
+pub(super) const FREE: usize = 4096;
 
 /// Decodes a value that takes all of the bytes.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Wrong> {

@@ -5,19 +5,25 @@ use std::fmt::{Display, Write};
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::decode::DEPTH;
+use super::decode::{DEPTH, FREE};
 use super::wrong::{self, Wrong};
 
 /// Appends the value's bytes.
 #[inline]
 pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<(), Wrong> {
-    value.serialize(&mut Encoder { bytes, depth: DEPTH })
+    let start = bytes.len();
+    let mut encoder = Encoder { bytes, depth: DEPTH, free: 0 };
+    value.serialize(&mut encoder)?;
+    let most = FREE.saturating_add(encoder.bytes.len() - start);
+    if encoder.free > most { Err(wrong::too_many()) } else { Ok(()) }
 }
 
 struct Encoder<'a> {
     bytes: &'a mut Vec<u8>,
     /// How much deeper it may nest. The receiver refuses what is deeper, and then the value would be lost.
     depth: usize,
+    /// How many elements took no bytes. The receiver has a bound for these too.
+    free: usize,
 }
 
 impl Encoder<'_> {
@@ -66,6 +72,15 @@ impl Encoder<'_> {
     #[inline]
     fn down(&mut self, levels: usize) -> Result<(), Wrong> {
         self.depth = self.depth.checked_sub(levels).ok_or_else(wrong::too_deep)?;
+        Ok(())
+    }
+
+    /// An element of a list, or a key of a map.
+    #[inline]
+    fn counted<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Wrong> {
+        let before = self.bytes.len();
+        value.serialize(&mut *self)?;
+        self.free += usize::from(self.bytes.len() == before);
         Ok(())
     }
 
@@ -295,12 +310,12 @@ struct Elements<'a, 'b> {
 }
 
 macro_rules! elements {
-    ($($kind:ident: $($method:ident),*;)*) => {$(
+    ($($kind:ident: $($($method:ident)+),*;)*) => {$(
         impl ser::$kind for Elements<'_, '_> {
             type Ok = ();
             type Error = Wrong;
 
-            $(elements!(@ $method);)*
+            $(elements!(@ $($method)+);)*
 
             #[inline]
             fn end(self) -> Result<(), Wrong> {
@@ -315,6 +330,12 @@ macro_rules! elements {
             value.serialize(&mut *self.encoder)
         }
     };
+    (@ counted $method:ident) => {
+        #[inline]
+        fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Wrong> {
+            self.encoder.counted(value)
+        }
+    };
     (@ $method:ident) => {
         #[inline]
         fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Wrong> {
@@ -323,11 +344,11 @@ macro_rules! elements {
     };
 }
 elements! {
-    SerializeSeq: serialize_element;
+    SerializeSeq: counted serialize_element;
     SerializeTuple: serialize_element;
     SerializeTupleStruct: serialize_field;
     SerializeTupleVariant: serialize_field;
-    SerializeMap: serialize_key, serialize_value;
+    SerializeMap: counted serialize_key, serialize_value;
     SerializeStruct: named;
     SerializeStructVariant: named;
 }

@@ -2,7 +2,8 @@
 //! looks it up: each thread has a scope for the value that is under way. A `Serialize` may itself send on a channel, and then the
 //! outer scope is put aside meanwhile.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 
 use crate::end::{self, End, Ends};
 use crate::error::Error;
@@ -10,6 +11,8 @@ use crate::sys::ancillary::MOST;
 
 thread_local! {
     static SCOPE: RefCell<Scope> = const { RefCell::new(Scope::None) };
+    /// An empty list for the ends of the next value, so that sending allocates nothing.
+    static LIST: Cell<Vec<End>> = const { Cell::new(Vec::new()) };
 }
 
 #[derive(Default)]
@@ -25,11 +28,47 @@ enum Scope {
 #[derive(Default)]
 pub(super) struct Attached {
     /// A duplicate of each, as what is encoded may be a temporary: its number could be somebody else's when the message goes.
-    pub(super) ends: Vec<End>,
+    pub(super) ends: Duplicates,
     /// How many there are: more than the duplicates where there are too many for a message.
     pub(super) count: usize,
     /// Why an end could not be attached.
     pub(super) refused: Option<Box<Error>>,
+}
+
+/// A list of ends, which its thread keeps when the ends are closed.
+#[derive(Default)]
+pub(super) struct Duplicates(Vec<End>);
+
+impl Duplicates {
+    fn push(&mut self, end: End) {
+        if self.0.capacity() == 0 {
+            self.0 = LIST.try_with(Cell::take).unwrap_or_default();
+        }
+        self.0.push(end);
+    }
+
+    pub(super) fn into_list(mut self) -> Vec<End> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Deref for Duplicates {
+    type Target = [End];
+
+    fn deref(&self) -> &[End] {
+        &self.0
+    }
+}
+
+impl Drop for Duplicates {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.capacity() > 0 {
+            self.0.clear();
+            // The list is gone when the thread is ending.
+            let _ = LIST.try_with(|list| list.set(std::mem::take(&mut self.0)));
+        }
+    }
 }
 
 /// The error of an end that is encoded or decoded outside of a channel.

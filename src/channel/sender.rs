@@ -84,7 +84,8 @@ impl<T, L: Link> Sender<T, L> {
     /// The error gives the value back, and `?` turns it into [`Error`]:
     ///
     /// - [`Error::Closed`]: no receiver is left.
-    /// - [`Error::Encode`]: the value cannot be encoded.
+    /// - [`Error::Encode`]: the value cannot be encoded, or is over the [receiver's bounds](crate::Receiver#a-sender-that-is-not-trusted)
+    ///   for nesting and for elements without bytes.
     /// - [`Error::TooLong`]: more than 253 ends, or 252 in a value that is too large for a datagram; or the value is too long
     ///   for the link.
     /// - [`Error::CannotCarry`]: the value has ends, and the link carries none.

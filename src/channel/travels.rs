@@ -65,7 +65,7 @@ pub fn assert_travels<T: Serialize + DeserializeOwned + PartialEq + Debug>(value
     if let Err(error) = encoded {
         panic!("{value:?} does not travel: {error}");
     }
-    let ends = attached.ends.into_iter().map(Some).collect();
+    let ends = attached.ends.into_list().into_iter().map(Some).collect();
     match scope::receiving(ends, || decode::<T>(&bytes)) {
         Ok(arrived) => assert!(arrived == *value, "{value:?} does not travel: it arrives as {arrived:?}"),
         Err(wrong) => panic!("{value:?} does not travel: encoded as {bytes:?}, it cannot be decoded: {wrong}"),

@@ -173,6 +173,21 @@ pub(crate) fn descriptors<E: Ends + ?Sized>(ends: &E) -> Result<Vec<BorrowedFd<'
     }
 }
 
+/// The first of the same, and how many they are, without memory of its own.
+pub(crate) fn first_descriptors<const N: usize>(
+    ends: &(impl Ends + ?Sized),
+) -> Result<([Option<BorrowedFd<'_>>; N], usize)> {
+    let (mut first, mut count, mut are_given) = ([None; N], 0, true);
+    ends.each(&mut |fd| {
+        if let Some(place) = first.get_mut(count) {
+            *place = Some(fd);
+        }
+        count += 1;
+        are_given &= !ledger::is_severed_or_copy(fd.as_raw_fd());
+    });
+    if are_given { Ok((first, count)) } else { Err(Error::NotGiven) }
+}
+
 /// The one descriptor of something that is given to a program as one, ready to leave this crate.
 pub(crate) fn one_that_leaves<E: Ends + ?Sized>(end: &E) -> Result<BorrowedFd<'_>> {
     one_descriptor(end).inspect(|fd| _ = super::leave(*fd))
@@ -180,9 +195,9 @@ pub(crate) fn one_that_leaves<E: Ends + ?Sized>(end: &E) -> Result<BorrowedFd<'_
 
 /// The one descriptor of something that is given as one.
 pub(crate) fn one_descriptor<E: Ends + ?Sized>(end: &E) -> Result<BorrowedFd<'_>> {
-    match descriptors(end)?[..] {
-        [fd] => Ok(fd),
-        [] => Err(Error::InvalidInput { what: "something without a descriptor is given as an end" }),
+    match first_descriptors(end)? {
+        ([Some(fd)], 1) => Ok(fd),
+        ([None], _) => Err(Error::InvalidInput { what: "something without a descriptor is given as an end" }),
         _ => Err(Error::InvalidInput { what: "several descriptors are given as one end" }),
     }
 }

@@ -208,15 +208,13 @@ gives_back!(SendError<E>);
 
 /// Sends descriptors. Those that do not leave come back as they were.
 pub(super) fn sending<T>(ends: &impl Ends, send: impl FnOnce(&[RawFd]) -> Result<T>) -> Result<T> {
-    let fds = end::descriptors(ends)?;
-    if fds.len() > MOST {
-        return Err(Error::TooLong { len: fds.len(), max: MOST });
-    }
-    let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let marked: Vec<_> = fds.into_iter().filter(|fd| end::leave(*fd)).collect();
-    let sent = send(&numbers);
+    let (fds, len) = end::first_descriptors::<MOST>(ends)?;
+    let numbers = fds.map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()));
+    let numbers = numbers.get(..len).ok_or(Error::TooLong { len, max: MOST })?;
+    let marked = fds.map(|fd| fd.filter(|fd| end::leave(*fd)));
+    let sent = send(numbers);
     if sent.is_err() {
-        marked.into_iter().for_each(end::stay);
+        marked.into_iter().flatten().for_each(end::stay);
     }
     sent
 }

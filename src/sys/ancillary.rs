@@ -1,5 +1,6 @@
 //! The parts of a message beside its bytes: descriptors, and who sent it.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
@@ -89,8 +90,8 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], wait: bool) 
 /// On a socket that keeps messages apart, messages have to be marked with the time: then one has that beside it, and the end
 /// has nothing. On a stream, 0 bytes are the end, unless `buf` is empty.
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<Option<(usize, Beside)>> {
-    // The kernel leaves the gaps between headers as they are, so they are zeroed here.
-    let mut control = [0_u64; ROOM];
+    // To zero all of it would take as long as the rest of a call with nothing beside its message.
+    let mut control = [const { MaybeUninit::<u64>::uninit() }; ROOM];
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut message = header(&mut part, 1);
     message.msg_control = control.as_mut_ptr().cast();
@@ -100,17 +101,40 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) };
     let len = usize::try_from(len).map_err(|_| errno())?;
     let filled: usize = message.msg_controllen as _;
-    let filled = filled.min(size_of_val(&control));
-    // SAFETY: so many bytes of the buffer, all of them initialised, which nothing writes to any more.
-    let control = unsafe { std::slice::from_raw_parts(control.as_ptr().cast::<u8>(), filled) };
+    // SAFETY: recvmsg has just filled so many bytes of the buffer, but for the gaps.
+    let control = unsafe { close_gaps(&mut control, filled) };
     // SAFETY: recvmsg has just filled it for this message.
-    let mut beside = unsafe { open(control) };
+    let mut beside = if control.is_empty() { Beside::default() } else { unsafe { open(control) } };
     beside.lost = message.msg_flags & libc::MSG_CTRUNC != 0;
     if message.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(Errno::MSGSIZE); // larger than any that the kernel builds
     }
     let end = len == 0 && control.is_empty() && !beside.lost;
     Ok(if end { None } else { Some((len, beside)) })
+}
+
+/// Zeroes what the kernel leaves as it is between one header's data and the next header, and returns all that is filled.
+///
+/// # Safety
+///
+/// recvmsg must have filled so many bytes of the buffer.
+unsafe fn close_gaps(control: &mut [MaybeUninit<u64>], filled: usize) -> &[u8] {
+    let filled = filled.min(size_of_val(control));
+    let start = control.as_mut_ptr().cast::<u8>();
+    let mut at = 0;
+    while filled - at >= size_of::<libc::cmsghdr>() {
+        // SAFETY: so many bytes are there, and the kernel writes a header whole, at a multiple of its alignment.
+        let head = unsafe { start.add(at).cast::<libc::cmsghdr>().read() };
+        let len: usize = head.cmsg_len as _;
+        let end = at.saturating_add(len.max(HEAD)).min(filled);
+        at = end.next_multiple_of(size_of::<usize>()).min(filled);
+        // SAFETY: from the end of the data to the next header, and no further than what is filled.
+        unsafe { start.add(end).write_bytes(0, at - end) };
+    }
+    // SAFETY: a rest that is shorter than a header, of which the kernel leaves none.
+    unsafe { start.add(at).write_bytes(0, filled - at) };
+    // SAFETY: the kernel wrote the headers and their data, and the rest was zeroed. Nothing writes to it any more.
+    unsafe { std::slice::from_raw_parts(start, filled) }
 }
 
 /// Takes everything out of the control data of a received message.
@@ -191,7 +215,9 @@ fn off_stdio(fd: OwnedFd) -> OwnedFd {
 
 #[cfg(test)]
 mod tests {
-    use super::{HEAD, Part, RawFd, SCM_PIDFD, parts, words};
+    use std::mem::MaybeUninit;
+
+    use super::{HEAD, Part, ROOM, RawFd, SCM_PIDFD, close_gaps, parts, words};
 
     /// A header and data, with what [cmsg(3)] has between this and the next one.
     ///
@@ -239,6 +265,22 @@ mod tests {
         // At any address.
         let moved = [&[0][..], &control.concat()].concat();
         assert_eq!(parts(&moved[1..]).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn gaps_are_closed_and_nothing_else_changes() {
+        let control = [rights(&[3, 4, 5]), rights(&[6, 7]), rights(&[8])].concat();
+        let mut filled = [const { MaybeUninit::uninit() }; ROOM];
+        for (word, bytes) in filled.iter_mut().zip(control.chunks_exact(8)) {
+            word.write(u64::from_ne_bytes(bytes.try_into().unwrap()));
+        }
+        for len in [0, control.len() - 4, control.len(), usize::MAX] {
+            // SAFETY: so many bytes are filled, or as many as there are headers.
+            let closed = unsafe { close_gaps(&mut filled, len.min(control.len())) };
+            assert_eq!(descriptors(closed), descriptors(&control[..closed.len()]));
+            let expected: Vec<_> = control.iter().map(|byte| if *byte == 0xa5 { 0 } else { *byte }).collect();
+            assert_eq!(closed, &expected[..closed.len()]);
+        }
     }
 
     #[test]

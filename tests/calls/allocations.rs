@@ -65,7 +65,11 @@ pub fn trials() -> Vec<Trial> {
         buffered_writes_allocate_nothing,
     ];
     #[cfg(feature = "channel")]
-    trials.extend(support::trials![values_allocate_nothing]);
+    trials.extend(support::trials![
+        values_allocate_nothing,
+        a_value_of_64_kib_allocates_nothing,
+        sending_ends_in_a_value_allocates_nothing,
+    ]);
     trials
 }
 
@@ -439,4 +443,37 @@ fn values_allocate_nothing() {
         sender.flush().unwrap();
         assert_eq!(receiver.recv().unwrap().as_ref(), Some(&value));
     });
+}
+
+#[cfg(feature = "channel")]
+fn a_value_of_64_kib_allocates_nothing() {
+    type Value = [[[u64; 32]; 32]; 8];
+    let value: Value = [[[1 << 60; 32]; 32]; 8];
+    let (sender, receiver) = ipc::channel::<Value>().unwrap();
+    sender.send(value).unwrap(); // the thread's buffer grows once
+    assert!(receiver.recv().unwrap() == Some(value));
+    free("send", || sender.send(value).unwrap());
+    free("recv", || assert!(receiver.recv().unwrap() == Some(value)));
+}
+
+#[cfg(feature = "channel")]
+fn sending_ends_in_a_value_allocates_nothing() {
+    type Value = (u32, ipc::PipeReader, Option<ipc::PipeWriter>);
+    let (sender, receiver) = ipc::channel::<Value>().unwrap();
+    let mut values: Vec<Value> =
+        (0..5).map(|number| (number, pipe().unwrap())).map(|(n, (r, w))| (n, r, Some(w))).collect();
+    let mut next = || values.pop().unwrap();
+    sender.send(next()).unwrap(); // the thread's list grows once
+    free("send", || sender.send(next()).unwrap());
+    free("try_send", || sender.try_send(next()).unwrap());
+    for number in (0..5).rev() {
+        let (arrived, reader, writer) = receiver.recv().unwrap().unwrap();
+        assert_eq!(arrived, number);
+        writer.unwrap().write_all(b"through it").unwrap();
+        assert_eq!(support::read_all(reader), b"through it");
+    }
+
+    let pair = datagram_pair().unwrap();
+    let (reader, writer) = pipe().unwrap();
+    free("send_with", || pair.parent.send_with(b"two", (&reader, &writer)).unwrap());
 }

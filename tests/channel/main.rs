@@ -6,6 +6,7 @@ mod formats;
 mod hostile;
 mod links;
 mod nesting;
+mod shapes;
 #[path = "../support/mod.rs"]
 mod support;
 mod tcp;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         hostile::trials(),
         links::trials(),
         nesting::trials(),
+        shapes::trials(),
         tcp::trials(),
         values::trials(),
     ])

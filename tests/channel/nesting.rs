@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_serialize_that_lies_is_an_error_at_the_receiver,
         a_serialize_that_forks_keeps_its_ends,
         a_value_that_nests_too_deeply_comes_back,
+        a_value_of_too_many_elements_without_bytes_comes_back,
         a_temporary_end_is_sent,
         a_deserialize_that_panics_leaves_nothing_behind,
         a_deserialize_that_receives_keeps_its_ends_apart,
@@ -249,6 +250,21 @@ fn a_value_that_nests_too_deeply_comes_back() {
         assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
     }
     assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+}
+
+fn a_value_of_too_many_elements_without_bytes_comes_back() {
+    let (sender, receiver) = channel::<(Vec<()>, String, Vec<Vec<[u8; 0]>>)>().unwrap();
+    // The lengths take five bytes, which allow for as many elements more than 4096.
+    let value = |count| (vec![(); 4000], String::new(), vec![vec![[]; count]]);
+    sender.send(value(101)).unwrap();
+    assert_eq!(receiver.recv().unwrap(), Some(value(101)));
+    for count in [102, 103, 100_000] {
+        let unsent = sender.send(value(count)).unwrap_err();
+        assert!(matches!(unsent.error, Error::Encode { .. }), "{unsent:?}");
+        assert_eq!(unsent.value, value(count));
+    }
+    sender.send(value(0)).unwrap();
+    assert_eq!(receiver.recv().unwrap(), Some(value(0)));
 }
 
 fn a_temporary_end_is_sent() {

@@ -47,6 +47,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(support::trials![
         pool_prints_results_in_order_whatever_happens_to_its_workers within 60,
         pool_finishes_what_has_begun_when_it_is_stopped within 60,
+        pool_shows_on_a_terminal_how_far_it_is,
         pool_says_how_it_is_used,
     ]);
     trials
@@ -329,6 +330,41 @@ fn pool_finishes_what_has_begun_when_it_is_stopped() {
     child.terminate().unwrap();
     assert_eq!(std::io::read_to_string(reader).unwrap(), "stopped: 1 of 2 jobs were not done\n");
     assert_eq!(exit_code(&child), 1);
+}
+
+#[cfg(feature = "channel")]
+fn pool_shows_on_a_terminal_how_far_it_is() {
+    use std::io::Read;
+    use std::os::fd::{FromRawFd, OwnedFd};
+
+    let (mut terminal, mut end) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: room for two descriptors, which are new and nobody else's.
+    let (terminal, end) = unsafe {
+        assert_eq!(libc::openpty(&mut terminal, &mut end, none, none.cast(), none.cast()), 0);
+        (OwnedFd::from_raw_fd(terminal), OwnedFd::from_raw_fd(end))
+    };
+    let (results, stdout) = ipc::pipe().unwrap();
+    let child = Command::new(example("pool"))
+        .args(["--workers", "1", "6", "7", "8", "9"])
+        .stdout(stdout)
+        .stderr(end)
+        .spawn()
+        .unwrap();
+    let mut terminal = std::fs::File::from(terminal);
+    let mut seen = Vec::new();
+    let last = format!("[{}] 4 of 4\r\n", "#".repeat(40));
+    while !seen.ends_with(last.as_bytes()) {
+        let mut buf = [0; 256];
+        let len = terminal.read(&mut buf).unwrap();
+        seen.extend_from_slice(&buf[..len]);
+    }
+    let seen = String::from_utf8(seen).unwrap();
+    let half = format!("\r\x1b[K[{}{}] 2 of 4", "#".repeat(20), " ".repeat(20));
+    assert!(seen.contains(&half), "{seen:?}");
+    // The bar is the terminal's alone.
+    assert_eq!(std::io::read_to_string(results).unwrap(), "6: [2, 3]\n7: [7]\n8: [2, 2, 2]\n9: [3, 3]\n");
+    assert_eq!(exit_code(&child), 0);
 }
 
 #[cfg(feature = "channel")]
