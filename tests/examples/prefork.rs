@@ -20,16 +20,23 @@ use sibling::*;
 use workers::*;
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials = own_trials();
-    #[cfg(feature = "tokio")]
-    trials.extend(support::trials![
+    [own_trials(), siblings_trials()].into_iter().flatten().collect()
+}
+
+#[cfg(not(feature = "tokio"))]
+fn siblings_trials() -> Vec<Trial> {
+    Vec::new()
+}
+
+#[cfg(feature = "tokio")]
+fn siblings_trials() -> Vec<Trial> {
+    support::trials![
         every_worker_of_the_sibling_serves,
         killed_workers_of_the_sibling_are_replaced_under_load needs [WRK, Alone] within 60,
         workers_of_the_sibling_leave_when_the_master_is_killed,
         a_stop_of_the_sibling_finishes_the_request_under_way,
         without_its_fork_server_the_sibling_says_so_and_ends,
-    ]);
-    trials
+    ]
 }
 
 fn own_trials() -> Vec<Trial> {

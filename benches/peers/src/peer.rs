@@ -74,6 +74,8 @@ impl Peer {
 
 fn fail(answers: &PipeWriter, error: &io::Error) -> io::Result<()> {
     let reason = error.to_string();
+    // Whoever waits for what it was to send sees EOF, and no answer.
+    eprintln!("peers: a peer has failed: {reason}");
     answers.write_atomic(&FAILED.to_ne_bytes())?;
     Ok(answers.write_atomic(&reason.as_bytes()[..reason.len().min(MOST)])?)
 }
