@@ -139,7 +139,7 @@ impl TcpOptions {
     /// Connects to another machine and greets it. Blocks until that has answered, or the deadline.
     ///
     /// Of several addresses, the first that accepts is taken. One that does not answer uses up its share of the time alone. The
-    /// deadline does not end the lookup of a name: where that may take long, hand in a [`SocketAddr`].
+    /// deadline does not end the lookup of a name: where that may take long, hand in a [`SocketAddr`](std::net::SocketAddr).
     ///
     /// # Errors
     ///
