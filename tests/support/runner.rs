@@ -50,6 +50,7 @@ impl Trial {
 /// or as many as `--test-threads` says.
 pub fn run(modules: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
     close_inherited();
+    heed_signals();
     let mut arguments = Arguments::from_args();
     let processors = available_parallelism().map_or(1, |processors| (2 * processors.get()).min(MOST));
     let queue = Arc::new(Mutex::new(Queue::new(arguments.test_threads.unwrap_or(processors).max(1))));
@@ -74,6 +75,14 @@ pub fn run(modules: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
 /// looks at all that a process holds would find it.
 fn close_inherited() {
     close_from(3);
+}
+
+/// A job in the background ignores SIGINT and SIGQUIT, and one of nohup(1) SIGHUP. What a test starts would do so too.
+fn heed_signals() {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+        // SAFETY: no handler is installed, and none was.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 fn close_from(first: libc::c_uint) {
