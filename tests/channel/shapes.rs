@@ -355,7 +355,9 @@ fn values_of_every_shape_are_what_postcard_makes_of_them() {
     let (sender, sent, raw, receiver) = both();
     run(1500, nodes(), |node| {
         let bytes = postcard::to_allocvec(&node).unwrap();
-        prop_assume!(bytes.len() < 100_000);
+        // What takes no bytes has a unit in it, or is empty. More than 4096 of them are refused, which has a test of its own.
+        let shown = format!("{node:?}");
+        prop_assume!(bytes.len() < 100_000 && shown.matches("Unit").count() + shown.matches("[]").count() < 4096);
         sender.send(node.clone()).unwrap();
         let expected = if bytes.is_empty() { &[0][..] } else { &bytes };
         prop_assert_eq!(&sent.recv_vec().unwrap().unwrap()[..], expected);
