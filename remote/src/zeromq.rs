@@ -32,7 +32,7 @@ mod router;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use ipc::{Error, Result, Until};
+use ipc::{Error, Received, Result, Until};
 use zmq::{Context, Socket, SocketType};
 
 pub use self::dealer::{DealerReader, DealerWriter};
@@ -368,6 +368,14 @@ fn millis_left(deadline: Option<Instant>, within: Option<Duration>) -> (i32, i32
 /// The answer of a link's call.
 fn sent(sent: bool, until: Until) -> Result<()> {
     if sent { Ok(()) } else { Err(until.error()) }
+}
+
+/// Hands on a message that came, if the receiver takes one so long. No link of ZeroMQ carries ends.
+fn taken<R>(message: &[u8], max: usize, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
+    if message.len() > max {
+        return Err(Error::TooLong { len: message.len(), max });
+    }
+    Ok(Some(take(message, Received::default())))
 }
 
 /// The error of a call that a channel of the other direction does not have. None can be made.

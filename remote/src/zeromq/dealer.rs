@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
 use super::router::{SLICE, Turns};
-use super::{Arrived, BYE, Engine, HI, NO_WAY, sent};
+use super::{Arrived, BYE, Engine, HI, NO_WAY, sent, taken};
 
 /// The orders for this worker. A [`Link`] for a [`Receiver`](ipc::Receiver). It is at EOF when the router's
 /// [`RouterWriter`](super::RouterWriter) for this worker is closed or dropped.
@@ -62,10 +62,7 @@ impl Link for DealerReader {
             })?;
             match arrived {
                 None => return Ok(None),
-                Some(Some(Arrived::Value(message))) if message.len() > max => {
-                    return Err(Error::TooLong { len: message.len(), max });
-                }
-                Some(Some(Arrived::Value(message))) => return Ok(Some(take(&message, Received::default()))),
+                Some(Some(Arrived::Value(message))) => return taken(&message, max, take),
                 Some(Some(Arrived::Word(_))) => {}
                 Some(None) if until.left().is_some_and(|left| left.is_zero()) => return Err(until.error()),
                 Some(None) => {}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipc::{Error, Incoming, Link, Locked, Outbound, Outgoing, Received, Result, Until};
 
-use super::{Arrived, BYE, Engine, NO_WAY, failed, sent};
+use super::{Arrived, BYE, Engine, NO_WAY, failed, sent, taken};
 
 /// Sends values, each to one of those that pull: in turn, to whoever has room. A [`Link`] for a [`Sender`](ipc::Sender).
 ///
@@ -136,10 +136,7 @@ impl Link for Pull {
             match pull.engine.complete(first)? {
                 Some(Arrived::Value(message)) => {
                     drop(pull);
-                    return match message.len() > max {
-                        true => Err(Error::TooLong { len: message.len(), max }),
-                        false => Ok(Some(take(&message, Received::default()))),
-                    };
+                    return taken(&message, max, take);
                 }
                 Some(Arrived::Word(word)) if *word == *BYE => pull.writers -= 1,
                 Some(Arrived::Word(_)) | None => {}

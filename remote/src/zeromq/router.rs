@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
 use super::one_way::address;
-use super::{Arrived, BYE, Engine, HI, NO_WAY, sent};
+use super::{Arrived, BYE, Engine, HI, NO_WAY, sent, taken};
 
 /// How long a call that receives keeps the socket from others.
 pub(super) const SLICE: Duration = Duration::from_millis(5);
@@ -228,10 +228,7 @@ impl Link for RouterReader {
             })?;
             match answer {
                 Some(Answer::Bye) => return Ok(None),
-                Some(Answer::Value(message)) if message.len() > max => {
-                    return Err(Error::TooLong { len: message.len(), max });
-                }
-                Some(Answer::Value(message)) => return Ok(Some(take(&message, Received::default()))),
+                Some(Answer::Value(message)) => return taken(&message, max, take),
                 None if until.left().is_some_and(|left| left.is_zero()) => return Err(until.error()),
                 None => {}
             }
