@@ -1,4 +1,4 @@
-//! What a program gains: the few ratios that most people come for.
+//! The ratios that most people come for: what a program gains.
 
 use std::fmt::Write;
 use std::io;
@@ -6,74 +6,74 @@ use std::path::Path;
 
 use super::{marks, plots, scale};
 use crate::results::Run;
-use crate::work::{messages, round_trips, starting, streams};
+use crate::work::{messages, round_trips, starting, streams, values};
 
-/// What a program does today, with what, and what it could do.
+/// A program, with what it works today, and what it would change to.
 struct Gain {
-    today: &'static str,
+    program: &'static str,
     work: &'static str,
     case: &'static str,
     beside: &'static str,
     ours: &'static str,
-    how: &'static str,
+    change: &'static str,
 }
 
 const GAINS: [Gain; 7] = [
     Gain {
-        today: "A million messages of 16 B, one by one",
+        program: "sends messages of 16 B, one by one",
         work: messages::WORK,
         case: "16 B",
         beside: "UnixDatagram",
         ours: "ipc packed datagrams",
-        how: "`packed` puts many of them into one datagram",
+        change: "`PackedSocket`: many messages in one datagram",
     },
     Gain {
-        today: "Typed values of 16 B",
-        work: messages::WORK,
+        program: "sends typed values of 16 B",
+        work: values::STRUCTS,
         case: "16 B",
         beside: "ipc-channel, typed",
         ours: "ipc typed, packed",
-        how: "`Sender` over a packed link",
+        change: "`Sender` over a `PackedSocket`",
     },
     Gain {
-        today: "A stream, 64 KiB at a time",
+        program: "sends typed values of 64 KiB",
+        work: values::STRUCTS,
+        case: "64 KiB",
+        beside: "ipc-channel, typed",
+        ours: "ipc typed",
+        change: "`ipc::channel()`",
+    },
+    Gain {
+        program: "writes a stream, 64 KiB at a time",
         work: streams::WORK,
         case: "64 KiB",
         beside: "std::io::pipe",
         ours: "ipc pipe",
-        how: "nothing but `ipc::pipe()`: long writes are cut",
+        change: "`ipc::pipe()`, which cuts long writes",
     },
     Gain {
-        today: "The same, where a core may be kept busy",
+        program: "writes it, and may keep a core busy",
         work: streams::WORK,
         case: "64 KiB",
         beside: "std::io::pipe",
         ours: "ipc ring",
-        how: "`RingWriter` and `RingReader`: no system call while both are awake",
+        change: "`RingWriter` and `RingReader`: no system call while both sides are awake",
     },
     Gain {
-        today: "An answer at once, 16 B there and back",
+        program: "asks, and spins until 16 B come back",
         work: round_trips::SPINNING,
         case: "16 B",
         beside: "bare pipe, spinning",
         ours: "ipc ring, spin 50 µs",
-        how: "a ring with `set_spin`",
+        change: "a ring with `set_spin`",
     },
     Gain {
-        today: "Typed values of 64 KiB",
-        work: messages::WORK,
-        case: "64 KiB",
-        beside: "ipc-channel, typed",
-        ours: "ipc typed",
-        how: "`ipc::channel()`",
-    },
-    Gain {
-        today: "A program started from a process with 1 GiB",
+        program: "has 1 GiB in memory and starts programs",
         work: starting::WORK,
         case: starting::LARGE,
         beside: "bare fork + exec",
         ours: "ipc::Command",
-        how: "`Command`, as std's: no page table is copied",
+        change: "`Command`, which copies no page table (nor does the standard library's)",
     },
 ];
 
@@ -85,20 +85,20 @@ impl Gain {
 
 /// A row for each, with a column for each run; and a picture of the first run.
 pub fn table(runs: &[Run]) -> String {
-    let mut text = String::from("| What a program does | today with | with `ipc` |");
+    let mut text = String::from("| A program that… | works today with | and would change to |");
     runs.iter().for_each(|run| _ = write!(text, " {} |", run.machine.name()));
     let _ = writeln!(text, "\n|---|---|---|{}", "---:|".repeat(runs.len()));
     for gain in GAINS.iter().filter(|gain| runs.iter().any(|run| gain.times(run).is_some())) {
         let cell = |run| gain.times(run).map_or("–".to_owned(), |times| format!("{}×", scale::three_digits(times)));
         let cells = runs.iter().map(|run| format!(" {} |", cell(run)));
-        let Gain { today, beside, how, .. } = gain;
-        let _ = writeln!(text, "| {today} | {beside} | {how} |{}", cells.collect::<String>());
+        let Gain { program, beside, change, .. } = gain;
+        let _ = writeln!(text, "| {program} | {beside} | {change} |{}", cells.collect::<String>());
     }
     text
 }
 
 pub fn draw(run: &Run, file: &Path) -> io::Result<()> {
     let bars =
-        GAINS.iter().filter_map(|gain| Some((format!("{}, beside {}", gain.today, gain.beside), gain.times(run)?)));
+        GAINS.iter().filter_map(|gain| Some((format!("{}, beside {}", gain.program, gain.beside), gain.times(run)?)));
     plots::draw_ratios(&bars.collect::<Vec<_>>(), "How many times as fast with ipc", file)
 }

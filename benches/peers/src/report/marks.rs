@@ -34,7 +34,7 @@ const SKETCH: f64 = 1302.0;
 
 /// A row for each mark, a column for each run.
 pub fn table(runs: &[Run]) -> String {
-    let mut text = String::from("| | wanted |");
+    let mut text = String::from("| | must be |");
     runs.iter().for_each(|run| _ = write!(text, " {} |", run.machine.name()));
     let _ = writeln!(text, "\n|---|---:|{}", "---|".repeat(runs.len()));
     let mut columns: Vec<_> = runs.iter().map(|run| all(run).into_iter()).collect();
@@ -50,20 +50,58 @@ pub fn table(runs: &[Run]) -> String {
     text
 }
 
+/// What the marks are, and how many of them each run met.
+pub fn summary(runs: &[Run]) -> String {
+    let mut text = String::from("The crate is held to these ratios. `1×` is as fast, `2×` twice as fast.\n\n");
+    for run in runs {
+        let marks = all(run);
+        let count = |wanted: Option<Verdict>| marks.iter().filter(|mark| mark.verdict() == wanted).count();
+        let _ = writeln!(
+            text,
+            "- {}: {} of {} are met, {} are not. {} were not judged, as the cores were far, and {} not measured.",
+            run.machine.name(),
+            count(Some(Verdict::Met)),
+            marks.len(),
+            count(Some(Verdict::NotMet)),
+            count(Some(Verdict::Far)),
+            count(None),
+        );
+    }
+    text
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Verdict {
+    Met,
+    NotMet,
+    /// Measured with far cores, so not judged.
+    Far,
+}
+
 impl Mark {
+    /// `None` if it was not measured.
+    fn verdict(&self) -> Option<Verdict> {
+        let Measured { value, class, .. } = self.measured.as_ref().ok()?;
+        Some(match self.wanted {
+            _ if *class == Class::Far && !self.alone => Verdict::Far,
+            Wanted::AtLeast(limit) if *value >= limit => Verdict::Met,
+            Wanted::AtMost(limit) if *value <= limit => Verdict::Met,
+            _ => Verdict::NotMet,
+        })
+    }
+
     /// What was measured, and whether that is enough.
     fn cell(&self) -> String {
-        let Measured { value, class, rounds } = match &self.measured {
+        let Measured { value, rounds, .. } = match &self.measured {
             Err(reason) => return (*reason).to_owned(),
             Ok(measured) => measured,
         };
-        let met = match self.wanted {
-            _ if *class == Class::Far && !self.alone => "not judged: the cores were far",
-            Wanted::AtLeast(limit) if *value >= limit => "**yes**",
-            Wanted::AtMost(limit) if *value <= limit => "**yes**",
-            _ => "**no**",
+        let verdict = match self.verdict() {
+            Some(Verdict::Met) => "met",
+            Some(Verdict::NotMet) => "**not met**",
+            Some(Verdict::Far) | None => "not judged: the cores were far",
         };
-        format!("{}{}, {met} ({rounds} rounds)", three_digits(*value), self.unit)
+        format!("{}{}, {verdict} ({rounds} rounds)", three_digits(*value), self.unit)
     }
 }
 

@@ -14,13 +14,15 @@ use std::path::Path;
 use crate::results::{Group, Run};
 use crate::work::{calls, forking, making, messages, round_trips, runtimes, serving, starting, streams, values};
 
-/// A section: which kinds of work, and what to know about them.
+/// A section: its kinds of work, and how they are done.
 struct Section {
     title: &'static str,
     /// Of the picture's file.
     file: &'static str,
     works: &'static [&'static str],
     log: bool,
+    /// The program that the section is for, after "A program that…".
+    program: &'static str,
     text: &'static str,
 }
 
@@ -30,86 +32,99 @@ const SECTIONS: [Section; 10] = [
         file: "streams",
         works: &[streams::WORK, streams::ONE_CORE],
         log: true,
-        text: "One process writes so much at a time, with `write_all`; the other one reads what there is, up to 64 KiB at a \
-               time, and adds up all of it. Where there is a buffer on both sides, what is read is as long as what was \
-               written, for that is what one has buffers for. Crates that pass messages are in the next section.",
+        program: "passes bytes from one process to another",
+        text: "One process writes the given number of bytes at a time, with `write_all`. The other one reads up to 64 KiB at a \
+               time and adds up every byte. A reader with a buffer reads as many bytes at a time as were written. Crates \
+               that pass messages are in the next section.",
     },
     Section {
         title: "Messages, one way",
         file: "messages",
         works: &[messages::WORK],
         log: true,
-        text: "One process sends, the other one receives. A message has arrived when it is in memory that the sender cannot \
-               change any more, and every byte of it was read: shared memory is copied, what a crate returns in a vector or \
-               shows in a buffer of its own is not.",
+        program: "sends jobs, results or events as bytes",
+        text: "One process sends, the other one receives. A message counts as received when the sender cannot change it any \
+               more and every byte of it was read. So messages in shared memory are copied out; a vector that a crate \
+               returns, or a buffer of its own that it shows, is not copied again.",
     },
     Section {
         title: "Values, one way",
         file: "values",
         works: &[values::STRUCTS, values::BYTES],
         log: true,
-        text: "One process sends values of a type, each made anew; the other one receives them and adds up all that is in \
-               them. 16 B is one structure of three numbers, and what is longer a `Vec` of them; bytes are a `ByteBuf` of \
-               serde_bytes. Sizes are those in memory.",
+        program: "sends values of its own types",
+        text: "One process sends values of one type, and makes each anew. The other one receives them and adds up their \
+               fields. Structures: 16 B are one structure of three numbers, and larger values are a `Vec` of them. Bytes: a \
+               `ByteBuf` of serde_bytes. Sizes are those in memory.",
     },
     Section {
         title: "Round trips",
         file: "round-trips",
         works: &[round_trips::SLEEPING, round_trips::SPINNING, round_trips::ONE_CORE],
         log: true,
-        text: "A message to the other process and one of the same length back. A figure is the median over rounds of the \
-               medians over trips, and p99 the median of the 99th percentiles. Who sleeps while it waits has to be woken, \
-               which takes most of the time; who spins does not, and keeps a core busy. So these are not compared with one \
-               another. On one core that both share, spinning is in vain.",
+        program: "asks another process and waits for its answer",
+        text: "One message goes to the other process, and one of the same length comes back. A figure is the median over the \
+               rounds of each round's median trip; p99 is the median of the 99th percentiles. A side that sleeps has to be \
+               woken, which takes most of the time. A side that spins does not, and keeps a core busy. Compare sleeping \
+               with sleeping, and spinning with spinning. Spinning is in vain on one core that both sides share.",
     },
     Section {
         title: "Under tokio",
         file: "tokio",
         works: &[runtimes::STREAMS, runtimes::MESSAGES, runtimes::ROUND_TRIPS, runtimes::MANY, runtimes::PROGRAMS],
         log: true,
-        text: "The same as above, awaited: each process has a runtime on its one thread. A thousand ends are those of a thousand \
-               tasks that answer, in one runtime with who asks them; the time is that of one answer. A program is fed so much and \
-               gives it back.",
+        program: "does any of this on a runtime",
+        text: "The work of the sections above, awaited. Each process has a runtime on its one thread. Of a thousand ends, each \
+               belongs to a task that answers; they and the task that asks share one runtime, and a figure is the time of \
+               one answer. A program is fed the given number of bytes and writes them back.",
     },
     Section {
-        title: "What a call costs",
+        title: "The cost of a call",
         file: "calls",
         works: &[calls::BYTES, calls::MESSAGES],
         log: false,
-        text: "A write and a read, or a send and a receive, in one process, so that nobody waits: what a wrapper adds to the \
-               system calls.",
+        program: "counts nanoseconds",
+        text: "A write and a read, or a send and a receive, in one process. No side waits, so the difference to the bare calls \
+               is what a wrapper costs.",
     },
     Section {
         title: "Making and closing a channel",
         file: "making",
         works: &[making::WORK],
         log: true,
-        text: "Both ends, in one process. For `iceoryx2` it is a service with a publisher and a subscriber.",
+        program: "makes a channel for each task or child",
+        text: "Both ends are made and closed in one process. With `iceoryx2` that is a service with a publisher and a \
+               subscriber.",
     },
     Section {
         title: "Fork and wait",
         file: "forking",
         works: &[forking::WORK],
         log: false,
-        text: "A child that leaves at once. `ipc::fork` severs every end that it was not given, here all of them, holds back \
-               signals meanwhile, and holds the child by a pidfd; the bare calls leave all ends open in the child.",
+        program: "forks its workers",
+        text: "The child leaves at once. `ipc::fork` severs every end that the child was not given, which is each one here. It \
+               holds back signals meanwhile, and holds the child by a pidfd. The bare calls leave all ends open in the \
+               child.",
     },
     Section {
         title: "Starting a program",
         file: "starting",
         works: &[starting::WORK],
         log: true,
-        text: "`/bin/true`, started and waited for. A fork has to copy the page tables of the process, so it takes longer the \
-               larger that is.",
+        program: "starts other programs",
+        text: "`/bin/true` is started and waited for. A fork copies the page tables of the process, so it takes longer in a \
+               larger one.",
     },
     Section {
         title: "A worker of a program",
         file: "serving",
         works: &[serving::WORK],
         log: true,
-        text: "A worker that leaves at once, until it was waited for. A fork server is a process from before the program had \
-               memory and threads, and so a worker costs the same from either. A bare fork beside threads may do nothing but \
-               leave, as here; `ipc::fork` refuses it. Python's program is a small one in both columns.",
+        program: "has threads or much memory, and needs workers",
+        text: "The worker leaves at once, and is waited for. A fork server was forked before the program had memory and \
+               threads, so a worker costs the same from a small program and from a large one. The bare fork beside threads \
+               is there for comparison: its child may do nothing but leave, and `ipc::fork` refuses it. Python's program is \
+               small in both columns.",
     },
 ];
 
@@ -134,7 +149,7 @@ pub fn write(runs: &[Run], folder: &Path) -> io::Result<()> {
         if of_runs.is_empty() {
             continue;
         }
-        let _ = write!(text, "## {}\n\n{}\n\n", section.title, section.text);
+        let _ = write!(text, "## {}\n\nFor a program that {}. {}\n\n", section.title, section.program, section.text);
         for part in of_runs {
             text.push_str(&part?);
         }
@@ -142,11 +157,7 @@ pub fn write(runs: &[Run], folder: &Path) -> io::Result<()> {
     for fragment in fragments(&pictures)? {
         let _ = writeln!(text, "{}\n", fs::read_to_string(fragment)?.trim_end());
     }
-    let _ = write!(
-        text,
-        "## The marks\n\nWhat the crate is held to. `×` is how many times as fast.\n\n{}\n",
-        marks::table(runs)
-    );
+    let _ = write!(text, "## The marks\n\n{}\n{}\n", marks::summary(runs), marks::table(runs));
     text.push_str("## How each is used\n\n");
     for (name, note) in &runs[0].notes {
         let version = runs[0].versions.get(name).map(|version| format!(" {version}")).unwrap_or_default();
@@ -156,6 +167,12 @@ pub fn write(runs: &[Run], folder: &Path) -> io::Result<()> {
 }
 
 impl Section {
+    /// Its row in the table of contents.
+    fn row(&self) -> String {
+        let anchor = self.title.to_lowercase().replace(',', "").replace(' ', "-");
+        format!("| {} | [{}](#{anchor}) |\n", self.program, self.title)
+    }
+
     /// The picture and the tables of one run, if it has any.
     fn of(&self, run: &Run, is_one_of_several: bool, pictures: &Path) -> io::Result<Option<String>> {
         let groups = |work: &&'static str| run.groups(work).collect::<Vec<_>>();
@@ -205,43 +222,43 @@ fn head(runs: &[Run]) -> String {
     let quick = if runs[0].quick { "**A quick run: the figures mean nothing.**\n\n" } else { "" };
     let measured: String = runs.iter().map(measured).collect();
     let (gains, others) = (gains::table(runs), if runs.len() == 1 { ONE_MACHINE } else { "" });
+    let sections: String = SECTIONS.iter().map(Section::row).collect();
     format!(
         "\
 # Benchmarks
 
 <!-- Written by benches/peers. Change that, or measure again. -->
 
-What a program gains with `ipc`, and what that costs beside the bare system calls, the standard library and other crates.
+`ipc` beside the bare system calls, the standard library and other crates, all in one run.
 
 {quick}![How many times as fast with ipc](benchmarks/gains.svg)
 
 {gains}
-Each figure is how many times as fast the second is, both in one run. Where `ipc` gains nothing, the sections below say \
-so: a short write into a pipe, and a message of its own for each datagram, are as fast as the bare system calls, and no \
-faster.
+`2×` means twice as fast, both measured in turns within one run. A short write into a pipe, and a datagram for each \
+message, gain nothing: they are about as fast as the bare system calls.
 
-## How to read it
+| A program that… | finds its figures in |
+|---|---|
+{sections}
+## How to read a table
 
-Two processes, each on a core of its own. The contenders of a table take turns, round by round, in one run, so whatever \
-the machine does meets all of them. A figure is a median, and the quartiles in brackets say how far it can be trusted.
-
-**What counts are the ratios** between the figures of one table. Another machine, or this one on another day, has other \
-figures.
-
-**Near and far.** On a virtual machine the host moves cores about, within seconds. Where the two share a cache, a cache \
-line goes to the other core and back in about 110 ns (near); where they do not, in about 480 ns (far), and everything \
-that passes between them is slower by more than most contenders differ. So that round trip is probed before and after each \
-measurement; a measurement during which it changed is thrown away and made again, and only those of one class are \
-compared: near ones, for which the run waits a while, unless a column says far.
-
-What is measured is made with `bare` system calls through `libc`, with nothing around them; with `ipc` as it comes, and \
-with the settings that are named; and with the others as their documentation recommends. [What that is](#how-each-is-used) \
-stands at the end, after [the marks](#the-marks) that the crate is held to.
+- **Compare the figures of one table only.** Its contenders take turns within one run, so a disturbance meets all of them. \
+Another machine, or this one on another day, has other figures; the ratios are what lasts.
+- A figure is a **median**, with the quartiles in brackets. The best figure of a column is bold, and so are the names of \
+this crate's rows.
+- The two processes have **a core each**, unless the section says otherwise.
+- **`bare`** rows make the system calls through `libc`, with nothing around them. **`ipc`** rows use the crate as it comes, \
+with the settings that are named. All others are used as their documentation recommends. [The details](#how-each-is-used) \
+are at the end.
+- A column marked **(far)** was measured on two cores that share no cache. A virtual machine's host moves the cores about, \
+within seconds. Two cores that share a cache pass a cache line there and back in about 110 ns, others in about 480 ns. \
+That slows everything between the two processes, by more than most contenders differ. So it is probed before and after \
+each measurement, which is thrown away if it changed.
 
 Measured on:
 
 {measured}{others}
-To measure again, and to write this page again from what is kept:
+To measure again, and to write this page again from the kept samples:
 
 ```sh
 cargo run --release --manifest-path benches/peers/Cargo.toml
@@ -252,10 +269,9 @@ cargo run --release --manifest-path benches/peers/Cargo.toml -- --render
     )
 }
 
-/// Said while there is nothing to compare with.
+/// Said while there is one run.
 const ONE_MACHINE: &str = "
-One kind of machine is not every kind: what is best here may not be best on yours. A run on another one is kept beside \
-this one, and shown in a column of its own.
+Another kind of machine may have another order. Its run is kept beside this one, and gets columns of its own.
 ";
 
 /// One run: where, when, and where its samples are.

@@ -27,7 +27,7 @@ pub fn in_short(group: &Group) -> String {
     text
 }
 
-/// A table with a column for each case. What is best stands out; what is missing is said below.
+/// A table with a column for each case, the best figures in bold, and below it what is missing.
 pub fn in_columns(groups: &[&Group]) -> String {
     let mut text = String::from("| |");
     for group in groups {
@@ -69,7 +69,7 @@ fn is_best(group: &Group, median: f64) -> bool {
     group.series.iter().filter_map(|series| group.summary(&series.name)).all(|other| other.median >= median)
 }
 
-/// Who is not in the table, and why; and how the rounds went.
+/// The contenders that are not in the table, and why; and how the rounds went.
 fn missing(groups: &[&Group]) -> String {
     let mut text = String::new();
     for group in groups {
@@ -87,7 +87,11 @@ fn missing(groups: &[&Group]) -> String {
     let moved: u32 = groups.iter().flat_map(|group| &group.series).map(|series| series.moved).sum();
     if most > 0 {
         let rounds = if least == most { format!("{most}") } else { format!("{least} to {most}") };
-        let _ = writeln!(text, "\nMedians of {rounds} rounds (quartiles). Thrown away, as the cores moved: {moved}.");
+        let moved = match moved {
+            0 => String::new(),
+            _ => format!(" The cores moved in {moved} more, which were thrown away."),
+        };
+        let _ = writeln!(text, "\nMedians of {rounds} rounds (quartiles).{moved}");
     }
     text
 }
