@@ -1,4 +1,4 @@
-//! The errors: one variant for each thing that a caller would do something different about.
+//! The errors: a variant for each cause that a caller would handle differently.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,13 +11,13 @@ use crate::socket::Received;
 /// The result of this crate's calls, with [`Error`] unless another error type is named. See [`Error`] for an example.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that a call of this crate can fail with. Calls retry `EINTR` themselves, so it is never among these.
+/// The errors of this crate's calls. Calls retry `EINTR` themselves, so it is never among these.
 ///
-/// `?` turns an `Error` into an [`io::Error`] and back again without losing which one it was. [`System`](Error::System) keeps its
-/// errno. Every other variant gets the natural [`io::ErrorKind`] and travels inside the `io::Error`.
+/// `?` turns an `Error` into an [`io::Error`] and back again, and the variant is kept. [`System`](Error::System) keeps its errno.
+/// Every other variant gets the fitting [`io::ErrorKind`] and travels inside the `io::Error`.
 ///
-/// `Display` tells the whole cause in one line, and [`source`](std::error::Error::source) is `None`, so that a report of the chain
-/// says nothing twice. The cause is there as a value, in the variant's fields.
+/// `Display` prints the whole cause in one line, and [`source`](std::error::Error::source) is `None`, so that a report of the
+/// chain prints nothing twice. The variant's fields have the cause as a value.
 ///
 /// # Examples
 ///
@@ -36,7 +36,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// ```
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel refused a call. `EAGAIN` from `fork`, which is the process limit, is one of these and not
+    /// The kernel refused a call. `EAGAIN` from `fork`, the process limit, is one of these and not
     /// [`WouldBlock`](Error::WouldBlock).
     System {
         /// The system call, by the name of its manual page.
@@ -51,17 +51,17 @@ pub enum Error {
     /// The deadline passed.
     TimedOut,
 
-    /// The other side is gone: nobody is left to read what would be written.
+    /// The other side is gone: no process is left that could read.
     Closed,
 
-    /// The peer of a socket went away with messages of ours that it had not read.
+    /// The peer of a socket went away and left messages of ours unread.
     ///
     /// It comes once, after everything that the peer sent was received. Of clones in one process, the one that receives EOF gets
-    /// it. If two processes hold the socket, the kernel tells one of them; if that one only sends, it gets
-    /// [`Closed`](Error::Closed), and nobody gets this. Some kernels, such as 6.18, do not count a single empty message.
+    /// it. If two processes hold the socket, the kernel tells one of them. If that one only sends, it gets
+    /// [`Closed`](Error::Closed), and no process gets this. Some kernels, such as 6.18, do not count a single empty message.
     Reset,
 
-    /// A received message was longer than the buffer. Nothing of it is lost: here it is, whole.
+    /// A received message was longer than the buffer. Nothing of it is lost: the error has all of it.
     BufferTooSmall {
         /// The message, from its first byte to its last.
         message: Vec<u8>,
@@ -80,7 +80,7 @@ pub enum Error {
     Truncated {
         /// The message, from its first byte to where the stream ended.
         message: Vec<u8>,
-        /// The length that it was going to have. `None`: the stream ended before it said so.
+        /// The length that was announced. `None`: the stream ended inside the length.
         expected: Option<u64>,
     },
 
@@ -117,9 +117,8 @@ pub enum Error {
     NotGiven,
 
     /// This process has more than one thread, so a fork of it would not be safe. A [`ForkServer`](crate::ForkServer) that was
-    /// started before the threads forks for all of them.
-    ///
-    /// In the guide: [threads and fork](crate::guide::threads_and_fork), [tests that fork](crate::guide::testing).
+    /// started before the threads forks for all of them. In the guide: [threads and fork](crate::guide::threads_and_fork),
+    /// [tests that fork](crate::guide::testing).
     MultiThreaded {
         /// The threads that the kernel counts.
         threads: usize,
@@ -130,20 +129,20 @@ pub enum Error {
     /// [tokio](crate::guide::tokio).
     InsideRuntime,
 
-    /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so nobody could wait for a child of it. Set
-    /// `SIGCHLD` to its default, or to a handler, before starting children. In the guide: [children](crate::guide::children).
+    /// This process ignores `SIGCHLD` (or set `SA_NOCLDWAIT`), so its children could not be waited for. Set `SIGCHLD` to its
+    /// default, or to a handler, before starting children. In the guide: [children](crate::guide::children).
     SigchldIgnored,
 
-    /// The child has exited, and somebody else in this process has waited for it, such as a handler that waits for all. The
-    /// kernel tells a status once. The output that [`Command::output`](crate::Command::output) had read is here.
+    /// The child has exited, and other code in this process has waited for it, such as a handler that waits for all children.
+    /// The kernel tells a status once. The output that [`Command::output`](crate::Command::output) had read is here.
     StatusTaken {
-        /// The bytes that the program wrote to its standard output; empty if nobody asked for it.
+        /// The bytes that the program wrote to its standard output; empty if it was not captured.
         stdout: Vec<u8>,
         /// The bytes that the program wrote to its standard error.
         stderr: Vec<u8>,
     },
 
-    /// Nothing was given to this program under that name, or it is not there any more.
+    /// No end was given to this program under that name, or it is not open any more.
     NoSuchEnd {
         /// The name that was asked for.
         name: String,
@@ -155,7 +154,7 @@ pub enum Error {
         name: String,
     },
 
-    /// A descriptor is not what is asked for.
+    /// A descriptor is of another kind than was asked for.
     WrongKind {
         /// The kind that was asked for.
         expected: &'static str,
@@ -169,7 +168,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// A message is no value of the type that was to be received. The next one can be received. Needs the feature `channel`.
+    /// A message is not a value of the receiver's type. The next one can be received. Needs the feature `channel`.
     Decode {
         /// The message, whole.
         message: Vec<u8>,
@@ -186,6 +185,58 @@ pub enum Error {
         /// The ends that did arrive.
         received: Received,
     },
+}
+
+impl Error {
+    /// The [`io::ErrorKind`] that this error has as an [`io::Error`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (reader, _writer) = ipc::pipe()?;
+    /// let error = reader.try_read(&mut [0]).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Error::System { source, .. } => source.kind(),
+            Error::WouldBlock => io::ErrorKind::WouldBlock,
+            Error::TimedOut => io::ErrorKind::TimedOut,
+            Error::Closed => io::ErrorKind::BrokenPipe,
+            Error::Reset => io::ErrorKind::ConnectionReset,
+            Error::Malformed { .. } | Error::Decode { .. } => io::ErrorKind::InvalidData,
+            Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
+            Error::Unread => io::ErrorKind::ResourceBusy,
+            Error::BufferTooSmall { .. }
+            | Error::Encode { .. }
+            | Error::TooLong { .. }
+            | Error::InvalidInput { .. }
+            | Error::WrongKind { .. } => io::ErrorKind::InvalidInput,
+            Error::NotStarted { error, .. } => error.kind(),
+            Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
+            Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
+            Error::NotGiven => io::ErrorKind::PermissionDenied,
+            Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored | Error::CannotCarry => {
+                io::ErrorKind::Unsupported
+            }
+            Error::EndsLost { .. } | Error::StatusTaken { .. } => io::ErrorKind::Other,
+        }
+    }
+
+    /// The error of a system call that has no more special name.
+    pub(crate) fn system(call: &'static str, errno: Errno) -> Self {
+        Error::System { call, source: errno.into() }
+    }
+
+    /// For `Read` and `Write`. An event loop meets `WouldBlock` all the time: it comes without a box.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Error::WouldBlock => io::ErrorKind::WouldBlock.into(),
+            error => error.into(),
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -293,71 +344,6 @@ impl fmt::Debug for Error {
     }
 }
 
-/// Bytes for `Debug`: their number, and the first few.
-pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Debug for Bytes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = &self.0[..self.0.len().min(64)];
-        let more = if first.len() < self.0.len() { "…" } else { "" };
-        write!(f, "{} bytes: b\"{}\"{more}", self.0.len(), first.escape_ascii())
-    }
-}
-
-impl Error {
-    /// The error of a system call that has no more special name.
-    pub(crate) fn system(call: &'static str, errno: Errno) -> Self {
-        Error::System { call, source: errno.into() }
-    }
-
-    /// The [`io::ErrorKind`] that this error has as an [`io::Error`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::io::ErrorKind;
-    ///
-    /// let (reader, _writer) = ipc::pipe()?;
-    /// let error = reader.try_read(&mut [0]).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
-    #[must_use]
-    pub fn kind(&self) -> io::ErrorKind {
-        match self {
-            Error::System { source, .. } => source.kind(),
-            Error::WouldBlock => io::ErrorKind::WouldBlock,
-            Error::TimedOut => io::ErrorKind::TimedOut,
-            Error::Closed => io::ErrorKind::BrokenPipe,
-            Error::Reset => io::ErrorKind::ConnectionReset,
-            Error::Malformed { .. } | Error::Decode { .. } => io::ErrorKind::InvalidData,
-            Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
-            Error::Unread => io::ErrorKind::ResourceBusy,
-            Error::BufferTooSmall { .. }
-            | Error::Encode { .. }
-            | Error::TooLong { .. }
-            | Error::InvalidInput { .. }
-            | Error::WrongKind { .. } => io::ErrorKind::InvalidInput,
-            Error::NotStarted { error, .. } => error.kind(),
-            Error::NoSuchEnd { .. } => io::ErrorKind::NotFound,
-            Error::AlreadyClaimed { .. } => io::ErrorKind::AlreadyExists,
-            Error::NotGiven => io::ErrorKind::PermissionDenied,
-            Error::MultiThreaded { .. } | Error::InsideRuntime | Error::SigchldIgnored | Error::CannotCarry => {
-                io::ErrorKind::Unsupported
-            }
-            Error::EndsLost { .. } | Error::StatusTaken { .. } => io::ErrorKind::Other,
-        }
-    }
-
-    /// For `Read` and `Write`. An event loop meets `WouldBlock` all the time: it comes without a box.
-    pub(crate) fn into_io(self) -> io::Error {
-        match self {
-            Error::WouldBlock => io::ErrorKind::WouldBlock.into(),
-            error => error.into(),
-        }
-    }
-}
-
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error {
@@ -372,13 +358,25 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(ours) => ours,
-            // As `Read` and `Write` of this crate answer, without a box around it.
-            Err(other) if other.get_ref().is_none() && other.raw_os_error().is_none() => match other.kind() {
-                io::ErrorKind::WouldBlock => Error::WouldBlock,
-                _ => Error::System { call: "io", source: other },
-            },
+            // As `Read` and `Write` of this crate return it, without a box around it.
+            Err(other) if other.kind() == io::ErrorKind::WouldBlock && is_bare(&other) => Error::WouldBlock,
             Err(other) => Error::System { call: "io", source: other },
         }
+    }
+}
+
+fn is_bare(error: &io::Error) -> bool {
+    error.get_ref().is_none() && error.raw_os_error().is_none()
+}
+
+/// Bytes for `Debug`: their number, and the first few.
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = &self.0[..self.0.len().min(64)];
+        let more = if first.len() < self.0.len() { "…" } else { "" };
+        write!(f, "{} bytes: b\"{}\"{more}", self.0.len(), first.escape_ascii())
     }
 }
 

@@ -2,31 +2,25 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 #[cfg(feature = "tokio")]
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::held::Held;
 use super::server::Reporter;
 use super::stop::{self, KillOnDrop, is_gone};
 use crate::error::{Error, Result};
-use crate::sys::epoch::Process;
-use crate::sys::process::Gate;
+use crate::sys::fork::Gate;
 use crate::sys::{self, Errno};
-use crate::wait::{Watch, wait_any};
-
-/// The sleeps between two looks at what no descriptor tells: the first, and, each being twice as long as the one before, the
-/// longest.
-pub(super) const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 /// A process that this one started, by [`fork`](crate::fork()) or with a [`Command`](crate::Command).
 ///
-/// It is held by a pidfd, so that a signal or a wait never hits a stranger who got the number later. As a descriptor it
-/// can be waited for together with ends: [`Watch::readable(&child)`](crate::Watch::readable) is ready when it has left.
+/// It is held by a pidfd, so a signal or a wait never hits another process that got the number later. The descriptor can be
+/// waited for together with ends: [`Watch::readable(&child)`](crate::Watch::readable) is ready when the child has left.
 ///
 /// **Dropping it neither kills nor waits**, but reaps a child that has already left. One that leaves later stays a zombie until
 /// this process ends: wait for it.
@@ -58,15 +52,9 @@ pub(super) const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from
 #[doc(alias = "pidfd_open")]
 pub struct Child {
     id: u32,
-    pidfd: OwnedFd,
-    /// The process that it is a child of.
-    parent: Process,
     /// It was made the leader of a process group of its own.
     leads_group: bool,
-    /// The kernel tells it once.
-    status: Mutex<Option<ExitStatus>>,
-    /// Of a process that is not this one's child.
-    reporter: Option<Reporter>,
+    held: Held,
 }
 
 impl Child {
@@ -78,7 +66,7 @@ impl Child {
     /// Takes a child over that was just started.
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
         let id = pid.as_raw_nonzero().get().unsigned_abs();
-        Self { id, pidfd, parent: Process::this(), leads_group: false, status: Mutex::new(None), reporter: None }
+        Self { id, leads_group: false, held: Held::new(pidfd) }
     }
 
     /// The same of one that was perhaps made the leader of a group.
@@ -89,7 +77,7 @@ impl Child {
 
     /// The same of a process that is another one's child.
     pub(super) fn reported_by(mut self, reporter: Reporter) -> Self {
-        self.reporter = Some(reporter);
+        self.held.set_reporter(reporter);
         self
     }
 
@@ -110,15 +98,15 @@ impl Child {
         self.id
     }
 
-    /// Blocks until the child has left, and says how. Waiting again gives the same status.
+    /// Blocks until the child has left, and returns its status. Waiting again returns the same status.
     ///
     /// Close the writers that the child reads to EOF from first: otherwise it does not leave. A child that a debugger traces
     /// counts as running until the debugger lets go of it.
     ///
     /// # Errors
     ///
-    /// - [`Error::StatusTaken`]: somebody else in this process has waited for it.
-    /// - [`Error::System`] with `ECHILD`: it is another process's child, as where this value came along in a fork.
+    /// - [`Error::StatusTaken`]: other code in this process has waited for it.
+    /// - [`Error::System`] with `ECHILD`: it is another process's child, for example because this value was copied by a fork.
     ///
     /// # Examples
     ///
@@ -131,66 +119,31 @@ impl Child {
     #[doc(alias = "waitid")]
     #[doc(alias = "join")]
     pub fn wait(&self) -> Result<ExitStatus> {
-        loop {
-            if self.reporter.is_some() {
-                // Only its own parent can wait for it in one call.
-                if let Some(status) = self.wait_until(None)? {
-                    return Ok(status);
-                }
-            }
-            if let Some(status) = self.try_wait()? {
-                return Ok(status);
-            }
-            // Not under the lock, and so it takes nothing. Who waits at the same time may be quicker to: the next look finds
-            // what that one has noted, or that somebody else has it, which is the error.
-            match sys::process::await_exit(self.pidfd.as_fd()) {
-                Ok(()) | Err(Errno::CHILD) => {}
-                // Another holder of the pidfd has set its O_NONBLOCK, and that call does not wait any more.
-                Err(Errno::AGAIN) => {
-                    if let Some(status) = self.wait_until(None)? {
-                        return Ok(status);
-                    }
-                }
-                Err(errno) => return Err(self.unwaitable(errno)),
-            }
-        }
+        self.held.wait()
     }
 
-    /// Returns how the child has left, without blocking; `None` as long as it runs. See the [example](Self#examples).
+    /// Returns the status of the child without blocking; `None` as long as it runs. See the [example](Self#examples).
     ///
     /// # Errors
     ///
     /// As [`wait`](Self::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        self.look(None)
+        self.held.look(None)
     }
 
-    /// The same, and where another process reports about the child, it is not waited for that either.
+    /// The same, without waiting for another process that reports about the child.
     #[cfg(feature = "tokio")]
     pub(crate) fn status_so_far(&self) -> Result<Option<ExitStatus>> {
-        self.look(Some(Duration::ZERO))
+        self.held.look(Some(Duration::ZERO))
     }
 
     /// Where another process reports about the child: the descriptor that is readable when it has.
     #[cfg(feature = "tokio")]
     pub(crate) fn report(&self) -> Option<Arc<OwnedFd>> {
-        self.reporter.as_ref().map(|reporter| Arc::clone(reporter.line()))
+        self.held.report()
     }
 
-    /// One look, which gives whoever reports about a child that has left so much time to do so.
-    fn look(&self, left: Option<Duration>) -> Result<Option<ExitStatus>> {
-        let mut status = self.status();
-        if status.is_none() {
-            let reaped = match &self.reporter {
-                None => sys::process::reap(self.pidfd.as_fd()),
-                Some(reporter) => reporter.reap(self.pidfd.as_fd(), left),
-            };
-            *status = reaped.map_err(|errno| self.unwaitable(errno))?.map(ExitStatus::from_raw);
-        }
-        Ok(*status)
-    }
-
-    /// Blocks until the child has left or the time is up, and says how it left; `None` if it runs.
+    /// Blocks until the child has left or the time is up, and returns its status; `None` if it still runs.
     ///
     /// A timeout of zero looks once; [`Duration::MAX`] waits for ever. The status of a child that is traced may come up to 50 ms
     /// late.
@@ -213,28 +166,9 @@ impl Child {
     /// ```
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>> {
         match Instant::now().checked_add(timeout) {
-            None => self.wait().map(Some),
-            deadline => self.wait_until(deadline),
+            None => self.held.wait().map(Some),
+            deadline => self.held.wait_until(deadline),
         }
-    }
-
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
-        let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let [mut nap, longest] = NAPS;
-        // First, so that a status that is known, or an error, does not wait.
-        let mut status = self.look(left())?;
-        while status.is_none() && left() != Some(Duration::ZERO) {
-            let has_left = wait_any(&mut [Watch::readable(self)], left())? > 0;
-            status = self.look(left())?;
-            if has_left && status.is_none() {
-                // It is traced, and its tracer has to see it off first. The pidfd is ready all the time until then, and nothing
-                // that can be waited for with a deadline becomes ready when it happens. (A signal may end the nap.)
-                let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
-                nap = longest.min(nap * 2);
-                status = self.look(left())?;
-            }
-        }
-        Ok(status)
     }
 
     /// Kills the child with `SIGKILL`, without blocking; no-op if it has left. [`wait`](Self::wait) for it afterwards, as in the
@@ -259,8 +193,8 @@ impl Child {
         self.signal_if_there(sys::process::SIGTERM)
     }
 
-    /// Asks the child to leave, with `SIGTERM`, and blocks until it has; kills it if it takes longer than `grace`. Says how it
-    /// left.
+    /// Asks the child to leave, with `SIGTERM`, and blocks until it has; kills it if it takes longer than `grace`. Returns its
+    /// status.
     ///
     /// A program that leads a group ([`process_group(0)`](crate::Command::process_group),
     /// [`new_session`](crate::Command::new_session)) is shut down with it. The whole group is asked, and has the whole `grace`,
@@ -272,8 +206,8 @@ impl Child {
     ///
     /// # Platform
     ///
-    /// `/proc` tells who is left of a group ([proc_pid_stat(5)]). Where it is not mounted, or shows another pid namespace, the rest
-    /// is killed as soon as the program has left.
+    /// `/proc` lists the processes that are left of a group ([proc_pid_stat(5)]). Where it is not mounted, or shows another pid
+    /// namespace, the rest is killed as soon as the program has left.
     ///
     /// # Examples
     ///
@@ -324,8 +258,8 @@ impl Child {
         KillOnDrop::new(self)
     }
 
-    /// Sends a signal to the process group that the child leads, by its number, without blocking: the child and what it started,
-    /// as far as that has not left the group.
+    /// Sends a signal, by its number, to the process group that the child leads, without blocking. The group is the child and
+    /// the processes that it started, except those that have left the group.
     ///
     /// A program that was started with [`process_group(0)`](crate::Command::process_group) or
     /// [`new_session`](crate::Command::new_session) leads a group. If it has left, the signal goes to the rest of the group. A
@@ -333,7 +267,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] with `ESRCH`: the child leads no group, or nobody is left in it; with `EINVAL`: there is no such
+    /// [`Error::System`] with `ESRCH`: the child leads no group, or no process is left in it; with `EINVAL`: there is no such
     /// signal; with `EPERM`: all of them run as other users now.
     ///
     /// # Examples
@@ -351,15 +285,15 @@ impl Child {
     #[doc(alias = "killpg")]
     pub fn signal_group(&self, signal: i32) -> Result<()> {
         // Kept from being waited for meanwhile, which would make its number another's.
-        let status = self.status();
+        let status = self.held.status();
         let pid = self.id.cast_signed();
-        let sent = sys::process::send_group_signal(self.pidfd.as_fd(), pid, status.is_some(), signal);
+        let sent = sys::process::send_group_signal(self.held.pidfd.as_fd(), pid, status.is_some(), signal);
         drop(status);
         sent.map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
-    /// Kills every process of the group that the child leads with `SIGKILL`, without blocking; no-op if nobody is left in it, or
-    /// if it leads none. The same as [`signal_group`](Self::signal_group) otherwise.
+    /// Kills every process of the group that the child leads with `SIGKILL`, without blocking; no-op if no process is left in
+    /// it, or if it leads none. Same as [`signal_group`](Self::signal_group) otherwise.
     ///
     /// # Errors
     ///
@@ -371,8 +305,8 @@ impl Child {
         }
     }
 
-    /// Sends the child a signal, by its number, without blocking. 0 sends none, and only looks whether that would work. See the
-    /// [example](Self#examples).
+    /// Sends the child a signal, by its number, without blocking. 0 sends none, and only checks whether one could be sent. See
+    /// the [example](Self#examples).
     ///
     /// # Errors
     ///
@@ -380,65 +314,57 @@ impl Child {
     /// another user now.
     #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&self, signal: i32) -> Result<()> {
-        if self.reporter.is_some() && self.status().is_some() {
-            // Its parent may be about to wait for it.
+        if self.held.is_reported() && self.held.status().is_some() {
+            // Its parent may be about to take the status, and the number be another process's after that.
             return Err(Error::system("pidfd_send_signal", Errno::SRCH));
         }
-        sys::process::send_signal(self.pidfd.as_fd(), signal).map_err(|errno| Error::system("pidfd_send_signal", errno))
+        sys::process::send_signal(self.held.pidfd.as_fd(), signal)
+            .map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
     fn signal_if_there(&self, signal: i32) -> Result<()> {
-        match sys::process::send_signal(self.pidfd.as_fd(), signal) {
+        match sys::process::send_signal(self.held.pidfd.as_fd(), signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(Error::system("pidfd_send_signal", errno)),
         }
     }
 
-    /// The error of a child that cannot be waited for.
-    fn unwaitable(&self, errno: Errno) -> Error {
-        match errno {
-            Errno::CHILD if self.is_ours() => Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() },
-            errno => Error::system("waitid", errno),
-        }
-    }
-
     /// Whether it is this process's child, and not that of the one that forked this.
     pub(super) fn is_ours(&self) -> bool {
-        self.parent.is_this()
+        self.held.is_ours()
     }
 
-    /// How it has left, if somebody has waited for it.
+    /// How it left, if somebody has waited for it.
     pub(super) fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
-        // Nothing panics while it is locked.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.status()
     }
 }
 
 /// The pidfd: readable when the child has left.
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.held.pidfd.as_fd()
     }
 }
 
 /// The number of the pidfd, which [`Child`] keeps.
 impl AsRawFd for Child {
     fn as_raw_fd(&self) -> RawFd {
-        self.pidfd.as_raw_fd()
+        self.held.pidfd.as_raw_fd()
     }
 }
 
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Child").field("id", &self.id).field("status", &*self.status()).finish()
+        f.debug_struct("Child").field("id", &self.id).field("status", &*self.held.status()).finish()
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
         // Another process waits for one that is reported.
-        if self.reporter.is_none() {
-            // One that runs goes on; an error would mean that somebody else has waited for it.
+        if !self.held.is_reported() {
+            // A child that runs goes on. An error would mean that other code has waited for it.
             let _ = self.try_wait();
         }
     }

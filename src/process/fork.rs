@@ -12,12 +12,11 @@ use crate::end::{self, Ends};
 use crate::error::{Error, Result};
 use crate::socket::Received;
 use crate::sys::descriptor::{Inert, table_limit};
-use crate::sys::process::{Gate, Permit, Side};
+use crate::sys::fork::{Gate, Permit, Side};
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, ledger};
 
-/// Runs `child` in a new process, with the ends that it was given and with no other end of this crate. Does not wait for
-/// it.
+/// Runs `child` in a new process, with the ends that it was given and with no other end of this crate. Does not wait for it.
 ///
 /// After a plain fork both processes hold both ends of a pipe. Forget to close one of the four, and the reader waits for a writer
 /// that it holds itself. Here an end goes to one process:
@@ -27,7 +26,7 @@ use crate::sys::{self, Errno, ledger};
 ///   is closed. A value that reached the child in a capture or a stack frame answers [`Error::NotGiven`] to every call. This
 ///   process keeps its own.
 ///
-/// **The child never returns** into the caller's frames. Its status is what `child` returned ([`Outcome`]): `()` is 0, a `u8`
+/// **The child never returns** into the caller's frames. The value of `child` becomes its status ([`Outcome`]): `()` is 0, a `u8`
 /// is that status, an `Err` is printed as `Error: …` and becomes 1. A panic is printed and becomes 101, or `SIGABRT` with
 /// `panic = "abort"` and for a fork in a panic hook. The child flushes Rust's stdout and leaves with `_exit`: no destructors of
 /// the frames above run, and no `atexit` handlers.
@@ -35,17 +34,15 @@ use crate::sys::{self, Errno, ledger};
 /// **Values are dropped in both processes**: the given ones, here when `fork` returns, and those that `child` captured. That
 /// closes ends. A temporary directory is removed twice: borrow such a value, or give its ends alone.
 ///
-/// The child severs first of all. Until then, some µs after `fork` returned here, it holds its copies: EOF, and the error of a
-/// write to nobody, come that much later.
+/// The severing takes some µs, in which `fork` may have returned here. The child holds its copies until then: EOF, and the error
+/// of a write without a reader, come that much later. Signals are held back meanwhile, so that no handler in the child meets an
+/// end of its parent's. Rust's stdout is flushed before the fork, so that nothing is printed twice.
 ///
-/// Rust's stdout is flushed before the fork too, so that nothing is printed twice. Signals are held back until the severing
-/// is done, so that a handler in the child never meets an end of its parent's.
+/// Everything else stays open in the child, as always: files, std's sockets, and the descriptors of [`Child`]ren, which it can
+/// watch with [`wait_any`](crate::wait_any) and signal. So do descriptors that an end was turned into, copies made with
+/// [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends of another version of this crate.
 ///
-/// Everything else stays open in the child, as always: files, std's sockets, the descriptors of [`Child`]ren
-/// (which it can watch with [`wait_any`](crate::wait_any) and signal), descriptors that an end was turned into, copies made with [`BorrowedFd::try_clone_to_owned`](std::os::fd::BorrowedFd::try_clone_to_owned), and ends
-/// of another version of this crate in the same program.
-///
-/// A child that needs no end gets `()`: `fork((), |()| …)`. Where `child` uses `?`, it names its result, as the compiler cannot
+/// A child that needs no end gets `()`: `fork((), |()| …)`. A closure that uses `?` names its result, as the compiler cannot
 /// guess the error: `|writer| -> ipc::Result<()> { … }`.
 ///
 /// To lend an end, give `&end`. A caller that returns `Box<dyn Error>` or an `anyhow::Result` then writes
@@ -62,16 +59,16 @@ use crate::sys::{self, Errno, ledger};
 ///   for ever, malloc's among them. Fork before starting threads.
 /// - [`Error::SigchldIgnored`]: the child could not be waited for.
 /// - [`Error::NotGiven`]: one of the ends was not given to this process itself.
-/// - [`Error::System`]: the process limit (`fork`, `EAGAIN`), no memory; no place for two descriptors that the fork needs
-///   (`EMFILE`), or an end whose number is over a limit that was lowered since (`dup3`, `EMFILE`); what was printed cannot
-///   be written (`write`); or a sandbox refuses what the promises stand on, by the name of the call: `pidfd_open` or `waitid`
-///   (the child could not be held), `dup3` or `open` (its ends could not be severed), `unshare` (nobody knows of threads).
+/// - [`Error::System`]: the process limit (`fork`, `EAGAIN`), or no memory; no place for two descriptors that the fork needs
+///   (`EMFILE`), or an end whose number is over a limit that was lowered since (`dup3`, `EMFILE`); or stdout cannot be
+///   flushed (`write`). A sandbox may refuse a call that the promises need: `pidfd_open` or `waitid` (the child could not be
+///   held), `dup3` or `open` (its ends could not be severed), `unshare` (its threads are not known).
 ///
 /// # Platform
 ///
 /// [fork(2)], [dup3(2)], [open_tree(2)] (Linux 5.2; a descriptor of `/dev/null` where it is refused), [pidfd_open(2)].
-/// Whether there is a second thread is asked of [unshare(2)] with `CLONE_THREAD`, which changes nothing, or of
-/// `/proc/self/task`; a thread that was joined is given up to 20 ms to be gone.
+/// [unshare(2)] with `CLONE_THREAD`, which changes nothing, tells whether there is a second thread, or else `/proc/self/task`.
+/// A thread that was joined gets up to 20 ms to be gone.
 ///
 /// # Examples
 ///
@@ -101,15 +98,15 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
 ///
 /// # Safety
 ///
-/// If there is another thread, `child` may only do what is async-signal-safe ([signal-safety(7)]) until it leaves or starts a
-/// program. Reading and writing ends is; allocating is not, nor are printing and returning an `Err`. Locks that another thread
-/// held stay locked in the child, that of Rust's stderr among them, which a panic takes. Stdout's is free: this call takes it
+/// If there is another thread, `child` may only make async-signal-safe calls ([signal-safety(7)]) until it leaves or starts a
+/// program. Reading and writing ends is safe; allocating, printing and returning an `Err` are not. Locks that another thread
+/// held stay locked in the child, such as that of Rust's stderr, which a panic takes. Stdout's is free: this call takes it
 /// before it forks, and so blocks while another thread holds it.
 ///
 /// The child does nothing before this process holds it, so no other thread can wait for it earlier.
 ///
-/// The severing may miss an end that another thread is making, receiving, closing or turning into a plain descriptor at this
-/// moment. The child then keeps a copy of it, and EOF does not come before the child leaves.
+/// The severing may miss an end that another thread makes, receives, closes or turns into a plain descriptor at this moment. The
+/// child then keeps a copy of it, and EOF does not come before the child leaves.
 ///
 /// # Errors
 ///
@@ -146,13 +143,13 @@ pub enum Forked {
 
 /// Forks and returns in both processes, which both hold all ends: close them by hand, with `close`. Does not wait for the child.
 ///
-/// Every one of a pipe's four ends that is forgotten keeps EOF from coming. [`fork`] does not have that trap.
+/// A forgotten writer keeps EOF from coming. [`fork`] does not have that trap.
 ///
 /// # Safety
 ///
-/// Everything on the stack exists twice afterwards, and guards run in both processes: a temporary directory is removed
-/// twice, a buffered writer writes its rest twice. The child must be ready for that, or leave with
-/// [`std::process::exit`], `abort`, or by starting a program.
+/// Everything on the stack exists twice afterwards, and guards run in both processes: a temporary directory is removed twice, a
+/// buffered writer writes its rest twice. The child must be ready for that, or leave with [`std::process::exit`], `abort`, or by
+/// starting a program.
 ///
 /// # Errors
 ///
@@ -206,7 +203,7 @@ pub struct Fork {
     pub(super) die_with_parent: bool,
     pub(super) reset_signals: bool,
     pub(super) keep_all_ends: bool,
-    /// The child keeps the signals back that this thread keeps back, also those that are read in it.
+    /// The child blocks the signals that this thread blocks, also those of its [`Signals`](super::Signals).
     pub(super) holds_signals: bool,
 }
 
@@ -218,7 +215,7 @@ impl Fork {
 
     /// Kills the child with `SIGKILL` when the thread that forks it ends, however it ends.
     ///
-    /// It does not reach the child's own children, nor a child that starts a program that changes its user ([prctl(2)],
+    /// It reaches neither the child's own children, nor a child that starts a program that changes its user ([prctl(2)],
     /// `PR_SET_PDEATHSIG`). Where a sandbox refuses it, the fork is refused ([`Error::System`] of `prctl`). See [`Fork`] for an
     /// example.
     ///
@@ -231,15 +228,13 @@ impl Fork {
 
     /// Starts the child with every signal at its default and none blocked, as a shell starts a program.
     ///
-    /// Writing to an end without a reader stays an error and no signal, though `SIGPIPE` is at its default then. It is set as in
-    /// the example of [`Fork`].
+    /// A write without a reader stays an error, although `SIGPIPE` is at its default then. See [`Fork`] for an example.
     pub fn reset_signals(mut self) -> Self {
         self.reset_signals = true;
         self
     }
 
-    /// Severs no end: the child holds what this process holds, besides what it is given. It is set as in the example of
-    /// [`Fork`].
+    /// Severs no end: the child holds every end that this process holds. See [`Fork`] for an example.
     pub fn keep_all_ends(mut self) -> Self {
         self.keep_all_ends = true;
         self
@@ -295,12 +290,12 @@ impl Fork {
         }
     }
 
-    /// The fork itself. Whatever can fail is done before it, and nothing of the caller's runs after the last look at the
-    /// threads, for which signals are held back.
+    /// The fork itself. Calls that can fail come before it. Signals are held back before the last look at the threads, so that no
+    /// code of the caller's runs in between.
     fn split(self, permit: &dyn Fn() -> Result<Permit>, given: &impl Ends) -> Result<Forked> {
-        // First, for its advice is the better one: a runtime's own threads are what the permit is refused for.
+        // First, as its advice is the better one: a runtime has threads, for which the permit is refused.
         check_outside_runtime()?;
-        // Before anything that another thread could keep from going on.
+        // Before a lock that another thread could hold.
         permit()?;
         if signal::loses_children() {
             return Err(Error::SigchldIgnored);
@@ -322,7 +317,7 @@ impl Fork {
         let inert = Inert::new().map_err(|errno| Error::system("open", errno))?;
         inert.check().map_err(|errno| Error::system("dup3", errno))?;
         // Held over the fork, so that nothing is printed twice, and the child can print. Not stderr's too: a thread that holds
-        // that one and prints would wait for this one.
+        // stderr's and prints would wait for stdout's.
         let mut stdout = io::stdout().lock();
         stdout.flush().map_err(|source| Error::System { call: "write", source })?;
         let mut mask = Mask::block_all();
@@ -348,7 +343,7 @@ impl Fork {
                 }
                 drop((inert, parent, stdout));
                 if !self.holds_signals {
-                    // Who reads signals is the parent.
+                    // The parent reads them.
                     sys::signalfd::forget(&mut mask);
                 }
                 if self.reset_signals {
@@ -392,7 +387,7 @@ fn alone() -> Result<Permit> {
 /// The child's way out, and the only one.
 pub(super) fn leave(child: impl FnOnce() -> u8) -> ! {
     let status = catch_unwind(AssertUnwindSafe(child)).unwrap_or_else(|panic| {
-        // The hook has printed it. Dropping it could run anything.
+        // The hook has printed it. Dropping it could run any code.
         std::mem::forget(panic);
         101
     });

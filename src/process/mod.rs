@@ -6,6 +6,7 @@ mod command;
 mod fork;
 mod fork_error;
 mod given;
+mod held;
 mod outcome;
 mod server;
 mod signals;

@@ -4,7 +4,8 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::child::{Child, NAPS};
+use super::child::Child;
+use super::held::NAPS;
 use crate::error::{Error, Result};
 use crate::sys::{self, Errno};
 use crate::wait::{Watch, wait_any};

@@ -9,6 +9,7 @@ pub(crate) mod before_main;
 pub(crate) mod descriptor;
 pub(crate) mod epoch;
 pub(crate) mod exec;
+pub(crate) mod fork;
 pub(crate) mod frozen;
 pub(crate) mod inherited;
 pub(crate) mod ledger;

@@ -1,108 +1,13 @@
-//! Forking, leaving, and looking after a child.
+//! This process and its children: leaving, the parent, holding a child, waiting for it, signals.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use rustix::net::{SendFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use rustix::thread::Timespec;
 
-use super::ledger::Entry;
+use super::fork::Gate;
 use super::{Errno, Result, errno, retry};
-
-/// How long a thread that has been joined may still be on its way out.
-const LEAVING: Duration = Duration::from_millis(20);
-
-/// Which process this is after a fork.
-pub(crate) enum Side {
-    Child,
-    Parent(Pid),
-}
-
-/// That a fork is safe, or somebody answers for it.
-pub(crate) struct Permit {
-    /// Other threads may run, and wait for children.
-    is_promise: bool,
-}
-
-impl Permit {
-    /// For a process with a single thread; otherwise the number of threads.
-    pub(crate) fn alone() -> Result<std::result::Result<Self, usize>> {
-        Ok(match second_thread()? {
-            None => Ok(Self { is_promise: false }),
-            Some(threads) => Err(threads),
-        })
-    }
-
-    /// For a process that may have more.
-    ///
-    /// # Safety
-    ///
-    /// The child may only do what is async-signal-safe until it leaves or starts a program ([fork(2)]).
-    ///
-    /// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
-    pub(crate) unsafe fn promised() -> Self {
-        Self { is_promise: true }
-    }
-
-    /// A socket at which a child waits until it is held, where another thread could wait for it before.
-    pub(crate) fn gate(&self) -> Result<Option<Gate>> {
-        if self.is_promise { Gate::new().map(Some) } else { Ok(None) }
-    }
-
-    /// [fork(2)], through libc, so that its own locks are in order in the child. What the frames on the stack hold is held by
-    /// both processes afterwards.
-    ///
-    /// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
-    pub(crate) fn fork(self) -> Result<Side> {
-        // SAFETY: a permit is there if this is the only thread, or if the caller of `promised` answers for the child.
-        match unsafe { libc::fork() } {
-            -1 => Err(errno()),
-            0 => Ok(Side::Child),
-            pid => Pid::from_raw(pid).map(Side::Parent).ok_or(Errno::SRCH),
-        }
-    }
-}
-
-/// Keeps a child from running before its parent holds it. Known to the ledger, so that other forks do not take it along.
-///
-/// A child severs nothing before it has passed its gate, so it keeps the gates open that were made before its own. A gate is
-/// made and forked over under stdout's lock: of two children the later one has the other's gate, and never both.
-pub(crate) struct Gate {
-    parents: (Entry, OwnedFd),
-    childs: (Entry, OwnedFd),
-}
-
-impl Gate {
-    fn new() -> Result<Self> {
-        let (one, other) = super::socket::pair(SocketType::STREAM)?;
-        let enter = |fd: OwnedFd| {
-            let fd = super::descriptor::above_standard(fd, None);
-            (Entry::new(fd.as_raw_fd()), fd)
-        };
-        Ok(Self { parents: enter(one), childs: enter(other) })
-    }
-
-    /// In the child: whether the parent holds it.
-    pub(crate) fn wait(self) -> bool {
-        let Self { parents, childs } = self;
-        drop(parents);
-        let mut answer = [0; 1];
-        retry(|| rustix::io::read(&childs.1, &mut answer)) == Ok(1) && answer == Self::GO
-    }
-
-    const GO: [u8; 1] = *b"!";
-    const LEAVE: [u8; 1] = *b"-";
-
-    /// In the parent: lets the child go on, or has it leave. Said, because EOF waits for every copy: a fork by somebody else,
-    /// which knows no ledger, may have one.
-    fn answer(self, answer: [u8; 1]) {
-        // A child that was killed meanwhile hears nothing.
-        let _ = retry(|| rustix::net::send(&self.parents.1, &answer, SendFlags::NOSIGNAL));
-    }
-}
 
 /// Writes to stderr without a lock.
 pub(crate) fn print(mut text: &str) -> Result<()> {
@@ -119,43 +24,11 @@ pub(crate) fn exit(status: u8) -> ! {
     unsafe { libc::_exit(status.into()) }
 }
 
-/// Leaves a child that cannot be what was promised of it, before it runs anything of the caller's.
+/// Leaves a child that cannot keep a promise of the crate's, before it runs any of the caller's code.
 pub(crate) fn give_up(why: &str) -> ! {
-    // Allocates nothing and takes no lock. That nobody reads it must not stop the child from leaving.
+    // Allocates nothing and takes no lock. The child leaves even if nobody reads it.
     let _ = rustix::io::write(rustix::stdio::stderr(), why.as_bytes());
     exit(101)
-}
-
-/// How many threads this process has, if more than one. A thread that is just leaving is given time to.
-fn second_thread() -> Result<Option<usize>> {
-    let mut started = None;
-    loop {
-        let Some(threads) = threads_now()? else { return Ok(None) };
-        let started = started.get_or_insert_with(Instant::now);
-        if started.elapsed() >= LEAVING {
-            return Ok(Some(threads));
-        }
-        // A signal may end it sooner; then there is one more look.
-        let _ = rustix::thread::nanosleep(&Timespec { tv_sec: 0, tv_nsec: 50_000 });
-    }
-}
-
-fn threads_now() -> Result<Option<usize>> {
-    // SAFETY: unsharing a thread from its own thread group changes nothing where it is alone, and is refused with
-    // EINVAL where it is not.
-    let refused = match unsafe { libc::unshare(libc::CLONE_THREAD) } {
-        0 => return Ok(None),
-        _ => errno(),
-    };
-    // Or a sandbox has its own opinion on unshare: the directory has two links and one for each thread.
-    match rustix::fs::stat(c"/proc/self/task") {
-        Ok(tasks) => match (tasks.st_nlink as usize).saturating_sub(2) {
-            0 | 1 => Ok(None),
-            threads => Ok(Some(threads)),
-        },
-        Err(_) if refused == Errno::INVAL => Ok(Some(2)),
-        Err(_) => Err(refused),
-    }
 }
 
 /// The number of this process.
@@ -180,7 +53,7 @@ fn namespace(path: &CStr) -> Option<u64> {
 pub(crate) fn children_are_elsewhere() -> bool {
     match (namespace(OWN_PIDS), namespace(CHILDRENS_PIDS)) {
         (Some(own), Some(childrens)) => own != childrens,
-        // One without its first process cannot be looked at. Before Linux 4.12 there is no such file.
+        // A namespace without its first process cannot be looked at. Before Linux 4.12 there is no such file.
         (Some(_), None) => rustix::fs::lstat(CHILDRENS_PIDS).is_ok(),
         (None, _) => false,
     }
@@ -197,7 +70,7 @@ impl Parent {
     /// This process, as its child will know it.
     pub(crate) fn new() -> Result<Self> {
         let pid = own_pid();
-        // A process that starts children in another pid namespace than its own (unshare, setns) has 0 for a number there.
+        // In the pid namespace of children that are started in another one (unshare, setns), this process has the number 0.
         let childrens = namespace(CHILDRENS_PIDS);
         let pidfd = match childrens.is_some() && childrens == namespace(OWN_PIDS) {
             true => None,
@@ -252,7 +125,7 @@ pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty())
 }
 
-/// Set when the kernel has been seen to have what forked children are held by, and programs are waited for with.
+/// Set once the kernel was seen to have the calls that hold forked children and wait for programs.
 static CAN_HOLD: AtomicBool = AtomicBool::new(false);
 static CAN_WAIT: AtomicBool = AtomicBool::new(false);
 
@@ -265,7 +138,7 @@ pub(crate) fn check_holding() -> std::result::Result<(), (&'static str, Errno)> 
     }
     match pidfd(own_pid()) {
         Ok(_) => CAN_HOLD.store(true, Ordering::Relaxed),
-        // Nothing is known, and whoever makes the child finds the table full as well.
+        // Not known. Making the child finds the table full as well.
         Err(Errno::MFILE | Errno::NFILE) => {}
         Err(errno) => return Err(("pidfd_open", errno)),
     }
@@ -301,8 +174,8 @@ fn await_number(pid: Pid) {
     let _ = retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | ALL));
 }
 
-/// A descriptor for a child that was started without one, and was perhaps waited for since. Opens its gate; one that cannot
-/// be held is ended.
+/// A descriptor for a child that was started without one, and may have been waited for since. Opens its gate; a child that
+/// cannot be held is ended.
 pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
     let held = pidfd(pid).and_then(|pidfd| {
         // The number may be a stranger's by now. What cannot be waited for is no child of ours.
@@ -312,15 +185,15 @@ pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
     match (held, gate) {
         (Ok(pidfd), gate) => {
             if let Some(gate) = gate {
-                gate.answer(Gate::GO);
+                gate.open();
             }
             Ok(pidfd)
         }
         // Gone, if somebody else has waited for it.
         (Err(Errno::SRCH | Errno::CHILD), _) => Err(Errno::CHILD),
         (Err(errno), Some(gate)) => {
-            // It leaves by itself. Its number, which somebody may kill it and wait for it by, is not used for a signal.
-            gate.answer(Gate::LEAVE);
+            // It leaves by itself. Its number gets no signal: somebody may have killed it and waited for it meanwhile.
+            gate.refuse();
             await_number(pid);
             Err(errno)
         }

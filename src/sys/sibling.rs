@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::Pid;
 
-use super::process::Permit;
+use super::fork::Permit;
 use super::{Errno, Result, errno};
 
 /// Which process this is after [`Thread::fork`].

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::thread::gettid;
 
-use super::process::Permit;
+use super::fork::Permit;
 use super::signal::Mask;
 use super::{Errno, Result, errno, retry};
 

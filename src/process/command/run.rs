@@ -13,7 +13,7 @@ use crate::end::{End, Stdio};
 use crate::error::{Error, Result};
 use crate::process::child::Child;
 use crate::sys::exec::exec;
-use crate::sys::process::Permit;
+use crate::sys::fork::Permit;
 use crate::sys::start::{Failed, Options, Stage, Started, start};
 use crate::sys::{self, signal};
 

@@ -1,0 +1,130 @@
+//! A child as the kernel knows it: its pidfd, and its status, which is told once.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+#[cfg(feature = "tokio")]
+use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::server::Reporter;
+use crate::error::{Error, Result};
+use crate::sys::epoch::Process;
+use crate::sys::{self, Errno};
+use crate::wait::{Watch, wait_any};
+
+/// The sleeps between two looks at a change for which no descriptor becomes ready: the first, and the longest. Each is twice
+/// as long as the one before.
+pub(super) const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+
+/// The pidfd of a child, and the status that was taken.
+pub(super) struct Held {
+    pub(super) pidfd: OwnedFd,
+    /// The process that it is a child of.
+    parent: Process,
+    status: Mutex<Option<ExitStatus>>,
+    /// Of a process that is not this one's child.
+    reporter: Option<Reporter>,
+}
+
+impl Held {
+    /// Of a child of this process.
+    pub(super) fn new(pidfd: OwnedFd) -> Self {
+        Self { pidfd, parent: Process::this(), status: Mutex::new(None), reporter: None }
+    }
+
+    /// Makes it that of another process's child.
+    pub(super) fn set_reporter(&mut self, reporter: Reporter) {
+        self.reporter = Some(reporter);
+    }
+
+    pub(super) fn is_reported(&self) -> bool {
+        self.reporter.is_some()
+    }
+
+    /// Where another process reports about the child: the descriptor that is readable when it has.
+    #[cfg(feature = "tokio")]
+    pub(super) fn report(&self) -> Option<Arc<OwnedFd>> {
+        self.reporter.as_ref().map(|reporter| Arc::clone(reporter.line()))
+    }
+
+    /// Whether it is this process's child, and not that of the one that forked this.
+    pub(super) fn is_ours(&self) -> bool {
+        self.parent.is_this()
+    }
+
+    /// How it left, if somebody has waited for it.
+    pub(super) fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
+        // Nothing panics while it is locked.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look. Another process that reports about a child that has left gets `left` to do so.
+    pub(super) fn look(&self, left: Option<Duration>) -> Result<Option<ExitStatus>> {
+        let mut status = self.status();
+        if status.is_none() {
+            let reaped = match &self.reporter {
+                None => sys::process::reap(self.pidfd.as_fd()),
+                Some(reporter) => reporter.reap(self.pidfd.as_fd(), left),
+            };
+            *status = reaped.map_err(|errno| self.unwaitable(errno))?.map(ExitStatus::from_raw);
+        }
+        Ok(*status)
+    }
+
+    /// Blocks until the child has left.
+    pub(super) fn wait(&self) -> Result<ExitStatus> {
+        loop {
+            if self.is_reported() {
+                // Only its own parent can wait for it in one call.
+                if let Some(status) = self.wait_until(None)? {
+                    return Ok(status);
+                }
+            }
+            if let Some(status) = self.look(None)? {
+                return Ok(status);
+            }
+            // Not under the lock, so it takes nothing. Another thread that waits may be quicker to take the status: the next
+            // look finds it noted. If it was taken by other means, the next look is the error.
+            match sys::process::await_exit(self.pidfd.as_fd()) {
+                Ok(()) | Err(Errno::CHILD) => {}
+                // Another holder of the pidfd has set its O_NONBLOCK, and the call does not wait any more.
+                Err(Errno::AGAIN) => {
+                    if let Some(status) = self.wait_until(None)? {
+                        return Ok(status);
+                    }
+                }
+                Err(errno) => return Err(self.unwaitable(errno)),
+            }
+        }
+    }
+
+    /// Blocks until the child has left or the time is up.
+    pub(super) fn wait_until(&self, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+        let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let [mut nap, longest] = NAPS;
+        // First, so that a status that is known, or an error, does not wait.
+        let mut status = self.look(left())?;
+        while status.is_none() && left() != Some(Duration::ZERO) {
+            let has_left = wait_any(&mut [Watch::readable(&self.pidfd)], left())? > 0;
+            status = self.look(left())?;
+            if has_left && status.is_none() {
+                // It is traced, and its tracer has to see it off first. Until then the pidfd is ready all the time, and no
+                // descriptor becomes ready when it happens. (A signal may end the nap.)
+                let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
+                nap = longest.min(nap * 2);
+                status = self.look(left())?;
+            }
+        }
+        Ok(status)
+    }
+
+    /// The error of a child that cannot be waited for.
+    fn unwaitable(&self, errno: Errno) -> Error {
+        match errno {
+            Errno::CHILD if self.is_ours() => Error::StatusTaken { stdout: Vec::new(), stderr: Vec::new() },
+            errno => Error::system("waitid", errno),
+        }
+    }
+}
