@@ -24,33 +24,16 @@ const CASES: u32 = 150;
 const STEPS: usize = 60;
 
 pub fn trials() -> Vec<Trial> {
-    let where_they_are = || (any::<bool>(), any::<bool>());
     vec![
-        trial("pipes_answer_as_the_model_does", move || {
-            try_all((prop::collection::vec(pipe::op(), 1..STEPS), where_they_are()), |(ops, (reader, writer))| {
-                pipe::follow(&ops, reader, writer)
-            })
-        }),
-        trial("rings_answer_as_the_model_does", move || {
-            try_all((prop::collection::vec(ring::op(), 1..STEPS), where_they_are()), |(ops, (reader, writer))| {
-                ring::follow(&ops, reader, writer)
-            })
-        }),
+        trial("pipes_answer_as_the_model_does", || try_all(pipe::op(), pipe::try_steps)),
+        trial("rings_answer_as_the_model_does", || try_all(ring::op(), ring::try_steps)),
         #[cfg(feature = "channel")]
-        trial("channels_answer_as_the_model_does", move || {
-            try_all((prop::collection::vec(values::op(), 1..STEPS), where_they_are()), |(ops, (sender, receiver))| {
-                values::follow(&ops, sender, receiver)
-            })
+        trial("channels_answer_as_the_model_does", || try_all(values::op(), values::try_steps)),
+        trial("message_pairs_answer_as_the_model_does", || {
+            try_all(socket::op(), |ops, here| socket::try_steps(true, ops, here))
         }),
-        trial("message_pairs_answer_as_the_model_does", move || {
-            try_all((prop::collection::vec(socket::op(), 1..STEPS), where_they_are()), |(ops, (first, second))| {
-                socket::follow(true, &ops, [first, second])
-            })
-        }),
-        trial("stream_pairs_answer_as_the_model_does", move || {
-            try_all((prop::collection::vec(socket::op(), 1..STEPS), where_they_are()), |(ops, (first, second))| {
-                socket::follow(false, &ops, [first, second])
-            })
+        trial("stream_pairs_answer_as_the_model_does", || {
+            try_all(socket::op(), |ops, here| socket::try_steps(false, ops, here))
         }),
     ]
 }
@@ -70,6 +53,8 @@ fn trial(name: &str, body: impl FnOnce() -> Result<(), String> + Send + 'static)
     Trial::new(module_path!(), name, limit, body)
 }
 
-fn try_all<S: Strategy>(steps: S, follow: impl Fn(S::Value) -> TestCaseResult) -> Result<(), String> {
-    TestRunner::new(config()).run(&steps, follow).map_err(|wrong| wrong.to_string())
+/// Sequences of these steps, each side's first handle in this process or in the other.
+fn try_all<S: Strategy>(op: S, try_steps: impl Fn(&[S::Value], [bool; 2]) -> TestCaseResult) -> Result<(), String> {
+    let steps = (prop::collection::vec(op, 1..STEPS), any::<[bool; 2]>());
+    TestRunner::new(config()).run(&steps, |(ops, here)| try_steps(&ops, here)).map_err(|wrong| wrong.to_string())
 }

@@ -46,6 +46,38 @@ fn done<T>(result: ipc::Result<T>) -> bool {
     }
 }
 
+/// Sends the messages in the storm.
+fn send_all<W>(
+    key: u64,
+    writer: &mut W,
+    send: impl Fn(&mut W, &[u8]) -> ipc::Result<()>,
+    flush: impl FnOnce(&mut W) -> ipc::Result<()>,
+) {
+    in_the_storm(|| {
+        for number in 0..MESSAGES {
+            while !done(send(writer, &message(key, number, LONGEST))) {}
+        }
+        flush(writer).unwrap();
+    });
+}
+
+/// Receives them in the storm, until EOF.
+fn receive_all(key: u64, mut receive: impl FnMut() -> ipc::Result<Option<Vec<u8>>>) {
+    in_the_storm(|| {
+        let mut number = 0;
+        loop {
+            match receive() {
+                Ok(Some(got)) => check_message(key, number, LONGEST, &got),
+                Ok(None) => break,
+                Err(Error::WouldBlock | Error::TimedOut) => continue,
+                Err(error) => panic!("{error:?}"),
+            }
+            number += 1;
+        }
+        assert_eq!(number, MESSAGES);
+    });
+}
+
 type SendPacked = fn(&mut PackedSocket, &[u8]) -> ipc::Result<()>;
 type ReceivePacked = fn(&mut PackedSocket) -> ipc::Result<Option<Vec<u8>>>;
 
@@ -73,29 +105,12 @@ fn packed_messages_arrive_once_and_whole() {
             let pair = datagram_pair().unwrap();
             let child = fork(pair.child, |socket| {
                 let mut socket = PackedSocket::new(socket);
-                in_the_storm(|| {
-                    for number in 0..MESSAGES {
-                        while !done(send(&mut socket, &message(key, number, LONGEST))) {}
-                    }
-                    socket.flush().unwrap();
-                });
+                send_all(key, &mut socket, send, |socket| socket.flush());
                 socket.close().unwrap();
             })
             .unwrap();
             let mut socket = PackedSocket::new(pair.parent);
-            in_the_storm(|| {
-                let mut number = 0;
-                loop {
-                    match receive(&mut socket) {
-                        Ok(Some(got)) => check_message(key, number, LONGEST, &got),
-                        Ok(None) => break,
-                        Err(Error::WouldBlock | Error::TimedOut) => continue,
-                        Err(error) => panic!("{error:?}"),
-                    }
-                    number += 1;
-                }
-                assert_eq!(number, MESSAGES);
-            });
+            receive_all(key, || receive(&mut socket));
             assert_eq!(exit_code(&child), 0);
         }
     }
@@ -129,29 +144,12 @@ fn messages_through_pipes_arrive_once_and_whole() {
             writer.set_capacity(2 * PIPE_BUF).unwrap();
             let child = fork(writer, |writer| {
                 let mut writer = MessageWriter::new(writer);
-                in_the_storm(|| {
-                    for number in 0..MESSAGES {
-                        while !done(send(&mut writer, &message(key, number, LONGEST))) {}
-                    }
-                    writer.flush().unwrap();
-                });
+                send_all(key, &mut writer, send, |writer| writer.flush());
                 writer.close().unwrap();
             })
             .unwrap();
             let mut reader = MessageReader::new(reader);
-            in_the_storm(|| {
-                let mut number = 0;
-                loop {
-                    match receive(&mut reader) {
-                        Ok(Some(got)) => check_message(key, number, LONGEST, &got),
-                        Ok(None) => break,
-                        Err(Error::WouldBlock | Error::TimedOut) => continue,
-                        Err(error) => panic!("{error:?}"),
-                    }
-                    number += 1;
-                }
-                assert_eq!(number, MESSAGES);
-            });
+            receive_all(key, || receive(&mut reader));
             assert_eq!(exit_code(&child), 0);
         }
     }

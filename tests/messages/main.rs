@@ -14,6 +14,7 @@ mod message_streams;
 mod messages;
 mod packed;
 mod packed_peers;
+mod receivers;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,8 +6,8 @@ mod board;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::time::Duration;
 
+use super::receivers::{LONG, RECEIVERS};
 use crate::support::{self, Trial, asleep_in, exit_code, read_all};
 use ipc::{DatagramPair, DatagramSocket, Error, StreamPair, datagram_pair, fork, pipe, stream_pair};
 
@@ -25,8 +25,6 @@ pub fn trials() -> Vec<Trial> {
         whatever_comes_last_comes_before_the_end within 60,
     ]
 }
-
-const LONG: Duration = Duration::from_secs(10);
 
 /// Whoever receives is told of the end, and nothing else any more; whoever sends, that nobody receives.
 #[track_caller]
@@ -49,23 +47,6 @@ fn assert_closed(socket: &DatagramSocket) {
 #[track_caller]
 fn assert_reset<T: std::fmt::Debug>(result: ipc::Result<T>) {
     assert!(matches!(result, Err(Error::Reset)), "{result:?}");
-}
-
-type Receiver = fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>;
-
-/// All ways to receive, as vectors.
-const RECEIVERS: [(&str, Receiver); 6] = [
-    ("recv", |socket| with_buffer(|buf| socket.recv(buf))),
-    ("try_recv", |socket| with_buffer(|buf| socket.try_recv(buf))),
-    ("recv_timeout", |socket| with_buffer(|buf| socket.recv_timeout(buf, LONG))),
-    ("recv_vec", |socket| socket.recv_vec()),
-    ("try_recv_vec", |socket| socket.try_recv_vec()),
-    ("recv_vec_timeout", |socket| socket.recv_vec_timeout(LONG)),
-];
-
-fn with_buffer(recv: impl FnOnce(&mut [u8]) -> ipc::Result<Option<usize>>) -> ipc::Result<Option<Vec<u8>>> {
-    let mut buf = [0; 64];
-    Ok(recv(&mut buf)?.map(|len| buf[..len].to_vec()))
 }
 
 /// A process that has the end, and does nothing with it until it is killed.

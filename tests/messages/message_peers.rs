@@ -4,6 +4,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::receivers::{LONG, RECEIVERS, Receiver, with_buffer};
 use crate::support::{self, Gate, Sigpipe, Trial, asleep_in, exit_code, sigpipe};
 use ipc::{
     Child, DatagramFlags, DatagramPair, DatagramSocket, Error, Ready, Watch, datagram_pair, datagram_pair_with, fork,
@@ -33,8 +34,6 @@ pub fn trials() -> Vec<Trial> {
         a_connectionless_sender_is_named_when_asked_for,
     ]
 }
-
-const LONG: Duration = Duration::from_secs(10);
 
 /// Every way to receive says that the peer is gone, each more than once.
 #[track_caller]
@@ -66,23 +65,6 @@ fn assert_closed(socket: &DatagramSocket) {
             assert!(matches!(result, Err(Error::Closed)), "{result:?}");
         }
     }
-}
-
-type Receiver = fn(&DatagramSocket) -> ipc::Result<Option<Vec<u8>>>;
-
-/// All ways to receive, as vectors.
-const RECEIVERS: [(&str, Receiver); 6] = [
-    ("recv", |socket| with_buffer(|buf| socket.recv(buf))),
-    ("try_recv", |socket| with_buffer(|buf| socket.try_recv(buf))),
-    ("recv_timeout", |socket| with_buffer(|buf| socket.recv_timeout(buf, LONG))),
-    ("recv_vec", |socket| socket.recv_vec()),
-    ("try_recv_vec", |socket| socket.try_recv_vec()),
-    ("recv_vec_timeout", |socket| socket.recv_vec_timeout(LONG)),
-];
-
-fn with_buffer(recv: impl FnOnce(&mut [u8]) -> ipc::Result<Option<usize>>) -> ipc::Result<Option<Vec<u8>>> {
-    let mut buf = [0; 64];
-    Ok(recv(&mut buf)?.map(|len| buf[..len].to_vec()))
 }
 
 /// A process that has the end and does nothing with it.

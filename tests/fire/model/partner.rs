@@ -1,14 +1,16 @@
-//! Two processes that do what they are told to, one step after the other, each with handles of its own.
+//! Two processes that take steps one after the other, each with handles of its own, and the model that they are held against.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use ipc::{Child, DatagramSocket, Error, datagram_pair, fork};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 
 /// What a call answered, in words.
 pub type Answer = String;
 
-/// Handles that steps are done with.
+/// Handles that take steps.
 pub trait Handle: ipc::Ends + Sized {
     type Op: Debug;
 
@@ -18,9 +20,9 @@ pub trait Handle: ipc::Ends + Sized {
     fn clone_of(&self) -> Self;
 }
 
-/// What is to be done with a handle.
+/// A step of one handle.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+enum Step {
     Perform { op: usize, handle: usize, at: u64 },
     Clone { from: usize, to: usize },
     Close { handle: usize },
@@ -70,7 +72,7 @@ impl<H: Handle> Side<'_, H> {
 }
 
 /// This process and another one.
-pub struct Two<'ops, H: Handle> {
+struct Two<'ops, H: Handle> {
     here: Side<'ops, H>,
     control: DatagramSocket,
     there: Child,
@@ -78,9 +80,9 @@ pub struct Two<'ops, H: Handle> {
 
 impl<'ops, H: Handle> Two<'ops, H> {
     /// Puts each handle into the process that it is for: this one, or the other.
-    pub fn new(ops: &'ops [H::Op], handles: Vec<(bool, H)>) -> Self {
+    fn new(ops: &'ops [H::Op], handles: impl Iterator<Item = (bool, H)>) -> Self {
         let (mut here, mut there) = (BTreeMap::new(), Vec::new());
-        for (number, (is_here, handle)) in handles.into_iter().enumerate() {
+        for (number, (is_here, handle)) in handles.enumerate() {
             if is_here {
                 here.insert(number, handle);
             } else {
@@ -99,7 +101,7 @@ impl<'ops, H: Handle> Two<'ops, H> {
     }
 
     /// Has a step taken by the process that has its handle.
-    pub fn take(&mut self, is_here: bool, step: Step) -> Answer {
+    fn take(&mut self, is_here: bool, step: Step) -> Answer {
         if is_here {
             return self.here.take(step);
         }
@@ -108,8 +110,8 @@ impl<'ops, H: Handle> Two<'ops, H> {
         String::from_utf8(answer.expect("the other process is there")).expect("text")
     }
 
-    /// Lets both go; says how the other one left.
-    pub fn end(self) -> Option<i32> {
+    /// Lets both go, and returns the status of the other one.
+    fn end(self) -> Option<i32> {
         drop((self.here, self.control));
         self.there.wait_timeout(super::SOON).expect("a child can be waited for")?.code()
     }
@@ -122,6 +124,88 @@ fn serve<H: Handle>(mut side: Side<'_, H>, control: &DatagramSocket) -> ipc::Res
         let step = Step::of_numbers(std::array::from_fn(|_| numbers.next().expect("four numbers")));
         control.send(side.take(step).as_bytes())?;
     }
+    Ok(())
+}
+
+/// The handles of both processes, by their numbers: the side of each, and whether it is in this process. `None`: closed.
+pub struct Handles(Vec<Option<(usize, bool)>>);
+
+impl Handles {
+    /// One of each side.
+    pub fn new(here: [bool; 2]) -> Self {
+        Self((0..).zip(here).map(Some).collect())
+    }
+
+    /// How many of that side are open.
+    pub fn count(&self, side: usize) -> usize {
+        self.0.iter().flatten().filter(|(of, _)| *of == side).count()
+    }
+
+    /// One of the open handles of that side, or of both.
+    fn choose(&self, side: Option<usize>, which: usize) -> Option<usize> {
+        let fits = |handle: &Option<(usize, bool)>| handle.is_some_and(|(of, _)| side.is_none_or(|side| side == of));
+        let able: Vec<usize> = (0..self.0.len()).filter(|&number| fits(&self.0[number])).collect();
+        able.get(which.checked_rem(able.len())?).copied()
+    }
+}
+
+pub enum Kind {
+    Call,
+    Clone,
+    Close,
+}
+
+/// What handles of two sides are to answer.
+pub trait Model {
+    type Op: Debug;
+
+    fn kind(op: &Self::Op) -> Kind;
+
+    /// The side that can do it. `None`: both.
+    fn side(op: &Self::Op) -> Option<usize>;
+
+    fn handles(&mut self) -> &mut Handles;
+
+    /// The place of the call's bytes, or the number of its message, and what is to be answered. `None`: the call would wait,
+    /// and is not made.
+    fn answer(&mut self, side: usize, op: &Self::Op) -> Option<(u64, Answer)>;
+
+    /// A handle of that side was closed.
+    fn closed(&mut self, _side: usize) {}
+}
+
+/// Takes the steps, each with one of the handles that can, and compares each answer with the model's.
+pub fn follow<M: Model, H: Handle<Op = (M::Op, usize)>>(
+    mut model: M,
+    ops: &[(M::Op, usize)],
+    here: [bool; 2],
+    handles: [H; 2],
+) -> Result<(), TestCaseError> {
+    let mut two = Two::new(ops, here.into_iter().zip(handles));
+    for (number, (op, which)) in ops.iter().enumerate() {
+        let Some(handle) = model.handles().choose(M::side(op), *which) else { continue };
+        let (side, is_here) = model.handles().0[handle].expect("a handle that is open");
+        let (step, expected) = match M::kind(op) {
+            Kind::Clone => {
+                let handles = &mut model.handles().0;
+                handles.push(Some((side, is_here)));
+                (Step::Clone { from: handle, to: handles.len() - 1 }, "cloned".to_owned())
+            }
+            Kind::Close => {
+                model.handles().0[handle] = None;
+                model.closed(side);
+                (Step::Close { handle }, "closed".to_owned())
+            }
+            Kind::Call => {
+                let Some((at, expected)) = model.answer(side, op) else { continue };
+                (Step::Perform { op: number, handle, at }, expected)
+            }
+        };
+        let answer = two.take(is_here, step);
+        prop_assert_eq!(answer, expected, "step {}: {:?} with handle {} of side {}", number, op, handle, side);
+    }
+    prop_assert_eq!(two.end(), Some(0));
+    prop_assert_eq!(ipc::open_ends(), 0);
     Ok(())
 }
 

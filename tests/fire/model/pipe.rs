@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use super::content::{bytes, check};
-use super::partner::{Answer, Handle, Step, Two, in_words};
+use super::partner::{Answer, Handle, Handles, Kind, Model, follow, in_words};
 
 const KEY: u64 = 0x5eed;
 
@@ -118,28 +118,26 @@ fn read(len: usize, at: u64, read: impl FnOnce(&mut [u8]) -> ipc::Result<usize>)
     in_words(read(&mut buf).inspect(|got| check(KEY, at, &buf[..*got])))
 }
 
+const READERS: usize = 0;
+const WRITERS: usize = 1;
+
 /// How far a page is filled, and how much of that was read.
 struct Page {
     filled: usize,
     read: usize,
 }
 
-struct Model {
+struct Pipe {
     page: usize,
     capacity: usize,
     pages: VecDeque<Page>,
     /// Where the next byte that is written or read has its place.
     written: u64,
     read: u64,
-    /// Each handle: whether it writes, whether it is in this process. `None`: closed.
-    handles: Vec<Option<(bool, bool)>>,
+    handles: Handles,
 }
 
-impl Model {
-    fn count(&self, writers: bool) -> usize {
-        self.handles.iter().flatten().filter(|(writes, _)| *writes == writers).count()
-    }
-
+impl Pipe {
     fn available(&self) -> usize {
         self.pages.iter().map(|page| page.filled - page.read).sum()
     }
@@ -186,7 +184,7 @@ impl Model {
         let room = self.room_for(len);
         match room {
             _ if len == 0 => "0".to_owned(),
-            _ if self.count(false) == 0 => "Closed".to_owned(),
+            _ if self.handles.count(READERS) == 0 => "Closed".to_owned(),
             0 => otherwise.to_owned(),
             _ => {
                 self.put(room);
@@ -199,7 +197,7 @@ impl Model {
         let got = len.min(self.available());
         match got {
             _ if len == 0 => "0".to_owned(),
-            0 if self.count(true) == 0 => "0".to_owned(),
+            0 if self.handles.count(WRITERS) == 0 => "0".to_owned(),
             0 => otherwise.to_owned(),
             _ => {
                 self.get(got);
@@ -218,30 +216,30 @@ impl Model {
     }
 
     /// What is to be answered. `None`: the call would wait, and is not made.
-    fn answer(&mut self, op: &Op) -> Option<Answer> {
+    fn call(&mut self, op: &Op) -> Option<Answer> {
         Some(match op {
             Op::TryWrite(len) => self.write((*len).min(CUT), "WouldBlock"),
             Op::WriteTimeout(len) => self.write((*len).min(CUT), "TimedOut"),
             Op::Write(len) => {
                 let len = (*len).min(CUT);
-                if self.count(false) > 0 && self.room_for(len) < len {
+                if self.handles.count(READERS) > 0 && self.room_for(len) < len {
                     return None;
                 }
                 self.write(len, "")
             }
             Op::WriteAtomic(len) if *len > PIPE_BUF => format!("TooLong {{ len: {len}, max: {PIPE_BUF} }}"),
             Op::WriteAtomic(len) => {
-                if self.count(false) > 0 && self.room_for(*len) < *len {
+                if self.handles.count(READERS) > 0 && self.room_for(*len) < *len {
                     return None;
                 }
                 let written = self.write(*len, "");
                 if written == len.to_string() { "()".to_owned() } else { written }
             }
-            Op::IsClosed => (self.count(false) == 0).to_string(),
+            Op::IsClosed => (self.handles.count(READERS) == 0).to_string(),
             Op::TryRead(len) => self.read(*len, "WouldBlock"),
             Op::ReadTimeout(len) => self.read(*len, "TimedOut"),
             Op::Read(len) => {
-                if *len > 0 && self.available() == 0 && self.count(true) > 0 {
+                if *len > 0 && self.available() == 0 && self.handles.count(WRITERS) > 0 {
                     return None;
                 }
                 self.read(*len, "")
@@ -252,57 +250,48 @@ impl Model {
             Op::Clone | Op::Close => unreachable!("these are no calls on a handle"),
         })
     }
+}
 
-    /// The handle that takes the step, if there is one that can.
-    fn choose(&self, op: &Op, which: usize) -> Option<usize> {
-        let side = match op {
-            Op::TryWrite(_) | Op::WriteTimeout(_) | Op::Write(_) | Op::WriteAtomic(_) | Op::IsClosed => Some(true),
-            Op::TryRead(_) | Op::ReadTimeout(_) | Op::Read(_) | Op::Available => Some(false),
+impl Model for Pipe {
+    type Op = Op;
+
+    fn kind(op: &Op) -> Kind {
+        match op {
+            Op::Clone => Kind::Clone,
+            Op::Close => Kind::Close,
+            _ => Kind::Call,
+        }
+    }
+
+    fn side(op: &Op) -> Option<usize> {
+        match op {
+            Op::TryWrite(_) | Op::WriteTimeout(_) | Op::Write(_) | Op::WriteAtomic(_) | Op::IsClosed => Some(WRITERS),
+            Op::TryRead(_) | Op::ReadTimeout(_) | Op::Read(_) | Op::Available => Some(READERS),
             Op::Capacity | Op::SetCapacity(_) | Op::Clone | Op::Close => None,
-        };
-        let fits =
-            |handle: &Option<(bool, bool)>| handle.is_some_and(|(writes, _)| side.is_none_or(|side| side == writes));
-        let able: Vec<usize> = (0..self.handles.len()).filter(|&number| fits(&self.handles[number])).collect();
-        able.get(which.checked_rem(able.len())?).copied()
+        }
+    }
+
+    fn handles(&mut self) -> &mut Handles {
+        &mut self.handles
+    }
+
+    fn answer(&mut self, side: usize, op: &Op) -> Option<(u64, Answer)> {
+        let at = if side == WRITERS { self.written } else { self.read };
+        Some((at, self.call(op)?))
     }
 }
 
-/// Takes the steps, and compares each answer with the model's.
-pub fn follow(ops: &[(Op, usize)], reader_here: bool, writer_here: bool) -> Result<(), TestCaseError> {
+pub fn try_steps(ops: &[(Op, usize)], here: [bool; 2]) -> Result<(), TestCaseError> {
     let (reader, writer) = pipe().expect("there is room for a pipe");
     // SAFETY: no conditions.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-    let mut model = Model {
+    let model = Pipe {
         page,
         capacity: writer.capacity().expect("a pipe") / page,
         pages: VecDeque::new(),
         written: 0,
         read: 0,
-        handles: vec![Some((false, reader_here)), Some((true, writer_here))],
+        handles: Handles::new(here),
     };
-    let mut two = Two::new(ops, vec![(reader_here, End::Reader(reader)), (writer_here, End::Writer(writer))]);
-    for (number, (op, which)) in ops.iter().enumerate() {
-        let Some(handle) = model.choose(op, *which) else { continue };
-        let (writes, is_here) = model.handles[handle].expect("a handle that is open");
-        let (step, expected) = match op {
-            Op::Clone => {
-                model.handles.push(Some((writes, is_here)));
-                (Step::Clone { from: handle, to: model.handles.len() - 1 }, "cloned".to_owned())
-            }
-            Op::Close => {
-                model.handles[handle] = None;
-                (Step::Close { handle }, "closed".to_owned())
-            }
-            op => {
-                let at = if writes { model.written } else { model.read };
-                let Some(expected) = model.answer(op) else { continue };
-                (Step::Perform { op: number, handle, at }, expected)
-            }
-        };
-        let answer = two.take(is_here, step);
-        prop_assert_eq!(answer, expected, "step {}: {:?} with handle {}", number, op, handle);
-    }
-    prop_assert_eq!(two.end(), Some(0));
-    prop_assert_eq!(ipc::open_ends(), 0);
-    Ok(())
+    follow(model, ops, here, [End::Reader(reader), End::Writer(writer)])
 }

@@ -9,12 +9,15 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use super::content::{bytes, check};
-use super::partner::{Answer, Handle, Step, Two, in_words};
+use super::partner::{Answer, Handle, Handles, Kind, Model, follow, in_words};
 
 const KEY: u64 = 0x5eed;
 
 /// Small, so that it is often full. The kernel's pages are as large on every processor that this runs on, or larger.
 const CAPACITY: usize = 64 << 10;
+
+const READER: usize = 0;
+const WRITER: usize = 1;
 
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -26,24 +29,15 @@ pub enum Op {
     ReadTimeout(usize),
     Read(usize),
     Available,
-    /// The writer's side, or else the reader's.
-    Close(bool),
+    /// That side.
+    Close(usize),
 }
 
-impl Op {
-    fn writes(&self) -> bool {
-        match self {
-            Op::TryWrite(_) | Op::WriteTimeout(_) | Op::Write(_) | Op::IsClosed => true,
-            Op::TryRead(_) | Op::ReadTimeout(_) | Op::Read(_) | Op::Available => false,
-            Op::Close(writers) => *writers,
-        }
-    }
-}
-
-pub fn op() -> impl Strategy<Value = Op> {
+/// A step, which the one handle of its side takes.
+pub fn op() -> impl Strategy<Value = (Op, usize)> {
     let len = prop_oneof![Just(0_usize), 1..20_usize, 1..5000_usize, 1..2 * CAPACITY, CAPACITY - 2..CAPACITY + 3,];
     let len = || len.clone();
-    prop_oneof![
+    let op = prop_oneof![
         5 => len().prop_map(Op::TryWrite),
         2 => len().prop_map(Op::WriteTimeout),
         3 => len().prop_map(Op::Write),
@@ -52,11 +46,12 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => len().prop_map(Op::ReadTimeout),
         3 => len().prop_map(Op::Read),
         1 => Just(Op::Available),
-        1 => any::<bool>().prop_map(Op::Close),
-    ]
+        1 => (READER..=WRITER).prop_map(Op::Close),
+    ];
+    (op, Just(0))
 }
 
-/// A side of the ring. What travels to its process is a socket, and the ring is put on that there.
+/// A side of the ring. A socket travels to its process, and the ring is put on it there.
 pub struct Side {
     writes: bool,
     socket: StreamSocket,
@@ -93,9 +88,9 @@ impl ipc::Ends for Side {
 }
 
 impl Handle for Side {
-    type Op = Op;
+    type Op = (Op, usize);
 
-    fn perform(&self, op: &Op, at: u64) -> Answer {
+    fn perform(&self, (op, _): &Self::Op, at: u64) -> Answer {
         let zero = Duration::ZERO;
         let mut ring = self.ring.borrow_mut();
         match (ring.get_or_insert_with(|| self.put_on()), op) {
@@ -121,14 +116,17 @@ fn read(len: usize, at: u64, read: impl FnOnce(&mut [u8]) -> ipc::Result<usize>)
     in_words(read(&mut buf).inspect(|got| check(KEY, at, &buf[..*got])))
 }
 
-struct Model {
+struct Counters {
     written: u64,
     read: u64,
-    /// The reader's side and the writer's.
-    open: [bool; 2],
+    handles: Handles,
 }
 
-impl Model {
+impl Counters {
+    fn is_open(&self, side: usize) -> bool {
+        self.handles.count(side) > 0
+    }
+
     fn available(&self) -> usize {
         (self.written - self.read) as usize
     }
@@ -137,7 +135,7 @@ impl Model {
         let room = len.min(CAPACITY - self.available());
         match room {
             _ if len == 0 => "0".to_owned(),
-            _ if !self.open[0] => "Closed".to_owned(),
+            _ if !self.is_open(READER) => "Closed".to_owned(),
             0 => otherwise.to_owned(),
             _ => {
                 self.written += room as u64;
@@ -150,7 +148,7 @@ impl Model {
         let got = len.min(self.available());
         match got {
             _ if len == 0 => "0".to_owned(),
-            0 if !self.open[1] => "0".to_owned(),
+            0 if !self.is_open(WRITER) => "0".to_owned(),
             0 => otherwise.to_owned(),
             _ => {
                 self.read += got as u64;
@@ -160,21 +158,21 @@ impl Model {
     }
 
     /// What is to be answered. `None`: the call would wait, and is not made.
-    fn answer(&mut self, op: &Op) -> Option<Answer> {
+    fn call(&mut self, op: &Op) -> Option<Answer> {
         Some(match op {
             Op::TryWrite(len) => self.write(*len, "WouldBlock"),
             Op::WriteTimeout(len) => self.write(*len, "TimedOut"),
             Op::Write(len) => {
-                if *len > 0 && self.open[0] && self.available() == CAPACITY {
+                if *len > 0 && self.is_open(READER) && self.available() == CAPACITY {
                     return None;
                 }
                 self.write(*len, "")
             }
-            Op::IsClosed => (!self.open[0]).to_string(),
+            Op::IsClosed => (!self.is_open(READER)).to_string(),
             Op::TryRead(len) => self.read(*len, "WouldBlock"),
             Op::ReadTimeout(len) => self.read(*len, "TimedOut"),
             Op::Read(len) => {
-                if *len > 0 && self.available() == 0 && self.open[1] {
+                if *len > 0 && self.available() == 0 && self.is_open(WRITER) {
                     return None;
                 }
                 self.read(*len, "")
@@ -185,35 +183,35 @@ impl Model {
     }
 }
 
-/// Takes the steps, and compares each answer with the model's.
-pub fn follow(ops: &[Op], reader_here: bool, writer_here: bool) -> Result<(), TestCaseError> {
-    // The first two make the ring: the writer says hello, and the reader hears it.
-    let ops: Vec<Op> = [Op::IsClosed, Op::Available].into_iter().chain(ops.iter().cloned()).collect();
-    let pair = stream_pair().expect("there is room for a pair");
-    let sides = [Side::new(false, pair.parent), Side::new(true, pair.child)];
-    let is_here = [reader_here, writer_here];
-    let mut two = Two::new(&ops, is_here.into_iter().zip(sides).collect());
-    let mut model = Model { written: 0, read: 0, open: [true; 2] };
-    for (number, op) in ops.iter().enumerate() {
-        let handle = usize::from(op.writes());
-        if !model.open[handle] {
-            continue;
-        }
-        let (step, expected) = match op {
-            Op::Close(_) => {
-                model.open[handle] = false;
-                (Step::Close { handle }, "closed".to_owned())
-            }
-            op => {
-                let at = if op.writes() { model.written } else { model.read };
-                let Some(expected) = model.answer(op) else { continue };
-                (Step::Perform { op: number, handle, at }, expected)
-            }
-        };
-        let answer = two.take(is_here[handle], step);
-        prop_assert_eq!(answer, expected, "step {}: {:?}", number, op);
+impl Model for Counters {
+    type Op = Op;
+
+    fn kind(op: &Op) -> Kind {
+        if matches!(op, Op::Close(_)) { Kind::Close } else { Kind::Call }
     }
-    prop_assert_eq!(two.end(), Some(0));
-    prop_assert_eq!(ipc::open_ends(), 0);
-    Ok(())
+
+    fn side(op: &Op) -> Option<usize> {
+        Some(match op {
+            Op::TryWrite(_) | Op::WriteTimeout(_) | Op::Write(_) | Op::IsClosed => WRITER,
+            Op::TryRead(_) | Op::ReadTimeout(_) | Op::Read(_) | Op::Available => READER,
+            Op::Close(side) => *side,
+        })
+    }
+
+    fn handles(&mut self) -> &mut Handles {
+        &mut self.handles
+    }
+
+    fn answer(&mut self, side: usize, op: &Op) -> Option<(u64, Answer)> {
+        let at = if side == WRITER { self.written } else { self.read };
+        Some((at, self.call(op)?))
+    }
+}
+
+pub fn try_steps(ops: &[(Op, usize)], here: [bool; 2]) -> Result<(), TestCaseError> {
+    // The first two make the ring: the writer says hello, and the reader hears it.
+    let ops: Vec<_> = [(Op::IsClosed, 0), (Op::Available, 0)].into_iter().chain(ops.iter().cloned()).collect();
+    let pair = stream_pair().expect("there is room for a pair");
+    let model = Counters { written: 0, read: 0, handles: Handles::new(here) };
+    follow(model, &ops, here, [Side::new(false, pair.parent), Side::new(true, pair.child)])
 }

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use super::content::{bytes, check};
-use super::partner::{Answer, Handle, Step, Two, in_words};
+use super::partner::{Answer, Handle, Handles, Kind, Model, follow, in_words};
 use super::random::mix;
 
 /// What a call does when there is nothing to do.
@@ -204,16 +204,14 @@ struct Side {
     no_more_out: bool,
     /// The peer went with something unread, and nobody was told.
     reset: bool,
-    handles: usize,
 }
 
-struct Model {
+struct Pair {
     messages: bool,
     /// Whether the kernel counts a single empty message as something unread. Newer ones do not.
     empty_counts: bool,
     sides: [Side; 2],
-    /// Each handle: of which side, and whether it is in this process. `None`: closed.
-    handles: Vec<Option<(usize, bool)>>,
+    handles: Handles,
     /// What the next message or byte that is sent from each side has for its place.
     next: [u64; 2],
 }
@@ -221,9 +219,9 @@ struct Model {
 /// So much in a queue always has room.
 const QUEUE: usize = 16;
 
-impl Model {
+impl Pair {
     /// What is to be answered. `None`: the call would wait, and is not made.
-    fn answer(&mut self, side: usize, op: &Op) -> Option<Answer> {
+    fn call(&mut self, side: usize, op: &Op) -> Option<Answer> {
         match op {
             Op::Send { call, len, ends } => self.send(side, *call, *len, *ends),
             Op::Receive { call, room } if self.messages => self.receive_message(side, call % (PEEK + 1), *room),
@@ -307,9 +305,42 @@ impl Model {
         Some(got.to_string())
     }
 
-    fn close(&mut self, side: usize) {
-        self.sides[side].handles -= 1;
-        if self.sides[side].handles > 0 {
+    /// What the call is to send or to receive: a number or a place, and for bytes also from which side.
+    fn at(&self, side: usize, op: &Op) -> u64 {
+        let (from, at) = match op {
+            Op::Send { .. } => (side, self.next[side]),
+            _ => (1 - side, self.sides[side].queue.front().map_or(0, |(at, ..)| *at)),
+        };
+        (from as u64) << 32 | at
+    }
+}
+
+impl Model for Pair {
+    type Op = Op;
+
+    fn kind(op: &Op) -> Kind {
+        match op {
+            Op::Clone => Kind::Clone,
+            Op::Close => Kind::Close,
+            _ => Kind::Call,
+        }
+    }
+
+    fn side(_: &Op) -> Option<usize> {
+        None
+    }
+
+    fn handles(&mut self) -> &mut Handles {
+        &mut self.handles
+    }
+
+    fn answer(&mut self, side: usize, op: &Op) -> Option<(u64, Answer)> {
+        let at = self.at(side, op);
+        Some((at, self.call(side, op)?))
+    }
+
+    fn closed(&mut self, side: usize) {
+        if self.handles.count(side) > 0 {
             return;
         }
         let unread = match self.sides[side].queue.make_contiguous() {
@@ -321,15 +352,6 @@ impl Model {
         (peer.no_more_in, peer.no_more_out) = (true, true);
         peer.reset |= unread;
     }
-
-    /// What the call is to send or to receive: a number or a place, and for bytes also from which side.
-    fn at(&self, side: usize, op: &Op) -> u64 {
-        let (from, at) = match op {
-            Op::Send { .. } => (side, self.next[side]),
-            _ => (1 - side, self.sides[side].queue.front().map_or(0, |(at, ..)| *at)),
-        };
-        (from as u64) << 32 | at
-    }
 }
 
 fn an_empty_message_counts() -> bool {
@@ -339,8 +361,7 @@ fn an_empty_message_counts() -> bool {
     matches!(pair.parent.recv_vec(), Err(Error::Reset))
 }
 
-/// Takes the steps, and compares each answer with the model's.
-pub fn follow(messages: bool, ops: &[(Op, usize)], here: [bool; 2]) -> Result<(), TestCaseError> {
+pub fn try_steps(messages: bool, ops: &[(Op, usize)], here: [bool; 2]) -> Result<(), TestCaseError> {
     let sockets = if messages {
         let pair = datagram_pair().expect("there is room for a pair");
         [Socket::Messages(pair.parent), Socket::Messages(pair.child)]
@@ -348,40 +369,12 @@ pub fn follow(messages: bool, ops: &[(Op, usize)], here: [bool; 2]) -> Result<()
         let pair = stream_pair().expect("there is room for a pair");
         [Socket::Bytes(pair.parent), Socket::Bytes(pair.child)]
     };
-    let side = || Side { handles: 1, ..Side::default() };
-    let mut model = Model {
+    let model = Pair {
         messages,
         empty_counts: messages && an_empty_message_counts(),
-        sides: [side(), side()],
-        handles: vec![Some((0, here[0])), Some((1, here[1]))],
+        sides: [Side::default(), Side::default()],
+        handles: Handles::new(here),
         next: [0; 2],
     };
-    let mut two = Two::new(ops, here.into_iter().zip(sockets).collect());
-    for (number, (op, which)) in ops.iter().enumerate() {
-        let open: Vec<usize> = (0..model.handles.len()).filter(|&handle| model.handles[handle].is_some()).collect();
-        let Some(&handle) = which.checked_rem(open.len()).and_then(|at| open.get(at)) else { break };
-        let (side, is_here) = model.handles[handle].expect("a handle that is open");
-        let (step, expected) = match op {
-            Op::Clone => {
-                model.handles.push(Some((side, is_here)));
-                model.sides[side].handles += 1;
-                (Step::Clone { from: handle, to: model.handles.len() - 1 }, "cloned".to_owned())
-            }
-            Op::Close => {
-                model.handles[handle] = None;
-                model.close(side);
-                (Step::Close { handle }, "closed".to_owned())
-            }
-            op => {
-                let at = model.at(side, op);
-                let Some(expected) = model.answer(side, op) else { continue };
-                (Step::Perform { op: number, handle, at }, expected)
-            }
-        };
-        let answer = two.take(is_here, step);
-        prop_assert_eq!(answer, expected, "step {}: {:?} with handle {} of side {}", number, op, handle, side);
-    }
-    prop_assert_eq!(two.end(), Some(0));
-    prop_assert_eq!(ipc::open_ends(), 0);
-    Ok(())
+    follow(model, ops, here, sockets)
 }

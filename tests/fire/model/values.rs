@@ -10,7 +10,7 @@ use proptest::test_runner::TestCaseError;
 use serde::{Deserialize, Serialize};
 
 use super::content::{bytes, check_message, message};
-use super::partner::{Answer, Handle, Step, Two, in_words};
+use super::partner::{Answer, Handle, Handles, Kind, Model, follow, in_words};
 
 const KEY: u64 = 0x5eed;
 
@@ -128,35 +128,55 @@ fn received(result: ipc::Result<Option<Value>>, at: u64) -> Answer {
     in_words(result.map(|value| value.map(|value| value.check(at))))
 }
 
-struct Model {
+const RECEIVERS: usize = 0;
+const SENDERS: usize = 1;
+
+struct Channel {
     queue: VecDeque<u64>,
     next: u64,
-    /// Each handle: whether it sends, whether it is in this process. `None`: closed.
-    handles: Vec<Option<(bool, bool)>>,
+    handles: Handles,
 }
 
-impl Model {
-    fn count(&self, senders: bool) -> usize {
-        self.handles.iter().flatten().filter(|(sends, _)| *sends == senders).count()
+impl Model for Channel {
+    type Op = Op;
+
+    fn kind(op: &Op) -> Kind {
+        match op {
+            Op::Clone => Kind::Clone,
+            Op::Close => Kind::Close,
+            _ => Kind::Call,
+        }
     }
 
-    /// The number of the value that is sent or comes next, and what is to be answered. `None`: the call is not made, as it
-    /// would wait, or as there is enough in the queue.
-    fn answer(&mut self, op: &Op) -> Option<(u64, Answer)> {
+    fn side(op: &Op) -> Option<usize> {
+        match op {
+            Op::Send | Op::TrySend | Op::SendTimeout => Some(SENDERS),
+            Op::Recv | Op::TryRecv | Op::RecvTimeout => Some(RECEIVERS),
+            Op::Clone | Op::Close => None,
+        }
+    }
+
+    fn handles(&mut self) -> &mut Handles {
+        &mut self.handles
+    }
+
+    /// `None` too where there is enough in the queue.
+    fn answer(&mut self, _: usize, op: &Op) -> Option<(u64, Answer)> {
         match op {
             Op::Send | Op::TrySend | Op::SendTimeout => {
-                if self.count(false) > 0 && self.queue.len() == MOST {
+                let no_receiver = self.handles.count(RECEIVERS) == 0;
+                if !no_receiver && self.queue.len() == MOST {
                     return None;
                 }
                 self.next += 1;
-                if self.count(false) == 0 {
+                if no_receiver {
                     return Some((self.next, in_words::<()>(Err(Error::Closed))));
                 }
                 self.queue.push_back(self.next);
                 Some((self.next, in_words(Ok(()))))
             }
             Op::Recv | Op::TryRecv | Op::RecvTimeout => {
-                let over = self.count(true) == 0;
+                let over = self.handles.count(SENDERS) == 0;
                 Some(match (self.queue.pop_front(), op) {
                     (Some(number), _) => (number, in_words(Ok(Some(number)))),
                     (None, _) if over => (0, in_words::<Option<u64>>(Ok(None))),
@@ -169,50 +189,15 @@ impl Model {
         }
     }
 
-    /// The handle that takes the step, if there is one that can.
-    fn choose(&self, op: &Op, which: usize) -> Option<usize> {
-        let side = match op {
-            Op::Send | Op::TrySend | Op::SendTimeout => Some(true),
-            Op::Recv | Op::TryRecv | Op::RecvTimeout => Some(false),
-            Op::Clone | Op::Close => None,
-        };
-        let fits =
-            |handle: &Option<(bool, bool)>| handle.is_some_and(|(sends, _)| side.is_none_or(|side| side == sends));
-        let able: Vec<usize> = (0..self.handles.len()).filter(|&number| fits(&self.handles[number])).collect();
-        able.get(which.checked_rem(able.len())?).copied()
+    fn closed(&mut self, _: usize) {
+        if self.handles.count(RECEIVERS) == 0 {
+            self.queue.clear();
+        }
     }
 }
 
-/// Takes the steps, and compares each answer with the model's.
-pub fn follow(ops: &[(Op, usize)], sender_here: bool, receiver_here: bool) -> Result<(), TestCaseError> {
+pub fn try_steps(ops: &[(Op, usize)], here: [bool; 2]) -> Result<(), TestCaseError> {
     let (sender, receiver) = channel().expect("there is room for a channel");
-    let mut two = Two::new(ops, vec![(sender_here, End::Sender(sender)), (receiver_here, End::Receiver(receiver))]);
-    let handles = vec![Some((true, sender_here)), Some((false, receiver_here))];
-    let mut model = Model { queue: VecDeque::new(), next: 0, handles };
-    for (number, (op, which)) in ops.iter().enumerate() {
-        let Some(handle) = model.choose(op, *which) else { continue };
-        let (sends, is_here) = model.handles[handle].expect("a handle that is open");
-        let (step, expected) = match op {
-            Op::Clone => {
-                model.handles.push(Some((sends, is_here)));
-                (Step::Clone { from: handle, to: model.handles.len() - 1 }, "cloned".to_owned())
-            }
-            Op::Close => {
-                model.handles[handle] = None;
-                if model.count(false) == 0 {
-                    model.queue.clear();
-                }
-                (Step::Close { handle }, "closed".to_owned())
-            }
-            op => {
-                let Some((at, expected)) = model.answer(op) else { continue };
-                (Step::Perform { op: number, handle, at }, expected)
-            }
-        };
-        let answer = two.take(is_here, step);
-        prop_assert_eq!(answer, expected, "step {}: {:?} with handle {}", number, op, handle);
-    }
-    prop_assert_eq!(two.end(), Some(0));
-    prop_assert_eq!(ipc::open_ends(), 0);
-    Ok(())
+    let model = Channel { queue: VecDeque::new(), next: 0, handles: Handles::new(here) };
+    follow(model, ops, here, [End::Receiver(receiver), End::Sender(sender)])
 }
