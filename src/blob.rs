@@ -89,7 +89,7 @@ impl Blob {
 
     /// Returns the descriptor of the memory, close-on-exec, for another process or for another type. Never blocks.
     ///
-    /// Nobody can write to it. It is a duplicate where clones of this `Blob` are left.
+    /// No process can write to it. It is a duplicate where clones of this `Blob` are left. See [`Blob`] for an example.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ impl fmt::Debug for Blob {
 
 /// Makes a [`Blob`] of bytes that come piece by piece.
 ///
-/// [`Write`] puts them at the end, and never waits for anybody. What is written and not finished is gone when the writer is
+/// [`Write`] puts them at the end, and never blocks. Bytes that were written and not finished are gone when the writer is
 /// dropped.
 ///
 /// # Examples
@@ -205,7 +205,7 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
-    /// Makes an empty one. Never blocks.
+    /// Makes an empty one. Never blocks. See [`BlobWriter`] for an example.
     ///
     /// # Errors
     ///
@@ -229,11 +229,11 @@ impl BlobWriter {
         Ok(count)
     }
 
-    /// Seals what was written. Nobody can change it from here on, and whoever it is passed to can read it.
+    /// Seals the bytes that were written. No process can change them from here on. See [`BlobWriter`] for an example.
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: somebody, as a debugger might, has the memory mapped for writing (`EBUSY`); or there is no address
+    /// [`Error::System`]: a process, such as a debugger, has the memory mapped for writing (`EBUSY`); or there is no address
     /// space for it (`ENOMEM`).
     ///
     /// # Platform

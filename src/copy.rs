@@ -15,7 +15,7 @@ use crate::sys::poll::{POLLIN, POLLOUT, pollfd};
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno, ledger};
 
-/// Blocks until EOF of `from`, copies all of it to `to`, and returns how many bytes that were.
+/// Blocks until EOF of `from`, copies all of it to `to`, and returns the number of bytes.
 ///
 /// Both can be any end for bytes, and any file, device, or socket for a stream. The kernel moves the bytes without passing
 /// them through this process if it can and if that is faster. Otherwise they are read and written. The result is the same.
@@ -23,8 +23,8 @@ use crate::sys::{self, Errno, ledger};
 /// - **EOF of a pipe or a socket** comes when the last writer is closed, in every process. A reader at the other side of `to`
 ///   sees EOF when `to` is closed, which `copy` does not do.
 /// - **A file** is read from its current position, and written at its current position, and both move on.
-/// - **Bytes arrive as they were.** Later changes of a file that was copied are not seen by whoever reads from `to`. (They are
-///   with [`splice_from`](crate::PipeWriter::splice_from), which copies nothing.)
+/// - **Bytes arrive as they were.** The reader of `to` does not see later changes of a file that was copied. (With
+///   [`splice_from`](crate::PipeWriter::splice_from), which copies nothing, it does.)
 /// - **An end with `O_NONBLOCK`** is waited for like any other.
 ///
 /// Ends that travel in a stream of bytes are not copied along.
@@ -33,9 +33,9 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// # Errors
 ///
-/// [`CopyError`] says how much was copied before it, and what was wrong:
+/// [`CopyError`] has the number of bytes that were copied, and the cause:
 ///
-/// - [`Error::Closed`]: nobody reads `to` any more. `SIGPIPE` is not raised.
+/// - [`Error::Closed`]: `to` has no reader any more. `SIGPIPE` is not raised.
 /// - [`Error::Reset`]: the peer of a socket went away without having read everything.
 /// - [`Error::NotGiven`]: this process was not given one of the two. Nothing was copied.
 /// - [`Error::WrongKind`]: one of the two is a socket for messages. Nothing was copied.
@@ -48,7 +48,7 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// [copy_file_range(2)] and [sendfile(2)] from files to files, [splice(2)] from pipes to pipes and files. [read(2)] and
 /// [write(2)] otherwise, and if the kernel refuses these. After [splice(2)], the kernel refuses `RWF_NOWAIT` on a pipe. `try_`
-/// and `_timeout` calls then go another way, and work as before.
+/// and `_timeout` calls then use other system calls, and work as before.
 ///
 /// # Examples
 ///
@@ -80,7 +80,7 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<u64, CopyError> {
     copy_up_to(from, to, u64::MAX)
 }
 
-/// Blocks until `len` bytes of `from` are copied to `to`, or EOF comes before, and returns how many bytes that were.
+/// Blocks until `len` bytes of `from` are copied to `to`, or EOF comes before, and returns the number of bytes.
 ///
 /// Same as [`copy`], but stops after `len` bytes, and takes nothing after them from `from`. (Of a pipe of packets, made with
 /// `O_DIRECT`, the rest of the last packet can be lost.)
@@ -157,7 +157,7 @@ impl fmt::Debug for CopyError {
 /// The kinds that the kernel tells apart when it moves bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// With a position, and an end that may be somewhere else a moment later. Block devices too.
+    /// It has a position, and a length that may change. Block devices too.
     File,
     Pipe,
     Socket,
@@ -193,11 +193,11 @@ enum Way {
 impl Way {
     /// The ways worth trying, best first. After these, bytes are read and written, which always works.
     ///
-    /// From a file to a pipe or a socket, sendfile and splice would put the file's own memory there, and whoever reads it
-    /// would see what is written to the file later. So that is read and written.
+    /// From a file to a pipe or a socket, sendfile and splice would put the file's own memory there, and the reader would see
+    /// later writes to the file. So that is read and written.
     ///
-    /// Between a pipe and a socket or a terminal, splice holds the pipe's lock while it waits for the other side, and whoever
-    /// uses the pipe meanwhile, with a deadline or without, waits too. So that is read and written as well.
+    /// Between a pipe and a socket or a terminal, splice holds the pipe's lock while it waits for the other side, and
+    /// every other call on the pipe, with a deadline or without, waits too. So that is read and written as well.
     fn between(from: Kind, to: Kind) -> &'static [Self] {
         match (from, to) {
             (Kind::File, Kind::File) => &[Way::CopyFileRange, Way::Sendfile],
@@ -220,9 +220,9 @@ impl Way {
 
 /// Why a way was left.
 enum Stop {
-    /// There was nothing more to move.
+    /// No more bytes were there to move.
     Nothing,
-    /// The kernel will not, or will not go on.
+    /// The kernel refuses the call, or to go on with it.
     Refused,
 }
 
@@ -364,7 +364,7 @@ fn is_writable(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(!flags.contains(OFlags::PATH) && [OFlags::WRONLY, OFlags::RDWR].contains(&(flags & OFlags::RWMODE)))
 }
 
-/// Whether the kernel says that it does not do this call with these two, or not any more, and has not touched a byte.
+/// Whether the errno means that the kernel does not make this call with these two (any more), and has moved no byte.
 fn is_refusal(errno: Errno) -> bool {
     matches!(
         errno,

@@ -1,7 +1,7 @@
-//! Pipes, message pairs and safe fork for Rust programs that run as several processes on one Linux machine.
+//! Pipes, message pairs, shared memory and safe fork for Rust programs that run as several processes on one Linux machine.
 //!
 //! A [`pipe()`] is a stream of bytes in one direction. A [`datagram_pair()`] passes whole messages in both. [`fork()`] starts a
-//! process and moves ends into it. The types keep the usual mistakes from compiling, or turn them into an error with a name.
+//! process and moves ends into it. The usual mistakes do not compile, or return an error with a name.
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
@@ -30,7 +30,7 @@
 //!
 //! # Four ends, two of them closed
 //!
-//! A pipe has four ends after a fork: a reader and a writer in each process. EOF comes when *every* writer is closed. The writer
+//! A pipe has four ends after a fork: a reader and a writer in each process. EOF comes when *every* writer is closed. A writer
 //! that the parent forgets keeps the parent's own read waiting for ever. Here an end is open in the one process that it was given
 //! to:
 //!
@@ -44,11 +44,11 @@
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
 //! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
 //! | pass very many small messages | [`PackedSocket`], both ways; [`MessageWriter`] and [`MessageReader`], one way, of any length |
-//! | pass a great many bytes one way, without the kernel | [`RingWriter`], [`RingReader`] |
+//! | pass a great many bytes one way, through shared memory | [`RingWriter`], [`RingReader`] |
 //! | share bytes that do not change | [`Blob`] |
 //! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
-//! | start a process that has just the ends that it is given | [`fork()`], or [`Fork`] with options |
+//! | start a process with exactly the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start workers from a program with threads | [`ForkServer`], started first thing in `main`; [`TypedForkServer`] with the feature `channel` |
 //! | fork in a `#[test]` | [`fork_in_test`], with the feature `testing` |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
@@ -56,8 +56,8 @@
 //! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
 //! | copy all of one end or file to another | [`copy()`], [`copy_up_to()`] |
 //! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
-//! | get an answer sooner than a process wakes up | [`set_spin`](PipeReader::set_spin) of every end |
-//! | know who sent a message | [`DatagramSocket::set_passcred`], [`Received::sender`] |
+//! | get answers sooner, for some processor time | [`set_spin`](PipeReader::set_spin) of every end |
+//! | know the sender of a message | [`DatagramSocket::set_passcred`], [`Received::sender`] |
 //! | limit a wait | the `_timeout` calls, and [`Deadline`] for lines, `read_exact` and `write_all`; the `try_` calls do not block |
 //! | wait for many ends and children at once | [`wait_any()`], [`wait_ready()`] |
 //! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
@@ -72,11 +72,12 @@
 //!
 //! - Every end is close-on-exec from its first moment. No program that is started meanwhile inherits one.
 //! - Every end that a [`fork()`] does not give to the child is severed there. Using it returns [`Error::NotGiven`].
-//! - Writing without a reader returns [`Error::Closed`], whatever the process does about `SIGPIPE` when the end is made.
+//! - Writing without a reader returns [`Error::Closed`] and raises no `SIGPIPE`; [`PipeWriter`] has the one exception.
 //! - A signal ends no call early, makes no deadline longer, and is never an error.
-//! - A failed call returns what it took: ends ([`ForkError`], [`SendError`]), the command ([`SpawnError`]), the
-//!   descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), bytes that went no further ([`CopyError`]).
-//! - Reading and writing makes one system call when there is data or room, and allocates nothing.
+//! - The error of a failed call gives back what the call took: ends ([`ForkError`], [`SendError`]), the command
+//!   ([`SpawnError`]), the descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), bytes that were not written
+//!   ([`CopyError`]).
+//! - A read or a write makes one system call when there is data or room, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
 //!
 //! It needs Linux 5.10 or newer; [platforms](guide::platforms) says what each kernel version adds.
@@ -84,7 +85,7 @@
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("ipc is for Linux: it stands on what the Linux kernel does (see docs/platforms.md)");
+compile_error!("ipc is for Linux: it needs features that other kernels lack (see docs/platforms.md)");
 
 mod blob;
 #[cfg(feature = "channel")]

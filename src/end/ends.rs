@@ -1,4 +1,4 @@
-//! The trait of everything that can be given to another process.
+//! The trait of the values that can be given to another process.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use crate::end::End;
 use crate::error::{Error, Result};
 use crate::sys::ledger;
 
-/// Everything that can be given to another process: ends, and values that are made of ends.
+/// The values that can be given to another process: ends, and values that are made of ends.
 ///
 /// [`fork`](crate::fork()) moves one of these into the child, and visits its descriptors. They stay open there, and every other
 /// end of this crate is severed.
 ///
 /// Every end of this crate implements it. So do `()`, for no end, and tuples of up to twelve, arrays, `Vec`, `Option`, `Box` and
-/// `Arc` of ends. So does whatever else owns a descriptor: [`OwnedFd`](std::os::fd::OwnedFd), [`std::fs::File`], the standard library's pipes and sockets. A reference, or a
-/// [`BorrowedFd`], lends: the descriptor is open in the child and stays open here.
+/// `Arc` of ends. So do other owners of a descriptor: [`OwnedFd`](std::os::fd::OwnedFd), [`std::fs::File`], and the standard
+/// library's pipes and sockets. A reference, or a [`BorrowedFd`], lends: the descriptor is open in the child and stays open here.
 ///
-/// A type with a buffer in front of a descriptor does not: give the bare end, and put the buffer on in the child. Data need
+/// A type with a buffer in front of a descriptor does not: give the bare end, and add the buffer in the child. Data need
 /// not be given: a child has a copy of everything that its closure captures.
 ///
 /// # Examples
@@ -75,7 +75,7 @@ use crate::sys::ledger;
     note = "for a structure of your own, implement `ipc::Ends` and visit each part"
 )]
 pub trait Ends {
-    /// Calls `visit` with each descriptor.
+    /// Calls `visit` with each descriptor, as in the [example](Self#examples).
     fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>));
 }
 
@@ -116,7 +116,7 @@ impl<T: Ends + ?Sized> Ends for Box<T> {
     }
 }
 
-/// Shares: whoever holds another `Arc` keeps the end open, also after it was given.
+/// Shares: another holder of the `Arc` keeps the end open, also after it was given.
 impl<T: Ends + ?Sized> Ends for Arc<T> {
     fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         (**self).each(visit);

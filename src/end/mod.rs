@@ -70,7 +70,7 @@ impl End {
         Ok(Self::own(fd))
     }
 
-    /// Takes over a descriptor that somebody else made, and keeps its number.
+    /// Takes over a descriptor that was made elsewhere, and keeps its number.
     ///
     /// A descriptor that a severed end was turned into does not become an open end.
     pub(crate) fn adopt(fd: OwnedFd) -> Self {
@@ -160,8 +160,8 @@ impl End {
     }
 }
 
-/// The error that an errno means where these were used. Every operation on a severed end is `EBADF`, so that looking for it costs
-/// nothing where there is no error.
+/// The error that an errno means where these were used. Every call on a severed end returns `EBADF`, so the check costs
+/// nothing as long as there is no error.
 pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> Error {
     match errno {
         Errno::BADF if on.iter().any(|fd| ledger::is_severed(fd.as_raw_fd())) => Error::NotGiven,
@@ -173,9 +173,8 @@ pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> 
     }
 }
 
-/// Makes a descriptor of this crate, which is about to be a plain one, another program's or another process's, what the
-/// kernel made it: takes off what marks its messages. A receiver that knows nothing of that would lose ends to it. Says
-/// whether there was something to take off.
+/// Removes the mark of a descriptor that is about to leave this crate, as a plain one, for a program or for another process. A
+/// receiver that does not know of it would lose ends. Returns whether there was a mark.
 pub(crate) fn leave(fd: BorrowedFd<'_>) -> bool {
     let marks = match ledger::mark(fd.as_raw_fd()) {
         None => &[][..],
@@ -191,7 +190,7 @@ pub(crate) fn leave(fd: BorrowedFd<'_>) -> bool {
     was_marked
 }
 
-/// Takes back what was marked and did not leave. With the time, which every receive sees: another holder may receive ends.
+/// Marks a descriptor again that did not leave. With the time, which every receive sees: another holder may receive ends.
 pub(crate) fn stay(fd: BorrowedFd<'_>) {
     let _ = Mark::Time.set(fd, true); // it could be marked before
 }
@@ -239,8 +238,8 @@ pub(crate) const READING_END: &str = "the reading end of a pipe";
 /// The kind that a pipe's writer is made of.
 pub(crate) const WRITING_END: &str = "the writing end of a pipe";
 
-/// The conversions and the rest that every end has. An end is a structure with a field `end`, and a function
-/// `adopt(OwnedFd)` that takes a descriptor over without looking at it.
+/// The traits that every end has. An end is a structure with a field `end`, and a function `adopt(OwnedFd)` that takes a
+/// descriptor over without looking at it.
 macro_rules! end_traits {
     ($($end:ident),*) => {$(
         impl std::os::fd::AsFd for $end {
@@ -274,8 +273,7 @@ macro_rules! end_traits {
         impl From<$end> for std::process::Stdio {
             /// For the standard input, output or error of a [`std::process::Command`].
             ///
-            /// The `Command` keeps its copy until it is dropped, also after `spawn`: drop it, or EOF
-            /// does not come.
+            /// The `Command` keeps its copy until it is dropped, also after `spawn`. Drop it, or EOF does not come.
             fn from(end: $end) -> Self {
                 end.end.into_fd().into()
             }
@@ -322,7 +320,7 @@ pub(crate) use end_traits;
 pub struct FromFdError {
     /// The descriptor.
     pub fd: OwnedFd,
-    /// Why it cannot become that end.
+    /// The cause.
     pub error: Error,
 }
 
@@ -335,10 +333,10 @@ impl From<Infallible> for FromFdError {
 
 gives_back!(FromFdError);
 
-/// Returns how many ends of this crate this process holds. Never blocks. For tests: "nothing of mine is still open".
+/// Returns how many ends of this crate this process holds, for a test that none is left open. Never blocks.
 ///
 /// Every open [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter), [`DatagramSocket`](crate::DatagramSocket)
-/// and [`StreamSocket`](crate::StreamSocket) counts as one. It counts inside one that buffers or packs, in a
+/// and [`StreamSocket`](crate::StreamSocket) counts as one. It counts inside a type with a buffer, in a
 /// [`Command`](crate::Command) that was not started, and in an error that gives it back. So does every descriptor in a
 /// [`Received`](crate::Received). Not counted are ends that a [`fork`](crate::fork()) severed, descriptors that an end was turned
 /// into, and a [`Child`](crate::Child).

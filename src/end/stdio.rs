@@ -12,9 +12,10 @@ use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::descriptor::duplicate;
 
-/// The standard input, output or error of a [`Command`](crate::Command): any end, a file, or one of the two here.
+/// The standard input, output or error of a [`Command`](crate::Command): any end, a file, [`inherit`](Self::inherit) or
+/// [`null`](Self::null).
 ///
-/// There is no `piped` as std's has: make a [`pipe`](crate::pipe()) and give one end of it, or collect the output with
+/// There is no `piped`: make a [`pipe`](crate::pipe()) and give one end of it, or collect the output with
 /// [`Command::output`](crate::Command::output).
 ///
 /// # Examples
@@ -39,13 +40,13 @@ enum Kind {
 }
 
 impl Stdio {
-    /// Shares this process's own, as if nothing was set. See [`Stdio`] for an example.
+    /// Shares this process's own, as by default. See [`Stdio`] for an example.
     #[must_use]
     pub fn inherit() -> Self {
         Self(Kind::Inherit)
     }
 
-    /// Opens `/dev/null`: nothing to read, and written bytes are gone. See [`Stdio`] for an example.
+    /// Opens `/dev/null`: a read is EOF, and written bytes are gone. See [`Stdio`] for an example.
     #[must_use]
     pub fn null() -> Self {
         Self(Kind::Null)
@@ -71,7 +72,7 @@ impl Stdio {
     }
 }
 
-/// A descriptor that a program is to get: somebody's, or one that was opened for it.
+/// A descriptor that a program is to get: the caller's, or one that was opened for it.
 pub(crate) enum Opened<'a> {
     Given(BorrowedFd<'a>),
     Own(End),
@@ -86,7 +87,7 @@ impl AsFd for Opened<'_> {
     }
 }
 
-/// Why something that is lent could not be copied. It is told as often as the command is tried.
+/// The reason why a lent end could not be copied. Each start of the command returns it.
 enum Refused {
     NotGiven,
     InvalidInput(&'static str),
@@ -132,7 +133,7 @@ impl<T: Ends> From<&T> for Stdio {
 }
 
 /// Shares: one end that several programs get, or one program twice, such as a [`StreamSocket`](crate::StreamSocket) as
-/// its standard input and output. This process has it for as long as one of the `Arc`s is there.
+/// its standard input and output. This process has it for as long as one of the `Arc`s lives.
 impl<T: Ends + Send + Sync + 'static> From<Arc<T>> for Stdio {
     fn from(shared: Arc<T>) -> Self {
         Self::end(shared)

@@ -1,4 +1,4 @@
-//! Messages that wait to be sent together: one buffer, and one set of rules for what becomes of what is in it.
+//! Messages that wait to be sent together: one buffer, and the rules for its contents.
 
 use super::frame::{HEAD, PACK};
 use crate::end::Held;
@@ -14,7 +14,7 @@ pub trait Outlet: Sized {
 
     /// Sends `bytes`, which are not empty, from the first one on, and returns how many went: at least one.
     ///
-    /// `Closed` is final: nobody will ever have what did not go.
+    /// `Closed` is final: bytes that did not go are lost.
     fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize>;
 
     /// `len` bytes belong together, and may be worth more room. Returns whether that is settled, for all that follow.
@@ -23,11 +23,11 @@ pub trait Outlet: Sized {
         true
     }
 
-    /// Closes it, and says what the kernel said.
+    /// Closes it, and returns the kernel's error.
     fn close(self) -> Result<()>;
 }
 
-/// Messages that wait, and where they go. Dropping it sends them, if that takes no more than a second.
+/// Messages that wait, and their outlet. Dropping it sends them, if that takes no more than a second.
 pub(super) struct Batch<W: Outlet> {
     outlet: Held<W>,
     /// As long as there is room, also where nothing is in it yet.
@@ -54,7 +54,7 @@ impl<W: Outlet> Batch<W> {
         self.append(message) || self.move_and_append(message)
     }
 
-    /// Adds a message behind what waits.
+    /// Adds a message behind the waiting ones.
     #[inline]
     fn append(&mut self, message: &[u8]) -> bool {
         let Some(room) = self.buf.get_mut(self.end..) else { return false };
@@ -118,18 +118,18 @@ impl<W: Outlet> Batch<W> {
         message.len() <= self.size.saturating_sub(HEAD)
     }
 
-    /// Fails once a message could not be delivered because nobody is left: no further one is taken.
+    /// Fails once a message could not be delivered because no reader is left: no further one is taken.
     pub(super) fn check_open(&self) -> Result<()> {
         if self.size == 0 { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Sends what waits. What was lost once stays lost: that is said each time.
+    /// Sends the buffered messages. After a loss, each later call returns it again.
     pub(super) fn flush(&mut self, patience: Patience) -> Result<()> {
         self.check_open()?;
         self.flush_rest(patience)
     }
 
-    /// Sends what waits. After a loss, nothing does.
+    /// Sends the waiting messages. After a loss there are none.
     pub(super) fn flush_rest(&mut self, patience: Patience) -> Result<()> {
         let mut puts = 0;
         while self.start < self.end {
@@ -142,7 +142,7 @@ impl<W: Outlet> Batch<W> {
         Ok(())
     }
 
-    /// Sends some of these bytes, ahead of what waits.
+    /// Sends some of these bytes, ahead of the waiting ones.
     pub(super) fn put(&mut self, bytes: &[u8], patience: Patience) -> Result<usize> {
         let put = self.outlet.put(bytes, Until(patience));
         self.heed(put)
@@ -156,7 +156,7 @@ impl<W: Outlet> Batch<W> {
         }
     }
 
-    /// Passes on how it went. Where nobody is left, what waits is gone, and without a buffer the next message is refused.
+    /// Passes the outcome on. If no reader is left, the waiting messages are gone, and the next one is refused.
     pub(super) fn heed<T>(&mut self, put: Result<T>) -> Result<T> {
         if matches!(put, Err(Error::Closed)) {
             (self.start, self.end, self.size) = (0, 0, 0);
@@ -191,7 +191,7 @@ impl<W: Outlet> Batch<W> {
         &self.outlet
     }
 
-    /// Sends what waits, and gives the outlet back; or itself, and why not.
+    /// Sends the waiting messages, and gives the outlet back; or itself, and the error.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub(super) fn into_outlet(mut self) -> Result<W, (Self, Error)> {
         match self.flush_rest(Patience::Blocking) {
@@ -200,7 +200,7 @@ impl<W: Outlet> Batch<W> {
         }
     }
 
-    /// Sends what waits and closes the outlet. What does not go then is lost.
+    /// Sends the buffered messages and closes the outlet. Messages that do not go then are lost.
     pub(super) fn close(mut self) -> Result<()> {
         let flushed = self.flush(Patience::Blocking);
         self.end = self.start; // not again in drop

@@ -19,7 +19,7 @@ use crate::wait::{Spin, TimedRead, TimedWrite, Until, Watch};
 const USUAL_CAPACITY: usize = 64 << 10;
 
 /// A stream that a [`MessageReader`](crate::MessageReader) reads from: a [`PipeReader`], a [`RingReader`], a [`StreamSocket`], a
-/// [`UnixStream`] or a [`TcpStream`].
+/// [`UnixStream`] or a [`TcpStream`]. See [`MessageReader`](crate::MessageReader) for an example.
 ///
 /// This trait is sealed: other crates cannot implement it.
 #[diagnostic::on_unimplemented(
@@ -36,7 +36,7 @@ impl ByteReader for UnixStream {}
 impl ByteReader for TcpStream {}
 
 /// A stream that a [`MessageWriter`](crate::MessageWriter) writes to: a [`PipeWriter`], a [`RingWriter`], a [`StreamSocket`], a
-/// [`UnixStream`] or a [`TcpStream`].
+/// [`UnixStream`] or a [`TcpStream`]. See [`MessageWriter`](crate::MessageWriter) for an example.
 ///
 /// This trait is sealed: other crates cannot implement it.
 #[diagnostic::on_unimplemented(
@@ -57,7 +57,7 @@ pub trait Source: TimedRead + fmt::Debug + Sized {
     /// Ready when reading is worth a try.
     fn watch(&mut self) -> Result<Watch<'_>>;
 
-    /// Closes it, and says what the kernel said.
+    /// Closes it, and returns the kernel's error.
     fn close(self) -> Result<()>;
 }
 

@@ -1,6 +1,6 @@
 //! How messages share one piece: each is its length and then its bytes. `docs/packed.md` has both formats in full.
 //!
-//! Bytes of a peer are taken apart here, by functions that look at bytes and do nothing else.
+//! The functions here take a peer's bytes apart, and do nothing else.
 
 use crate::error::{Error, Result};
 
@@ -13,7 +13,7 @@ pub(super) const PACK: usize = 32 << 10;
 /// In a stream, stands for a length that follows in eight bytes more.
 const LONG: u32 = u32::MAX;
 
-/// The longest head: what has to be there for the length to be known.
+/// The longest head, in bytes.
 pub(crate) const LONGEST_HEAD: usize = HEAD + size_of::<u64>();
 
 /// The first message of a pack, and what follows it. `None`: there is no whole one.

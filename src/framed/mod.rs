@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 /// The messages of a [`PackedSocket`] or a [`MessageReader`], one after the other, each as a vector of its own.
 ///
 /// Made by [`PackedSocket::iter`] and [`MessageReader::iter`], or by a `for` loop over `&mut` of either. `next` blocks
-/// until a message arrives, and is `None` at EOF. An error that would come again with the next call ends the iteration
+/// until a message arrives, and is `None` at EOF. [`MessageReader::iter`] has an example. An error that would come again with the next call ends the iteration
 /// too; after [`Error::Malformed`], [`Error::Truncated`] and [`Error::Reset`] it goes on.
 #[derive(Debug)]
 #[must_use = "an iterator receives nothing until it is used"]

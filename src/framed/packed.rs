@@ -17,15 +17,15 @@ use crate::wait::{Patience, Watch};
 
 /// A [`DatagramSocket`] that packs many messages into each datagram, which makes small ones many times as fast.
 ///
-/// Both sides have to pack. What a datagram pair promises holds: a message arrives whole, in order, and never joined with
-/// the next; an empty one is a message; `None` is EOF. What differs is *when* it goes.
+/// Both sides have to pack. The promises of a datagram pair hold: a message arrives whole, in order, and never joined with
+/// the next; an empty one is a message; `None` is EOF. The difference is *when* it goes.
 ///
 /// In the guide: [many small messages](crate::guide::many_small_messages), and
 /// [the format](crate::guide::packed) for peers in another language.
 ///
 /// # When messages go
 ///
-/// Messages wait in a buffer of this process. It goes to the peer
+/// Messages wait in a buffer of this process. They go to the peer
 ///
 /// - when the next message does not fit the pack any more,
 /// - with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout),
@@ -103,11 +103,11 @@ impl PackedSocket {
     ///
     /// # Errors
     ///
-    /// The message was not taken, and what was taken before it is still there:
+    /// The message was not taken, and the messages before it are still buffered:
     ///
     /// - [`Error::TooLong`]: longer than [`max_message`](Self::max_message).
-    /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down. What waited is lost, and receiving says so
-    ///   with [`Error::Reset`]; from then on, every message is refused at once.
+    /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down. Buffered messages are lost, and a receive
+    ///   returns [`Error::Reset`]; from then on, every message is refused at once.
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: the kernel has no memory for it (`ENOBUFS`).
     #[inline]
@@ -170,31 +170,31 @@ impl PackedSocket {
         self.batch.heed(sent)
     }
 
-    /// Sends what waits. Blocks while the peer's queue is full.
+    /// Sends the buffered messages. Blocks while the peer's queue is full. [`close`](Self::close) does so in the [example](Self#examples).
     ///
     /// # Errors
     ///
     /// - [`Error::Closed`]: as for [`send`](Self::send); from then on each time.
-    /// - [`Error::TooLong`]: the limit of the socket was set below the size of the pack meanwhile. What waits stays.
-    /// - [`Error::NotGiven`], [`Error::System`]: same as [`send`](Self::send). What waits stays.
+    /// - [`Error::TooLong`]: the limit of the socket was set below the size of the pack meanwhile. The messages stay.
+    /// - [`Error::NotGiven`], [`Error::System`]: same as [`send`](Self::send). The messages stay.
     pub fn flush(&mut self) -> Result<()> {
         self.batch.flush(Patience::Blocking)
     }
 
-    /// Sends what waits, without blocking.
+    /// Sends the buffered messages without blocking; otherwise the same as [`flush`](Self::flush).
     ///
     /// # Errors
     ///
-    /// [`Error::WouldBlock`]: the peer's queue is full. What waits stays; and as [`flush`](Self::flush).
+    /// [`Error::WouldBlock`]: the peer's queue is full. The messages stay; and as [`flush`](Self::flush).
     pub fn try_flush(&mut self) -> Result<()> {
         self.batch.flush(Patience::None)
     }
 
-    /// Sends what waits, and blocks for room until the time is up, as [`send_timeout`](Self::send_timeout) does.
+    /// Sends the buffered messages, and blocks for room until the time is up, as [`send_timeout`](Self::send_timeout) does.
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`]: the time is up. What waits stays; and as [`flush`](Self::flush).
+    /// [`Error::TimedOut`]: the time is up. The messages stay; and as [`flush`](Self::flush).
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<()> {
         self.batch.flush(Patience::timeout(timeout))
     }
@@ -202,7 +202,7 @@ impl PackedSocket {
     /// Blocks until a message arrives, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away. `None`
     /// is EOF: the peer is gone, and all that it sent was received. See [`PackedSocket`].
     ///
-    /// Takes a message that has arrived in the buffer without a system call. If there is none, sends first what waits.
+    /// Takes a message that has arrived in the buffer without a system call. If there is none, sends the buffered messages first.
     ///
     /// EOF also comes from a peer that lives and has only finished sending ([`shutdown`](crate::DatagramSocket::shutdown)).
     /// Messages that had no room in its queue still wait then, and go with [`flush`](Self::flush).
@@ -212,8 +212,8 @@ impl PackedSocket {
     /// - [`Error::Malformed`]: a datagram is no pack. All of it is in the error, and the next can be received.
     /// - [`Error::Reset`]: the peer went away, and messages of ours were unread or not flushed; once, after all that it sent.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::TooLong`], [`Error::System`]: what waits could not be sent, see [`flush`](Self::flush); or no address
-    ///   space for a long message (`ENOMEM`).
+    /// - [`Error::TooLong`], [`Error::System`]: the buffered messages could not be sent, see [`flush`](Self::flush); or no
+    ///   address space for a long message (`ENOMEM`).
     ///
     /// # Platform
     ///
@@ -226,7 +226,7 @@ impl PackedSocket {
 
     /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv).
     ///
-    /// If there is none, sends what waits, as far as there is room.
+    /// If there is none, sends the buffered messages, as far as there is room.
     ///
     /// # Errors
     ///
@@ -316,7 +316,7 @@ impl PackedSocket {
     }
 
     /// Returns whether a message has arrived in the buffer, so that the next [`recv`](Self::recv) takes it without a
-    /// system call. Never blocks.
+    /// system call. Never blocks. See [`watch`](Self::watch).
     #[must_use]
     pub fn has_message(&self) -> bool {
         !self.arrived.is_empty()
@@ -324,13 +324,13 @@ impl PackedSocket {
 
     /// Returns a [`Watch`] for [`wait_any`](crate::wait_any), ready when [`try_recv`](Self::try_recv) is. Never blocks.
     ///
-    /// Sends what waits. If there is no room, `wait_any` waits for room too, and `try_recv` then sends it. Where a message has
-    /// arrived in the buffer, `wait_any` returns at once.
+    /// Sends the buffered messages. If there is no room, `wait_any` waits for room too, and `try_recv` then sends them. Where
+    /// a message has arrived in the buffer, `wait_any` returns at once.
     ///
     /// # Errors
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::TooLong`], [`Error::System`]: what waits could not be sent, see [`flush`](Self::flush).
+    /// - [`Error::TooLong`], [`Error::System`]: the messages could not be sent, see [`flush`](Self::flush).
     ///
     /// # Examples
     ///
@@ -354,13 +354,13 @@ impl PackedSocket {
         Ok(self.get_ref().max_message()?.saturating_sub(HEAD))
     }
 
-    /// Returns the socket. Sending or receiving through it goes past the buffers.
+    /// Returns the socket of the [example](Self#examples). Sending or receiving through it bypasses the buffers.
     #[must_use]
     pub fn get_ref(&self) -> &DatagramSocket {
         self.batch.outlet()
     }
 
-    /// Flushes, and gives the socket back. Blocks while the peer's queue is full.
+    /// Flushes, and gives the socket back. Blocks while the peer's queue is full. See [`FlushError`] for an example.
     ///
     /// # Errors
     ///
@@ -377,14 +377,14 @@ impl PackedSocket {
         batch.into_outlet().map_err(|(batch, error)| FlushError { unflushed: Self { batch, arrived }, error })
     }
 
-    /// Flushes and closes, and returns the error of either. Blocks while the peer's queue is full.
+    /// Flushes and closes, and returns the error of either, as in the [example](Self#examples). Blocks while the peer's queue is full.
     ///
     /// Messages that have arrived in the buffer count as received: the peer sees no [`Error::Reset`] for them.
     ///
     /// # Errors
     ///
-    /// Same as [`flush`](Self::flush), and [`Error::System`] if somebody else closed the number. What waited is lost: to keep
-    /// it, flush first.
+    /// Same as [`flush`](Self::flush), and [`Error::System`] if other code closed the number. Buffered messages are lost: to
+    /// keep them, flush first.
     pub fn close(self) -> Result<()> {
         self.batch.close()
     }

@@ -17,7 +17,7 @@ use crate::wait::{Patience, Until, Watch};
 /// As many bytes are read at once, and a buffer is never shorter.
 const READ: usize = 64 << 10;
 
-/// The longest message that is received, unless [`MessageReader::set_max_message`] says otherwise.
+/// The longest message that is received, unless [`MessageReader::set_max_message`] sets another.
 const MAX: usize = 64 << 20;
 
 /// Receives the messages that a [`MessageWriter`](crate::MessageWriter) sends through a pipe or a
@@ -25,20 +25,20 @@ const MAX: usize = 64 << 20;
 /// [`UnixStream`](std::os::unix::net::UnixStream) or a [`TcpStream`](std::net::TcpStream).
 ///
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message, and `None` is EOF. A
-/// stream that ends inside a message is an error that says so.
+/// stream that ends inside a message is [`Error::Truncated`].
 ///
 /// In the guide: [many small messages](crate::guide::many_small_messages).
 ///
 /// # A peer that is not trusted
 ///
-/// Memory is taken as a message arrives, and never for what a length only promises. A message may be no longer than
+/// Memory is taken as a message arrives, and never for a length that was only announced. A message may be no longer than
 /// [`set_max_message`](Self::set_max_message) says, at first 64 MiB. But a hostile writer can hold a pipe's lock inside
 /// the kernel and overstay a deadline: with such a peer, use a socket.
 ///
 /// # Not an end
 ///
-/// A `MessageReader` is no [`Ends`](crate::Ends) and has no descriptor of its own, on purpose: a fork would copy what it
-/// has read ahead, and both processes would receive it; and `poll` does not see that. Give the bare end away, and make
+/// A `MessageReader` is no [`Ends`](crate::Ends) and has no descriptor of its own, on purpose: a fork would copy the
+/// messages that it has read ahead, and both processes would receive them; and `poll` does not see them. Give the bare end away, and make
 /// this of it where it is used. For [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
 ///
 /// ```compile_fail,E0277
@@ -87,7 +87,7 @@ pub struct MessageReader<R: ByteReader = PipeReader> {
 impl<R: ByteReader> MessageReader<R> {
     /// Receives messages from `reader` from here on. Never blocks.
     ///
-    /// It reads ahead, so the stream must be at the beginning of a message, and nobody else may read from it. Settings,
+    /// It reads ahead, so the stream must be at the beginning of a message, and have no other reader. Settings,
     /// such as [`set_spin`](PipeReader::set_spin), are made before.
     ///
     /// For both directions of a socket, clone it (`try_clone`) and make a [`MessageWriter`](crate::MessageWriter) of the
@@ -97,23 +97,21 @@ impl<R: ByteReader> MessageReader<R> {
     }
 
     /// Blocks until a message has arrived, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away.
-    /// `None` is EOF.
-    ///
-    /// Takes a message that was read before without a system call. See [`MessageReader`].
+    /// `None` is EOF. Takes a message that was read before without a system call. See [`MessageReader`].
     ///
     /// # Errors
     ///
-    /// - [`Error::Truncated`]: the stream ended inside a message. What arrived of it is in the error, and the next call
+    /// - [`Error::Truncated`]: the stream ended inside a message. The error has the part that arrived, and the next call
     ///   is `None`.
     /// - [`Error::TooLong`]: the message is longer than [`set_max_message`](Self::set_max_message) allows. It stays, to
     ///   be received when the limit was raised.
     /// - [`Error::Reset`]: the peer of a socket went away with bytes of ours unread, or the connection was lost. It comes
     ///   once, after all that arrived. A part of a message is kept, and the next call is [`Error::Truncated`] then.
     /// - [`Error::WouldBlock`]: the end has `O_NONBLOCK` (see [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK)), or
-    ///   the standard library's stream has a timeout of its own, and the message is not there yet. What has arrived of it
-    ///   is kept.
+    ///   the standard library's stream has a timeout of its own, and the message is not there yet. The part that has
+    ///   arrived is kept.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: there is no memory for the message (`ENOMEM`), and what has arrived of it is kept; or a
+    /// - [`Error::System`]: there is no memory for the message (`ENOMEM`), and the part that has arrived is kept; or a
     ///   connection failed (`ETIMEDOUT`).
     ///
     /// # Platform
@@ -130,7 +128,7 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::WouldBlock`]: no whole message is there yet. What has arrived of it is kept; and as [`recv`](Self::recv).
+    /// [`Error::WouldBlock`]: no whole message is there yet. The part that has arrived is kept; and as [`recv`](Self::recv).
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<&[u8]>> {
         self.receive(|| Patience::None)
@@ -143,7 +141,7 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`]: the time is up. What has arrived of the message is kept; and as [`recv`](Self::recv).
+    /// [`Error::TimedOut`]: the time is up. The part that has arrived is kept; and as [`recv`](Self::recv).
     #[inline]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<&[u8]>> {
         self.receive(|| Patience::timeout(timeout))
@@ -312,7 +310,7 @@ impl<R: ByteReader> MessageReader<R> {
     }
 
     /// Returns whether the next [`recv`](Self::recv) has its answer in the buffer, and makes no system call. Never
-    /// blocks.
+    /// blocks. See [`watch`](Self::watch).
     #[must_use]
     pub fn has_message(&self) -> bool {
         let too_long = |(_, len)| len > self.max as u64;
@@ -322,8 +320,8 @@ impl<R: ByteReader> MessageReader<R> {
     /// Returns a [`Watch`] for [`wait_any`](crate::wait_any), ready when [`try_recv`](Self::try_recv) is. Never blocks.
     ///
     /// Where a message has arrived in the buffer, `wait_any` returns at once. Where a part of one arrives, it returns as
-    /// well, and [`try_recv`](Self::try_recv) then keeps the part and says [`WouldBlock`](Error::WouldBlock). The loop is
-    /// that of [`PackedSocket::watch`](crate::PackedSocket::watch).
+    /// well, and [`try_recv`](Self::try_recv) then keeps the part and returns [`WouldBlock`](Error::WouldBlock). For an example,
+    /// see [`PackedSocket::watch`](crate::PackedSocket::watch).
     ///
     /// # Errors
     ///
@@ -333,7 +331,7 @@ impl<R: ByteReader> MessageReader<R> {
         Ok(self.reader.watch()?.buffered(has_message))
     }
 
-    /// Returns what [`set_max_message`](Self::set_max_message) says, in bytes; 64 MiB at first.
+    /// Returns the longest message that is received, in bytes; 64 MiB at first. See [`set_max_message`](Self::set_max_message).
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.max
@@ -341,7 +339,7 @@ impl<R: ByteReader> MessageReader<R> {
 
     /// Sets the longest message that is received, in bytes; [`usize::MAX`]: any.
     ///
-    /// The limit is there against a peer that fills this process's memory. A message that is over it is
+    /// The limit keeps a peer from filling this process's memory. A message that is over it is
     /// [`Error::TooLong`], and can be received after the limit was raised.
     ///
     /// # Examples
@@ -362,13 +360,13 @@ impl<R: ByteReader> MessageReader<R> {
         self.max = bytes;
     }
 
-    /// Returns the reader, for its settings. Bytes that are read through it are missing in the stream of messages.
+    /// Returns the reader of the [example](Self#examples), for its settings. Bytes that are read through it are missing in the stream of messages.
     #[must_use]
     pub fn get_ref(&self) -> &R {
         &self.reader
     }
 
-    /// Gives the reader back, if nothing waits in the buffer. Never blocks.
+    /// Gives the reader of the [example](Self#examples) back, if its buffer is empty. Never blocks.
     ///
     /// # Errors
     ///
@@ -382,11 +380,11 @@ impl<R: ByteReader> MessageReader<R> {
         }
     }
 
-    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too.
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too. See [`MessageReader`].
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: somebody else closed the number.
+    /// [`Error::System`]: other code closed the number.
     pub fn close(self) -> Result<()> {
         self.reader.close()
     }

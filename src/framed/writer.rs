@@ -16,7 +16,7 @@ use crate::wait::Patience;
 /// [`UnixStream`](std::os::unix::net::UnixStream) or a [`TcpStream`](std::net::TcpStream).
 ///
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message. One process writes and
-/// one reads: of several writers, the messages would be torn.
+/// one reads: the messages of several writers would be torn.
 ///
 /// In the guide: [many small messages](crate::guide::many_small_messages).
 ///
@@ -44,8 +44,8 @@ use crate::wait::Patience;
 /// A `MessageWriter` is no [`Ends`](crate::Ends), on purpose: a fork would copy its buffer, and what is in it would be
 /// sent twice. Give the bare end away, and make this of it where it is used. After a bare fork
 /// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the
-/// buffer, so flush before it. The standard library's streams are severed by no fork: of a `MessageWriter` over one that
-/// a closure captures, what is in the buffer would be sent by both.
+/// buffer, so flush before it. No fork severs the standard library's streams: if a closure captures a `MessageWriter` over one,
+/// both processes send its buffer.
 ///
 /// ```compile_fail,E0277
 /// let (_reader, writer) = ipc::pipe().unwrap();
@@ -101,7 +101,7 @@ impl<W: ByteWriter> MessageWriter<W> {
     ///
     /// # Errors
     ///
-    /// - [`Error::Closed`]: no reader is left. What waited is lost, and from then on every message is refused at once.
+    /// - [`Error::Closed`]: no reader is left. Buffered messages are lost, and from then on every message is refused at once.
     /// - [`Error::WouldBlock`]: there is no room, and the end has `O_NONBLOCK` (see
     ///   [`PipeFlags::NONBLOCK`](crate::PipeFlags::NONBLOCK)), or the standard library's stream has a timeout of its own.
     ///   The message was not taken.
@@ -136,7 +136,7 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.send_by(message, || Patience::timeout(timeout))
     }
 
-    /// Adds a message, and is as patient for room as it is told.
+    /// Adds a message, and waits for room as long as it is told.
     #[inline]
     pub(crate) fn send_by(&mut self, message: &[u8], patience: impl FnOnce() -> Patience) -> Result<()> {
         if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience()) }
@@ -192,58 +192,58 @@ impl<W: ByteWriter> MessageWriter<W> {
         }
     }
 
-    /// Writes what waits. Blocks while there is no room.
+    /// Writes the buffered messages. Blocks while there is no room. [`close`](Self::close) does so in the [example](Self#examples).
     ///
     /// # Errors
     ///
-    /// Same as [`send`](Self::send). What waits stays, but after [`Error::Closed`], which is then said again each time.
+    /// Same as [`send`](Self::send). The messages stay, but after [`Error::Closed`], which then comes again each time.
     pub fn flush(&mut self) -> Result<()> {
         self.batch.flush(Patience::Blocking)
     }
 
-    /// Writes what there is room for of what waits, without blocking.
+    /// Writes as much of the buffered messages as there is room for; otherwise the same as [`flush`](Self::flush). Never blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::WouldBlock`]: there was not room for all of it. What is left waits; and as [`flush`](Self::flush).
+    /// [`Error::WouldBlock`]: there was not room for all of it. The rest stays; and as [`flush`](Self::flush).
     pub fn try_flush(&mut self) -> Result<()> {
         self.batch.flush(Patience::None)
     }
 
-    /// Writes what waits, and blocks for room until the time is up.
+    /// Writes the buffered messages, and blocks for room until the time is up; otherwise the same as [`flush`](Self::flush).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`]: the time is up. What is left waits; and as [`flush`](Self::flush).
+    /// [`Error::TimedOut`]: the time is up. The rest stays; and as [`flush`](Self::flush).
     pub fn flush_timeout(&mut self, timeout: Duration) -> Result<()> {
         self.batch.flush(Patience::timeout(timeout))
     }
 
-    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). What is written through
-    /// it lands between messages, or inside one: the stream is torn then.
+    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). Bytes that are written
+    /// through it land between messages, or inside one: the stream is torn then. See the [example](Self#examples).
     #[must_use]
     pub fn get_ref(&self) -> &W {
         self.batch.outlet()
     }
 
-    /// Flushes, and gives the writer back. Blocks while there is no room.
+    /// Flushes, and gives the writer back. Blocks while there is no room. See [`FlushError`] for an example.
     ///
     /// # Errors
     ///
     /// Same as [`flush`](Self::flush). The error gives the `MessageWriter` back, and `?` turns it into [`Error`]. After
-    /// [`Error::Closed`] was said once, there is nothing to flush.
+    /// the first [`Error::Closed`], there is nothing to flush.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_inner(self) -> Result<W, FlushError<Self>> {
         self.batch.into_outlet().map_err(|(batch, error)| FlushError { unflushed: Self { batch }, error })
     }
 
-    /// Flushes and closes, and returns the error of either. Blocks while there is no room.
+    /// Flushes and closes, and returns the error of either, as in the [example](Self#examples). Blocks while there is no room.
     ///
     /// # Errors
     ///
-    /// Same as [`flush`](Self::flush), and [`Error::System`] if somebody else closed the number. Waiting messages are lost: to
+    /// Same as [`flush`](Self::flush), and [`Error::System`] if other code closed the number. Buffered messages are lost: to
     /// keep them, flush first.
     pub fn close(self) -> Result<()> {
         self.batch.close()

@@ -1,4 +1,4 @@
-//! Which unix socket is connected to which: the kernel tells over netlink ([sock_diag(7)]).
+//! The connections of unix sockets, which the kernel tells over netlink ([sock_diag(7)]).
 //!
 //! [sock_diag(7)]: https://man7.org/linux/man-pages/man7/sock_diag.7.html
 
@@ -79,7 +79,7 @@ pub(crate) fn refused(body: &[u8]) -> Result<()> {
     }
 }
 
-/// The messages in what was received, each with its type. What is cut short is left out.
+/// The messages in the received bytes, each with its type. One that is cut short is left out.
 pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let len = u32::from_ne_bytes(*bytes.first_chunk::<4>()?) as usize;

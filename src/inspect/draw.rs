@@ -42,13 +42,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How deep the tree is indented. Processes that are deeper say how deep they are.
+/// How deep the tree is indented. Deeper processes have their depth in their line.
 const INDENTED: usize = 24;
 
 /// How many holders of the other side are named beside each end.
 const NAMED: usize = 8;
 
-/// The tree of processes, with what each holds; and below it what was found.
+/// The tree of processes, with the channels of each, and the findings below it.
 impl fmt::Display for ProcessMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.draw(f)?;
@@ -78,13 +78,13 @@ impl fmt::Display for ProcessMap {
 struct Node {
     pid: u32,
     depth: usize,
-    /// Before its name, and before what it holds.
+    /// Before its name, and before its channels.
     head: String,
     body: String,
 }
 
 impl ProcessMap {
-    /// Draws the tree, which may be as deep as a stack is not.
+    /// Draws the tree without recursion: it may be deeper than a stack.
     fn draw(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for &pid in self.processes.keys() {
@@ -174,8 +174,8 @@ impl ProcessMap {
         dot
     }
 
-    /// Returns the source of a picture for Mermaid, which GitHub draws in a `mermaid` code block. It shows what
-    /// [`to_dot`](Self::to_dot) shows, and shares its example. Mermaid refuses pictures of more than 500 edges (its `maxEdges`).
+    /// Returns the source of a picture for Mermaid, which GitHub draws in a `mermaid` code block. It shows the same as
+    /// [`to_dot`](Self::to_dot), which has an example. Mermaid refuses pictures of more than 500 edges (its `maxEdges`).
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut text = String::from("flowchart LR\n");

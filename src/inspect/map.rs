@@ -8,11 +8,11 @@ use super::processes::{self, Channel, Held};
 use crate::error::{Error, Result};
 use crate::sys::{self, Errno};
 
-/// A process tree, with the pipes and socket pairs that its processes hold: a picture of a moment.
+/// A process tree, with the pipes and socket pairs that its processes hold: a snapshot.
 ///
 /// It is for any processes, whether they use this crate or not. [`Display`](std::fmt::Display) draws it for a terminal,
-/// [`to_dot`](Self::to_dot) for Graphviz, and [`to_mermaid`](Self::to_mermaid) for Mermaid. A forgotten end stands out in each,
-/// and [`findings`](Self::findings) says it in words.
+/// [`to_dot`](Self::to_dot) for Graphviz, and [`to_mermaid`](Self::to_mermaid) for Mermaid. Each marks a forgotten
+/// end, and [`findings`](Self::findings) returns the marks as values.
 ///
 /// In the guide: [when it hangs](crate::guide::when_it_hangs).
 ///
@@ -33,9 +33,9 @@ pub struct ProcessMap {
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) links: Vec<Link>,
     pub(super) findings: Vec<Finding>,
-    /// Processes that could not be looked into.
+    /// Processes that could not be inspected.
     pub(super) unseen: BTreeSet<u32>,
-    /// How many could be looked into in part.
+    /// How many could be inspected in part.
     pub(super) seen_in_part: usize,
     pub(super) peers_unknown: bool,
     pub(super) other_namespace: bool,
@@ -93,11 +93,11 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// Nobody holds a reader of the pipe: a write fails. Not certain if some processes could not be looked into.
+    /// No process holds a reader of the pipe: a write fails. Not certain if some processes could not be inspected.
     NoReader,
     /// One process alone holds both ends: it waits for itself. Of a pair it may be intended.
     OnlyItself,
-    /// A process holds both ends, besides others: while it does, EOF comes to nobody. Not certain of a pipe that one process
+    /// A process holds both ends, besides others: no reader gets EOF while it does. Not certain of a pipe that one process
     /// alone writes and its descendants read, as a lifeline is: its readers learn by EOF that the process is gone.
     BothEnds,
     /// More than one process holds a writer, which may be intended. EOF comes when the last of them lets go.
@@ -110,8 +110,8 @@ pub enum FindingKind {
 }
 
 impl ProcessMap {
-    /// Looks at this process and all that descend from it. Never blocks, but looks through the descriptors of every process
-    /// that this user may look into, once. See [`ProcessMap`] for an example.
+    /// Looks at this process and its descendants. Never blocks, but looks once through the descriptors of every process that
+    /// this user may inspect. See [`ProcessMap`] for an example.
     ///
     /// # Errors
     ///
@@ -124,10 +124,10 @@ impl ProcessMap {
         Self::rooted_at(None)
     }
 
-    /// Looks at that process and all that descend from it. Otherwise same as [`current`](Self::current).
+    /// Looks at that process and its descendants. Otherwise the same as [`current`](Self::current).
     ///
     /// The number is one of this process's pid namespace, such as [`Child::id`](crate::Child::id). The numbers in the map are
-    /// those of `/proc`. If that shows another namespace, the map says so.
+    /// those of `/proc`. If `/proc` shows another namespace, the map has a line for it.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl ProcessMap {
         Ok(Self { root, processes, links, findings, unseen, seen_in_part, peers_unknown, other_namespace })
     }
 
-    /// Returns everything that keeps EOF from coming, or may. Those that are certain come first.
+    /// Returns the ends that keep EOF from coming, or may. The certain ones come first.
     ///
     /// # Examples
     ///
@@ -211,22 +211,22 @@ impl ProcessMap {
         &self.findings
     }
 
-    /// Returns how many processes of the machine could not be looked into. One of them may hold an end too. See
+    /// Returns how many processes of the machine could not be inspected. One of them may hold an end too. See
     /// [`holders`](crate::holders()) for an example.
     #[must_use]
     pub fn unseen(&self) -> usize {
         self.unseen.len()
     }
 
-    /// Returns how many processes of the machine could be looked into in part. They show that descriptors are open, but not what
-    /// all of them are. One of them may hold an end too. See [`holders`](crate::holders()) for an example.
+    /// Returns how many processes of the machine could be inspected in part. They show that descriptors are open, but not the
+    /// kind of all of them. One of them may hold an end too. See [`holders`](crate::holders()) for an example.
     #[must_use]
     pub fn seen_in_part(&self) -> usize {
         self.seen_in_part
     }
 }
 
-/// The process, and all that descend from it.
+/// The process and its descendants.
 fn descendants(all: &BTreeMap<u32, Process>, root: u32) -> BTreeSet<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (&pid, process) in all {
@@ -297,7 +297,7 @@ impl Link {
         own.is_some_and(|port| self.pipe && sys::poll::is_without_reader(port.fd, self.inode))
     }
 
-    /// The findings about it. Where not everything was seen, nobody is missed for certain.
+    /// The findings about it. Where a process was not seen, a missing end is not certain.
     fn findings(&self, all_seen: bool, all: &BTreeMap<u32, Process>) -> Vec<Finding> {
         let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
         let (writers, readers) = (pids(&self.from), pids(&self.to));

@@ -1,4 +1,4 @@
-//! Who holds an end: the answer to "my reader never sees EOF".
+//! The processes that hold an end: the answer to "my reader never sees EOF".
 
 mod diag;
 mod draw;
@@ -73,15 +73,15 @@ pub struct Holder {
 pub struct Holders {
     /// Every descriptor of the channel that was found, by process and number.
     pub list: Vec<Holder>,
-    /// The number of processes that could not be looked into, because they are another user's. One of them may hold an end too.
+    /// The number of processes that could not be inspected, because they are another user's. One of them may hold an end too.
     pub unseen: usize,
-    /// The number of processes that could be looked into in part. They show that descriptors are open, but not what all of them
-    /// are. One of them may hold an end too.
+    /// The number of processes that could be inspected in part. They show that descriptors are open, but not the kind of all of
+    /// them. One of them may hold an end too.
     pub seen_in_part: usize,
-    /// The kernel did not say what the other side of a socket is, so nobody in the list is [`Side::Peer`].
+    /// The kernel did not tell the other side of a socket, so no holder in the list is [`Side::Peer`].
     pub peer_unknown: bool,
-    /// The other side is open, and nobody in the list has it. It is under way in a message, or in a process that was not looked
-    /// into or is not shown. (For its reader, a FIFO with a name counts as open until its first writer has come and gone.)
+    /// The other side is open, and no process in the list has it. It is under way in a message, or in a process that was not
+    /// inspected or is not shown. (For its reader, a FIFO with a name counts as open until its first writer has come and gone.)
     pub out_of_sight: bool,
     /// `/proc` is that of another pid namespace than this process's. The numbers of the processes are those of `/proc`, and not
     /// those that [`Child::id`](crate::Child::id) and [`std::process::id`] have here.
@@ -92,7 +92,7 @@ impl IntoIterator for Holders {
     type Item = Holder;
     type IntoIter = std::vec::IntoIter<Holder>;
 
-    /// Goes through the [`list`](Self::list).
+    /// Returns an iterator over the [`list`](Self::list).
     fn into_iter(self) -> Self::IntoIter {
         self.list.into_iter()
     }
@@ -107,7 +107,7 @@ impl<'a> IntoIterator for &'a Holders {
     }
 }
 
-/// A line for each holder, and one for what was not seen.
+/// A line for each holder, and one for processes that were not seen.
 impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for holder in &self.list {
@@ -144,11 +144,11 @@ impl fmt::Display for Holders {
 
 /// Returns the processes that have the channel of this end open, on which side, and as which descriptor.
 ///
-/// If EOF never comes, somebody still holds a writer. This says who. It never blocks, but takes a while: it looks through the
-/// descriptors of every process that this user may look into, once.
+/// If EOF never comes, some process still holds a writer. This names it. It never blocks, but takes a while: it looks once
+/// through the descriptors of every process that this user may inspect.
 ///
-/// It is a picture of a moment. Processes that start, exit, or pass ends on meanwhile may be missed. Ends that are under way in
-/// a message are held by nobody, and [`out_of_sight`](Holders::out_of_sight).
+/// It is a snapshot. Processes that start, exit, or pass ends on meanwhile may be missed. Ends that are under way in a message
+/// are held by no process, and are [`out_of_sight`](Holders::out_of_sight).
 ///
 /// In the guide: [when it hangs](crate::guide::when_it_hangs).
 ///

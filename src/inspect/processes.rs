@@ -36,8 +36,8 @@ impl Channel {
 
     /// The target of a link in /proc; an error if that may not be seen.
     ///
-    /// That may be a file on a server that does not answer, and [stat(2)] would wait for it. This takes what the kernel knows
-    /// by itself, which of channels is all.
+    /// The target may be a file on a server that does not answer, and [stat(2)] would wait for it. This takes the kernel's own
+    /// knowledge, which is complete for channels.
     ///
     /// [stat(2)]: https://man7.org/linux/man-pages/man2/stat.2.html
     fn behind(link: &str) -> crate::sys::Result<Option<Self>> {
@@ -72,9 +72,9 @@ pub(super) struct Held {
 pub(super) struct Seen {
     /// By their numbers. A process that is gone holds nothing, nor does a zombie or a thread of the kernel.
     pub(super) channels: Vec<Held>,
-    /// It may not be looked into.
+    /// It may not be inspected.
     pub(super) unseen: bool,
-    /// It shows that descriptors are open, and not all of what they are.
+    /// It shows that descriptors are open, but not the kind of all of them.
     pub(super) in_part: bool,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Shown {
 
 /// The processes that /proc shows.
 ///
-/// Where it is not mounted there is an empty directory, which would say that nobody holds anything.
+/// Where it is not mounted there is an empty directory, which would mean that no process holds an end.
 pub(super) fn shown() -> Result<Shown> {
     let link = rustix::fs::readlink(c"/proc/self", Vec::new()).map_err(|errno| Error::system("readlink", errno))?;
     let me = link.to_str().ok().and_then(|number| number.parse().ok());
@@ -104,7 +104,7 @@ pub(super) fn shown() -> Result<Shown> {
 }
 
 impl Shown {
-    /// The number that /proc has for what has this number here.
+    /// The number that /proc has for the process with this number here.
     pub(super) fn translate(&self, pid: u32) -> Result<Option<u32>> {
         if self.depth == 0 {
             return Ok(Some(pid));
@@ -122,8 +122,8 @@ impl Shown {
         Ok(None)
     }
 
-    /// The channels that a process has open. Fails where this process is at the end of its own means: what it has no descriptor
-    /// to look with is not gone.
+    /// The channels that a process has open. Fails where this process has no descriptor left to look with: the
+    /// channels are not gone.
     pub(super) fn channels(&self, pid: u32) -> Result<Seen> {
         let mut seen = Seen::default();
         let directory = format!("/proc/{pid}");
@@ -201,7 +201,7 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
-/// Under `hidepid=1` a process of somebody else shows its number and nothing more.
+/// Under `hidepid=1` a process of another user shows its number and nothing more.
 fn is_denied(error: &Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
@@ -233,7 +233,7 @@ fn namespace(pid: u32) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
-/// Name and parent of a process, as long as it is there. One that may not be looked at is nobody's child.
+/// Name and parent of a process, as long as it is there. One that may not be inspected has no parent.
 pub(super) fn name_and_parent(pid: u32) -> Result<Option<(String, u32)>> {
     match Stat::of(&format!("/proc/{pid}")) {
         Ok(stat) => Ok(stat.map(|stat| (stat.name, stat.parent))),
@@ -274,14 +274,14 @@ impl Stat {
     }
 
     /// Whether it is a thread of the kernel, or one that has ended and is still to be waited for: neither has descriptors,
-    /// and not everybody may look.
+    /// and not every user may look.
     fn holds_nothing(&self) -> bool {
         const PF_KTHREAD: u64 = 0x0020_0000;
         self.flags & PF_KTHREAD != 0 || matches!(self.state, 'Z' | 'X')
     }
 }
 
-/// A name as it may go to a terminal, which would obey what is no letter, and turn the text around that follows some others.
+/// A name that is safe for a terminal, which obeys control characters, and turns around the text after some others.
 pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|c| if is_obeyed(c) { '?' } else { c }).collect()
 }

@@ -16,7 +16,7 @@ pub(crate) const BUFFER: usize = 8 << 10;
 /// [`Write`] fills the buffer, and blocks only when that is full and so is the pipe. A write longer than the buffer goes
 /// past it, cut as [`PipeWriter`] says.
 ///
-/// End it with [`close`](Self::close). **Dropping** writes the rest too, blocking until there is room for it, and tells no
+/// End it with [`close`](Self::close). **Dropping** writes the rest too, blocking until there is room for it, and returns no
 /// error. While a panic unwinds, it writes as much as there is room for without blocking, and loses the rest.
 ///
 /// It is not [`Ends`](crate::Ends): a fork would copy the buffer, and its bytes would be written twice. Give the bare writer,
@@ -41,7 +41,7 @@ pub(crate) const BUFFER: usize = 8 << 10;
 ///     for number in 0..10_000 {
 ///         writeln!(writer, "{number}")?;
 ///     }
-///     writer.close() // and not `drop`, which could not say that nobody reads
+///     writer.close() // and not `drop`, which returns no error
 /// })?;
 /// assert_eq!(BufReader::new(reader).lines().count(), 10_000);
 /// assert!(child.wait()?.success());
@@ -89,7 +89,7 @@ impl BufferedWriter {
     /// # Errors
     ///
     /// As [`into_inner`](Self::into_inner), but the rest is lost. [`Error::System`](crate::Error::System) with `EBADF`:
-    /// somebody else closed the number.
+    /// other code closed the number.
     ///
     /// # Examples
     ///

@@ -73,7 +73,7 @@ impl TryFrom<OwnedFd> for Fifo {
     }
 }
 
-/// Neither call waits for the other side, which `fd` is.
+/// Neither call waits for the other side: `fd` has it open.
 fn open(fd: &OwnedFd) -> Result<Fifo> {
     // A thread may have a table of descriptors of its own.
     let path = format!("/proc/thread-self/fd/{}", fd.as_fd().as_raw_fd());

@@ -1,4 +1,4 @@
-//! Pipes: a stream of bytes, one way, from all that hold a writer to all that hold a reader.
+//! Pipes: a stream of bytes, one way, from the writers to the readers.
 
 mod buffered;
 mod fifo;
@@ -20,7 +20,8 @@ use crate::sys;
 use crate::sys::signal::Sigpipe;
 use crate::wait::{TimedRead, TimedWrite, Until};
 
-/// The most bytes that a write puts into a pipe in one piece, which no other writer's bytes come between ([pipe(7)]).
+/// The longest write, in bytes, that stays together in a pipe: no other writer's bytes come in between ([pipe(7)]). See
+/// [`PipeWriter::write_atomic`] for an example.
 ///
 /// 4096 on Linux, also where pages are larger.
 ///
@@ -31,8 +32,8 @@ bitflags::bitflags! {
     /// Options of [`pipe_with`], which has an example.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct PipeFlags: u32 {
-        /// Lets `Read` and `Write` of both ends answer [`WouldBlock`](std::io::ErrorKind::WouldBlock) instead of waiting, as
-        /// an event loop wants it (`O_NONBLOCK`). The `_timeout` calls wait all the same.
+        /// Lets `Read` and `Write` of both ends return [`WouldBlock`](std::io::ErrorKind::WouldBlock) instead of waiting, as
+        /// an event loop needs it (`O_NONBLOCK`). The `_timeout` calls still wait.
         ///
         /// The flag belongs to the open pipe end, not to the value: clones, and copies in other processes, have it too.
         const NONBLOCK = 1;
@@ -56,7 +57,7 @@ bitflags::bitflags! {
 /// Both ends are close-on-exec, so a program that this one starts has neither. After a [`fork`](crate::fork()) an end is
 /// open in the process that it was given to and in no other.
 ///
-/// The classic way to hang is to read to EOF while holding a writer oneself. Drop the writer, or give it away.
+/// The classic hang is to read to EOF while the same process holds a writer. Drop the writer, or give it away.
 ///
 /// In the guide: [pipes](crate::guide::pipes).
 ///
@@ -104,7 +105,7 @@ pub fn pipe() -> Result<(PipeReader, PipeWriter)> {
     pipe_with(PipeFlags::empty())
 }
 
-/// Makes a pipe with [`PipeFlags`]. Never blocks. Everything else is as [`pipe`] says.
+/// Makes a pipe with [`PipeFlags`]. Never blocks. Otherwise the same as [`pipe`].
 ///
 /// # Errors
 ///

@@ -19,7 +19,7 @@ use crate::wait::{Patience, Spin};
 /// It is implemented for `&PipeReader` too. For lines, put a [`BufReader`](std::io::BufReader) in front of it.
 ///
 /// Several processes may hold a reader of one pipe; every byte goes to one of them. Reading into an empty buffer is `Ok(0)`
-/// and tells nothing.
+/// and not EOF.
 ///
 /// See [`pipe`](crate::pipe()) for an example. In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
 #[doc(alias = "lines")]
@@ -46,7 +46,7 @@ impl PipeReader {
     ///
     /// - [`Error::WouldBlock`]: the pipe is empty, and a writer is left.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: a sandbox allows no way below, or no descriptors are left (`EMFILE`). Nothing was read.
+    /// - [`Error::System`]: a sandbox refuses every call below, or no descriptors are left (`EMFILE`). Nothing was read.
     ///
     /// # Platform
     ///
@@ -107,7 +107,7 @@ impl PipeReader {
 
     /// Returns how many bytes could be read now. Never blocks.
     ///
-    /// 0 says nothing about EOF: [`try_read`](Self::try_read) does. See [`tee`](Self::tee) for an example.
+    /// 0 may be EOF or not: [`try_read`](Self::try_read) tells. See [`tee`](Self::tee) for an example.
     ///
     /// # Errors
     ///
@@ -124,20 +124,20 @@ impl PipeReader {
     /// Blocks until there is something to read, and moves at most `len` bytes of it to `out`, without copying them through
     /// this process. Returns how many; 0 is EOF, or a `len` of 0.
     ///
-    /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. It
-    /// also blocks while that has no room. [`copy`](crate::copy()) goes on until EOF, and takes any two descriptors.
+    /// `out` can be a file (not opened for appending), which is written at its current position, a socket, or a pipe. The
+    /// call also blocks while `out` has no room. [`copy`](crate::copy()) goes on until EOF, and takes any two descriptors.
     ///
     /// While it waits for a *socket* to have room, the kernel holds the pipe's lock. Every other call on the pipe then waits as
     /// well, whatever its deadline. [`copy`](crate::copy()) never does that.
     ///
-    /// After it, the kernel refuses `RWF_NOWAIT` on both pipes. `try_` and `_timeout` calls then go another way, and work as
-    /// before.
+    /// After it, the kernel refuses `RWF_NOWAIT` on both pipes. `try_` and `_timeout` calls then use other system calls,
+    /// and work as before.
     ///
     /// # Errors
     ///
     /// Nothing was moved:
     ///
-    /// - [`Error::Closed`]: nobody reads `out` any more. `SIGPIPE` is not raised.
+    /// - [`Error::Closed`]: `out` has no reader any more. `SIGPIPE` is not raised.
     /// - [`Error::Reset`]: the peer of a socket went away without having read everything.
     /// - [`Error::WouldBlock`]: one of the two has `O_NONBLOCK`, and there is nothing to read or no room.
     /// - [`Error::NotGiven`]: this process was not given the end, or `out`.
@@ -165,8 +165,8 @@ impl PipeReader {
         splice(self.as_fd(), out.as_fd(), len, self.sigpipe)
     }
 
-    /// Blocks until there is something to read and `out` has room, and duplicates at most `len` bytes into `out`. They stay to
-    /// be read here, and no byte is copied in memory. Returns how many; 0 is EOF, or a `len` of 0.
+    /// Blocks until there is something to read and `out` has room, and duplicates at most `len` bytes into `out`. They can
+    /// still be read here, and no byte is copied in memory. Returns how many; 0 is EOF, or a `len` of 0.
     ///
     /// # Errors
     ///
@@ -201,7 +201,7 @@ impl PipeReader {
         Ok(0)
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep. Zero, as at first, is not at all.
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep. Zero, the default, is not at all.
     ///
     /// Being woken takes the kernel far longer than passing a few bytes. Between two processes on two cores an answer comes
     /// several times sooner, at the price of a busy core while waiting. 20 to 50 µs is a good time. Set it on both sides:
@@ -214,15 +214,15 @@ impl PipeReader {
     /// Deadlines are kept, and bytes that are there already are read with one system call. `try_` calls answer at once.
     /// `Read` and `Write` of an end with `O_NONBLOCK` answer after some 3 µs.
     ///
-    /// The setting belongs to this value, and goes along into a child and into clones. The guide has an
+    /// The setting belongs to this value. A child and clones have it too. The guide has an
     /// [example](crate::guide::spinning).
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
 
-    /// Returns how many bytes the pipe holds when it is full, at most. Never blocks.
+    /// Returns how many bytes the pipe holds at most. Never blocks.
     ///
-    /// Room is kept in pages: many small writes that do not fill theirs fill the pipe earlier. See
+    /// The kernel counts room in pages: many small writes that do not fill their pages fill the pipe earlier. See
     /// [`set_capacity`](Self::set_capacity) for an example.
     ///
     /// # Errors
@@ -239,14 +239,14 @@ impl PipeReader {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// Makes the pipe hold at least so many bytes, and returns how many it holds then. Never blocks.
+    /// Makes the pipe hold at least `bytes`, and returns how many it holds then. Never blocks.
     ///
-    /// The kernel rounds up to a power of two of pages; 0 becomes one page. It goes for both ends of the pipe.
+    /// The kernel rounds up to a power of two of pages; 0 becomes one page. Both ends have the same capacity.
     ///
     /// # Errors
     ///
     /// - [`Error::System`] with `EBUSY`: more than that is in the pipe.
-    /// - [`Error::System`] with `EPERM`: more than this user may have (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`).
+    /// - [`Error::System`] with `EPERM`: over this user's limit (`/proc/sys/fs/pipe-max-size`, `pipe-user-pages-soft`).
     /// - [`Error::System`] with `EINVAL`: more than 2 GiB.
     /// - [`Error::NotGiven`]: this process was not given the end.
     ///
@@ -269,8 +269,8 @@ impl PipeReader {
 
     /// Makes a second reader of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: a write fails when *all* readers are closed, and every byte goes to one of them. The settings of
-    /// this value go with it. See [`close`](Self::close) for an example.
+    /// It counts in full: a write fails when *all* readers are closed, and every byte goes to one of them. It has the
+    /// settings of this value. See [`close`](Self::close) for an example.
     ///
     /// # Errors
     ///
@@ -280,14 +280,14 @@ impl PipeReader {
         Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), sigpipe: self.sigpipe })
     }
 
-    /// Closes the end, and returns the kernel's answer. Never blocks.
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks.
     ///
-    /// Dropping closes too, and tells no error. The end is closed either way: a second close could hit somebody else's
+    /// Dropping closes too, without an error. The end is closed either way: a second close could hit another
     /// descriptor ([close(2)](https://man7.org/linux/man-pages/man2/close.2.html)).
     ///
     /// # Errors
     ///
-    /// [`Error::System`] with `EBADF`: somebody else closed the number.
+    /// [`Error::System`] with `EBADF`: other code closed the number.
     ///
     /// # Examples
     ///
@@ -319,7 +319,7 @@ impl PipeReader {
         self.read_late(buf, patience, refused)
     }
 
-    /// Reads, where there is more to it than one call that works, or after one that did not.
+    /// Reads where one plain call is not enough, or after one that failed.
     #[inline(never)]
     fn read_late(&self, buf: &mut [u8], patience: Patience, refused: Option<Errno>) -> Result<usize> {
         let fd = self.end.as_fd();
@@ -371,12 +371,12 @@ impl Read for &PipeReader {
         read.map_err(Error::into_io)
     }
 
-    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    /// Loses nothing of a pipe of packets, which a writer makes with `O_DIRECT`.
     fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
         packets::read_to_end(buf, |buf| self.read(buf))
     }
 
-    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    /// Loses nothing of a pipe of packets, which a writer makes with `O_DIRECT`.
     fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
         packets::read_to_string(buf, |buf| self.read(buf))
     }

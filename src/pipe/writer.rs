@@ -24,14 +24,14 @@ pub(crate) const CUT: usize = 8 << 10;
 /// left, in any process. It is implemented for `&PipeWriter` too. There is nothing to flush: bytes that `write` took are in
 /// the pipe.
 ///
-/// `SIGPIPE` is never raised. The one exception: the program ignores it when the end is made, and sets it back to its default
+/// `SIGPIPE` is never raised, with one exception: the program ignores it when the end is made, and sets it back to its default
 /// later, by other means than [`Fork::reset_signals`](crate::Fork::reset_signals).
 ///
 /// See [`pipe`](crate::pipe()) for an example. In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
 ///
 /// # Long writes are cut
 ///
-/// One `write` puts at most 8 KiB into the pipe and returns a short count, as `Write` allows; `write_all` goes on with the
+/// One `write` puts at most 8 KiB into the pipe and returns a short count, as `Write` allows; `write_all` writes the
 /// rest. During a longer write the kernel holds the pipe's lock, and writer and reader take turns. Cut, large data passes
 /// between two cores several times as fast. [`set_max_write`](Self::set_max_write) sets another length.
 ///
@@ -55,16 +55,16 @@ impl PipeWriter {
         Self::new(End::adopt(fd), Sigpipe::look())
     }
 
-    /// Writes as much as there is room for, without blocking, and returns how much that was.
+    /// Writes as many bytes as there is room for, without blocking, and returns their number.
     ///
-    /// Up to [`PIPE_BUF`] bytes go in whole or not at all. An empty buffer is `Ok(0)` and tells nothing.
+    /// Up to [`PIPE_BUF`] bytes go in whole or not at all. An empty buffer is `Ok(0)`, even without a reader.
     ///
     /// # Errors
     ///
     /// - [`Error::WouldBlock`]: the pipe is too full.
     /// - [`Error::Closed`]: no reader is left.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::System`]: a sandbox allows neither way below, or no descriptors are left (`EMFILE`). Nothing was written.
+    /// - [`Error::System`]: a sandbox refuses both calls below, or no descriptors are left (`EMFILE`). Nothing was written.
     ///
     /// # Platform
     ///
@@ -89,8 +89,8 @@ impl PipeWriter {
         self.write_with(self.cut(buf), Patience::None)
     }
 
-    /// Blocks until there is room or the time is up, and writes as much as there is room for then. It returns at the first
-    /// progress, with how much went in. For all of a buffer within a time, see [`Deadline`](crate::Deadline).
+    /// Blocks until there is room or the time is up, and writes as many bytes as fit. It returns at the first progress, with
+    /// their number. For all of a buffer within a time, see [`Deadline`](crate::Deadline).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and when another writer takes the room. Up to [`PIPE_BUF`] bytes go in whole or not at all.
@@ -154,7 +154,7 @@ impl PipeWriter {
 
     /// Returns whether no reader is left, so that a write would fail. Never blocks.
     ///
-    /// The answer `false` may be out of date when it arrives.
+    /// A `false` may be out of date when it is returned.
     ///
     /// # Errors
     ///
@@ -180,11 +180,11 @@ impl PipeWriter {
     /// Blocks until `input` has something to read and the pipe has room, and moves at most `len` bytes, without copying them
     /// through this process. Returns how many; 0 is EOF of `input`, or a `len` of 0.
     ///
-    /// **From a file it moves the file's own memory**: a later change of the file is seen by whoever reads the pipe.
+    /// **From a file it moves the file's own memory**: the pipe's reader sees a later change of the file.
     /// [`copy`](crate::copy()) copies instead.
     ///
     /// `input` can be a file, which is read from its current position, a socket, or a pipe. [`splice_to`](PipeReader::splice_to)
-    /// says what holds while it waits for a *socket*, and for `try_` calls afterwards.
+    /// has the effects of waiting for a *socket*, and those on later `try_` calls.
     ///
     /// # Errors
     ///
@@ -240,11 +240,11 @@ impl PipeWriter {
 
     /// Sets the length that longer writes are cut to, in bytes. With [`usize::MAX`] none is cut. 0 counts as 1.
     ///
-    /// 8 KiB, as at first, is the best between two cores. Whole writes are faster if reader and writer share one core, or if
-    /// only the writer has work to do. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls lose their
-    /// all-or-nothing; [`write_atomic`](Self::write_atomic) is never cut.
+    /// 8 KiB, the default, is the best between two cores. Whole writes are faster if reader and writer share one core, or if
+    /// only the writer has work to do. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls are no longer
+    /// all or nothing; [`write_atomic`](Self::write_atomic) is never cut.
     ///
-    /// The setting belongs to this value, and goes along into a child and into clones.
+    /// The setting belongs to this value. A child and clones have it too.
     ///
     /// # Examples
     ///
@@ -267,7 +267,7 @@ impl PipeWriter {
         self.spin.set(spin);
     }
 
-    /// Returns how many bytes the pipe holds when it is full, at most. Never blocks. Same as [`PipeReader::capacity`].
+    /// Returns how many bytes the pipe holds at most. Never blocks. Same as [`PipeReader::capacity`].
     ///
     /// # Errors
     ///
@@ -276,7 +276,7 @@ impl PipeWriter {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// Makes the pipe hold at least so many bytes. Never blocks. Same as [`PipeReader::set_capacity`].
+    /// Makes the pipe hold at least `bytes`. Never blocks. Same as [`PipeReader::set_capacity`].
     ///
     /// # Errors
     ///
@@ -288,7 +288,7 @@ impl PipeWriter {
 
     /// Makes a second writer of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: EOF comes when *all* writers are closed. The settings of this value go with it. See
+    /// It counts in full: EOF comes when *all* writers are closed. It has the settings of this value. See
     /// [`PipeReader::close`] for an example.
     ///
     /// # Errors
@@ -299,7 +299,7 @@ impl PipeWriter {
         Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), ..*self })
     }
 
-    /// Closes the end, and returns the kernel's answer. Never blocks. Same as [`PipeReader::close`].
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Same as [`PipeReader::close`].
     ///
     /// # Errors
     ///
@@ -333,7 +333,7 @@ impl PipeWriter {
         self.write_late(buf, patience, sigpipe, refused)
     }
 
-    /// Writes, where there is more to it than one call that works, or after one that did not.
+    /// Writes where one plain call is not enough, or after one that failed.
     #[inline(never)]
     fn write_late(&self, buf: &[u8], patience: Patience, sigpipe: Sigpipe, refused: Option<Errno>) -> Result<usize> {
         let fd = self.end.as_fd();
@@ -353,7 +353,7 @@ impl PipeWriter {
     }
 }
 
-/// Blocks while the pipe is full. See [`PipeWriter`] for what becomes of long writes.
+/// Blocks while the pipe is full. Long writes are [cut](PipeWriter#long-writes-are-cut).
 impl Write for PipeWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         (&*self).write(buf)
@@ -368,7 +368,7 @@ impl Write for PipeWriter {
     }
 }
 
-/// Blocks while the pipe is full. See [`PipeWriter`] for what becomes of long writes.
+/// Blocks while the pipe is full. Long writes are [cut](PipeWriter#long-writes-are-cut).
 impl Write for &PipeWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.write_with(self.cut(buf), Patience::Blocking).map_err(Error::into_io)

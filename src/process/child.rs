@@ -182,8 +182,8 @@ impl Child {
         self.signal_if_there(sys::process::SIGKILL)
     }
 
-    /// Asks the child to leave, with `SIGTERM`, without blocking; no-op if it has left. [`wait`](Self::wait) for it afterwards;
-    /// [`shut_down`](Self::shut_down) does both.
+    /// Asks the child to leave, with `SIGTERM`, without blocking; no-op if it has left. [`wait`](Self::wait) for it afterwards.
+    /// [`shut_down`](Self::shut_down), which has an example, does both.
     ///
     /// # Errors
     ///

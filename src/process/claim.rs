@@ -17,8 +17,8 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 
 /// Takes an end that this program was started with, by the name that it was given under. Never blocks.
 ///
-/// Each end can be claimed once, and only as what it is: a pipe's writer is not handed out as its reader. A type of the
-/// standard library, such as a listener's, takes whatever descriptor was given, and its first call says if it is another.
+/// Each end can be claimed once, and only as its own kind: a pipe's writer is not handed out as its reader. A type of the
+/// standard library, such as a listener's, takes any descriptor that was given; its first call fails if it is of another kind.
 ///
 /// **Claim first, and start afterwards.** A claimed end is close-on-exec, like every end, and a fork severs it. Before that, the
 /// programs that this one starts and the children that it forks have it too, and EOF does not come before they leave.
@@ -30,22 +30,22 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 ///
 /// # Errors
 ///
-/// - [`Error::NoSuchEnd`]: nothing was given under that name, or it is not there any more, as in a program that inherited the
+/// - [`Error::NoSuchEnd`]: no end was given under that name, or it is not open any more, as in a program that inherited the
 ///   description and not the end.
 /// - [`Error::AlreadyClaimed`]: it was claimed before, under this name or under another of the same descriptor; or another
 ///   thread is claiming it now.
-/// - [`Error::WrongKind`]: it is something else. It can be claimed again, as what it is.
+/// - [`Error::WrongKind`]: it is of another kind. It can be claimed again, as its own.
 /// - [`Error::System`]: no descriptor or no memory is left to read the description with (`EMFILE`, `ENFILE`, `ENOMEM`).
 ///
 /// # Platform
 ///
-/// The description is read from `/proc/self/environ`, the environment that the program was started with, whatever `set_var`
-/// did since. The current environment ([getenv(3)]) is asked only where that file tells nothing. A process that is not dumpable
+/// The description is read from `/proc/self/environ`, the environment that the program was started with, so
+/// `set_var` has no effect. The current environment ([getenv(3)]) is read only where that file cannot be. A process that is not dumpable
 /// (after `setuid`, or with file capabilities) cannot read it, and [setproctitle(3)] writes over it.
 ///
 /// A descriptor counts only if it is not close-on-exec and has the device and inode that the parent saw ([fstat(2)]).
 ///
-/// One case is left to the caller: [`std::process::Command`] starts a program with the description and without the end. Such a
+/// One case is left to the caller. [`std::process::Command`] starts a program with the description and without the end. Such a
 /// program must not open the same file at the same number without close-on-exec (as `dup` does) before it claims. The two
 /// descriptors cannot be told apart. [`Command`](crate::Command) removes the description.
 ///
@@ -74,19 +74,18 @@ where
 /// Takes a descriptor that this program was started with, by its number: from a jobserver (`--jobserver-auth=3,4`) or a socket
 /// activation (`LISTEN_FDS`, from 3 on). Never blocks.
 ///
-/// As with [`claim`], each can be claimed once, and only as what it is, and is close-on-exec from then on. A FIFO that is
+/// As with [`claim`], each can be claimed once, and only as its own kind, and is close-on-exec from then on. A FIFO that is
 /// open both ways is a [`Fifo`](crate::Fifo).
 ///
-/// Only a descriptor is taken that was open when the program started, which is noted before `main`, and that is not
-/// close-on-exec. One that this program has opened itself is refused. The caller answers for one thing: that the number was
-/// meant.
+/// The descriptor must have been open when the program started, which is noted before `main`, and not be close-on-exec. One that
+/// this program has opened itself is refused. The caller answers for the number alone.
 ///
 /// # Errors
 ///
-/// - [`Error::NoSuchEnd`]: nothing is open there, the program was not started with it, or the number is over 1023 or one of
+/// - [`Error::NoSuchEnd`]: no descriptor is open there, the program was not started with it, or the number is over 1023 or one of
 ///   0, 1 and 2 (use [`std::io::stdin`] and its kin).
 /// - [`Error::AlreadyClaimed`]: it was claimed before, by this number or by a name.
-/// - [`Error::WrongKind`]: it is something else. It can be claimed again, as what it is.
+/// - [`Error::WrongKind`]: it is of another kind. It can be claimed again, as its own.
 /// - [`Error::System`]: a sandbox refuses `fcntl`.
 ///
 /// # Examples
@@ -135,7 +134,7 @@ where
 /// # Examples
 ///
 /// ```
-/// assert!(ipc::claimable()?.is_empty()); // started by something that gives nothing
+/// assert!(ipc::claimable()?.is_empty()); // started by a program that gives no ends
 /// # Ok::<(), ipc::Error>(())
 /// ```
 pub fn claimable() -> Result<Vec<String>> {
@@ -147,12 +146,12 @@ pub fn claimable() -> Result<Vec<String>> {
     Ok(offered()?.into_iter().filter(is_left).map(|given| given.name).collect())
 }
 
-/// Nothing panics while it is locked, and nothing of the caller's runs.
+/// Nothing panics while it is locked, and no code of the caller's runs.
 fn claimed() -> MutexGuard<'static, Vec<Given>> {
     CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the descriptor, close-on-exec, and notes that it is claimed before anybody else can have it.
+/// Takes the descriptor, close-on-exec, and notes that it is claimed before another thread can have it.
 fn take(name: &str) -> Result<(OwnedFd, Given)> {
     let mut claimed = claimed();
     let again = || Err(Error::AlreadyClaimed { name: name.to_owned() });
@@ -171,7 +170,7 @@ fn take(name: &str) -> Result<(OwnedFd, Given)> {
     Ok((fd, given))
 }
 
-/// The same by a number. What is claimed so has a path for a name.
+/// The same by a number. The name of such an end is a path.
 fn take_number(number: RawFd) -> Result<(OwnedFd, Given)> {
     let mut claimed = claimed();
     let name = format!("/dev/fd/{number}");

@@ -6,13 +6,13 @@ use crate::error::{Error, gives_back};
 
 /// A fork that did not happen, and why. The ends are given back.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), whatever the ends are, and closes those that it owns.
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and closes the ends that it owns.
 ///
-/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
-/// the error lives. `.map_err(ipc::Error::from)?` closes them first.
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: EOF does not come as long as the
+/// error lives. `.map_err(ipc::Error::from)?` closes them first.
 ///
-/// **Borrowed ends** cannot go into a `Box<dyn Error>` or an `anyhow::Error`, which hold nothing that is borrowed. `fork(&end, …)?`
-/// does not compile there: "returns a value referencing data owned by the current function". Leave the ends behind first:
+/// **Borrowed ends** cannot go into a `Box<dyn Error>` or an `anyhow::Error`, which hold no borrowed value. `fork(&end, …)?`
+/// does not compile there: "returns a value referencing data owned by the current function". Convert the error first:
 ///
 /// ```
 /// fn start(writer: ipc::PipeWriter) -> Result<ipc::Child, Box<dyn std::error::Error>> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::sys;
 
-/// The values that a child can return, and the exit status of each.
+/// The values that a child can return, and the exit status of each. See [`Child::wait`](crate::Child::wait) for an example.
 ///
 /// | returned | status |
 /// |---|---|
@@ -41,8 +41,8 @@ impl<T: Outcome, E: fmt::Debug> Outcome for Result<T, E> {
         match self {
             Ok(outcome) => outcome.status(),
             Err(error) => {
-                // In one piece, and without a lock, which a thread of the parent may have held. Where stderr is closed there is
-                // nobody to tell, and the status says it.
+                // In one piece, and without a lock, which a thread of the parent may have held. Where stderr is closed, the
+                // status alone tells.
                 let _ = sys::process::print(&format!("Error: {error:?}\n"));
                 1
             }

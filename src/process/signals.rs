@@ -14,10 +14,10 @@ use crate::wait::{Patience, Spin};
 
 /// Signals that are read, one after the other, and waited for like an end, in place of handlers.
 ///
-/// A handler may do next to nothing ([signal-safety(7)]), and interrupts whatever runs. This is a descriptor:
+/// A handler may call almost nothing ([signal-safety(7)]), and interrupts any code. This is a descriptor:
 /// [`Watch::readable(&signals)`](crate::Watch::readable) is ready when a signal has come, beside ends and children.
 ///
-/// **The signals are held back in this thread** from when it is made: they are neither handled nor do what they do by default.
+/// **The signals are held back in this thread** from when it is made: no handler and no default action runs.
 /// Threads that are started afterwards hold them back too. When the last `Signals` for a signal is dropped, the thread has its
 /// mask again. A signal that has come and was not read is forgotten, and does not end the process.
 ///
@@ -28,7 +28,7 @@ use crate::wait::{Patience, Spin};
 /// [`Error::NotGiven`]. Block a signal beforehand if children are to have it blocked: a Ctrl-C reaches every process of a
 /// terminal. A program that is started has no signal blocked at all.
 ///
-/// A signal that comes twice before it is read is one, unless it is a real-time signal. That holds for `SIGCHLD` too: wait for
+/// A signal that comes twice before it is read is one, unless it is a real-time signal. `SIGCHLD` is no exception: wait for
 /// every child then, or for each [`Child`](crate::Child) by its own descriptor, which needs no signal.
 ///
 /// It counts as one of [`open_ends`](crate::open_ends).
@@ -61,7 +61,7 @@ use crate::wait::{Patience, Spin};
 pub struct Signals {
     end: End,
     set: Set,
-    /// Whose they are. (Not its number, which a child in another pid namespace may have too.)
+    /// The process that made it. (Not its number, which a child in another pid namespace may have too.)
     process: Epoch,
     /// The mask is a thread's.
     _thread: PhantomData<*const ()>,
@@ -70,12 +70,12 @@ pub struct Signals {
 impl Signals {
     /// Holds the signals back in this thread, and reads them from now on. Never blocks.
     ///
-    /// They are numbers, as `libc::SIGTERM` is one.
+    /// Signals are numbers, such as `libc::SIGTERM`.
     ///
     /// # Errors
     ///
     /// - [`Error::MultiThreaded`]: another thread does not hold them back, and the kernel could give them to it.
-    /// - [`Error::InvalidInput`]: no signal is named, or a number that is none, or one that cannot be held back (`SIGKILL`,
+    /// - [`Error::InvalidInput`]: `signals` is empty, or has a number that is no signal, or one that cannot be held back (`SIGKILL`,
     ///   `SIGSTOP`, and the two that libc keeps for itself).
     /// - [`Error::System`] of `signalfd`: no descriptor is left (`EMFILE`); of `mmap`: no memory.
     ///
@@ -98,7 +98,7 @@ impl Signals {
         Ok(Self { end, set, process, _thread: PhantomData })
     }
 
-    /// Blocks until a signal comes, and returns its number. See [`Signals`] for an example of its kin.
+    /// Blocks until a signal comes, and returns its number. See [`Signals`] for an example.
     ///
     /// # Errors
     ///

@@ -15,7 +15,7 @@ use crate::wait::{Watch, wait_any};
 /// A program that leads a group is killed with its group ([`Command::process_group(0)`](crate::Command::process_group),
 /// [`new_session`](crate::Command::new_session)).
 ///
-/// Dropping it blocks until the child is gone, which after `SIGKILL` is at once, unless another process traces it. One that
+/// Dropping it blocks until the child is gone. After `SIGKILL` that is at once, unless another process traces it. A child that
 /// runs as another user by now cannot be killed, and runs on.
 #[derive(Debug)]
 #[must_use = "dropping it kills the child"]
@@ -26,7 +26,7 @@ impl KillOnDrop {
         Self(Some(child))
     }
 
-    /// Takes the child out, which is not killed then.
+    /// Takes the child out, without killing it.
     ///
     /// # Examples
     ///
@@ -71,8 +71,8 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Asks the group that a child leads to leave, and blocks until nobody is left in it or the time is up. Does not wait for the
-/// child: as long as nobody has, the group's number is no other group's.
+/// Asks the group that a child leads to leave, and blocks until no process is left in it or the time is up. Does not wait for
+/// the child: until it was waited for, the group's number is no other group's.
 pub(super) fn ask_group(child: &Child, deadline: Option<Instant>) -> Result<()> {
     match child.signal_group(sys::process::SIGTERM) {
         Err(error) if is_gone(&error) => child.terminate()?,
@@ -89,7 +89,7 @@ pub(super) fn ask_group(child: &Child, deadline: Option<Instant>) -> Result<()> 
     Ok(())
 }
 
-/// Whether there is nobody to signal.
+/// Whether no process is there to be signalled.
 pub(super) fn is_gone(error: &Error) -> bool {
     matches!(error, Error::System { source, .. } if source.raw_os_error() == Some(Errno::SRCH.raw_os_error()))
 }

@@ -1,11 +1,11 @@
-//! The loss of what was sent and never received, which the kernel reports once.
+//! The loss of messages that were sent and never received, which the kernel reports once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 
-/// That messages of ours were lost with the peer, which the kernel says once: to whichever call comes first, and before it
+/// The loss of messages with the peer. The kernel reports it once, to the call that comes first, and before it
 /// hands out what the peer had sent. It is kept here, and passed on to a receiver after that. Clones share it: one may send
 /// while another receives. Another process that holds the same end does not, and nothing can be put back for it.
 #[derive(Clone, Default)]

@@ -22,7 +22,7 @@ use crate::end::{self, End};
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// A process, with its user and group, as the kernel vouches for them.
+/// A process, with its user and group. The kernel vouches for them.
 ///
 /// # Platform
 ///

@@ -9,14 +9,14 @@ use crate::end::{self, End, Ends, FromFdError};
 use crate::error::{Error, Result, gives_back};
 use crate::sys::ancillary::{Beside, MOST};
 
-/// The parts of a message beside its bytes: ends, in the order in which they were sent, and who sent it.
+/// The parts of a message beside its bytes: ends, in the order in which they were sent, and the sender.
 ///
 /// The ends are owned and close-on-exec from the moment they arrive, and a [`fork`](crate::fork()) severs them like any
-/// other. What nobody takes is closed when this is dropped, so a peer that sends more than was asked for gains nothing.
+/// other. Ends that are not taken are closed when this is dropped, so a peer gains nothing by sending more than was asked for.
 ///
 /// A peer that is not trusted can send a file of a file system that does not answer. Looking at such a file, and closing it,
 /// waits as [close(2)](https://man7.org/linux/man-pages/man2/close.2.html) does. Where no ends are wanted, use a plain
-/// receive: the kernel throws them away, and waits for nobody.
+/// receive: the kernel throws them away without waiting.
 ///
 /// # Examples
 ///
@@ -45,7 +45,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// The parts that came beside so many bytes. An error if ends are missing.
+    /// The parts that came beside the bytes. An error if ends are missing.
     pub(crate) fn new(bytes: usize, beside: Beside) -> Result<Self> {
         let sender = beside.sender.map(|(pid, uid, gid)| Credentials { pid, uid, gid });
         // Made with close-on-exec, which costs a call more to be sure of than to set.
@@ -79,7 +79,7 @@ impl Received {
         self.ends.is_empty()
     }
 
-    /// Takes the next end, as what it has to be: an end of this crate, [`OwnedFd`], a [`File`](std::fs::File), a socket of
+    /// Takes the next end, as the type that is asked for: an end of this crate, [`OwnedFd`], a [`File`](std::fs::File), a socket of
     /// the standard library. Never blocks.
     ///
     /// Ends of this crate are checked: a pipe's writer does not pass for a reader. Types of the standard library take any
@@ -90,7 +90,7 @@ impl Received {
     ///
     /// # Errors
     ///
-    /// - [`Error::WrongKind`]: the next end is something else, and stays the next; or none is left.
+    /// - [`Error::WrongKind`]: the next end is of another kind, and stays the next; or none is left.
     /// - [`Error::NotGiven`]: it arrived before a fork, and was not given to this process.
     ///
     /// # Examples
@@ -123,17 +123,17 @@ impl Received {
 
     /// Returns the length of the message, or the number of bytes that were read of a stream. See [`len`](Self::len).
     ///
-    /// [`Error::EndsLost`] has no other place for it.
+    /// It is there for [`Error::EndsLost`], where the call returns no length.
     #[must_use]
     pub fn message_len(&self) -> usize {
         self.bytes
     }
 
-    /// Returns who sent the message, if the socket was told to ask
-    /// ([`DatagramSocket::set_passcred`](crate::DatagramSocket::set_passcred)).
+    /// Returns the sender of the message, if
+    /// [`DatagramSocket::set_passcred`](crate::DatagramSocket::set_passcred) is on.
     ///
     /// The kernel vouches for it: process, user and group of the process that made the call, at that time. It is also `None`
-    /// for messages that were sent before the socket asked, and at the EOF of a stream.
+    /// for messages that were sent before it was on, and at the EOF of a stream.
     ///
     /// # Examples
     ///
@@ -144,7 +144,7 @@ impl Received {
     }
 }
 
-/// The ends that are left, to be given to another process as they came.
+/// The ends that are left, to be given to another process.
 impl Ends for Received {
     fn each<'a>(&'a self, visit: &mut dyn FnMut(BorrowedFd<'a>)) {
         self.ends.iter().for_each(|end| end.each(visit));
@@ -170,7 +170,7 @@ impl fmt::Debug for Received {
 
 /// A message that was not sent, and why. The ends that were to go with it are given back.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), whatever the ends are, and closes those that it owns.
+/// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and closes the ends that it owns.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it. So there is no EOF as long as the
 /// error lives. `.map_err(ipc::Error::from)?` closes them first.

@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 ///
 /// # Examples
 ///
-/// One line within a time, however many reads it takes:
+/// One line within a time, for as many reads as it takes:
 ///
 /// ```
 /// use std::io::{BufRead, BufReader, Write};
@@ -108,8 +108,8 @@ impl<T> Deadline<T> {
 
     /// Returns how many bytes were read through this value, in all.
     ///
-    /// A [`BufReader`](std::io::BufReader) around it has taken that many, and has given out as many less
-    /// [`buffer().len()`](std::io::BufReader::buffer).
+    /// A [`BufReader`](std::io::BufReader) around it has taken all of them, and still holds
+    /// [`buffer().len()`](std::io::BufReader::buffer) of them.
     ///
     /// # Examples
     ///
@@ -166,7 +166,7 @@ impl<T> Deadline<T> {
         &self.end
     }
 
-    /// Returns the end. Its own calls know nothing of the deadline, and are not counted. See [`written`](Self::written) for an
+    /// Returns the end. Its own calls ignore the deadline, and are not counted. See [`written`](Self::written) for an
     /// example.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.end
@@ -207,19 +207,19 @@ impl<T: TimedRead> Read for Deadline<T> {
         Ok(())
     }
 
-    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    /// Loses nothing of a pipe of packets, which a writer makes with `O_DIRECT`.
     fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
         packets::read_to_end(buf, |buf| self.read(buf))
     }
 
-    /// Loses nothing of a pipe of packets, as a writer makes one with `O_DIRECT`.
+    /// Loses nothing of a pipe of packets, which a writer makes with `O_DIRECT`.
     fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
         packets::read_to_string(buf, |buf| self.read(buf))
     }
 }
 
 impl<T: TimedWrite> Write for Deadline<T> {
-    /// Blocks until there is room or the time is up, and writes what there is room for then.
+    /// Blocks until there is room or the time is up, and writes as many bytes as fit.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let until = self.next().map_err(Error::into_io)?;
         let written = self.end.write_until(buf, until).map_err(Error::into_io)?;
@@ -227,18 +227,20 @@ impl<T: TimedWrite> Write for Deadline<T> {
         Ok(written)
     }
 
-    /// Does nothing: what `write` took is on its way.
+    /// Does nothing: the bytes that `write` took are on their way.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// How long a call may wait. It cannot be made outside of this crate.
+/// How long a call may wait. Only this crate can make one.
 #[derive(Clone, Copy, Debug)]
 pub struct Until(pub(crate) Patience);
 
 /// An end that can be read until a [`Deadline`]: [`PipeReader`](crate::PipeReader), [`StreamSocket`](crate::StreamSocket),
-/// references to them, [`RingReader`](crate::RingReader), and std's streams. Not to be implemented elsewhere: its method may change.
+/// references to them, [`RingReader`](crate::RingReader), and std's streams. See [`Deadline`] for an example.
+///
+/// Do not implement it elsewhere: its method may change.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read until a deadline",
     note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufReader::new(Deadline::after(reader, timeout))`"
@@ -249,7 +251,9 @@ pub trait TimedRead {
 }
 
 /// An end that can be written until a [`Deadline`]: [`PipeWriter`](crate::PipeWriter), [`StreamSocket`](crate::StreamSocket),
-/// references to them, [`RingWriter`](crate::RingWriter), and std's streams. Not to be implemented elsewhere: its method may change.
+/// references to them, [`RingWriter`](crate::RingWriter), and std's streams. See [`Deadline`] for an example.
+///
+/// Do not implement it elsewhere: its method may change.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be written until a deadline",
     note = "`Deadline` takes the bare end; what has a buffer goes around it: `BufWriter::new(Deadline::after(writer, timeout))`"

@@ -17,16 +17,16 @@ use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, p
 use crate::sys::{self, Errno, ledger};
 
 bitflags::bitflags! {
-    /// The state in which [`wait_any`] found one of those that it waited for. It has an example.
+    /// The state in which [`wait_any`] found an end or a child. It has an example.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Ready: u8 {
-        /// Reading would not block: there is something, or EOF. Of a [`Child`](crate::Child): it has exited.
+        /// Reading would not block: there are bytes, or EOF. Of a [`Child`](crate::Child): it has exited.
         const READ = 1;
-        /// Writing would not block: there is room, or nobody is left to read.
+        /// Writing would not block: there is room, or no reader is left.
         const WRITE = 2;
         /// The other side is gone, or has finished writing. Bytes that it sent before can still be read.
         const HANGUP = 4;
-        /// An error stands on the descriptor. Of a pipe's writer: no reader is left.
+        /// The descriptor has an error. Of a pipe's writer: no reader is left.
         const ERROR = 8;
     }
 }
@@ -57,10 +57,10 @@ impl Ready {
     }
 }
 
-/// One of those that [`wait_any`] waits for: an end to be readable or writable, or a child to exit.
+/// A wait of [`wait_any`]: for an end to be readable or writable, or for a child to exit.
 ///
-/// It takes everything with a descriptor that [poll(2)] knows, also sockets of the standard library. A type with a buffer in
-/// front of its descriptor makes its own, which knows of the buffer: [`PackedSocket::watch`](crate::PackedSocket::watch),
+/// It takes any value with a descriptor that [poll(2)] knows, such as a socket of the standard library. A type with a buffer in
+/// front of its descriptor makes its own, which includes the buffer: [`PackedSocket::watch`](crate::PackedSocket::watch),
 /// [`MessageReader::watch`](crate::MessageReader::watch).
 ///
 /// # Examples
@@ -82,12 +82,13 @@ impl Ready {
 /// ```
 ///
 /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+#[must_use = "it waits only in `wait_any`"]
 pub struct Watch<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
-    /// Ready, also where the descriptor is not: something has arrived in a buffer.
+    /// Ready, even where the descriptor is not: a message has arrived in a buffer.
     buffered: bool,
-    /// Something to read means room to write: somebody rings when there is.
+    /// Readable means room to write: the peer rings when there is.
     rung_for_room: bool,
     ready: Ready,
 }
@@ -121,12 +122,12 @@ impl<'a> Watch<'a> {
         Self { buffered, ..self }
     }
 
-    /// For room to write, of which a peer tells by writing to the descriptor.
+    /// For room to write, which a peer reports by writing to the descriptor.
     pub(crate) fn room(on: &'a impl AsFd) -> Self {
         Self { rung_for_room: true, ..Self::readable(on) }
     }
 
-    /// Returns the state that the last [`wait_any`] found: empty, if the time was up. See [`Watch`] for an example.
+    /// Returns the state that the last [`wait_any`] found; empty if the time was up. See [`Watch`] for an example.
     #[must_use]
     pub fn ready(&self) -> Ready {
         self.ready
@@ -172,8 +173,8 @@ const FEW: usize = 32;
 /// # Errors
 ///
 /// - [`Error::NotGiven`]: one of them is an end that this process was not given.
-/// - [`Error::InvalidInput`]: `on` is empty, and there is no timeout or it is [`Duration::MAX`], so that nothing could ever end the
-///   call.
+/// - [`Error::InvalidInput`]: `on` is empty, and there is no timeout or it is [`Duration::MAX`]: the call would never
+///   return.
 /// - [`Error::System`] of `poll`: there are more of them than `RLIMIT_NOFILE`.
 ///
 /// # Platform
@@ -245,8 +246,8 @@ pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize
 
 /// Blocks until at least one of several is ready, and returns those that are, each by the key it came with.
 ///
-/// Same as [`wait_any`], but for a loop over many. The key (an index, a number, a reference) says whose it is. Those that are not
-/// ready are left out; an empty list means that the time is up.
+/// Same as [`wait_any`], but for a loop over many. The key is an index, a number, or a reference. Those that are not ready are
+/// left out; an empty list means that the time is up.
 ///
 /// In the guide: [waiting for several](crate::guide::waiting).
 ///
@@ -256,7 +257,7 @@ pub fn wait_any(on: &mut [Watch<'_>], timeout: Option<Duration>) -> Result<usize
 ///
 /// # Examples
 ///
-/// A master reads from whichever worker has something, until each has closed its end:
+/// A master reads from the workers that have written, until each has closed its end:
 ///
 /// ```
 /// use ipc::Watch;

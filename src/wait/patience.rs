@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::sys::poll::{POLLNVAL, pollfd};
 use crate::sys::{self, Errno};
 
-/// How long a call waits when there is nothing to do.
+/// How long a call waits while it can do nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience {
-    /// Says so: `WouldBlock`.
+    /// Not at all: `WouldBlock`.
     None,
     /// Leaves it to the system call, which waits unless the descriptor has `O_NONBLOCK`.
     Blocking,
@@ -109,7 +109,7 @@ impl Patience {
         Ok(look.again(deadline))
     }
 
-    /// Whether it is left to the system call from the start.
+    /// Whether the system call waits, from the first attempt on.
     #[inline]
     pub(crate) fn is_the_calls(self, spin: &Spin) -> bool {
         matches!(self, Patience::Blocking) && spin.is_off()
@@ -126,7 +126,7 @@ impl Patience {
     }
 
     /// The patience of a destructor: a second, so that a peer which is slow gets what was sent to it, and one that never reads
-    /// holds nobody up for ever; and no time at all while a panic unwinds.
+    /// does not hold this process up for ever; and no time at all while a panic unwinds.
     pub(crate) fn linger() -> Self {
         if std::thread::panicking() { Patience::None } else { Self::timeout(Duration::from_secs(1)) }
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// Going to sleep and being woken costs far more than looking a few times, as long as the other side runs on another
 /// core. Where it does not, every look takes time from it. So after some calls in a row that looked in vain, calls sleep
 /// at once, and now and then one looks again: ever more rarely, for as long as that is in vain. On a pipe a call that can
-/// look is dearer than a plain one. So where there never is anything to wait for, as with a pipe that has room, most calls
-/// are plain, and every fourth looks whether that is still so.
+/// look takes longer than a plain one. So where calls never have to wait, as with a pipe that has room, most calls are plain,
+/// and every fourth checks that this still holds.
 #[derive(Debug, Default)]
 pub(crate) struct Spin {
     /// Zero: off.
@@ -116,7 +116,7 @@ impl Look<'_> {
         more && deadline.is_none_or(|deadline| now < deadline)
     }
 
-    /// It was there. Had it been there at once, that says nothing about how long it is worth while to look. (Two calls at
+    /// The look found something. A find at the first look does not show that looking again is worth it. (Two calls at
     /// the same time may count as one, which does no harm.)
     #[inline]
     pub(crate) fn found(&self) {

@@ -21,15 +21,15 @@ use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin, Watch, wait_any};
 
-/// How long the outputs of a program that has left are listened to, if another process has them too.
+/// How long the outputs of a program that has left are read, if another process has them too.
 pub(super) const GRACE: Duration = Duration::from_millis(200);
 
-/// So much of one output is read before it is the other's turn: what a pipe holds.
+/// The most bytes of one output that are read before it is the other's turn: as many as a pipe holds.
 const AT_ONCE: usize = 64 << 10;
 
-/// A program that was not heard out, and why. It was killed and waited for, unless it runs as another user by now.
+/// A program whose output was not read to EOF, and why. It was killed and waited for, unless it runs as another user by now.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], which have no place for what was said.
+/// `?` turns it into [`Error`] or [`io::Error`], which have no place for the output.
 ///
 /// # Examples
 ///
@@ -109,7 +109,7 @@ pub(crate) struct Conversation<'a> {
     pub(crate) child: Child,
     talk: Talk<'a>,
     deadline: Option<Instant>,
-    /// Until when to listen, once it has left.
+    /// Until when to read, once it has left.
     grace: Option<Instant>,
 }
 
@@ -144,7 +144,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// When this is over at the latest, as far as is known.
+    /// When the conversation is over at the latest, as far as is known.
     pub(crate) fn until(&self) -> Option<Instant> {
         match (self.deadline, self.grace) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -158,7 +158,7 @@ impl<'a> Conversation<'a> {
         self.deadline
     }
 
-    /// Whether everything was said, or the time is up. What comes next is the program's exit.
+    /// Whether both outputs are at EOF, or the time is up. Then only the program's exit is left.
     pub(crate) fn is_over(&mut self) -> Result<bool> {
         if !self.talk.is_going_on() {
             return Ok(true);
@@ -202,8 +202,8 @@ impl<'a> Conversation<'a> {
         self.talk.listen()
     }
 
-    /// Kills the program, and hears its last words. Whether it was killed: one that runs as another user by now cannot be. It loses
-    /// its readers, and may not leave for that.
+    /// Kills the program, and reads the rest of its output. Returns whether it was killed: one that runs as another user by now
+    /// cannot be. It loses its readers, and may not leave for that.
     pub(crate) fn stop(&mut self) -> bool {
         self.talk.stdin = None;
         let is_killed = self.child.end().is_ok();
@@ -251,7 +251,7 @@ impl Talk<'_> {
         outputs.chain(self.stdin.iter().map(Watch::writable)).collect()
     }
 
-    /// Writes what there is room for.
+    /// Writes as much as there is room for.
     fn write(&mut self) -> Result<()> {
         let Some(stdin) = &self.stdin else { return Ok(()) };
         match sys::retry(|| sys::pipe::write(stdin.as_fd(), self.input, Sigpipe::look())) {
@@ -267,7 +267,7 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// Reads what is there, of each output about as much as a pipe holds.
+    /// Reads the bytes that are there, of each output about as many as a pipe holds.
     fn listen(&mut self) -> Result<()> {
         let mut done = Ok(());
         for (reader, said) in self.readers.iter_mut().zip(&mut self.said) {
@@ -278,7 +278,7 @@ impl Talk<'_> {
     }
 }
 
-/// Reads what is there of one output. The memory comes first, so that where there is none, nothing is lost of what was said.
+/// Reads the bytes that are there of one output. The memory comes first, so that no byte is lost where there is none.
 fn hear(reader: &mut Option<End>, said: &mut Vec<u8>) -> Result<()> {
     let enough = said.len() + AT_ONCE;
     while let Some(end) = reader.as_ref().filter(|_| said.len() < enough) {

@@ -10,8 +10,8 @@ use crate::error::Error;
 /// `?` turns it into [`Error`] or [`io::Error`], and closes the ends. An error that is about the program itself becomes
 /// [`Error::NotStarted`] then, which keeps its name.
 ///
-/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: the stream does not end as long as
-/// the error lives. `.map_err(ipc::Error::from)?` closes them first.
+/// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: EOF does not come as long as the
+/// error lives. `.map_err(ipc::Error::from)?` closes them first.
 ///
 /// # Examples
 ///

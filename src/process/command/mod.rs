@@ -1,4 +1,4 @@
-//! Starting another program, with ends given to it: what it is to start with.
+//! Starting another program, with ends given to it: the builder.
 
 mod communicate;
 mod error;
@@ -25,7 +25,7 @@ use parts::{Arg, Parts, Place, Value};
 ///
 /// A builder by value, with the method names of [`std::process::Command`] where the meaning is the same. Outside of one
 /// expression, each call is `command = command.arg("--fast")`. std's `Command` keeps the descriptors of its stdin and stdout for
-/// as long as it lives, and EOF does not come. This one is used up by [`spawn`](Self::spawn), and keeps nothing.
+/// as long as it lives, and EOF does not come. [`spawn`](Self::spawn) consumes this one, so it keeps no descriptor.
 ///
 /// The program gets the ends that are given here, and nothing else of this crate: every end is close-on-exec. Its descriptors
 /// are set in the new process alone, where no other thread's program can inherit them. A given descriptor is open in the
@@ -33,18 +33,17 @@ use parts::{Arg, Parts, Place, Value};
 ///
 /// The program starts with no signal blocked and none caught. `SIGPIPE` and `SIGCHLD` are at their defaults: a program that
 /// begins with `SIGCHLD` ignored cannot wait for its children. Other signals that this process ignores stay ignored, as
-/// `nohup` wants it.
+/// `nohup` needs it.
 ///
 /// Starting costs the same however large this process is. It costs what a fork costs where the user, the group or the groups
-/// change, or there is a [`pre_exec`](Self::pre_exec). It may be used in a process with threads. A process that was started is
-/// held from its first moment, whoever else waits for children here. Where a step fails, no process is left, and no `SIGCHLD`
-/// comes.
+/// change, or there is a [`pre_exec`](Self::pre_exec). It works in a process with threads. A process that was started is
+/// held from its first moment, even if other code waits for children here. Where a step fails, no process is left, and no
+/// `SIGCHLD` comes.
 ///
 /// **A script without `#!`** is refused with `ENOEXEC`. A shell and `execvp` would run it, and would run a damaged program, or
 /// one for another processor, as a script too. Start `sh` with the path as its argument.
 ///
-/// In the guide: [starting programs](crate::guide::programs), [how an end
-/// travels](crate::guide::travelling#into-another-program).
+/// In the guide: [programs](crate::guide::programs), [travelling](crate::guide::travelling#into-another-program).
 ///
 /// # Platform
 ///
@@ -68,11 +67,22 @@ use parts::{Arg, Parts, Place, Value};
 /// # Ok::<(), ipc::Error>(())
 /// ```
 ///
-/// A program that uses this crate takes its ends by name, with [`claim`](crate::claim):
+/// With options, in several statements:
+///
+/// ```
+/// let mut shell = ipc::Command::new("sh").arg0("worker").args(["-c", "echo $GREETING from $PWD"]);
+/// shell = shell.current_dir("/").env("GREETING", "hello").env_remove("LANG");
+/// shell = shell.umask(0o027).nice(1).rlimit(4, 0, 0).new_session().die_with_parent(); // 4: no core dumps
+/// assert_eq!(shell.output()?.stdout, b"hello from /\n");
+/// # Ok::<(), ipc::Error>(())
+/// ```
+///
+/// A program that uses this crate takes its ends by name, with [`claim`](crate::claim). Another user needs privileges:
 ///
 /// ```no_run
 /// # let (reader, writer) = ipc::pipe()?;
-/// let child = ipc::Command::new("worker").arg("--fast").give("results", writer).stdin(reader).spawn()?;
+/// let worker = ipc::Command::new("worker").arg("--fast").give("results", writer).stdin(reader);
+/// let child = worker.uid(1000).gid(1000).groups([1000, 44]).spawn()?;
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[doc(alias = "popen")]
@@ -82,36 +92,36 @@ use parts::{Arg, Parts, Place, Value};
 pub struct Command(Box<Parts>);
 
 impl Command {
-    /// Makes a command that starts a program. A name without a slash is looked for along the `PATH` that it will have.
+    /// Makes a command that starts a program. A name without a slash is searched along its own `PATH`. See [examples](Self#examples).
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self(Box::new(Parts::new(program.as_ref())))
     }
 
-    /// Sets the name that the program is called by, its argument 0. By default it is the name that it is looked for by.
+    /// Sets the program's argument 0. By default it is the name in [`new`](Self::new). See [examples](Self#examples).
     pub fn arg0(mut self, name: impl AsRef<OsStr>) -> Self {
         self.0.arg0 = Some(name.as_ref().to_owned());
         self
     }
 
-    /// Adds an argument.
+    /// Adds an argument. See [examples](Self#examples).
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.0.args.push(Arg::Text(arg.as_ref().to_owned()));
         self
     }
 
-    /// Adds several arguments.
+    /// Adds several arguments. See [examples](Self#examples).
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.0.args.extend(args.into_iter().map(|arg| Arg::Text(arg.as_ref().to_owned())));
         self
     }
 
-    /// Sets a variable of the program's environment. The other variables are this process's.
+    /// Sets a variable of the program's environment. The others are this process's. See [examples](Self#examples).
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.0.environment.insert(key.as_ref().to_owned(), Value::Text(value.as_ref().to_owned()));
         self
     }
 
-    /// Sets several variables.
+    /// Sets several variables; otherwise the same as [`env`](Self::env). See [examples](Self#examples).
     pub fn envs(self, variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>) -> Self {
         variables.into_iter().fold(self, |command, (key, value)| command.env(key, value))
     }
@@ -132,36 +142,37 @@ impl Command {
         self
     }
 
-    /// Removes a variable.
+    /// Removes a variable. See [examples](Self#examples).
     pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
         self.0.environment.insert(key.as_ref().to_owned(), Value::Removed);
         self
     }
 
-    /// Empties the environment, variables that were set before included.
+    /// Empties the environment, variables that were set before included. It is called as in the [examples](Self#examples).
     pub fn env_clear(mut self) -> Self {
         self.0.clear = true;
         self.0.environment.clear();
         self
     }
 
-    /// Sets the directory that the program starts in. A relative path of the program itself is then looked for from there.
+    /// Sets the directory that the program starts in. A relative path of the program itself is then looked for from there. See
+    /// [examples](Self#examples).
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.0.directory = Some(directory.as_ref().to_owned());
         self
     }
 
-    /// Sets the standard input: an end, a file, or a [`Stdio`]. By default it is this process's.
+    /// Sets the standard input: an end, a file, or a [`Stdio`]. By default it is this process's. See [examples](Self#examples).
     pub fn stdin(self, stdin: impl Into<Stdio>) -> Self {
         self.stdio(0, stdin.into())
     }
 
-    /// Sets the standard output: an end, a file, or a [`Stdio`]. By default it is this process's.
+    /// Sets the standard output: an end, a file, or a [`Stdio`]. By default it is this process's. See [examples](Self#examples).
     pub fn stdout(self, stdout: impl Into<Stdio>) -> Self {
         self.stdio(1, stdout.into())
     }
 
-    /// Sets the standard error: an end, a file, or a [`Stdio`]. By default it is this process's.
+    /// Sets the standard error: an end, a file, or a [`Stdio`]. By default it is this process's. See [`Stdio`] for an example.
     pub fn stderr(self, stderr: impl Into<Stdio>) -> Self {
         self.stdio(2, stderr.into())
     }
@@ -171,11 +182,11 @@ impl Command {
         self
     }
 
-    /// Gives an end under a name, which the program asks [`claim`](crate::claim) for.
+    /// Gives an end under a name, which the program asks [`claim`](crate::claim) for. See [examples](Self#examples).
     ///
-    /// The command owns what it is given. To keep the end as well, give an `Arc` of it, or a clone.
+    /// The command owns the end. To keep it as well, give an `Arc` of it, or a clone.
     ///
-    /// The end keeps its descriptor number, unless a [`give_at`](Self::give_at) wants that. A program in another language
+    /// The end keeps its descriptor number, unless a [`give_at`](Self::give_at) takes it. A program in another language
     /// finds the number in the environment variable `IPC_ENDS` ([the format](crate::guide::given_ends)).
     pub fn give(self, name: impl Into<String>, end: impl Ends + Send + Sync + 'static) -> Self {
         self.give_to(Place::Name(name.into()), end)
@@ -234,7 +245,7 @@ impl Command {
     }
 
     /// Makes the program the leader of a new session, and of a new group in it, without a terminal. The group is stopped as with
-    /// [`process_group(0)`](Self::process_group).
+    /// [`process_group(0)`](Self::process_group). See [examples](Self#examples).
     #[doc(alias = "setsid")]
     pub fn new_session(mut self) -> Self {
         self.0.options.session = true;
@@ -243,7 +254,7 @@ impl Command {
 
     /// Kills the program with `SIGKILL` when the thread that starts it ends, however it ends.
     ///
-    /// **The thread counts, and not the process** ([prctl(2)], `PR_SET_PDEATHSIG`): start from one that lasts, such as the main
+    /// See [examples](Self#examples). **The thread counts, and not the process** ([prctl(2)], `PR_SET_PDEATHSIG`): start from one that lasts, such as the main
     /// thread. A thread of a pool that ends when it is idle takes its programs along.
     ///
     /// The program's own children are not killed, nor is a program that changes its user (setuid programs).
@@ -280,8 +291,8 @@ impl Command {
         self
     }
 
-    /// Sets the user that the program runs as. Supplementary groups of this process are given up, unless
-    /// [`groups`](Self::groups) says which to have.
+    /// Sets the user that the program runs as. It has no supplementary groups then, unless [`groups`](Self::groups) sets
+    /// them. See [examples](Self#examples).
     #[doc(alias = "setuid")]
     pub fn uid(mut self, uid: u32) -> Self {
         match uid {
@@ -291,7 +302,7 @@ impl Command {
         self
     }
 
-    /// Sets the group that the program runs as.
+    /// Sets the group that the program runs as. See [examples](Self#examples).
     #[doc(alias = "setgid")]
     pub fn gid(mut self, gid: u32) -> Self {
         match gid {
@@ -301,7 +312,7 @@ impl Command {
         self
     }
 
-    /// Sets the supplementary groups that the program has.
+    /// Sets the supplementary groups that the program has. See [examples](Self#examples).
     #[doc(alias = "setgroups")]
     pub fn groups(mut self, groups: impl IntoIterator<Item = impl Borrow<u32>>) -> Self {
         let groups: Vec<u32> = groups.into_iter().map(|group| *group.borrow()).collect();
@@ -312,13 +323,14 @@ impl Command {
         self
     }
 
-    /// Sets which permissions the files that the program makes do not have.
+    /// Sets the permissions that the program's new files do not have. See [examples](Self#examples).
     pub fn umask(mut self, mask: u32) -> Self {
         self.0.options.umask = Some(mask & 0o777);
         self
     }
 
-    /// Adds to the program's niceness: positive numbers leave more of the processors to others. The sum is kept between −20 and 19.
+    /// Adds to the program's niceness: positive numbers leave more of the processors to others. The sum is kept between −20 and
+    /// 19. See [examples](Self#examples).
     #[doc(alias = "setpriority")]
     pub fn nice(mut self, by: i32) -> Self {
         self.0.options.nice = Some(by);
@@ -326,7 +338,7 @@ impl Command {
     }
 
     /// Sets a resource limit of the program, by its number (`RLIMIT_NOFILE` and so on, [getrlimit(2)], which libc has as an
-    /// `i32` or a `u32`). `u64::MAX` is no limit.
+    /// `i32` or a `u32`). `u64::MAX` is no limit. See [examples](Self#examples).
     ///
     /// [getrlimit(2)]: https://man7.org/linux/man-pages/man2/getrlimit.2.html
     #[doc(alias = "setrlimit")]
@@ -338,20 +350,19 @@ impl Command {
         self
     }
 
-    /// Calls a function in the new process, after everything else is set and before the program runs. The last resort: first
-    /// look whether an option does it.
+    /// Calls a function in the new process, after everything else is set and before the program runs. It is the last resort:
+    /// prefer an option.
     ///
     /// Its error is the start's: the errno, as an [`Error::System`](crate::Error::System) of `pre_exec`. A panic is `ECANCELED`.
-    ///
-    /// A hook that is killed leaves no error: the start succeeds, and the status tells the signal. `SIGPIPE` is at its default
-    /// there, so writing to an end without a reader kills.
+    /// A hook that is killed leaves no error: the start succeeds, and the status has the signal. `SIGPIPE` is at its default
+    /// there, so a write without a reader kills.
     ///
     /// # Safety
     ///
     /// The hook runs in a copy of this process, with this thread alone. A lock that another thread holds stays locked there,
-    /// malloc's among them. It may only do what is async-signal-safe
-    /// ([signal-safety(7)](https://man7.org/linux/man-pages/man7/signal-safety.7.html)), and must leave descriptors alone that
-    /// others own. This thread waits until it returns.
+    /// malloc's among them. It may only make async-signal-safe calls
+    /// ([signal-safety(7)](https://man7.org/linux/man-pages/man7/signal-safety.7.html)), and must leave alone the descriptors
+    /// of others. This thread waits until it returns.
     ///
     /// # Examples
     ///

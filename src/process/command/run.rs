@@ -30,7 +30,7 @@ impl Command {
     ///   [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`. `setpgid`, `setuid` and the rest: that option is refused.
     /// - [`Error::System`] of a call here. `clone`: no descriptor is left (`EMFILE`), or the process limit (`EAGAIN`).
     ///   `waitid`: a sandbox refuses to wait for children.
-    /// - [`Error::InvalidInput`]: a number or a name is given twice, something given is not exactly one descriptor, there is a
+    /// - [`Error::InvalidInput`]: a number or a name is given twice, a given value is not exactly one descriptor, there is a
     ///   NUL byte, or a number stands for no user, group or resource.
     /// - [`Error::NotGiven`]: one of the ends was not given to this process.
     /// - [`Error::SigchldIgnored`]: the program could not be waited for.
@@ -41,7 +41,7 @@ impl Command {
         }
     }
 
-    /// Starts the program and blocks until it has left; says how.
+    /// Starts the program, blocks until it has left, and returns its status.
     ///
     /// # Errors
     ///
@@ -57,18 +57,18 @@ impl Command {
         self.spawn()?.wait()
     }
 
-    /// Starts the program, blocks until it has left and closed its standard output and error, and returns what it wrote to
-    /// them.
+    /// Starts the program, blocks until it has left and closed its standard output and error, and returns the bytes
+    /// of both.
     ///
-    /// If nothing was set, its standard input is `/dev/null`. An output that was set is left so, and its part of the result is
+    /// By default its standard input is `/dev/null`. An output that was set stays as it is, and its part of the result is
     /// empty.
     ///
     /// # Errors
     ///
     /// - As [`spawn`](Self::spawn) and [`Child::wait`]; [`Error::StatusTaken`] has the output.
-    /// - [`Error::System`] of `malloc`: there is no memory for its output. Of `read`: its output cannot be read, as with no
-    ///   descriptor left for what stands in for `RWF_NOWAIT`. The program was killed, with its group if it leads one. If it runs as another user by now, it has lost its
-    ///   readers. It was waited for.
+    /// - [`Error::System`] of `malloc`: there is no memory for its output. Of `read`: its output cannot be read, for example
+    ///   because no descriptor is left to do without `RWF_NOWAIT`. The program was killed, with its group if it leads one, and
+    ///   waited for. If it runs as another user by now, it has lost its readers instead.
     ///
     /// # Examples
     ///
@@ -101,26 +101,26 @@ impl Command {
     }
 
     /// Starts the program, writes `input` to its standard input while it reads its standard output and error, all three at
-    /// once, and blocks until it has left or the time is up. Returns what it wrote.
+    /// once, and blocks until it has left or the time is up. Returns its output.
     ///
-    /// An output that was set is left so, and its part of the result is empty. So is a standard input that was set, if `input` is
-    /// empty. A program need not read all of its input.
+    /// An output that was set stays as it is, and its part of the result is empty. A standard input that was set stays too, if
+    /// `input` is empty. A program need not read all of its input.
     ///
     /// When the time is up, the program is killed and waited for, with its group if it leads one
-    /// ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), and the error has what it had
-    /// said. A program that runs as another user by now cannot be killed: it runs on. `None` waits for ever.
+    /// ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), and the error has its output so
+    /// far. A program that runs as another user by now cannot be killed: it runs on. `None` waits for ever.
     ///
-    /// **A process that the program leaves behind** with its output open is listened to for 200 ms after the program has left,
+    /// **A process that the program leaves behind** may keep the output open. It is read for 200 ms after the program has left,
     /// and not past the time.
     ///
     /// # Errors
     ///
-    /// [`CommunicateError`], with what was said so far, and one of:
+    /// [`CommunicateError`], with the output so far, and one of:
     ///
     /// - [`Error::TimedOut`]: the program did not leave in time.
-    /// - [`Error::InvalidInput`]: there is input, and the standard input is set to something else. Nothing was started.
-    /// - As [`spawn`](Self::spawn), with [`Error::NotStarted`] for what lies with the program; as [`Child::wait`]; and
-    ///   [`Error::System`] of `malloc`: there is no memory for what it writes; of `read`: that cannot be read.
+    /// - [`Error::InvalidInput`]: there is input, and the standard input was set. Nothing was started.
+    /// - As [`spawn`](Self::spawn), with [`Error::NotStarted`] for a fault of the program; as [`Child::wait`]; and
+    ///   [`Error::System`] of `malloc`: there is no memory for its output; of `read`: its output cannot be read.
     ///
     /// # Examples
     ///
@@ -135,15 +135,15 @@ impl Command {
         communicate(self, input, timeout)
     }
 
-    /// Becomes the program: this process runs it from here on. Returns only if that does not work.
+    /// Becomes the program: this process runs it from here on. Returns only an error.
     ///
     /// For a child that gives something up first, such as privileges. Descriptors that are not close-on-exec stay open.
     /// Rust's stdout is flushed. Signals are held back, so that no handler of this process sees an end that was swapped.
     ///
-    /// If it fails, descriptors, directory, signals and `umask` are put back. Other options stay as far as they came: another
+    /// If it fails, descriptors, directory, signals and `umask` are put back. Other options are not undone: another
     /// user, a session, close-on-exec of others ([`close_others`](Self::close_others)).
     ///
-    /// A program that is missing is found out before a signal can come. A file that the kernel refuses to run (`ENOEXEC`) or an
+    /// A missing program is noticed before a signal can come. A file that the kernel refuses to run (`ENOEXEC`) or an
     /// argument list that is too long (`E2BIG`) is not: for that moment no signal is blocked, also in a process with threads.
     /// Handlers of a process with one thread are gone then, and a `SIGTERM` ends it.
     ///
@@ -151,7 +151,7 @@ impl Command {
     ///
     /// - As [`spawn`](Self::spawn).
     /// - [`Error::MultiThreaded`]: this process has a second thread, which would see its descriptors, directory and signals
-    ///   change. A program that is given nothing, and differs in nothing but its environment, is started all the same. It ends
+    ///   change. A command with no ends, and no options but the environment, is started all the same, and ends
     ///   the other threads.
     ///
     /// # Examples
@@ -210,7 +210,7 @@ impl Parts {
         error
     }
 
-    /// Whether a signal to the program's group hits the program and what it started, and nobody else.
+    /// Whether a signal to the program's group hits the program and its children, and no other process.
     fn leads_a_group(&self) -> bool {
         self.options.session || self.options.group == Some(0)
     }

@@ -32,7 +32,7 @@ bitflags::bitflags! {
     }
 }
 
-/// Two connected ends for messages, as [`datagram_pair`] makes them. Both ends are alike: the names say who keeps which.
+/// Two connected ends for messages, made by [`datagram_pair`]. Both ends are alike; the names tell them apart.
 ///
 /// # Examples
 ///
@@ -66,10 +66,10 @@ impl From<DatagramPair> for (DatagramSocket, DatagramSocket) {
 /// The contract of the pair:
 ///
 /// - **A message is whole.** One `recv` returns the message of one `send`: never cut, never joined with the next, in
-///   order. A message that the buffer is too short for comes back inside [`Error::BufferTooSmall`].
+///   order. A message that does not fit the buffer comes back inside [`Error::BufferTooSmall`].
 /// - **Sending** blocks while the peer's queue is full (some hundreds of small messages, or fewer large ones).
-/// - **Receiving** blocks while the queue is empty and the peer is open, in any process. When the peer is gone, what it
-///   sent can be received, and then `recv` is `None`. An empty message is `Some(0)`: the two are never mixed up.
+/// - **Receiving** blocks while the queue is empty and the peer is open, in any process. When the peer is gone, its
+///   messages can be received, and then `recv` is `None`. An empty message is `Some(0)`: the two are never mixed up.
 /// - **Sizes**: up to [`max_message`](DatagramSocket::max_message) bytes, usually about 200 KiB; a longer message is
 ///   [`Error::TooLong`], and nothing of it is sent.
 ///
@@ -91,7 +91,7 @@ impl From<DatagramPair> for (DatagramSocket, DatagramSocket) {
 /// # Platform
 ///
 /// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html) with `SOCK_SEQPACKET`, the one kind of
-/// [unix socket](https://man7.org/linux/man-pages/man7/unix.7.html) that keeps messages apart and says when the peer is gone.
+/// [unix socket](https://man7.org/linux/man-pages/man7/unix.7.html) that keeps messages apart and reports when the peer is gone.
 /// `SO_PASSSEC` or `SO_TIMESTAMP` is set as long as an end is this crate's: see [`DatagramSocket`].
 ///
 /// # Examples
@@ -120,7 +120,7 @@ pub fn datagram_pair() -> Result<DatagramPair> {
     datagram_pair_with(DatagramFlags::empty())
 }
 
-/// Makes a pair with [`DatagramFlags`]. Never blocks. Everything else is the same as [`datagram_pair`] says.
+/// Makes a pair with [`DatagramFlags`]. Never blocks. Otherwise the same as [`datagram_pair`].
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! One end of a pair for messages: what is asked and set, its clones and its end, and what it is made of.
+//! One end of a pair for messages: its settings, clones, closing and conversions.
 
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,7 +47,7 @@ impl DatagramSocket {
 
     /// Makes room for longer messages, or less room, and returns the longest that this end sends then. Never blocks.
     ///
-    /// The kernel has a least and a most, which is 4160 KiB. A process without `CAP_NET_ADMIN` gets no more than
+    /// The kernel has a minimum, and a maximum of 4160 KiB. A process without `CAP_NET_ADMIN` gets no more than
     /// `/proc/sys/net/core/wmem_max` allows. The receiver needs no setting. See [`max_message`](Self::max_message).
     ///
     /// # Errors
@@ -66,12 +66,12 @@ impl DatagramSocket {
     /// Lets [`Received::sender`](crate::Received::sender) name the sender of each message, or not, as at first. Never blocks.
     ///
     /// The sender is the process that sent this very message; [`peer_credentials`](Self::peer_credentials) is another one.
-    /// The setting goes for all that hold this end, and stays when the end leaves this crate. Earlier messages have no sender.
+    /// The setting applies to all holders of this end, and stays when the end leaves this crate. Earlier messages have no sender.
     /// The socket gets a name when it sends next, which takes some µs once.
     ///
     /// By that name any process of the network namespace can send to a
     /// [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket, once its peer is gone and a send has failed with
-    /// [`Error::Closed`]: look at who sent what arrives after that.
+    /// [`Error::Closed`]: check the sender of later messages.
     ///
     /// # Errors
     ///
@@ -101,8 +101,8 @@ impl DatagramSocket {
 
     /// Returns the process that made the pair, with its user and group. Never blocks.
     ///
-    /// The kernel keeps it for both ends and whoever holds them: in a child, the peer's credentials are those of the parent
-    /// that called [`datagram_pair`](crate::datagram_pair()), and so are those that the parent sees.
+    /// The kernel keeps it for both ends and all their holders: parent and child both get the credentials of the process that
+    /// called [`datagram_pair`](crate::datagram_pair()). [`set_passcred`](Self::set_passcred) names the sender; see its example.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl DatagramSocket {
 
     /// Ends one direction, or both, for all that hold this end. Never blocks.
     ///
-    /// After [`Shutdown::Write`] the peer receives what was sent, and then `None`; after [`Shutdown::Read`] its `send` fails
+    /// After [`Shutdown::Write`] the peer receives the messages that were sent, and then `None`; after [`Shutdown::Read`] its `send` fails
     /// with [`Error::Closed`].
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl DatagramSocket {
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
     ///
-    /// [`PipeReader::set_spin`](crate::PipeReader::set_spin) says what it does and costs.
+    /// The same as [`PipeReader::set_spin`](crate::PipeReader::set_spin), which says what it costs.
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
@@ -186,7 +186,7 @@ impl DatagramSocket {
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: somebody else closed the number.
+    /// [`Error::System`]: other code closed the number.
     ///
     /// # Examples
     ///
@@ -200,7 +200,7 @@ impl DatagramSocket {
         self.end.close()
     }
 
-    /// Of a pair through which nothing empty goes: its messages are not marked.
+    /// Of a pair that carries no empty message: its messages are not marked.
     pub(crate) fn unmarked(end: End) -> Self {
         Self::new(end, false)
     }
@@ -251,13 +251,13 @@ impl TryFrom<OwnedFd> for DatagramSocket {
 impl TryFrom<UnixDatagram> for DatagramSocket {
     type Error = FromFdError;
 
-    /// Same as from the descriptor of the socket. Where it has no peer, sending fails with [`Error::Closed`].
+    /// Same as from the descriptor of the socket. If it has no peer, sending fails with [`Error::Closed`].
     fn try_from(socket: UnixDatagram) -> Result<Self, FromFdError> {
         OwnedFd::from(socket).try_into()
     }
 }
 
-/// Marks the messages of a socket that came from elsewhere, and says whether it is connectionless. Somebody else may receive
+/// Marks the messages of a socket that came from elsewhere, and says whether it is connectionless. Another holder may receive
 /// ends from it, and it has one mark: the one that every receive sees.
 fn mark(fd: BorrowedFd<'_>) -> sys::Result<bool> {
     Mark::Time.set(fd, true)?;

@@ -14,7 +14,8 @@ use crate::wait::{Patience, Spin};
 
 /// One end of a [`datagram_pair`](crate::datagram_pair()): sends and receives whole messages.
 ///
-/// All calls take `&self`, so that one thread or process can send while another receives.
+/// All calls take `&self`, so that one thread or process can send while another receives. See
+/// [`datagram_pair`](crate::datagram_pair()) for an example.
 ///
 /// In the guide: [messages](crate::guide::messages), [ends in messages](crate::guide::travelling#in-a-message),
 /// [programs that do not use this crate](crate::guide::travelling#programs-that-do-not-use-this-crate).
@@ -27,7 +28,7 @@ pub struct DatagramSocket {
     pub(crate) end: End,
     pub(super) spin: Spin,
     pub(super) loss: Loss,
-    /// Nobody is told that the peer is gone, and only whoever waits that nothing more comes.
+    /// Of `SOCK_DGRAM`: a call that does not wait gets `EAGAIN` at EOF too.
     pub(super) connectionless: bool,
 }
 
@@ -59,7 +60,7 @@ impl DatagramSocket {
         self.send_bytes(message, Patience::Blocking)
     }
 
-    /// Sends the message without blocking: all of it, or an error and nothing.
+    /// Sends the message without blocking: all of it, or an error and nothing. Otherwise the same as [`send`](Self::send).
     ///
     /// # Errors
     ///
@@ -69,7 +70,7 @@ impl DatagramSocket {
     }
 
     /// Blocks until there is room in the peer's queue or the time is up, and sends the message: all of it, or an error
-    /// and nothing.
+    /// and nothing. Otherwise the same as [`send`](Self::send).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -131,7 +132,7 @@ impl DatagramSocket {
     ///
     /// The ends go to the process that receives the message with [`recv_with`](Self::recv_with); a plain
     /// [`recv`](Self::recv) throws them away. They are closed here when they were sent. While the message is under way, no
-    /// process holds them, and a stream whose last writer is in it has no EOF.
+    /// process holds them, and a stream whose last writer is among them has no EOF.
     ///
     /// # Errors
     ///
@@ -225,7 +226,7 @@ impl DatagramSocket {
         self.receive(buf, Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, of whatever length, and returns it. `None` is EOF.
+    /// Blocks until a message of any length arrives, and returns it. `None` is EOF.
     ///
     /// # Errors
     ///
@@ -238,7 +239,7 @@ impl DatagramSocket {
         self.receive_vec(Patience::Blocking)
     }
 
-    /// Receives a message of whatever length without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
+    /// Receives a message of any length without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
     ///
     /// # Errors
     ///
@@ -247,7 +248,7 @@ impl DatagramSocket {
         self.receive_vec(Patience::None)
     }
 
-    /// Blocks until a message arrives, of whatever length, or the time is up; otherwise the same as
+    /// Blocks until a message of any length arrives or the time is up; otherwise the same as
     /// [`recv_vec`](Self::recv_vec).
     ///
     /// # Errors
@@ -302,15 +303,15 @@ impl DatagramSocket {
         self.receive_parts(bufs, Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, of whatever length, and puts it into `message`, in the place of what was there.
-    /// Returns what came with it: ends, and who sent it. `None` is EOF.
+    /// Blocks until a message of any length arrives, and replaces the contents of `message` by it. Returns the ends and the
+    /// sender that came with it. `None` is EOF.
     ///
-    /// It takes a vector, so that a message that is too long does not cost its ends. One that was long enough is used again.
+    /// It takes a vector, so that a message that is too long does not cost its ends. The vector's capacity is used again.
     ///
     /// # Errors
     ///
-    /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. `message` is there, and the
-    ///   error has the ends that did arrive.
+    /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. `message` is complete, and
+    ///   the error has the ends that did arrive.
     /// - Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`]. `message` is as before.
     ///
     /// # Platform
@@ -326,7 +327,7 @@ impl DatagramSocket {
         self.receive_ends(message, Patience::Blocking)
     }
 
-    /// Receives a message and what came with it, without blocking; otherwise the same as [`recv_with`](Self::recv_with).
+    /// Receives a message with its ends, without blocking; otherwise the same as [`recv_with`](Self::recv_with).
     ///
     /// # Errors
     ///
@@ -335,7 +336,7 @@ impl DatagramSocket {
         self.receive_ends(message, Patience::None)
     }
 
-    /// Blocks until a message arrives or the time is up, and receives it and what came with it; otherwise the same as
+    /// Blocks until a message arrives or the time is up, and receives it with its ends; otherwise the same as
     /// [`recv_with`](Self::recv_with).
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::end::End;
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// Two connected ends for bytes, as [`stream_pair`] makes them. Both ends are alike: the names say who keeps which.
+/// Two connected ends for bytes, made by [`stream_pair`]. Both ends are alike; the names tell them apart.
 ///
 /// # Examples
 ///
@@ -44,8 +44,8 @@ impl From<StreamPair> for (StreamSocket, StreamSocket) {
 ///
 /// Each direction is a stream of its own, as a [`pipe`](crate::pipe()) is:
 ///
-/// - **Reading** returns bytes in the order in which they were written, without the borders of the writes. It blocks while there
-///   is nothing and the peer is open. When the peer is closed, in every process, the rest can be read, and then every read is
+/// - **Reading** returns bytes in the order in which they were written, without the boundaries of the writes. It blocks while there
+///   are none and the peer is open. When the peer is closed, in every process, the rest can be read, and then every read is
 ///   `Ok(0)`.
 /// - **Writing** blocks while the peer's buffer is full.
 ///

@@ -69,11 +69,11 @@ impl StreamSocket {
         Self::new(End::adopt(fd))
     }
 
-    /// Reads what is there, without blocking. `Ok(0)` is EOF.
+    /// Reads the bytes that are there, without blocking. `Ok(0)` is EOF. See [`stream_pair`](crate::stream_pair()) for an example.
     ///
     /// # Errors
     ///
-    /// - [`Error::WouldBlock`]: there is nothing, and the peer is open.
+    /// - [`Error::WouldBlock`]: there are no bytes, and the peer is open.
     /// - [`Error::Reset`]: the peer went away with bytes of ours unread. Where two processes hold this end, the kernel tells
     ///   one of them.
     /// - [`Error::NotGiven`]: this process was not given the end.
@@ -85,7 +85,7 @@ impl StreamSocket {
         self.read_with(buf, Patience::None)
     }
 
-    /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up.
+    /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up. See [`stream_pair`](crate::stream_pair()) for an example.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -96,7 +96,7 @@ impl StreamSocket {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
-    /// Writes what there is room for, without blocking, and returns how much that was.
+    /// Writes as many bytes as there is room for, without blocking, and returns their number. See [`StreamSocket`] for an example.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl StreamSocket {
         self.write_with(buf, Patience::None)
     }
 
-    /// Blocks until there is room or the time is up, writes what there is room for then, and returns how much that was.
+    /// Blocks until there is room or the time is up, writes as many bytes as fit, and returns their number. See [`StreamSocket`] for an example.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -134,8 +134,8 @@ impl StreamSocket {
     /// - [`Error::TooLong`]: more than 253 ends.
     /// - [`Error::NotGiven`]: this process was not given one of the ends, or the socket.
     /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down.
-    /// - [`Error::System`]: no bytes, and the kernel would lose the ends without a word (`EINVAL`); too many ends of this
-    ///   user are under way (`ETOOMANYREFS`).
+    /// - [`Error::System`]: no bytes, with which the kernel would lose the ends without an error (`EINVAL`); too many ends
+    ///   of this user are under way (`ETOOMANYREFS`).
     ///
     /// # Platform
     ///
@@ -181,13 +181,13 @@ impl StreamSocket {
     /// Blocks until there is something to read, and reads it, with the ends that came with it. 0 bytes: EOF, or an empty
     /// `buf`.
     ///
-    /// A read stops after what was sent with ends, so that ends are never mixed up with later bytes or ends. What was sent
-    /// before them may come in the same read.
+    /// A read stops after the bytes that were sent with ends, so that ends are never mixed up with later bytes or ends.
+    /// Earlier bytes may come in the same read.
     ///
     /// # Errors
     ///
     /// - [`Error::EndsLost`]: not all ends could be installed, because no descriptors are left. The error has those that did
-    ///   arrive, and says how many bytes are in `buf` ([`Received::message_len`]).
+    ///   arrive, and the number of bytes in `buf` ([`Received::message_len`]).
     /// - Same as [`try_read`](Self::try_read), but never [`Error::WouldBlock`].
     ///
     /// # Platform
@@ -220,7 +220,7 @@ impl StreamSocket {
         self.receive_ends(buf, Patience::timeout(timeout))
     }
 
-    /// Lets [`Received::sender`] name the sender of what is read, or not, as at first; otherwise the same as
+    /// Lets [`Received::sender`] name the sender of the bytes, or not, as at first; otherwise the same as
     /// [`DatagramSocket::set_passcred`](crate::DatagramSocket::set_passcred). Never blocks.
     ///
     /// # Errors
@@ -234,7 +234,7 @@ impl StreamSocket {
 
     /// Returns the process that made the pair, with its user and group. Never blocks.
     ///
-    /// [`DatagramSocket::peer_credentials`](crate::DatagramSocket::peer_credentials) says what that means.
+    /// The same as [`DatagramSocket::peer_credentials`](crate::DatagramSocket::peer_credentials).
     ///
     /// # Errors
     ///
@@ -246,7 +246,7 @@ impl StreamSocket {
 
     /// Ends one direction, or both, for all that hold this end. Never blocks.
     ///
-    /// After [`Shutdown::Write`] the peer reads what was written, and then EOF; after [`Shutdown::Read`] its writes fail with
+    /// After [`Shutdown::Write`] the peer reads the bytes that were written, and then EOF; after [`Shutdown::Read`] its writes fail with
     /// [`Error::Closed`].
     ///
     /// # Errors
@@ -255,14 +255,14 @@ impl StreamSocket {
     ///
     /// # Platform
     ///
-    /// [shutdown(2)](https://man7.org/linux/man-pages/man2/shutdown.2.html). See [`stream_pair`](crate::stream_pair()).
+    /// [shutdown(2)](https://man7.org/linux/man-pages/man2/shutdown.2.html). See [`StreamSocket`] for an example.
     pub fn shutdown(&self, how: Shutdown) -> Result<()> {
         socket::shutdown(&self.end, how)
     }
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
     ///
-    /// [`PipeReader::set_spin`](crate::PipeReader::set_spin) says what it does and costs.
+    /// The same as [`PipeReader::set_spin`](crate::PipeReader::set_spin), which says what it costs.
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
@@ -279,10 +279,11 @@ impl StreamSocket {
     }
 
     /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too.
+    /// Same as [`PipeReader::close`](crate::PipeReader::close).
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: somebody else closed the number.
+    /// [`Error::System`]: other code closed the number.
     pub fn close(self) -> Result<()> {
         self.end.close()
     }
