@@ -1,5 +1,5 @@
-//! Random sequences of operations, on ends in two processes, answer what simple models of a pipe, a ring, a typed channel, a pair
-//! for messages and a pair for bytes answer: every result, every byte, and every error (P3–P5, P8).
+//! Random sequences of operations, on ends in two processes and with a fork server's workers, answer what simple models of a pipe, a
+//! ring, a typed channel, a pair for messages, a pair for bytes and a fork server answer: every result, every byte, and every error (P3–P5, P8).
 //!
 //! `PROPTEST_CASES=5000 cargo test --test fire model` tries so many sequences of each. One that fails is shown as short as it
 //! could be made.
@@ -7,6 +7,7 @@
 mod partner;
 mod pipe;
 mod ring;
+mod server;
 mod socket;
 #[cfg(feature = "channel")]
 mod values;
@@ -17,7 +18,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
 use crate::rounds::{content, random};
-use crate::support::{SOON, Trial};
+use crate::support::{Is, Kernel, SOON, Trial};
 
 /// Sequences of each kind, unless somebody says otherwise, and steps in one of them.
 const CASES: u32 = 150;
@@ -35,7 +36,20 @@ pub fn trials() -> Vec<Trial> {
         trial("stream_pairs_answer_as_the_model_does", || {
             try_all(socket::op(), |ops, here| socket::try_steps(false, ops, here))
         }),
+        trial("fork_servers_answer_as_the_model_does", || {
+            try_all(prop::collection::vec(server::op(), 1..STEPS), of_server)
+        }),
+        trial("fork_servers_in_a_sandbox_answer_as_the_model_does", || {
+            // Workers are children of the server's.
+            let refused = Kernel::new().with(libc::SYS_clone, 0, Is::AnyOf(libc::CLONE_PARENT as u32), libc::EPERM);
+            refused.without(libc::SYS_clone3, libc::ENOSYS).play();
+            try_all(prop::collection::vec(server::op(), 1..STEPS), of_server)
+        }),
     ]
+}
+
+fn of_server(ops: Vec<(server::Op, usize)>) -> TestCaseResult {
+    server::follow(&ops)
 }
 
 /// So many, or as the environment says.
