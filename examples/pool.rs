@@ -28,7 +28,7 @@ struct Job {
 /// What a worker does with a job.
 fn factors(job: Job) -> Vec<u64> {
     match job.number {
-        number if !job.trouble || job.tries > 0 || number % 2 == 0 => {}
+        number if !job.trouble || job.tries > 1 || number % 2 == 0 => {}
         number if number % 3 == 0 => std::process::abort(),
         number if number % 5 == 0 => std::thread::park(),
         _ => {}
@@ -59,13 +59,6 @@ impl Worker {
         })?;
         Ok(Self { calls: pair.parent, child: child.kill_on_drop(), job: None })
     }
-
-    /// Kills it for another one, and returns its job, if that has tries left.
-    fn replace(&mut self) -> ipc::Result<Option<Job>> {
-        let gone = std::mem::replace(self, Self::start()?);
-        let again = |(job, _): (Job, _)| Job { tries: job.tries + 1, ..job };
-        Ok(gone.job.map(again).filter(|job| job.tries < TRIES))
-    }
 }
 
 /// Does the jobs until all are done, or a signal comes and what has begun is done. Returns how many were not begun.
@@ -74,41 +67,37 @@ fn run(mut jobs: VecDeque<Job>, workers: usize, signals: &Signals) -> ipc::Resul
     let (mut results, mut printed, mut left) = (vec![None; jobs.len()], 0, 0);
     loop {
         for worker in workers.iter_mut().filter(|worker| worker.job.is_none()) {
-            let Some(job) = jobs.pop_front() else { break };
-            match worker.calls.send_timeout(job, PATIENCE) {
-                Ok(()) => worker.job = Some((job, Instant::now() + PATIENCE)),
-                Err(unsent) => {
-                    jobs.push_front(unsent.value); // nothing happened to it
-                    worker.replace()?;
-                }
-            }
+            let Some(mut job) = jobs.pop_front() else { break };
+            job.tries += 1;
+            let patience = worker.calls.try_send(job).map_or(Duration::ZERO, |()| PATIENCE); // none for one that is gone
+            worker.job = Some((job, Instant::now() + patience));
         }
-        let busy = || workers.iter().enumerate().filter_map(|(index, worker)| Some((index, worker, worker.job?.1)));
-        let Some(until) = busy().map(|(.., until)| until).min().or((!jobs.is_empty()).then(Instant::now)) else {
-            break;
-        };
-        let answers = busy().map(|(index, worker, _)| (Some(index), Watch::readable(&worker.calls)));
+        let Some(until) = workers.iter().filter_map(|worker| Some(worker.job?.1)).min() else { break };
+        let busy = workers.iter().enumerate().filter(|(_, worker)| worker.job.is_some());
+        let answers = busy.map(|(index, worker)| (Some(index), Watch::readable(&worker.calls)));
         let watches: Vec<_> = answers.chain([(None, Watch::readable(signals))]).collect();
-        for (key, _) in wait_ready(watches, Some(until.saturating_duration_since(Instant::now())))? {
-            let Some(worker) = key.map(|index| &mut workers[index]) else {
+        for (index, _) in wait_ready(watches, Some(until.saturating_duration_since(Instant::now())))? {
+            let Some(index) = index else {
                 signals.try_next()?;
-                left += std::mem::take(&mut jobs).len();
+                left += jobs.drain(..).count();
                 continue;
             };
-            match (worker.calls.try_recv(), worker.job) {
+            let worker = &mut workers[index];
+            match (worker.calls.try_recv(), &mut worker.job) {
                 (Ok(Some(factors)), Some((job, _))) => {
                     results[job.place] = Some(format!("{}: {factors:?}", job.number));
                     worker.job = None;
                 }
                 (Err(ipc::Error::WouldBlock), _) => {}
-                _ => worker.job = worker.job.map(|(job, _)| (job, Instant::now())), // it is gone, or not itself any more
+                (_, job) => job.iter_mut().for_each(|(_, until)| *until = Instant::now()), // it is gone, or not itself any more
             }
         }
         for worker in &mut workers {
             let Some((job, _)) = worker.job.filter(|(_, until)| *until <= Instant::now()) else { continue };
-            match worker.replace()? {
-                Some(job) => jobs.push_front(job),
-                None => results[job.place] = Some(format!("{}: nobody could", job.number)),
+            *worker = Worker::start()?; // the other one is killed
+            match job.tries {
+                ..TRIES => jobs.push_front(job),
+                _ => results[job.place] = Some(format!("{}: nobody could", job.number)),
             }
         }
         show(&results, &mut printed);

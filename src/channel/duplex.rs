@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::receiver::{MAX, is_over_with_the_value, until_it_is_over};
+use super::receiver::{MAX, is_over_with_the_value};
 use super::unsent::{CallError, Unsent};
 use super::value;
+use super::values::Values;
 use crate::end::FromFdError;
 use crate::error::{Error, Result};
 use crate::socket::{self, DatagramSocket};
@@ -189,11 +190,11 @@ impl<S, R> Duplex<S, R> {
 
     /// Returns an iterator over the values, each of which it blocks for, until EOF. An error that would come again ends it
     /// too.
-    pub fn iter(&self) -> impl Iterator<Item = Result<R>>
+    pub fn iter(&self) -> Values<'_, Self>
     where
         R: DeserializeOwned,
     {
-        until_it_is_over(|| self.recv())
+        Values::new(self)
     }
 
     fn receive(&self, patience: Patience) -> Result<Option<R>>

@@ -3,6 +3,7 @@
 //! An empty message with ends beside it is nothing else: a value without bytes has none.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::SeekFrom;
 
@@ -10,27 +11,27 @@ use super::link::Outbound;
 use super::wrong::Wrong;
 use crate::error::{Error, Result};
 use crate::socket::{DatagramSocket, Received};
-use crate::sys;
 use crate::sys::ancillary::MOST;
 use crate::sys::frozen::Frozen;
 use crate::sys::memfd::{self, CONTENTS, Unfit};
-use crate::wait::Patience;
+use crate::sys::{self, Errno};
+use crate::wait::{Patience, Until};
 
 /// Sends the bytes as memory.
 pub(super) fn send(socket: &DatagramSocket, message: Outbound<'_>, patience: Patience) -> Result<()> {
-    socket.send_ends(&[], attach(message)?, patience).map_err(Error::from)
+    socket.send_ends(&[], attach(message, patience)?, patience).map_err(Error::from)
 }
 
 /// What goes beside an empty message: the bytes as memory, and then the ends.
-pub(super) fn attach(message: Outbound<'_>) -> Result<(OwnedFd, Outbound<'_>)> {
+pub(super) fn attach(message: Outbound<'_>, patience: Patience) -> Result<(OwnedFd, Outbound<'_>)> {
     if message.ends_len() >= MOST {
         return Err(Error::TooLong { len: message.ends_len(), max: MOST - 1 });
     }
-    Ok((freeze(message.bytes())?, message))
+    Ok((freeze(message.bytes(), patience)?, message))
 }
 
 /// Copies bytes into memory that nobody can change any more.
-fn freeze(bytes: &[u8]) -> Result<OwnedFd> {
+fn freeze(bytes: &[u8], patience: Patience) -> Result<OwnedFd> {
     let memory = memfd::create(c"ipc-value").map_err(|errno| Error::system("memfd_create", errno))?;
     memfd::check_limit(bytes.len() as u64).map_err(|errno| Error::system("write", errno))?;
     let mut rest = bytes;
@@ -38,10 +39,26 @@ fn freeze(bytes: &[u8]) -> Result<OwnedFd> {
         let count = sys::retry(|| rustix::io::write(&memory, rest)).map_err(|errno| Error::system("write", errno))?;
         rest = &rest[count..];
     }
-    memfd::seal(memory.as_fd(), CONTENTS).map_err(|errno| Error::system("fcntl", errno))?;
+    seal(&memory, Until(patience))?;
     // For programs that read it as a file.
     rustix::fs::seek(&memory, SeekFrom::Start(0)).map_err(|errno| Error::system("lseek", errno))?;
     Ok(memory)
+}
+
+/// How often the kernel is asked for the seals, which waits for a tenth of a second each time.
+const TRIES: usize = 32;
+
+/// Seals the memory. A page that the kernel itself has in hands, to move it or to count it, may be written to for all that it
+/// knows. It waits for that a while, and then it is `EBUSY`.
+fn seal(memory: &OwnedFd, until: Until) -> Result<()> {
+    for _ in 1..TRIES {
+        match memfd::seal(memory.as_fd(), CONTENTS) {
+            Err(Errno::BUSY) if until.left() == Some(Duration::ZERO) => return Err(until.error()),
+            Err(Errno::BUSY) => {}
+            sealed => return sealed.map_err(|errno| Error::system("fcntl", errno)),
+        }
+    }
+    memfd::seal(memory.as_fd(), CONTENTS).map_err(|errno| Error::system("fcntl", errno))
 }
 
 /// Takes the memory that came first, and calls `take` with what is in it, and the other ends.

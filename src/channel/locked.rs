@@ -3,23 +3,27 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::wait::{Patience, Until};
+use crate::sys::try_lock::{TryLock, TryLockGuard};
+use crate::wait::Until;
 
 /// The thread that unlocks looks without a barrier whether another waits, and may miss it: a barrier would take as long as the lock. So
 /// one that waits looks again by itself after this time.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// So often a call looks again before it sleeps. A lock is had for a copy into a buffer, or for as long as a peer takes.
+const LOOKS: usize = 100;
 
 /// A [`Link`](crate::Link) with a buffer behind a lock, so that the calls of a [`Sender`](crate::Sender) and a
 /// [`Receiver`](crate::Receiver) can take `&self`.
 ///
 /// The holder of the lock may be waiting for its peer. So the lock is waited for no longer than the call may wait.
 pub struct Locked<L> {
-    link: Mutex<L>,
-    /// Whether somebody waits with a deadline.
+    link: TryLock<L>,
+    /// Whether somebody waits.
     waiting: AtomicBool,
     turn: Mutex<()>,
     free: Condvar,
@@ -28,7 +32,7 @@ pub struct Locked<L> {
 impl<L> Locked<L> {
     /// Puts the link behind a lock. Never blocks.
     pub fn new(link: L) -> Self {
-        Self { link: Mutex::new(link), waiting: AtomicBool::new(false), turn: Mutex::new(()), free: Condvar::new() }
+        Self { link: TryLock::new(link), waiting: AtomicBool::new(false), turn: Mutex::new(()), free: Condvar::new() }
     }
 
     /// Blocks until no other call has the link, or no longer than `until`, and returns it. It is locked until the guard is
@@ -42,46 +46,48 @@ impl<L> Locked<L> {
     /// - [`Error::TimedOut`](crate::Error::TimedOut): another call had it until the time was up.
     #[inline]
     pub fn lock(&self, until: Until) -> Result<LockedGuard<'_, L>> {
-        match self.try_lock() {
-            Some(guard) => Ok(guard),
-            None => self.lock_late(until.0),
-        }
-    }
-
-    #[inline]
-    fn try_lock(&self) -> Option<LockedGuard<'_, L>> {
-        match self.link.try_lock() {
-            Ok(guard) => Some(self.guard(guard)),
-            Err(TryLockError::Poisoned(poisoned)) => Some(self.guard(poisoned.into_inner())),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    fn guard<'a>(&'a self, guard: MutexGuard<'a, L>) -> LockedGuard<'a, L> {
-        LockedGuard { guard: Some(guard), lock: self }
+        let link = match self.link.try_lock() {
+            Some(link) => link,
+            None => self.lock_late(until)?,
+        };
+        Ok(LockedGuard { link, _wake: Wake(self) })
     }
 
     #[cold]
-    fn lock_late(&self, patience: Patience) -> Result<LockedGuard<'_, L>> {
-        let until = Until(patience);
-        if matches!(patience, Patience::Blocking | Patience::Endless) {
-            return Ok(self.guard(self.link.lock().unwrap_or_else(PoisonError::into_inner)));
+    #[inline(never)]
+    fn lock_late(&self, until: Until) -> Result<TryLockGuard<'_, L>> {
+        let may_wait = until.left() != Some(Duration::ZERO);
+        for _ in 0..if may_wait { LOOKS } else { 0 } {
+            std::hint::spin_loop();
+            if let Some(link) = self.link.try_lock() {
+                return Ok(link);
+            }
         }
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut has_slept = false;
         loop {
-            self.waiting.store(true, Relaxed);
-            if let Some(guard) = self.try_lock() {
-                return Ok(guard);
+            let was_waiting = self.waiting.swap(true, Relaxed);
+            if let Some(link) = self.link.try_lock() {
+                return Ok(link);
             }
-            let left = until.left().unwrap_or(LOOK);
-            if left.is_zero() {
+            let left = until.left();
+            if left == Some(Duration::ZERO) {
                 return Err(until.error());
             }
-            turn = self.free.wait_timeout(turn, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0;
+            // What was set before that sleep is seen by whoever unlocks after it.
+            let is_seen = was_waiting && has_slept;
+            let nap = if is_seen { left } else { Some(left.map_or(LOOK, |left| left.min(LOOK))) };
+            (turn, has_slept) = match nap {
+                Some(nap) => {
+                    let (turn, slept) = self.free.wait_timeout(turn, nap).unwrap_or_else(PoisonError::into_inner);
+                    (turn, slept.timed_out())
+                }
+                None => (self.free.wait(turn).unwrap_or_else(PoisonError::into_inner), false),
+            };
         }
     }
 
-    /// Wakes those that wait with a deadline. Whoever found it locked is asleep once the turn is free.
+    /// Wakes those that wait. Whoever found it locked is asleep once the turn is free.
     #[cold]
     fn wake(&self) {
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
@@ -90,54 +96,56 @@ impl<L> Locked<L> {
 
     /// Returns the link of a lock that nobody else can have. Never blocks.
     pub fn get_mut(&mut self) -> &mut L {
-        self.link.get_mut().unwrap_or_else(PoisonError::into_inner)
+        self.link.get_mut()
     }
 
     /// Gives the link back. Never blocks.
     pub fn into_inner(self) -> L {
-        self.link.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.link.into_inner()
     }
 }
 
 impl<L: fmt::Debug> fmt::Debug for Locked<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.link.try_lock() {
-            Ok(link) => link.fmt(f),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.get_ref().fmt(f),
-            Err(TryLockError::WouldBlock) => f.write_str("<in use>"),
+            Some(link) => LockedGuard { link, _wake: Wake(self) }.fmt(f),
+            None => f.write_str("<in use>"),
         }
     }
 }
 
 /// The link of a [`Locked`], which is free again when this is dropped.
 pub struct LockedGuard<'a, L> {
-    guard: Option<MutexGuard<'a, L>>,
-    lock: &'a Locked<L>,
+    /// The first of the fields, and so the first that is dropped.
+    link: TryLockGuard<'a, L>,
+    _wake: Wake<'a, L>,
 }
 
 impl<L> Deref for LockedGuard<'_, L> {
     type Target = L;
 
+    #[inline]
     fn deref(&self) -> &L {
-        self.guard.as_ref().expect(LOCKED)
+        &self.link
     }
 }
 
 impl<L> DerefMut for LockedGuard<'_, L> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut L {
-        self.guard.as_mut().expect(LOCKED)
+        &mut self.link
     }
 }
 
-const LOCKED: &str = "it is unlocked when it is dropped";
+/// Wakes those that wait, when the lock is free.
+struct Wake<'a, L>(&'a Locked<L>);
 
-impl<L> Drop for LockedGuard<'_, L> {
+impl<L> Drop for Wake<'_, L> {
     #[inline]
     fn drop(&mut self) {
-        drop(self.guard.take());
-        if self.lock.waiting.load(Relaxed) {
-            self.lock.waiting.store(false, Relaxed);
-            self.lock.wake();
+        if self.0.waiting.load(Relaxed) {
+            self.0.waiting.store(false, Relaxed);
+            self.0.wake();
         }
     }
 }

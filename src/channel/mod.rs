@@ -19,6 +19,7 @@ mod testing;
 mod travels;
 mod unsent;
 mod value;
+mod values;
 mod wrong;
 
 pub use duplex::{Duplex, DuplexPair, duplex};
@@ -35,6 +36,7 @@ pub use tcp::{TcpLink, TcpOptions, TcpReader, TcpWriter};
 pub use testing::fork_in_test;
 pub use travels::assert_travels;
 pub use unsent::{CallError, Unsent};
+pub use values::Values;
 
 use crate::error::Result;
 use crate::socket;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::link::{Incoming, Link};
 use super::value;
+use super::values::Values;
 use crate::end::FromFdError;
 use crate::error::{Error, Result};
 use crate::socket::DatagramSocket;
@@ -151,11 +152,37 @@ impl<T, L: Link> Receiver<T, L> {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[doc(alias = "into_iter")]
-    pub fn iter(&self) -> impl Iterator<Item = Result<T>>
+    pub fn iter(&self) -> Values<'_, Self>
     where
         T: DeserializeOwned,
     {
-        until_it_is_over(|| self.recv())
+        Values::new(self)
+    }
+
+    /// Returns an iterator over the values that have arrived. Never blocks: it ends where [`iter`](Self::iter) would block, and where
+    /// that ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = ipc::channel()?;
+    /// sender.send(1)?;
+    /// sender.send(2)?;
+    /// assert_eq!(receiver.try_iter().collect::<ipc::Result<Vec<u32>>>()?, [1, 2]);
+    /// sender.send(3)?;
+    /// assert_eq!(receiver.try_iter().collect::<ipc::Result<Vec<u32>>>()?, [3]);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn try_iter(&self) -> impl Iterator<Item = Result<T>>
+    where
+        T: DeserializeOwned,
+    {
+        let mut values = Values::new(self);
+        let try_recv = |receiver: &Self| match receiver.try_recv() {
+            Err(Error::WouldBlock) => Ok(None),
+            received => received,
+        };
+        std::iter::from_fn(move || values.next_by(try_recv)).fuse()
     }
 
     #[inline]
@@ -165,24 +192,6 @@ impl<T, L: Link> Receiver<T, L> {
     {
         value::recv::<T, L>(&self.link, self.max.load(Relaxed), patience)
     }
-}
-
-/// The values until EOF, or until an error would come again.
-pub(super) fn until_it_is_over<T>(mut recv: impl FnMut() -> Result<Option<T>>) -> impl Iterator<Item = Result<T>> {
-    let mut is_over = false;
-    let next = move || {
-        if is_over {
-            return None;
-        }
-        let next = recv().transpose();
-        is_over = match &next {
-            Some(Ok(_)) => false,
-            Some(Err(error)) => !is_over_with_the_value(error),
-            None => true,
-        };
-        next
-    };
-    std::iter::from_fn(next).fuse()
 }
 
 /// Whether the value was received, whatever it was, or nothing was, so that the next call is about something else.

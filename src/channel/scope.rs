@@ -1,6 +1,6 @@
 //! Where the ends of a value are while it is encoded or decoded. Serde passes no state to an end that is a field, so the end
-//! looks it up: each thread has a scope for the value that is under way. A `Serialize` may itself send on a channel, and then the
-//! outer scope is put aside meanwhile.
+//! looks it up: each thread has a scope for the value that is under way, made when the value has an end. A `Serialize` may itself
+//! send on a channel, and then the outer scope is put aside meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -10,15 +10,23 @@ use crate::error::Error;
 use crate::sys::ancillary::MOST;
 
 thread_local! {
-    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope::None) };
+    /// What this thread is doing. It has nothing to drop, so that a value without ends costs no more than to set it and to set it back.
+    static NOW: Cell<Now> = const { Cell::new(Now::Nothing) };
+    /// The ends of the values that are under way and have some, the innermost value last.
+    static SCOPES: RefCell<Vec<Scope>> = const { RefCell::new(Vec::new()) };
     /// An empty list for the ends of the next value, so that sending allocates nothing.
     static LIST: Cell<Vec<End>> = const { Cell::new(Vec::new()) };
 }
 
-#[derive(Default)]
+/// The value that is under way, and whether the last of [`SCOPES`] is its own.
+#[derive(Clone, Copy)]
+enum Now {
+    Nothing,
+    Sending { has_scope: bool },
+    Receiving { has_scope: bool },
+}
+
 enum Scope {
-    #[default]
-    None,
     Sending(Attached),
     /// The ends that arrived and were not taken yet.
     Receiving(Vec<Option<End>>),
@@ -78,51 +86,78 @@ pub(super) const ONLY_ON_CHANNELS: &str =
 /// Encodes in a scope of its own, and returns what was attached in it.
 #[inline]
 pub(super) fn sending<T>(encode: impl FnOnce() -> T) -> (T, Attached) {
-    let guard = Guard::enter(Scope::Sending(Attached::default()));
+    let _guard = Guard::enter(Now::Sending { has_scope: false });
     let encoded = encode();
-    match guard.leave() {
-        Scope::Sending(attached) => (encoded, attached),
+    match NOW.get() {
+        Now::Sending { has_scope: true } => (encoded, attached()),
         _ => (encoded, Attached::default()),
+    }
+}
+
+/// Takes what was attached.
+#[cold]
+fn attached() -> Attached {
+    NOW.set(Now::Sending { has_scope: false });
+    match pop() {
+        Some(Scope::Sending(attached)) => attached,
+        _ => Attached::default(),
     }
 }
 
 /// Decodes in a scope of its own. What is not taken is closed.
 #[inline]
 pub(super) fn receiving<T>(ends: Vec<Option<End>>, decode: impl FnOnce() -> T) -> T {
-    let _guard = Guard::enter(Scope::Receiving(ends));
+    let has_scope = !ends.is_empty() && push(Scope::Receiving(ends));
+    let _guard = Guard::enter(Now::Receiving { has_scope });
     decode()
 }
 
-/// The scope around this one, which is put back when this is dropped, also while a panic unwinds. `None`: the thread is ending and has
-/// no scopes any more. Then values go without ends.
-struct Guard(Option<Scope>);
+/// What was under way around this value, which is so again when this is dropped, also while a panic unwinds.
+struct Guard(Now);
 
 impl Guard {
     #[inline]
-    fn enter(scope: Scope) -> Self {
-        Self(SCOPE.try_with(|current| current.replace(scope)).ok())
-    }
-
-    #[inline]
-    fn leave(mut self) -> Scope {
-        let put_back = |outer| SCOPE.try_with(|current| current.replace(outer)).ok();
-        self.0.take().and_then(put_back).unwrap_or_default()
+    fn enter(now: Now) -> Self {
+        Self(NOW.replace(now))
     }
 }
 
 impl Drop for Guard {
     #[inline]
     fn drop(&mut self) {
-        if let Some(outer) = self.0.take() {
-            let _ = SCOPE.try_with(|current| current.replace(outer));
+        if let Now::Sending { has_scope: true } | Now::Receiving { has_scope: true } = NOW.replace(self.0) {
+            drop(pop());
         }
     }
 }
 
+/// `false`: the thread is ending, and has no scopes any more. Then values go without ends.
+#[cold]
+fn push(scope: Scope) -> bool {
+    SCOPES.try_with(|scopes| scopes.borrow_mut().push(scope)).is_ok()
+}
+
+#[cold]
+fn pop() -> Option<Scope> {
+    SCOPES.try_with(|scopes| scopes.borrow_mut().pop()).ok().flatten()
+}
+
+/// The innermost scope, which is that of the value under way.
+fn with_last<T>(use_it: impl FnOnce(Option<&mut Scope>) -> T) -> Option<T> {
+    SCOPES.try_with(|scopes| use_it(scopes.borrow_mut().last_mut())).ok()
+}
+
 /// Attaches an end to the value that is being encoded, and returns its index.
 pub(super) fn attach<E: Ends + ?Sized>(end: &E) -> Result<u32, &'static str> {
-    let attach = |scope: &RefCell<Scope>| {
-        let Scope::Sending(attached) = &mut *scope.borrow_mut() else { return Err(ONLY_ON_CHANNELS) };
+    match NOW.get() {
+        Now::Sending { has_scope: true } => {}
+        Now::Sending { has_scope: false } if push(Scope::Sending(Attached::default())) => {
+            NOW.set(Now::Sending { has_scope: true });
+        }
+        _ => return Err(ONLY_ON_CHANNELS),
+    }
+    with_last(|scope| {
+        let Some(Scope::Sending(attached)) = scope else { return Err(ONLY_ON_CHANNELS) };
         let index = attached.count;
         // That there are too many is said when all are counted.
         if index < MOST {
@@ -136,20 +171,26 @@ pub(super) fn attach<E: Ends + ?Sized>(end: &E) -> Result<u32, &'static str> {
         }
         attached.count += 1;
         Ok(u32::try_from(index).unwrap_or(u32::MAX))
-    };
-    SCOPE.try_with(attach).unwrap_or(Err(ONLY_ON_CHANNELS))
+    })
+    .unwrap_or(Err(ONLY_ON_CHANNELS))
 }
 
 /// Takes the end with that index out of the message that is being decoded.
 pub(super) fn take(index: u32) -> Result<End, String> {
-    let take = |scope: &RefCell<Scope>| {
-        let Scope::Receiving(ends) = &mut *scope.borrow_mut() else { return Err(ONLY_ON_CHANNELS.to_owned()) };
+    let missing = |count| Err(format!("end {index} of the message is missing: {count} came with it"));
+    match NOW.get() {
+        Now::Receiving { has_scope: true } => {}
+        Now::Receiving { has_scope: false } => return missing(0),
+        _ => return Err(ONLY_ON_CHANNELS.to_owned()),
+    }
+    with_last(|scope| {
+        let Some(Scope::Receiving(ends)) = scope else { return Err(ONLY_ON_CHANNELS.to_owned()) };
         let count = ends.len();
         match ends.get_mut(index as usize).map(Option::take) {
             Some(Some(end)) => Ok(end),
             Some(None) => Err(format!("end {index} of the message is there twice")),
-            None => Err(format!("end {index} of the message is missing: {count} came with it")),
+            None => missing(count),
         }
-    };
-    SCOPE.try_with(take).unwrap_or_else(|_| Err(ONLY_ON_CHANNELS.to_owned()))
+    })
+    .unwrap_or_else(|| Err(ONLY_ON_CHANNELS.to_owned()))
 }

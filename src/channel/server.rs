@@ -13,6 +13,7 @@ use super::{large, value};
 use crate::error::{Error, Result};
 use crate::process::{Child, Fork, ForkServer, Outcome};
 use crate::socket::Received;
+use crate::wait::Patience;
 
 /// A [`ForkServer`] whose orders are values of one type, with ends in them.
 ///
@@ -185,7 +186,8 @@ pub(super) fn order<T: Serialize>(
         match server.order(&bytes, message, deadline) {
             // The ends are not too many, and so the message is too long: it goes beside the head.
             Err(refused) if matches!(refused.error, Error::TooLong { .. }) => {
-                Ok(server.order(head, large::attach(message)?, deadline)?)
+                let patience = deadline.map_or(Patience::Blocking, Patience::Until);
+                Ok(server.order(head, large::attach(message, patience)?, deadline)?)
             }
             ordered => Ok(ordered?),
         }

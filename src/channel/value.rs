@@ -9,8 +9,10 @@ use super::decode::decode;
 use super::encode::encode;
 use super::link::{Link, Outbound};
 use super::scope;
+use super::wrong::Wrong;
 use crate::error::{Error, Result};
 use crate::socket::Received;
+use crate::sys::Errno;
 use crate::sys::ancillary::MOST;
 use crate::wait::{Patience, Until};
 
@@ -95,6 +97,16 @@ pub(super) fn recv<T: DeserializeOwned, L: Link>(
 #[inline]
 pub(super) fn open<T: DeserializeOwned>(message: &[u8], received: Received) -> Result<T> {
     let ends = if received.is_empty() { Vec::new() } else { received.into_ends() };
-    scope::receiving(ends, || decode(message))
-        .map_err(|wrong| Error::Decode { message: message.to_vec(), source: Box::new(wrong) })
+    scope::receiving(ends, || decode(message)).map_err(|wrong| undecoded(message, wrong))
+}
+
+/// All of a message is in the error. Its sender has decided how long it is, up to the receiver's limit.
+#[cold]
+fn undecoded(message: &[u8], wrong: Wrong) -> Error {
+    let mut whole = Vec::new();
+    if whole.try_reserve_exact(message.len()).is_err() {
+        return Error::system("malloc", Errno::NOMEM);
+    }
+    whole.extend_from_slice(message);
+    Error::Decode { message: whole, source: Box::new(wrong) }
 }

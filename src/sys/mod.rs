@@ -29,6 +29,8 @@ pub(crate) mod socket;
 pub(crate) mod start;
 #[cfg(feature = "channel")]
 pub(crate) mod tcp;
+#[cfg(feature = "channel")]
+pub(crate) mod try_lock;
 
 use std::ops::{Deref, Range};
 

@@ -299,9 +299,14 @@ fn a_deadline_is_kept_while_another_call_has_the_link() {
         sender.send(7).unwrap();
         sender.flush().unwrap();
     });
-    // And it is taken over when it becomes free.
+    // And it is taken over when it becomes free, with a deadline and without.
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| receiver.recv_timeout(FAR).unwrap().unwrap())).collect();
+        let receiver = &receiver;
+        let receive = |number| match number % 2 {
+            0 => receiver.recv().unwrap().unwrap(),
+            _ => receiver.recv_timeout(FAR).unwrap().unwrap(),
+        };
+        let threads: Vec<_> = (0..4).map(|number| scope.spawn(move || receive(number))).collect();
         for number in 0..4 {
             sender.send(number).unwrap();
             sender.flush().unwrap();

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::support::{self, FAR, Gate, Trial, assert_times_out, exit_code, with_interval_timer};
+use crate::support::{self, FAR, Gate, Is, Kernel, Trial, assert_times_out, exit_code, with_interval_timer};
 use ipc::{Error, Receiver, Sender, Unsent, channel, datagram_pair, duplex, fork, wait_any};
 
 pub fn trials() -> Vec<Trial> {
@@ -32,6 +33,9 @@ pub fn trials() -> Vec<Trial> {
         what_is_not_given_says_so,
         a_channel_can_be_waited_for,
         an_iterator_goes_on_after_a_value_that_is_none,
+        what_has_arrived_is_iterated_over_without_waiting,
+        memory_that_stays_busy_gives_the_value_back,
+        memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
         errors_of_any_value_are_errors,
         a_channel_turns_into_its_socket_and_back,
         what_travels_is_asserted,
@@ -486,4 +490,66 @@ fn what_travels_is_asserted() {
     support::panics(|| ipc::assert_travels(&Untagged::Number(1)));
     support::panics(|| ipc::assert_travels(&Tagged::One { number: 1 }));
     ipc::assert_travels(&Skips { skipped: Some(1), number: 1 });
+}
+
+fn what_has_arrived_is_iterated_over_without_waiting() {
+    let (sender, receiver) = channel::<(u8, bool)>().unwrap();
+    assert_eq!(receiver.try_iter().count(), 0);
+    sender.send((1, true)).unwrap();
+    Sender::<u8>::new(sender.try_clone().unwrap().into_inner()).send(2).unwrap(); // no pair
+    sender.send((3, false)).unwrap();
+    let arrived: Vec<_> = receiver.try_iter().collect();
+    assert!(matches!(arrived[..], [Ok((1, true)), Err(Error::Decode { .. }), Ok((3, false))]), "{arrived:?}");
+    assert_eq!(receiver.try_iter().count(), 0);
+
+    sender.send((4, true)).unwrap();
+    drop(sender);
+    assert_eq!(receiver.try_iter().map(Result::unwrap).collect::<Vec<_>>(), [(4, true)]);
+    assert_eq!((&receiver).into_iter().count(), 0); // EOF
+}
+
+/// More than a datagram holds.
+const LARGE: usize = 1 << 20;
+
+fn memory_that_stays_busy_gives_the_value_back() {
+    let (sender, receiver) = channel::<String>().unwrap();
+    let child = fork(sender, |sender| {
+        Kernel::new().with(libc::SYS_fcntl, 1, Is::Equal(libc::F_ADD_SEALS as u32), libc::EBUSY).play();
+        let unsent = sender.try_send("x".repeat(LARGE)).unwrap_err();
+        assert!(matches!(unsent.error, Error::WouldBlock) && unsent.value.len() == LARGE, "{unsent:?}");
+        let unsent = sender.send_timeout(unsent.value, Duration::ZERO).unwrap_err();
+        assert!(matches!(unsent.error, Error::TimedOut) && unsent.value.len() == LARGE, "{unsent:?}");
+        let unsent = sender.send(unsent.value).unwrap_err();
+        assert_eq!(unsent.value.len(), LARGE);
+        assert_eq!(support::refused::<()>(Err(unsent.error)), ("fcntl", libc::EBUSY));
+        sender.send("short".to_owned()).unwrap();
+    });
+    assert_eq!(receiver.recv().unwrap().as_deref(), Some("short"));
+    assert_eq!(receiver.recv().unwrap(), None);
+    assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
+/// The variable that makes this program send a large value to itself.
+pub const SEALS: &str = "CHANNEL_TEST_SEALS";
+
+/// What the program does then.
+pub fn send_to_oneself() {
+    let (sender, receiver) = channel::<String>().unwrap();
+    sender.send("x".repeat(LARGE)).unwrap();
+    assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(LARGE));
+}
+
+fn memory_that_is_busy_for_a_while_is_sealed_later() {
+    let traced = |inject: &str| {
+        let mut strace = Command::new("strace");
+        strace.args(["-e", "trace=fcntl", "-e", inject]).arg(std::env::current_exe().unwrap()).env(SEALS, "1");
+        let output = strace.output().unwrap();
+        let lines = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{lines}");
+        lines.lines().filter(|line| line.contains("F_ADD_SEALS")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // Which of the calls it is, and then that it is made again.
+    assert_eq!(traced("trace=fcntl").len(), 1);
+    let calls = traced("inject=fcntl:error=EBUSY:when=1..3");
+    assert!(calls.len() > 1 && calls[0].contains("EBUSY") && calls.last().unwrap().ends_with("= 0"), "{calls:?}");
 }

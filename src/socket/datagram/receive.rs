@@ -106,8 +106,15 @@ impl DatagramSocket {
     ) -> Result<Option<T>> {
         self.mark_for_ends();
         let mut spill = Lent::new()?;
-        let receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
-        let Some((len, beside)) = self.arrive(patience, None, receive)? else { return Ok(None) };
+        let mut receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
+        let first = patience.is_the_calls(&self.spin).then(|| receive(self.end.as_fd(), true));
+        let (len, beside) = match first {
+            Some(Ok(Some(arrived))) => arrived,
+            first => match self.arrive(patience, first, receive)? {
+                Some(arrived) => arrived,
+                None => return Ok(None),
+            },
+        };
         Ok(Some(spill.take(len, |message| take(message, Received::new(len, beside)))))
     }
 
