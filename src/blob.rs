@@ -1,4 +1,4 @@
-//! Bytes that processes share, and that nobody can change any more.
+//! Bytes that processes share, and that none can change any more.
 
 use std::fmt;
 use std::io::{self, IoSlice, Write};

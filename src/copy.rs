@@ -196,8 +196,8 @@ impl Way {
     /// From a file to a pipe or a socket, sendfile and splice would put the file's own memory there, and the reader would see
     /// later writes to the file. So that is read and written.
     ///
-    /// Between a pipe and a socket or a terminal, splice holds the pipe's lock while it waits for the other side, and
-    /// every other call on the pipe, with a deadline or without, waits too. So that is read and written as well.
+    /// Between a pipe and a socket or a terminal, splice holds the pipe's lock while it waits for the other side. Every
+    /// other call on the pipe waits too, whatever its deadline. So that is read and written as well.
     fn between(from: Kind, to: Kind) -> &'static [Self] {
         match (from, to) {
             (Kind::File, Kind::File) => &[Way::CopyFileRange, Way::Sendfile],

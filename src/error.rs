@@ -87,8 +87,8 @@ pub enum Error {
     /// Messages have arrived in a buffer and would be lost. Receive them first.
     Unread,
 
-    /// A message is over the limit of its socket or its receiver, an atomic write over [`PIPE_BUF`](crate::PIPE_BUF), the
-    /// memory of a ring over what its reader maps, or the ends with one message are more than 253. Nothing was sent.
+    /// A message is over the limit of its socket or its receiver, or an atomic write over [`PIPE_BUF`](crate::PIPE_BUF). A ring
+    /// is larger than its reader maps. One message has more than 253 ends. Nothing was sent.
     TooLong {
         /// How many bytes there are, or ends where `max` is 253, or 252 beside a value that is too large for a datagram.
         len: usize,

@@ -1,5 +1,5 @@
-//! Reading to EOF what may be a pipe of packets. A writer makes one of any pipe with `O_DIRECT`, as `dd oflag=direct`
-//! does of its standard output, and then a read that has no room for a whole packet throws its rest away.
+//! Reading to EOF from a pipe that may be one of packets. A writer makes any pipe one with `O_DIRECT`, as `dd oflag=direct`
+//! does with its standard output. A read without room for a whole packet then throws its rest away.
 
 use std::io;
 

@@ -229,7 +229,7 @@ impl Outlet for DatagramSocket {
     fn put(&mut self, pack: &[u8], until: Until) -> Result<usize> {
         let sent = self.deliver(pack.len(), until.0, |fd, wait| sys::socket::send(fd, pack, wait));
         if matches!(sent, Err(Error::Closed)) {
-            self.note_loss(); // nobody will ever have the pack
+            self.note_loss(); // the pack is lost
         }
         sent.map(|()| pack.len())
     }

@@ -316,7 +316,7 @@ impl Link {
         if !both.is_empty() {
             return vec![finding(FindingKind::BothEnds, &both, 0, !self.may_be_lifeline(&writers, &readers, all))];
         }
-        // Where nobody of the tree is at the other side, as with an inherited standard output, it is nobody's trouble here.
+        // Where no process of the tree is at the other side, as with an inherited standard output, it is no finding here.
         if writers.is_empty() || readers.is_empty() {
             return Vec::new();
         }

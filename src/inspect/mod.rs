@@ -132,7 +132,7 @@ impl fmt::Display for Holders {
             1 => writeln!(f, "1 process could not be looked into")?,
             unseen => writeln!(f, "{unseen} processes could not be looked into")?,
         }
-        // Where somebody has the other side, this would be noise: many a machine has such a process.
+        // Where a holder of the other side is known, this would be noise: many machines have such a process.
         match self.seen_in_part {
             in_part if in_part > 0 && self.out_of_sight => {
                 writeln!(f, "processes that could be looked into in part alone: {in_part}")
@@ -224,7 +224,7 @@ pub fn holders(end: &impl AsFd) -> Result<Holders> {
         }));
     }
     found.other_namespace = shown.depth > 0;
-    // After that, so that a side which was closed meanwhile is not taken for one that nobody has.
+    // After that, so that a side which was closed meanwhile is not taken for one without a holder.
     found.out_of_sight = match other_side(end, channel)? {
         Some(other) if found.list.iter().any(|holder| [other, Side::Both].contains(&holder.side)) => false,
         Some(Side::Peer) => peer.is_some() && matches!(self::peer(channel), Ok(Some(_))),

@@ -334,7 +334,7 @@ impl Child {
         self.held.is_ours()
     }
 
-    /// How it left, if somebody has waited for it.
+    /// Its status, if it was waited for.
     pub(super) fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
         self.held.status()
     }

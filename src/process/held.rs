@@ -54,7 +54,7 @@ impl Held {
         self.parent.is_this()
     }
 
-    /// How it left, if somebody has waited for it.
+    /// Its status, if it was waited for.
     pub(super) fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
         // Nothing panics while it is locked.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)

@@ -64,7 +64,7 @@ impl Drop for KillOnDrop {
         // Where this value came along in a fork, the child is the other process's.
         if let Some(child) = self.0.take().filter(Child::is_ours) {
             if child.end().is_ok() {
-                // An error would mean that somebody else has waited for it.
+                // An error would mean that other code has waited for it.
                 let _ = child.wait();
             }
         }

@@ -1,4 +1,4 @@
-//! What a program does before `main`, and functions that it names to forks of itself.
+//! Code that runs before `main`, and functions that a program names to forks of itself.
 
 use std::arch::asm;
 use std::marker::PhantomData;

@@ -10,7 +10,7 @@ use rustix::process::Resource;
 use super::inherited::was_open;
 use super::{Errno, Result, errno};
 
-/// Closes, and says what the kernel said. Never retried: after `EINTR` the number is free already, and may be somebody
+/// Closes, and returns the kernel's error. Never retried: after `EINTR` the number is free already, and may be somebody
 /// else's ([close(2)]).
 ///
 /// [close(2)]: https://man7.org/linux/man-pages/man2/close.2.html
@@ -159,7 +159,7 @@ impl Inert {
 }
 
 /// Whether the number is that of an [`Inert`] descriptor, or of a copy: not open for anything, and of no file that has a
-/// path; or of a device, as where there is only `/dev/null` for it. An error where nobody can say.
+/// path; or of a device, as where there is only `/dev/null` for it. An error where that cannot be told.
 pub(crate) fn is_inert(number: RawFd) -> Result<bool> {
     if number < 0 {
         return Err(Errno::BADF);

@@ -72,7 +72,7 @@ impl Before {
         targets.sort_unstable();
         let limits = plan.options.limits.iter().filter(|(which, ..)| *which == libc::RLIMIT_NOFILE as i32);
         if let (Some(last), Some(limit)) = (targets.last(), limits.map(|(_, soft, _)| *soft).min()) {
-            // What stood there could not be put back under that limit.
+            // The descriptor that was there could not be put back under that limit.
             if u64::from(last.unsigned_abs()) >= limit {
                 return Err(Failed { call: "dup2", errno: Errno::BADF });
             }

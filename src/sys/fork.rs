@@ -104,7 +104,7 @@ impl Gate {
     const GO: [u8; 1] = *b"!";
     const LEAVE: [u8; 1] = *b"-";
 
-    /// A byte also for a refusal, because EOF waits for every copy: a fork by somebody else, which knows no ledger, may have one.
+    /// A byte also for a refusal, because EOF waits for every copy: a fork by other code, which knows no ledger, may have one.
     fn answer(self, answer: [u8; 1]) {
         // A child that was killed meanwhile hears nothing.
         let _ = retry(|| rustix::net::send(&self.parents.1, &answer, SendFlags::NOSIGNAL));

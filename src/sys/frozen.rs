@@ -1,4 +1,4 @@
-//! Bytes in memory that nobody can change any more.
+//! Bytes in memory that no process can change any more.
 
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;

@@ -20,7 +20,7 @@ static IS_NOTED: AtomicBool = AtomicBool::new(false);
 #[unsafe(link_section = ".init_array")]
 static NOTE: extern "C" fn() = note;
 
-/// Whoever opens descriptors before `main` calls it before, as the C library may have called that one first.
+/// Code that opens descriptors before `main` calls it first, as the C library may have called that code first.
 pub(super) extern "C" fn note() {
     if IS_NOTED.swap(true, Relaxed) {
         return;
@@ -47,7 +47,7 @@ pub(super) extern "C" fn note() {
     }
 }
 
-/// Whether the number was open when the program started. `None`: nobody knows, as it is too large.
+/// Whether the number was open when the program started. `None`: not known, as it is too large.
 pub(crate) fn was_open(number: RawFd) -> Option<bool> {
     let word = OPEN.get(usize::try_from(number).ok()? / 64)?;
     Some(word.load(Relaxed) & (1 << (number % 64)) != 0)

@@ -71,7 +71,7 @@ impl Entry {
         Self(fd)
     }
 
-    /// Enters what an end was severed to, and what somebody made an end again.
+    /// Enters the inert descriptor of a severed end, and a descriptor that was made an end again.
     pub(crate) fn severed(fd: RawFd) -> Self {
         let entry = Self::new(fd);
         sever(fd);
@@ -89,7 +89,7 @@ impl Entry {
         other.fetch_and(!bit, SeqCst);
     }
 
-    /// Strikes the entry out for a descriptor that goes on as a plain one. What was severed stays so.
+    /// Strikes the entry out for a descriptor that goes on as a plain one. A severed one stays severed.
     pub(crate) fn leave(self) {
         let Self(fd) = self;
         let severed = is_severed(fd);
@@ -113,7 +113,7 @@ impl Drop for Entry {
 /// Whether this descriptor was an end that this process was not given.
 pub(crate) fn is_severed(fd: RawFd) -> bool {
     let Some((word, bit)) = find(fd).filter(|(word, bit)| word.severed.load(SeqCst) & bit != 0) else { return false };
-    // It may have been handed on as a plain descriptor and closed, and the number be somebody else's.
+    // It may have been handed on as a plain descriptor and closed, and the number be another file's.
     let severed = is_inert(fd).unwrap_or(true);
     if !severed {
         word.severed.fetch_and(!bit, SeqCst);
@@ -121,7 +121,7 @@ pub(crate) fn is_severed(fd: RawFd) -> bool {
     severed
 }
 
-/// Whether this was such an end, or is a copy that somebody made of one. An open end is asked for nothing.
+/// Whether this was such an end, or is a copy of one. An open end costs no system call.
 pub(crate) fn is_severed_or_copy(fd: RawFd) -> bool {
     let is_live = || find(fd).is_some_and(|(word, bit)| word.live.load(SeqCst) & bit != 0);
     is_severed(fd) || (!is_live() && is_copy_of_inert(fd))

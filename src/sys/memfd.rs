@@ -51,7 +51,7 @@ pub(crate) fn allocate(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     })
 }
 
-/// Adds seals. `EBUSY`: somebody has it mapped for writing, and may still write.
+/// Adds seals. `EBUSY`: a process has it mapped for writing, and may still write.
 pub(crate) fn seal(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<()> {
     rustix::fs::fcntl_add_seals(fd, seals)
 }
@@ -92,7 +92,7 @@ pub(crate) fn check(fd: BorrowedFd<'_>, seals: SealFlags, for_writing: bool) -> 
     u64::try_from(len).map_err(|_| Unfit::Kind)
 }
 
-/// Whether there is a part that nobody has written, and that would take memory of whoever reads it.
+/// Whether there is a part that was never written, and that would take the reader's memory.
 ///
 /// The one way to ask is a seek, and the position belongs to all who share the descriptor: another process may be reading the
 /// memory as a file. So a descriptor of its own is asked. Where there is none to be had, without `/proc` or in a full table, the

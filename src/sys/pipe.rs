@@ -25,7 +25,7 @@ static NO_NOSIGNAL: AtomicBool = AtomicBool::new(false);
 /// answer is that of the first.
 pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let refused = match rustix::io::preadv2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT) {
-        // Kernels before about 6.4, named FIFOs, and every pipe that somebody has spliced from or to.
+        // Kernels before about 6.4, named FIFOs, and every pipe that was spliced from or to.
         Err(errno) if is_refused(errno) => errno,
         done => return done,
     };
@@ -223,7 +223,7 @@ pub(crate) fn pair(nonblock: bool) -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(flags)
 }
 
-/// One that nobody else is to have, and so not at 0, 1 or 2, where other threads would read it and print into it.
+/// A private one, and so not at 0, 1 or 2, where other threads would read from it and print into it.
 pub(super) fn private() -> Result<(OwnedFd, OwnedFd)> {
     let above = |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) };
     let (reader, writer) = pair(true)?;

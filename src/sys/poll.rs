@@ -30,7 +30,7 @@ pub(crate) fn look(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
     Ok(fds[0].revents)
 }
 
-/// Whether that number is a pipe's writer in this process, with that inode, and the kernel says that nobody reads the pipe.
+/// Whether that number is a pipe's writer in this process, with that inode, and the pipe has no reader.
 pub(crate) fn is_without_reader(number: RawFd, inode: u64) -> bool {
     // SAFETY: borrowed for calls that cope with a number that is not open, or is somebody else's by now.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };

@@ -162,14 +162,14 @@ pub(crate) fn check_waiting() -> std::result::Result<(), (&'static str, Errno)> 
 
 /// Ends a child that there is no pidfd for, if it is still there.
 pub(crate) fn kill_and_reap(pid: Pid) {
-    // A number that is no child's any more may be a stranger's.
+    // A number that is no child's any more may be another process's.
     if retry(|| rustix::process::waitid(WaitId::Pid(pid), LOOK)).is_ok() {
         let _ = rustix::process::kill_process(pid, Signal::KILL);
         await_number(pid);
     }
 }
 
-/// Takes the status of a child that leaves. An error would mean that somebody else has taken it.
+/// Takes the status of a child that leaves. An error would mean that other code has taken it.
 fn await_number(pid: Pid) {
     let _ = retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | ALL));
 }
@@ -178,7 +178,7 @@ fn await_number(pid: Pid) {
 /// cannot be held is ended.
 pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
     let held = pidfd(pid).and_then(|pidfd| {
-        // The number may be a stranger's by now. What cannot be waited for is no child of ours.
+        // The number may be another process's by now. One that cannot be waited for is no child of ours.
         retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), LOOK))?;
         Ok(super::descriptor::above_standard(pidfd, None))
     });
@@ -189,10 +189,10 @@ pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
             }
             Ok(pidfd)
         }
-        // Gone, if somebody else has waited for it.
+        // Gone, if other code has waited for it.
         (Err(Errno::SRCH | Errno::CHILD), _) => Err(Errno::CHILD),
         (Err(errno), Some(gate)) => {
-            // It leaves by itself. Its number gets no signal: somebody may have killed it and waited for it meanwhile.
+            // It leaves by itself. Its number gets no signal: it may have been killed and waited for meanwhile.
             gate.refuse();
             await_number(pid);
             Err(errno)
@@ -233,7 +233,7 @@ pub(crate) fn await_exit(pidfd: BorrowedFd<'_>) -> Result<()> {
     retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).map(drop)
 }
 
-/// The wait status ([wait(2)]) of the child if it has left, which nobody can ask for again.
+/// The wait status ([wait(2)]) of the child if it has left. The kernel tells it once.
 ///
 /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {

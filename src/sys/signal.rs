@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Errno, Result, errno};
 
-/// Whether the kernel takes ended children away by itself, so that nobody can wait for one.
+/// Whether the kernel reaps ended children by itself, so that none can be waited for.
 pub(crate) fn loses_children() -> bool {
     disposition(libc::SIGCHLD)
         .is_ok_and(|action| action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0)
@@ -197,7 +197,7 @@ pub(super) fn default_for_a_program(also_caught: bool) {
     for signal in 1..=kernel::SIGNALS {
         let Ok(action) = Action::of(signal) else { continue };
         if signal == libc::SIGPIPE && action.handler() == libc::SIG_IGN && !also_caught {
-            // Other threads may write to nobody until the program runs, and would end this process.
+            // Other threads may write without a reader until the program runs, and would end this process.
             catch_sigpipe();
         } else if is_reset(signal, &action, also_caught) {
             // The two signals that this is refused for are at their default.
@@ -238,7 +238,7 @@ impl Actions {
 
     pub(super) fn restore(&self) {
         for (signal, action) in &self.0 {
-            // Refused for the two that nobody can change.
+            // Refused for the two that cannot be changed.
             let _ = action.set(*signal);
         }
     }
@@ -270,7 +270,7 @@ impl KernelMask {
     }
 }
 
-/// Makes a call that may raise `SIGPIPE`, and takes the signal away before anybody sees it.
+/// Makes a call that may raise `SIGPIPE`, and takes the signal away before a handler sees it.
 ///
 /// The kernel sends that signal to the calling thread, so it is blocked here, and one that came is taken with
 /// `sigtimedwait`. One that was pending before the call stays.
@@ -286,7 +286,7 @@ pub(crate) fn without_sigpipe<T>(call: impl FnOnce() -> Result<T>) -> Result<T> 
     };
     let before = Mask::change(libc::SIG_BLOCK, &sigpipe);
     let result = call();
-    // Whatever the result: a write whose last reader left half-way returns what went in, and raises the signal too.
+    // After any result: a write whose last reader left half-way returns a count, and raises the signal too.
     if !was_pending {
         take_own(&sigpipe);
     }

@@ -93,7 +93,7 @@ pub(crate) fn hold_back(set: Set) {
     KEPT.set(kept);
 }
 
-/// Holds the signals back no longer, unless somebody else reads them or the thread held them back before. What has come of
+/// Holds the signals back no longer, unless another `Signals` reads them or the thread held them back before. What has come of
 /// them since is dropped, and does nothing to this process.
 pub(crate) fn let_go(set: Set) {
     let mut kept = KEPT.get();

@@ -78,7 +78,7 @@ pub(super) fn header(parts: *mut libc::iovec, count: usize) -> libc::msghdr {
     message
 }
 
-/// What the kernel adds to each message that arrives at a socket, and to the end it does not: so the two are told apart.
+/// An addition that the kernel makes to each message that arrives at a socket, and not to EOF, which tells the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// The security label of its sender. Where there is no room for it, the kernel only says so, which takes no time. Where

@@ -47,7 +47,7 @@ fn set_longest_interval(fd: BorrowedFd<'_>, interval: Duration) -> Result<()> {
     if set == -1 { Err(errno()) } else { Ok(()) }
 }
 
-/// What the kernel has not heard from a peer.
+/// The silence of a peer, as the kernel sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Silence {
     /// How long nothing came from it, not even an acknowledgement.

@@ -82,7 +82,6 @@ impl Ready {
 /// ```
 ///
 /// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
-#[must_use = "it waits only in `wait_any`"]
 pub struct Watch<'a> {
     fd: BorrowedFd<'a>,
     events: i16,
@@ -95,6 +94,7 @@ pub struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Waits for something to read, or EOF; of a [`Child`](crate::Child), for its exit. See [`Watch`] for an example.
+    #[must_use = "it waits only in `wait_any`"]
     pub fn readable(on: &'a impl AsFd) -> Self {
         Self {
             fd: on.as_fd(),
@@ -108,6 +108,7 @@ impl<'a> Watch<'a> {
     /// Waits for room to write, or for the last reader to go. See [`Watch`] for an example.
     ///
     /// A socket counts as having room when three quarters of its buffer are free; a `try_` call may find some before.
+    #[must_use = "it waits only in `wait_any`"]
     pub fn writable(on: &'a impl AsFd) -> Self {
         Self { fd: on.as_fd(), events: POLLOUT, buffered: false, rung_for_room: false, ready: Ready::empty() }
     }

@@ -98,7 +98,7 @@ pub(super) fn communicate(
     let mut program = Conversation::begin(command, input, timeout)?;
     let left = program.until_it_leaves();
     if left.is_err() && program.stop() {
-        // An error would mean that somebody else has waited for it.
+        // An error would mean that other code has waited for it.
         let _ = program.child.wait();
     }
     program.end(left)

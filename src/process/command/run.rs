@@ -100,8 +100,8 @@ impl Command {
         }
     }
 
-    /// Starts the program, writes `input` to its standard input while it reads its standard output and error, all three at
-    /// once, and blocks until it has left or the time is up. Returns its output.
+    /// Starts the program, and blocks until it has left or the time is up. Meanwhile, writes `input` to its standard input and
+    /// reads its standard output and error, all three at once. Returns its output.
     ///
     /// An output that was set stays as it is, and its part of the result is empty. A standard input that was set stays too, if
     /// `input` is empty. A program need not read all of its input.

@@ -233,8 +233,8 @@ impl TryFrom<OwnedFd> for DatagramSocket {
     /// Otherwise the error gives it back.
     ///
     /// Close-on-exec and `SO_TIMESTAMP` are set. For a socket that stays another owner's, duplicate its descriptor
-    /// (`fd.as_fd().try_clone_to_owned()?`), and turn the end into an `OwnedFd` again when it is done, so that the owner finds
-    /// the socket as it was.
+    /// (`fd.as_fd().try_clone_to_owned()?`). Turn the end into an `OwnedFd` again afterwards: the owner finds the socket as it
+    /// was.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         let kinds = &[SocketType::SEQPACKET, SocketType::DGRAM];
         if let Err(error) = socket::check(fd.as_fd(), "a connected unix socket for messages", kinds) {

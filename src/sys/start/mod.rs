@@ -6,7 +6,7 @@
 //! would need assembly for each, and offers nothing more that is needed here.
 //!
 //! Until the program runs, the new process sends no signal when it ends and is no child that `waitpid` finds: its exit signal
-//! is 0, which [execve(2)] makes `SIGCHLD`. So nobody but its starter sees one that failed.
+//! is 0, which [execve(2)] makes `SIGCHLD`. So only its starter sees one that failed.
 //!
 //! [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 //! [clone3(2)]: https://man7.org/linux/man-pages/man2/clone3.2.html

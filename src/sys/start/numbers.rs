@@ -91,7 +91,7 @@ impl Numbers {
         match self.each_gap(|first, last| close_range(first, last, CLOSE_RANGE_CLOEXEC)) {
             // The same, where the descriptors have owners, who keep them if there is no program.
             Err(Errno::INVAL) if stage != Stage::New => self.mark_others(),
-            // Linux 5.10. What is still needed here is spared.
+            // Linux 5.10. Descriptors that are still needed here are spared.
             Err(Errno::INVAL) => self.each_gap(|first, last| {
                 let mut first = first;
                 for spared in in_order(spared) {

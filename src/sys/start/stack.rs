@@ -16,7 +16,7 @@ pub(super) struct Stack {
 
 impl Stack {
     pub(super) fn new() -> Result<Self, Errno> {
-        // SAFETY: asks for a number. It is a power of two, or −1 where nobody knows.
+        // SAFETY: asks for a number. It is a power of two, or −1 where it is not known.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(64 << 10);
         let len = SIZE.max(4 * page) + page;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
@@ -42,7 +42,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the mapping that was made. Whoever ran on it runs another program by now, or has left.
+        // SAFETY: the mapping that was made. The child that ran on it runs another program by now, or has left.
         unsafe { libc::munmap(self.start, self.len) };
     }
 }
