@@ -5,7 +5,7 @@
 //! of it, by `..`, from the root, or through symbolic links, and what is no file, such as a FIFO that would hold it up.
 //!
 //! `openat2` resolves the name inside the kernel. To look at the name first and open it afterwards would be too early: the
-//! worker, or whoever writes to the folder, can put a link there in between.
+//! worker, or another writer of the folder, can put a link there in between.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -68,7 +68,7 @@ fn serve(worker: &DatagramSocket, folder: BorrowedFd<'_>) -> Result<()> {
 
 /// Opens a file to be read, if it is one and lies below the folder.
 fn open_below(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
-    // Without waiting, for it might be a FIFO that nobody writes to. On a file that changes nothing.
+    // Without waiting, for it might be a FIFO without a writer. On a file that changes nothing.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let open = || openat2(folder, name, flags, Mode::empty(), resolve);
@@ -90,7 +90,7 @@ fn open_below(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
     }
 }
 
-/// What runs in the worker.
+/// The worker.
 fn work(broker: &DatagramSocket, names: Vec<OsString>) -> std::result::Result<(), String> {
     give_up_privileges().map_err(|error| format!("privileges cannot be given up: {error}"))?;
     println!("the worker is user {}", rustix::process::geteuid().as_raw());
@@ -117,7 +117,7 @@ fn ask(broker: &DatagramSocket, name: &[u8]) -> ipc::Result<std::result::Result<
     }
 }
 
-/// Becomes nobody, for good. A child of a fork has one thread, so what goes for the thread goes for the process.
+/// Becomes the user `nobody`, for good. A child of a fork has one thread, so the thread's user is the process's.
 fn give_up_privileges() -> rustix::io::Result<()> {
     const NOBODY: u32 = 65_534;
     rustix::thread::set_no_new_privs(true)?;

@@ -1,4 +1,4 @@
-//! A timeout that explains itself: an error that says not only that the time is up, but who holds the other end.
+//! A timeout that explains itself: its error also names the processes that hold the other end.
 //!
 //! A master waits for two workers, one over a pipe and one over a pair. Both are stuck, and the errors name them.
 
@@ -14,7 +14,7 @@ const PATIENT: Duration = Duration::from_secs(10);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What a call says that has waited in vain.
+/// The error of a call that waited in vain.
 #[derive(Debug)]
 struct Overdue {
     waited: Duration,
@@ -33,7 +33,7 @@ impl fmt::Display for Overdue {
 
 impl std::error::Error for Overdue {}
 
-/// Makes the call with the timeout, and says who holds the end if the time is up.
+/// Makes the call with the timeout. If the time is up, the error names the holders of the end.
 fn explained<E: AsFd, T>(end: &E, timeout: Duration, call: impl FnOnce(&E, Duration) -> ipc::Result<T>) -> Result<T> {
     match call(end, timeout) {
         Err(Error::TimedOut) => Err(Overdue { waited: timeout, held_by: holders(end) }.into()),

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 /// Starts the programs, each of which reads what the one before it writes. The first reads the file, and the last writes to
 /// this process's standard output.
 ///
-/// One that cannot be started is left out, as a shell does it: its neighbours meet the end of the stream, or nobody to read.
+/// One that cannot be started is left out, as a shell does it: its neighbours get EOF, or have no reader.
 fn pipeline(file: File, commands: impl IntoIterator<Item = Command>) -> Result<Vec<Result<Child>>> {
     let mut input = Stdio::from(file);
     let mut commands = commands.into_iter().peekable();
@@ -61,7 +61,7 @@ fn pipeline(file: File, commands: impl IntoIterator<Item = Command>) -> Result<V
     Ok(children)
 }
 
-/// Waits for all of them, and leaves as the last one did. What a shell calls 127 is one that was never there.
+/// Waits for all of them, and leaves as the last one did. 127 is one that could not be started, as in a shell.
 fn see_them_off(names: &[&str], children: Vec<Result<Child>>) -> ExitCode {
     let mut code = 0;
     for (name, child) in names.iter().zip(children) {

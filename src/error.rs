@@ -299,7 +299,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// As it would be derived, but for bytes: of these the number is shown, and the first few. A peer decides how many they are,
-/// and an error that leaves `main` is printed so. A mistake of the program says what to do too.
+/// and an error that leaves `main` is printed so. A mistake of the program has its advice too.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = |name: &str, fields: &[(&str, &dyn fmt::Debug)]| {

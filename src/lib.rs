@@ -80,7 +80,7 @@
 //! - A read or a write makes one system call when there is data or room, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
 //!
-//! It needs Linux 5.10 or newer; [platforms](guide::platforms) says what each kernel version adds.
+//! It needs Linux 5.10 or newer; [platforms](guide::platforms) lists what each kernel version adds.
 
 #![deny(unsafe_code)]
 

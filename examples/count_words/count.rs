@@ -1,4 +1,4 @@
-//! What a word is, to `wc -w` in a UTF-8 locale.
+//! Words, as `wc -w` counts them in a UTF-8 locale.
 
 use std::io::Read;
 
@@ -60,7 +60,7 @@ impl Counter {
                 self.rest = border;
                 return;
             }
-            // What follows the first of its characters stands in `bytes` too, or is bytes that were passed over.
+            // The rest of its characters stands in `bytes` too, or is bytes that were passed over.
             match used.checked_sub(before) {
                 Some(used) => return self.take(&bytes[used..]),
                 None => {

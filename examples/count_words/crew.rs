@@ -14,7 +14,7 @@ use crate::records::{Order, Record};
 /// A file that this many workers died of is given up, if it can be read again at all.
 const TRIES: u32 = 3;
 
-/// What became of one file.
+/// The outcome of one file.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
     /// `None`: it could not be opened.
@@ -191,7 +191,7 @@ impl<'a> Crew<'a> {
         self.counted.iter().filter_map(|counted| counted.words).sum()
     }
 
-    /// What a person should hear, since the last time.
+    /// Messages for a person, since the last time.
     pub fn news(&mut self) -> Vec<String> {
         std::mem::take(&mut self.news)
     }
@@ -206,7 +206,7 @@ impl<'a> Crew<'a> {
     }
 }
 
-/// What a worker does: a file for each order, until there are no more orders, or no master.
+/// The work of a worker: a file for each order, until there are no more orders, or no master.
 fn work(files: &[Input], orders: &DatagramSocket, results: &PipeWriter, lifeline: &PipeReader) -> ipc::Result<()> {
     let mut buf = [0; Order::LEN];
     while orders.recv(&mut buf)?.is_some() {

@@ -1,4 +1,4 @@
-//! What is counted: files, and the standard input.
+//! The input: files, and the standard input.
 
 use std::ffi::OsString;
 use std::fmt::{Display, Formatter};
@@ -45,7 +45,7 @@ impl Input {
         }
     }
 
-    /// Whether another worker can begin anew with it. What came out of a FIFO or a terminal is gone, and all processes have
+    /// Whether another worker can begin anew with it. Bytes from a FIFO or a terminal are gone, and all processes have
     /// one place in the standard input.
     pub fn can_be_read_again(&self) -> bool {
         !self.is_stdin() && self.metadata().is_ok_and(|metadata| metadata.is_file())
@@ -69,7 +69,7 @@ impl Display for Input {
             Self::File(path) => quoted(path.as_os_str().as_encoded_bytes()),
             Self::Stdin { name } => quoted(name.unwrap_or("standard input").as_bytes()),
         };
-        // What is no text is escaped, so nothing is lost.
+        // Bytes that are no text are escaped, so none is lost.
         f.write_str(&String::from_utf8_lossy(&quoted))
     }
 }

@@ -90,7 +90,7 @@ fn positive(number: &str) -> Result<usize, &'static str> {
     number.parse().ok().filter(|number| *number > 0).ok_or("--workers takes a number over 0")
 }
 
-/// A line for a person. That nobody reads it is no reason to stop.
+/// A line for a person. Without a reader, the program goes on.
 fn say(text: &str) {
     let mut out = io::stderr();
     let clear = if out.is_terminal() { "\r\x1b[K" } else { "" };

@@ -44,7 +44,7 @@ struct Piece<'a> {
     /// Whether it needs no quotes.
     is_plain: bool,
     fits_in_double_quotes: bool,
-    /// What stands for it, if it cannot be printed.
+    /// Its substitute, if it cannot be printed.
     escaped: Option<String>,
 }
 

@@ -1,6 +1,6 @@
-//! What the master and its workers say to each other.
+//! The messages between the master and its workers.
 
-/// A message to a worker. What it is to count is known to it by their places in the list, which it has from the fork.
+/// A message to a worker. It names files by their places in the list, which the worker has from the fork.
 pub struct Order {
     pub file: usize,
     pub die: bool,

@@ -51,7 +51,7 @@ pub fn put(text: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// What becomes of a program that cannot write to its stdout.
+/// The exit of a program that cannot write to its stdout.
 pub fn failed(error: &io::Error) -> ExitCode {
     if error.kind() == ErrorKind::BrokenPipe && SIGPIPE_WAS_DEFAULT.load(Relaxed) {
         // SAFETY: the default action runs no code of this program, and no end is written to any more.

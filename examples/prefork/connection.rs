@@ -1,4 +1,4 @@
-//! One client's connection, which never waits: it does what can be done now, and says what it waits for.
+//! One client's connection, which never blocks: it does the work that can be done now, and returns what it waits for.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -22,11 +22,11 @@ const TURN: u64 = 512 << 10;
 /// How long a client may take to see that its connection is to be closed.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What all connections of a worker share.
+/// The state that all connections of a worker share.
 pub struct Service {
     pub site: Site,
     pub report: Report,
-    /// What the status page shows: the master sends it.
+    /// The contents of the status page: the master sends them.
     pub table: String,
     /// Whether a connection may stay open after an answer.
     pub keep: bool,
@@ -36,7 +36,7 @@ pub struct Service {
 
 pub struct Connection {
     stream: TcpStream,
-    /// What has arrived and is not answered.
+    /// Bytes that have arrived and are not answered.
     input: Vec<u8>,
     state: State,
     pub deadline: Instant,
@@ -87,7 +87,7 @@ impl Connection {
     }
 
     fn go_on(&mut self, service: &mut Service) -> io::Result<bool> {
-        // One read a turn, so that nobody who sends all the time keeps the others waiting.
+        // One read a turn, so that a client that sends all the time does not keep the others waiting.
         let mut may_read = true;
         loop {
             match &mut self.state {

@@ -28,7 +28,7 @@ pub struct Crew<'a> {
     _alive: PipeWriter,
     places: Vec<Place>,
     asked: Instant,
-    /// What those have done that are gone.
+    /// The counts of the workers that are gone.
     gone: Report,
 }
 
@@ -114,7 +114,7 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// What there is to wait for.
+    /// The things to wait for.
     pub fn waits(&self) -> Vec<Watch<'_>> {
         let mut on = Vec::new();
         for worker in self.workers() {

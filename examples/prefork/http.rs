@@ -20,7 +20,7 @@ pub struct Request {
 
 /// Looks for a whole head at the beginning of what has arrived, and says how long it is. `None`: more is to come.
 ///
-/// An error is the status to answer with. The connection ends then: nobody knows where another request would begin.
+/// An error is the status to answer with. The connection ends then: the beginning of another request is not known.
 pub fn parse(input: &[u8]) -> Result<Option<(usize, Request)>, u16> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut head = httparse::Request::new(&mut headers);

@@ -46,7 +46,7 @@ fn page(path: &[u8], names: &[Vec<u8>], is_cut: bool) -> String {
     page
 }
 
-/// What is text, such that none of it is taken for a tag, nor for the end of an attribute.
+/// Text in a form of which no part is taken for a tag, or for the end of an attribute.
 fn escaped(text: &[u8]) -> String {
     let mut escaped = String::new();
     for c in String::from_utf8_lossy(text).chars() {

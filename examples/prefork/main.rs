@@ -57,7 +57,7 @@ SIGTERM, SIGINT (Ctrl-C)   finish the requests under way, and end; a second one 
                            a second (`timeout` sends each twice)
 SIGHUP                     start a successor from the same file, hand the socket over when it serves, and end";
 
-/// What the command line says.
+/// The command line's options.
 struct Options {
     root: PathBuf,
     listen: SocketAddr,
@@ -138,7 +138,7 @@ fn seconds(value: &str) -> Result<Duration, &'static str> {
     seconds.map(Duration::from_secs_f64).ok_or("that is no number of seconds")
 }
 
-/// A line for whoever watches. That nobody does is no reason to stop.
+/// A line for the operator. Without a reader, the server goes on.
 fn say(text: &str) {
     let mut out = std::io::stderr();
     let clear = if out.is_terminal() { "\r\x1b[K" } else { "" };

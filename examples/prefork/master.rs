@@ -102,7 +102,7 @@ fn signals() -> Result<Signals, Box<dyn Error>> {
     Ok(Signals::new(&steered_by.map(|signal| signal as i32))?)
 }
 
-/// What was given to this program, if it was.
+/// An end that was given to this program, if it was.
 fn unless_missing<T>(claimed: ipc::Result<T>) -> ipc::Result<Option<T>> {
     match claimed {
         Err(ipc::Error::NoSuchEnd { .. }) => Ok(None),
@@ -153,7 +153,7 @@ impl Master<'_> {
         Ok(())
     }
 
-    /// All workers serve: whoever waits for that hears of it now.
+    /// All workers serve: a starter that waits for that is told now.
     fn open(&mut self) -> Result<(), Box<dyn Error>> {
         self.phase = Phase::Serving;
         if let Some(listener) = &self.crew.listener {
@@ -194,7 +194,7 @@ impl Master<'_> {
         Ok(())
     }
 
-    /// The program of this process once more, with the socket and somebody to tell that it serves.
+    /// The program of this process once more, with the socket and a pipe to tell that it serves.
     fn start_successor(&self) -> ipc::Result<Successor> {
         let (ready, writer) = ipc::pipe()?;
         let listener = self.crew.listener.as_ref().map(TcpListener::try_clone).transpose()?;

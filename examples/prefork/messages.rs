@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use ipc::{DatagramSocket, Ends, Error, PIPE_BUF, PipeReader, PipeWriter};
 
-/// What a worker holds: these four ends, and no other.
+/// The ends of a worker: these four, and no other.
 pub struct Given {
     /// Orders from the master, as messages.
     pub control: DatagramSocket,
@@ -26,7 +26,7 @@ impl Ends for Given {
     }
 }
 
-/// What the master tells a worker.
+/// An order of the master's to a worker.
 pub enum Order {
     /// To say how it is doing. What is known of all workers comes along, for the status page.
     Report(String),
@@ -135,7 +135,7 @@ pub fn tell(ready: PipeWriter, outcome: Result<(), &str>) -> ipc::Result<()> {
     }
 }
 
-/// What was told, if anything was by now.
+/// The order, if one has come by now.
 pub fn told(ready: &PipeReader) -> ipc::Result<Option<Result<(), String>>> {
     let mut buf = [0; PIPE_BUF];
     match ready.try_read(&mut buf) {

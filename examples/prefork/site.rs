@@ -33,7 +33,7 @@ impl Site {
         Ok(Self(rustix::fs::openat(CWD, root, flags, Mode::empty())?))
     }
 
-    /// What there is at a path, as a client sent it. An error is the status that says why there is nothing.
+    /// The page or file at a path, as a client sent it. An error is the status of the answer.
     pub fn find(&self, path: &str) -> Result<Found, u16> {
         let decoded = http::decode(path).ok_or(400_u16)?;
         let start = decoded.iter().position(|byte| *byte != b'/').unwrap_or(decoded.len());
@@ -51,7 +51,7 @@ impl Site {
                 Err(Errno::NOENT) => listing(file, name).map(Found::Listing).map_err(status),
                 Err(errno) => Err(status(errno)),
             },
-            // What comes out of a device or a FIFO is no file.
+            // A device or a FIFO is no file.
             _ => Err(403),
         }
     }

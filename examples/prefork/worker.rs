@@ -30,7 +30,7 @@ struct Worker<'a> {
     service: Service,
 }
 
-/// What a worker's process does, from its fork to its exit.
+/// The work of a worker's process, from its fork to its exit.
 pub fn work(given: Given, listener: Option<TcpListener>, options: &Options, table: String) -> ipc::Result<u8> {
     debug_assert_eq!(ipc::open_ends(), 4, "a worker holds what it was given, and no other end");
     let Given { control, lifeline, reports, ready } = given;

@@ -1,8 +1,8 @@
-//! What sees to it that nothing outlives the supervisor, however that ends.
+//! The keeper: no program outlives the supervisor, however that ends.
 //!
 //! A death signal reaches the programs themselves, and not what they have started. So a process is forked at the beginning that
 //! knows every group that runs, and waits for the end of a pipe whose writer only the supervisor has. The end comes when the
-//! supervisor is gone, by `kill -9` too, and then the groups are killed. What has left its group, as a daemon does, is not found.
+//! supervisor is gone, by `kill -9` too, and then the groups are killed. A process that has left its group, as a daemon does, is not found.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ impl Keeper {
         self.orders.send(format!("-{group}").as_bytes())
     }
 
-    /// Lets it go, and whoever is still kept with it.
+    /// Lets it go, and the groups that are still kept with it.
     pub fn close(self) -> ipc::Result<()> {
         self.orders.close()?;
         self.child.wait().map(drop)
@@ -53,7 +53,7 @@ fn keep(orders: DatagramSocket) -> Result<(), Box<dyn std::error::Error>> {
         };
     }
     for group in groups {
-        // Whoever is gone already needs no killing.
+        // A group that is gone already needs no killing.
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
     Ok(())

@@ -78,7 +78,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
     Ok(Some(Options { grace, file }))
 }
 
-/// What there is to wait for.
+/// The things to wait for.
 #[derive(Clone, Copy)]
 enum Event {
     Signal,

@@ -1,4 +1,4 @@
-//! One program: how it is started, what it says, and when it is started again.
+//! One program: how it is started, its output, and when it is started again.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use crate::keeper::Keeper;
 /// How long the first pause before another start is. Each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Whoever ran as long as that starts from the beginning.
+/// A program that ran as long as that starts with the shortest pause again.
 const LASTING: Duration = Duration::from_secs(10);
 /// A line that is longer is shown in pieces.
 const LONGEST_LINE: usize = 64 << 10;
@@ -38,7 +38,7 @@ enum State {
     Over,
 }
 
-/// What a program says on one of its streams.
+/// The output of a program on one of its streams.
 struct Output {
     stream: Stream,
     reader: PipeReader,
@@ -96,7 +96,7 @@ impl Program {
         if self.due().is_none_or(|due| due > now) {
             return Ok(());
         }
-        // Whoever still has the last one's output has left its group, and is not heard any more.
+        // A process that still has the last one's output has left its group, and is not read any more.
         self.outputs.clear();
         let (out, stdout) = ipc::pipe()?;
         let (err, stderr) = ipc::pipe()?;
@@ -105,7 +105,7 @@ impl Program {
         let script = format!("read -r _ <&3 || exit; exec 3<&-\n{}", self.command);
         let command = Command::new("sh").args(["-c", &script]).give_at(3, gate);
         let command = command.stdin(ipc::Stdio::null()).stdout(stdout).stderr(stderr);
-        // A group of its own, for itself and what it starts.
+        // A group of its own, for itself and its children.
         match command.process_group(0).die_with_parent().close_others().spawn() {
             Ok(child) => {
                 keeper.keep(child.id())?;
@@ -127,7 +127,7 @@ impl Program {
         Ok(())
     }
 
-    /// Waits for one that has left, and ends what it left behind.
+    /// Waits for one that has left, and ends the processes that it left behind.
     pub fn bury(&mut self, keeper: &Keeper) -> ipc::Result<()> {
         let State::Running(child, started) = &self.state else { return Ok(()) };
         child.kill_group()?;
@@ -193,14 +193,14 @@ impl Program {
                 }
                 Ok(())
             }
-            // Somebody else was quicker, which cannot be: nobody else has it.
+            // Another holder was quicker, which cannot be: there is none.
             Err(ipc::Error::WouldBlock) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
     fn note(&self, what: impl Display) {
-        // In one piece; where nobody reads it, the programs go on.
+        // In one piece; without a reader, the programs go on.
         let _ = io::stderr().write_all(format!("supervise: {}: {what}\n", self.name).as_bytes());
     }
 }

@@ -28,7 +28,7 @@ use crate::error::{Error, gives_back};
 #[error("what waited could not be sent: {error}")]
 pub struct FlushError<T> {
     /// The [`PackedSocket`](crate::PackedSocket), [`MessageWriter`](crate::MessageWriter),
-    /// [`BufferedWriter`](crate::BufferedWriter) or [`MessageReader`](crate::MessageReader), with what is still in it.
+    /// [`BufferedWriter`](crate::BufferedWriter) or [`MessageReader`](crate::MessageReader), with the bytes that are still in it.
     pub unflushed: T,
     /// The cause.
     pub error: Error,

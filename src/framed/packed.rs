@@ -58,7 +58,7 @@ use crate::wait::{Patience, Watch};
 ///
 /// # Examples
 ///
-/// The bare ends are made and given as ever, and each is packed where it is used.
+/// Make and give the bare ends, and pack each where it is used.
 ///
 /// ```
 /// let pair = ipc::datagram_pair()?;

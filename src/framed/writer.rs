@@ -41,7 +41,7 @@ use crate::wait::Patience;
 ///
 /// # Not an end
 ///
-/// A `MessageWriter` is no [`Ends`](crate::Ends), on purpose: a fork would copy its buffer, and what is in it would be
+/// A `MessageWriter` is no [`Ends`](crate::Ends), on purpose: a fork would copy its buffer, and the messages in it would be
 /// sent twice. Give the bare end away, and make this of it where it is used. After a bare fork
 /// ([`fork_raw`](crate::fork_raw), or one with [`keep_all_ends`](crate::Fork::keep_all_ends)) both processes have the
 /// buffer, so flush before it. No fork severs the standard library's streams: if a closure captures a `MessageWriter` over one,
@@ -58,7 +58,7 @@ use crate::wait::Patience;
 ///
 /// # Examples
 ///
-/// The bare ends are made and given as ever, and turned into this where they are used.
+/// Make and give the bare ends, and wrap each where it is used.
 ///
 /// ```
 /// let (reader, writer) = ipc::pipe()?;

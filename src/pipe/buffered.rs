@@ -132,7 +132,7 @@ impl Write for BufferedWriter {
         self.0.write_vectored(bufs)
     }
 
-    /// Writes what is in the buffer. Blocks while the pipe is full.
+    /// Writes the buffered bytes. Blocks while the pipe is full.
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()

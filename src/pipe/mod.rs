@@ -44,8 +44,8 @@ bitflags::bitflags! {
 ///
 /// The contract of the pair ([pipe(7)]):
 ///
-/// - **Reading** blocks while the pipe is empty and a writer is left, anywhere. When the last writer is closed, what is
-///   still in the pipe can be read, and then every read is `Ok(0)`: EOF.
+/// - **Reading** blocks while the pipe is empty and a writer is left, anywhere. When the last writer is closed, the
+///   rest can be read, and then every read is `Ok(0)`: EOF.
 /// - **Writing** blocks while the pipe is full and a reader is left. It usually holds 64 KiB, but less where a user has
 ///   very many pipes; see [`capacity`](PipeWriter::capacity). When the last reader is closed, a write is an error,
 ///   [`Closed`](Error::Closed), and never the signal `SIGPIPE`.

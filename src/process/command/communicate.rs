@@ -1,4 +1,4 @@
-//! Talking to a program: what it reads, and what it says, all at once.
+//! Talking to a program: its input and both outputs, all at once.
 
 use std::fmt;
 use std::io;
@@ -192,7 +192,7 @@ impl<'a> Conversation<'a> {
         self.grace.is_none()
     }
 
-    /// Writes and reads what there is, after something became ready. `has_left`: the program did.
+    /// Writes and reads as much as possible, after a pipe became ready. `has_left`: the program did.
     pub(crate) fn go_on(&mut self, has_left: bool) -> Result<()> {
         if has_left && self.grace.is_none() {
             self.grace = Instant::now().checked_add(GRACE);

@@ -15,7 +15,7 @@ use crate::sys::start::{Options, Plan};
 /// Where a program is looked for if the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// Everything that a program starts with, made ready; what it took is given back when this is dropped.
+/// The descriptors, arguments and options of a start, made ready. Dropping it gives back what it took.
 pub(super) struct Ready<'a> {
     paths: Vec<CString>,
     args: Vec<CString>,
@@ -94,7 +94,7 @@ impl Parts {
         })
     }
 
-    /// The numbers that what is given has in the program.
+    /// The numbers of the given ends in the program.
     fn numbers(&self, given: &[(&Place, BorrowedFd<'_>)]) -> Result<Vec<RawFd>> {
         let stdio =
             (0..).zip(&self.stdio).filter(|(_, stdio)| stdio.as_ref().is_some_and(|stdio| !stdio.is_inherited()));

@@ -1,4 +1,4 @@
-//! Starting it, and what it leaves behind.
+//! Starting it, and its end.
 
 use std::io;
 use std::os::fd::RawFd;
