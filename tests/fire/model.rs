@@ -1,5 +1,6 @@
-//! Random sequences of operations, on ends in two processes and with a fork server's workers, answer what simple models of a pipe, a
-//! ring, a typed channel, a pair for messages, a pair for bytes and a fork server answer: every result, every byte, and every error (P3–P5, P8).
+//! Random sequences of operations, on ends in two processes and with a fork server's workers, answer as simple models do: of a
+//! pipe, a ring, a typed channel, a pair for messages, a pair for bytes, and a fork server. Every result, every byte, and every
+//! error is compared (P3–P5, P8).
 //!
 //! `PROPTEST_CASES=5000 cargo test --test fire model` tries so many sequences of each. One that fails is shown as short as it
 //! could be made.
