@@ -41,29 +41,29 @@
 //! | task | items |
 //! |---|---|
 //! | pass a stream of bytes one way | [`pipe()`]: [`PipeReader`] is `Read`, [`PipeWriter`] is `Write` |
+//! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
+//! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
 //! | pass records of several writers through one pipe | [`PipeWriter::write_atomic`] |
-//! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
-//! | pass very many small messages | [`PackedSocket`], both ways; [`MessageWriter`] and [`MessageReader`], one way, of any length |
 //! | pass a great many bytes one way, through shared memory | [`RingWriter`], [`RingReader`] |
 //! | share bytes that do not change | [`Blob`] |
-//! | write in small pieces, read lines | [`BufferedWriter`], [`BufReader`](std::io::BufReader) |
-//! | pass bytes both ways | [`stream_pair()`]: [`StreamSocket`] is both |
+//! | copy all of one end or file to another | [`copy()`], [`copy_up_to()`] |
+//! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
+//! | pass whole messages both ways | [`datagram_pair()`]: [`DatagramSocket::send`], [`DatagramSocket::recv`] |
+//! | pass very many small messages | [`PackedSocket`], both ways; [`MessageWriter`] and [`MessageReader`], one way, of any length |
+//! | pass structs, with ends in them | [`channel()`], [`duplex()`], with the feature `channel` |
+//! | pass structs to another machine | [`TcpOptions`], with the feature `channel` |
+//! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
+//! | know the sender of a message | [`DatagramSocket::set_passcred`], [`Received::sender`] |
 //! | start a process with exactly the ends that it is given | [`fork()`], or [`Fork`] with options |
 //! | start workers from a program with threads | [`ForkServer`], started first thing in `main`; [`TypedForkServer`] with the feature `channel` |
 //! | fork in a `#[test]` | [`fork_in_test`], with the feature `testing` |
 //! | start another program, with ends | [`Command`]; the program takes them with [`claim()`] |
 //! | feed a program and read its output, with a deadline | [`Command::communicate`] |
-//! | pass an end to a running process | [`DatagramSocket::send_with`], [`DatagramSocket::recv_with`] |
-//! | copy all of one end or file to another | [`copy()`], [`copy_up_to()`] |
-//! | move bytes of a pipe without copying them | [`PipeReader::splice_to`], [`PipeWriter::splice_from`], [`PipeReader::tee`] |
-//! | get answers sooner, for some processor time | [`set_spin`](PipeReader::set_spin) of every end |
-//! | know the sender of a message | [`DatagramSocket::set_passcred`], [`Received::sender`] |
+//! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
 //! | limit a wait | the `_timeout` calls, and [`Deadline`] for lines, `read_exact` and `write_all`; the `try_` calls do not block |
 //! | wait for many ends and children at once | [`wait_any()`], [`wait_ready()`] |
-//! | wait for a child, or stop it | [`Child`], [`Child::shut_down`], [`Child::kill_on_drop`] |
 //! | wait for signals beside ends and children | [`Signals`] |
-//! | pass structs, with ends in them | [`channel()`], [`duplex()`], with the feature `channel` |
-//! | pass structs to another machine | [`TcpOptions`], with the feature `channel` |
+//! | get answers sooner, for some processor time | [`set_spin`](PipeReader::set_spin) of every end |
 //! | use tokio | the module `tokio`, with the feature of that name |
 //! | check that nothing is left open | [`open_ends()`] |
 //! | find out why EOF does not come | [`holders()`], or a [`ProcessMap`] of the whole tree of processes |
