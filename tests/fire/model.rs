@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
 use crate::rounds::{content, random};
-use crate::support::{Is, Kernel, SOON, Trial};
+use crate::support::{Is, Kernel, RWF_NOWAIT, SOON, Trial, refuse_flags};
 
 /// Sequences of each kind, unless somebody says otherwise, and steps in one of them.
 const CASES: u32 = 150;
@@ -28,6 +28,12 @@ pub fn trials() -> Vec<Trial> {
     let where_they_are = || (any::<bool>(), any::<bool>());
     vec![
         trial("pipes_answer_as_the_model_does", move || {
+            try_all((prop::collection::vec(pipe::op(), 1..STEPS), where_they_are()), |(ops, (reader, writer))| {
+                pipe::follow(&ops, reader, writer)
+            })
+        }),
+        trial("pipes_of_an_older_kernel_answer_as_the_model_does", move || {
+            refuse_flags(RWF_NOWAIT);
             try_all((prop::collection::vec(pipe::op(), 1..STEPS), where_they_are()), |(ops, (reader, writer))| {
                 pipe::follow(&ops, reader, writer)
             })
