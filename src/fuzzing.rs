@@ -47,6 +47,11 @@ pub fn stat(bytes: &[u8]) {
     assert!(!quoted(&stat.name).contains(|c: char| c.is_control() || "\"\\<>&[]{}|#;`".contains(c)));
 }
 
+/// What a fork server answers to an order.
+pub fn answer(bytes: &[u8]) {
+    process::answer(bytes);
+}
+
 /// An answer of the kernel over netlink.
 pub fn sock_diag(bytes: &[u8]) {
     let mut room = bytes.len();

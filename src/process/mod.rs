@@ -26,3 +26,5 @@ pub use stop::KillOnDrop;
 
 #[cfg(fuzzing)]
 pub(crate) use given::{describe, parse};
+#[cfg(fuzzing)]
+pub(crate) use server::fuzz_answer as answer;

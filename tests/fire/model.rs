@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
 use crate::rounds::{content, random};
-use crate::support::{Is, Kernel, SOON, Trial};
+use crate::support::{Is, Kernel, RWF_NOWAIT, SOON, Trial, refuse_flags};
 
 /// Sequences of each kind, unless somebody says otherwise, and steps in one of them.
 const CASES: u32 = 150;
@@ -28,6 +28,10 @@ const STEPS: usize = 60;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("pipes_answer_as_the_model_does", || try_all(pipe::op(), pipe::try_steps)),
+        trial("pipes_of_an_older_kernel_answer_as_the_model_does", || {
+            refuse_flags(RWF_NOWAIT);
+            try_all(pipe::op(), pipe::try_steps)
+        }),
         trial("rings_answer_as_the_model_does", || try_all(ring::op(), ring::try_steps)),
         #[cfg(feature = "channel")]
         trial("channels_answer_as_the_model_does", || try_all(values::op(), values::try_steps)),

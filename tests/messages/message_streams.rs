@@ -28,7 +28,7 @@ pub fn trials() -> Vec<Trial> {
         what_was_lost_with_the_peer_is_told_once_and_after_all_that_it_sent,
         deadlines_are_kept_across_signals within 60,
         a_message_that_comes_in_parts_has_one_deadline,
-        a_peer_that_feeds_byte_by_byte_keeps_no_call,
+        a_peer_that_feeds_byte_by_byte_keeps_no_call needs [NoWait],
         a_reader_that_makes_room_bit_by_bit_keeps_no_call,
         the_try_calls_wait_for_nobody_and_change_no_flag,
         a_stream_that_never_waits_answers_would_block,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::callers::await_all_orphans;
-use crate::support::{Trial, exit_code};
+use crate::support::{Trial, exit_code, poll_until};
 use crate::workers::echo;
 use crate::{MAKES_SIBLINGS, all_ways, signal};
 use ipc::{Error, ForkServer, PipeReader, PipeWriter, Received, fork, pipe};
@@ -97,6 +97,8 @@ fn a_thousand_workers_of_eight_threads_are_killed_at_random() {
 fn a_server_that_is_killed_at_any_moment_has_run_what_it_answered() {
     let mut random = Random::new(0);
     for _ in 0..60 {
+        // A thread that was joined counts until it is gone, which takes long on a slow machine.
+        poll_until("no thread is left", || std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
         let server = echo();
         let (reader, writer) = pipe().unwrap();
         let started = AtomicUsize::new(0);

@@ -20,6 +20,8 @@ use crate::sys::process::Parent;
 use crate::sys::signal::Mask;
 use handle::Handle;
 pub(super) use handle::Reporter;
+#[cfg(fuzzing)]
+pub(crate) use order::fuzz_answer;
 use serve::Server;
 
 /// A process that was forked before the first thread, and that forks workers on order from then on.

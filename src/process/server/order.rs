@@ -97,6 +97,8 @@ impl Answer {
         let word = |i: usize| i32::from_ne_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
         let (first, second) = (word(4), word(8));
         match word(0) {
+            // Signals to such a number would go to a whole group of processes.
+            1 | 2 | 5 if first <= 0 => None,
             1 => Some(Self::Yours(first)),
             2 => Some(Self::Mine(first)),
             3 => Some(Self::Refused(*Step::ALL.get(usize::try_from(first).ok()?)?, second)),
@@ -104,6 +106,16 @@ impl Answer {
             5 => Some(Self::Unused(first)),
             _ => None,
         }
+    }
+}
+
+/// An answer that is parsed is written as it was, and names a process.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_answer(bytes: &[u8]) {
+    let Some(answer) = Answer::parse(bytes) else { return };
+    assert_eq!(Answer::parse(&answer.to_bytes()), Some(answer));
+    if let Answer::Yours(pid) | Answer::Mine(pid) | Answer::Unused(pid) = answer {
+        assert!(pid > 0, "{pid} is no process");
     }
 }
 
@@ -131,6 +143,11 @@ mod tests {
     fn other_bytes_are_no_answer() {
         for bytes in [&[][..], &[0; 11], &[0; 12], &[0xff; 12], &[3, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0], &[1; 13]] {
             assert_eq!(Answer::parse(bytes), None);
+        }
+        for pid in [0, -1, i32::MIN] {
+            for answer in [Answer::Yours(pid), Answer::Mine(pid), Answer::Unused(pid)] {
+                assert_eq!(Answer::parse(&answer.to_bytes()), None, "{answer:?}");
+            }
         }
     }
 }

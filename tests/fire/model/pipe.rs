@@ -13,6 +13,7 @@ use proptest::test_runner::TestCaseError;
 
 use super::content::{bytes, check};
 use super::partner::{Answer, Handle, Handles, Kind, Model, follow, in_words};
+use crate::support::has_nowait;
 
 const KEY: u64 = 0x5eed;
 
@@ -130,6 +131,8 @@ struct Page {
 struct Pipe {
     page: usize,
     capacity: usize,
+    /// Whether writes that do not wait are as any other. Otherwise they are spliced, and begin with a page of their own.
+    nowait: bool,
     pages: VecDeque<Page>,
     /// Where the next byte that is written or read has its place.
     written: u64,
@@ -143,18 +146,24 @@ impl Pipe {
     }
 
     /// How much of a write goes in.
-    fn room_for(&self, len: usize) -> usize {
+    fn room_for(&self, len: usize, joins: bool) -> usize {
         let rest = len % self.page;
-        let joins = rest > 0 && self.pages.back().is_some_and(|last| last.filled + rest <= self.page);
+        let joins = joins && self.joins(rest).is_some();
         let free = (self.capacity - self.pages.len()) * self.page;
         if joins { rest + (len - rest).min(free) } else { len.min(free) }
     }
 
-    fn put(&mut self, len: usize) {
+    /// The last page, if so much of a write goes on in it.
+    fn joins(&self, rest: usize) -> Option<usize> {
+        let last = self.pages.back().filter(|last| rest > 0 && last.filled + rest <= self.page)?;
+        Some(last.filled + rest)
+    }
+
+    fn put(&mut self, len: usize, joins: bool) {
         let rest = len % self.page;
         let mut left = len;
-        if let Some(last) = self.pages.back_mut().filter(|last| rest > 0 && last.filled + rest <= self.page) {
-            last.filled += rest;
+        if let (true, Some(filled)) = (joins, self.joins(rest)) {
+            self.pages.back_mut().expect("it is there").filled = filled;
             left -= rest;
         }
         while left > 0 {
@@ -180,14 +189,14 @@ impl Pipe {
     }
 
     /// A write that may be cut, and that does not wait.
-    fn write(&mut self, len: usize, otherwise: &str) -> Answer {
-        let room = self.room_for(len);
+    fn write(&mut self, len: usize, joins: bool, otherwise: &str) -> Answer {
+        let room = self.room_for(len, joins);
         match room {
             _ if len == 0 => "0".to_owned(),
             _ if self.handles.count(READERS) == 0 => "Closed".to_owned(),
             0 => otherwise.to_owned(),
             _ => {
-                self.put(room);
+                self.put(room, joins);
                 room.to_string()
             }
         }
@@ -218,21 +227,21 @@ impl Pipe {
     /// What is to be answered. `None`: the call would wait, and is not made.
     fn call(&mut self, op: &Op) -> Option<Answer> {
         Some(match op {
-            Op::TryWrite(len) => self.write((*len).min(CUT), "WouldBlock"),
-            Op::WriteTimeout(len) => self.write((*len).min(CUT), "TimedOut"),
+            Op::TryWrite(len) => self.write((*len).min(CUT), self.nowait, "WouldBlock"),
+            Op::WriteTimeout(len) => self.write((*len).min(CUT), self.nowait, "TimedOut"),
             Op::Write(len) => {
                 let len = (*len).min(CUT);
-                if self.handles.count(READERS) > 0 && self.room_for(len) < len {
+                if self.handles.count(READERS) > 0 && self.room_for(len, true) < len {
                     return None;
                 }
-                self.write(len, "")
+                self.write(len, true, "")
             }
             Op::WriteAtomic(len) if *len > PIPE_BUF => format!("TooLong {{ len: {len}, max: {PIPE_BUF} }}"),
             Op::WriteAtomic(len) => {
-                if self.handles.count(READERS) > 0 && self.room_for(*len) < *len {
+                if self.handles.count(READERS) > 0 && self.room_for(*len, true) < *len {
                     return None;
                 }
-                let written = self.write(*len, "");
+                let written = self.write(*len, true, "");
                 if written == len.to_string() { "()".to_owned() } else { written }
             }
             Op::IsClosed => (self.handles.count(READERS) == 0).to_string(),
@@ -288,6 +297,7 @@ pub fn try_steps(ops: &[(Op, usize)], here: [bool; 2]) -> Result<(), TestCaseErr
     let model = Pipe {
         page,
         capacity: writer.capacity().expect("a pipe") / page,
+        nowait: has_nowait(),
         pages: VecDeque::new(),
         written: 0,
         read: 0,
