@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 
 use common::{Contender, compare, repeated};
@@ -59,7 +59,7 @@ fn main() {
     let has_lsof = Command::new("lsof").arg("-v").output().is_ok();
     for count in [10, 100, 1000] {
         let crowd = Crowd::of(count);
-        let holders = |end| assert!(holders(end).expect("/proc").list.len() > count);
+        let holders = |end: BorrowedFd<'_>| assert!(holders(&end).expect("/proc").list.len() > count);
         let mut contenders: Vec<Contender<'_>> = vec![
             ("map", repeated(|| drop(ProcessMap::current().expect("/proc")))),
             ("holders of a pipe", repeated(|| holders(crowd.results.as_fd()))),

@@ -467,7 +467,7 @@ fn both_ways(link: TcpLink) {
 }
 
 fn both_ways_at_once_fill_no_dead_end() {
-    let (child, link) = with_worker(&short(), |link| both_ways(link));
+    let (child, link) = with_worker(&short(), both_ways);
     both_ways(link);
     assert_eq!(exit_code(&child), 0);
 }
