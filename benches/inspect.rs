@@ -1,9 +1,14 @@
 //! Who holds an end, and the map of a process tree, with 10, 100 and 1000 processes more on the machine. `lsof` beside them,
 //! which answers the same question.
+//!
+//! `cargo bench --bench inspect` prints medians over several rounds; `-- --test` looks whether it runs.
 
+mod common;
+
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use common::{Contender, compare, repeated};
 use ipc::{DatagramSocket, PipeReader, ProcessMap, holders};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
@@ -47,31 +52,22 @@ impl Drop for Crowd {
     }
 }
 
-fn looking(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("who holds what, by processes more");
-    group.sample_size(10);
+fn main() {
+    // Every descriptor of every process, without names of hosts and ports.
+    let mut lsof = Command::new("lsof");
+    lsof.args(["-n", "-P", "-w"]).stdout(Stdio::null());
+    let has_lsof = Command::new("lsof").arg("-v").output().is_ok();
     for count in [10, 100, 1000] {
         let crowd = Crowd::of(count);
-        group.bench_with_input(BenchmarkId::new("holders of a pipe", count), &crowd, |bencher, crowd| {
-            bencher.iter(|| assert!(holders(&crowd.results).expect("/proc").list.len() > count));
-        });
-        group.bench_with_input(BenchmarkId::new("holders of a pair", count), &crowd, |bencher, crowd| {
-            bencher.iter(|| assert!(holders(&crowd.orders).expect("/proc").list.len() > count));
-        });
-        group.bench_with_input(BenchmarkId::new("map", count), &crowd, |bencher, _| {
-            bencher.iter(|| ProcessMap::current().expect("/proc"));
-        });
-        // Every descriptor of every process, without names of hosts and ports.
-        let mut lsof = Command::new("lsof");
-        lsof.args(["-n", "-P", "-w"]).stdout(Stdio::null());
-        if Command::new("lsof").arg("-v").output().is_ok() {
-            group.bench_with_input(BenchmarkId::new("lsof", count), &crowd, |bencher, _| {
-                bencher.iter(|| lsof.status().expect("it was there before"));
-            });
+        let holders = |end: BorrowedFd<'_>| assert!(holders(&end).expect("/proc").list.len() > count);
+        let mut contenders: Vec<Contender<'_>> = vec![
+            ("map", repeated(|| drop(ProcessMap::current().expect("/proc")))),
+            ("holders of a pipe", repeated(|| holders(crowd.results.as_fd()))),
+            ("holders of a pair", repeated(|| holders(crowd.orders.as_fd()))),
+        ];
+        if has_lsof {
+            contenders.push(("lsof", repeated(|| assert!(lsof.status().is_ok()))));
         }
+        compare(&format!("who holds what, {count} processes more"), &mut contenders, 1);
     }
-    group.finish();
 }
-
-criterion_group!(benches, looking);
-criterion_main!(benches);

@@ -1,57 +1,49 @@
 //! Between two processes, each on a core of its own: round trips, and streams of bytes. And what it costs to start a program,
 //! from a small process, from one with 1 GiB resident, and beside other threads; and a worker, by a fork or a fork server.
 //!
-//! Criterion measures one contender after the other. Where the machine is not quiet, `benches/marks.rs` is the better
-//! judge: it takes turns.
+//! `cargo bench --bench processes` prints medians over several rounds; `-- --test` looks whether it runs.
 
 mod common;
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Write};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use common::*;
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
-use ipc::Ends;
 
 const HERE: usize = 0;
 const THERE: usize = 1;
 
-fn round_trips(criterion: &mut Criterion) {
-    fn contender<R: Read + Ends, W: Write + Ends>(
-        group: &mut BenchmarkGroup<'_, WallTime>,
-        name: &str,
-        make: impl Fn() -> (R, W),
-    ) {
-        let mut contender = RoundTrip::new(make, THERE);
-        group.bench_function(name, |bencher| bencher.iter_custom(|count| contender.pass(count)));
-    }
+fn main() {
+    workers(); // on any core
     pin(HERE);
-    let mut group = criterion.benchmark_group("round trip of 16 bytes");
-    contender(&mut group, "bare", bare_pipe);
-    contender(&mut group, "std", std_pipe);
-    contender(&mut group, "ipc", ipc_pipe);
-    contender(&mut group, "ipc, looking for 50 µs", spinning_pipe);
-    group.finish();
+    round_trips();
+    streams();
+    starting();
 }
 
-fn streams(criterion: &mut Criterion) {
-    fn contender<R: Read, W: Write + Ends>(
-        group: &mut BenchmarkGroup<'_, WallTime>,
-        name: &str,
-        pipe: (R, W),
-        size: usize,
-    ) {
-        let mut contender = Stream::new(pipe, size, THERE);
-        group.bench_function(name, |bencher| bencher.iter_custom(|count| contender.pass(count)));
-    }
-    pin(HERE);
+fn round_trips() {
+    let (mut bare, mut std) = (RoundTrip::new(bare_pipe, THERE), RoundTrip::new(std_pipe, THERE));
+    let (mut ipc, mut spinning) = (RoundTrip::new(ipc_pipe, THERE), RoundTrip::new(spinning_pipe, THERE));
+    let mut contenders: [Contender<'_>; 4] = [
+        ("bare", Box::new(|count| bare.pass(count))),
+        ("std", Box::new(|count| std.pass(count))),
+        ("ipc", Box::new(|count| ipc.pass(count))),
+        ("ipc, looking for 50 µs", Box::new(|count| spinning.pass(count))),
+    ];
+    compare("round trip of 16 bytes", &mut contenders, 2_000);
+}
+
+fn streams() {
     for size in [4 << 10, 64 << 10, 1 << 20] {
-        let mut group = criterion.benchmark_group(format!("stream, writes of {size} bytes"));
-        group.throughput(Throughput::Bytes(size as u64));
-        contender(&mut group, "bare", bare_pipe(), size);
-        contender(&mut group, "std", std_pipe(), size);
-        contender(&mut group, "ipc", ipc_pipe(), size);
-        group.finish();
+        let (mut bare, mut std) = (Stream::new(bare_pipe(), size, THERE), Stream::new(std_pipe(), size, THERE));
+        let mut ipc = Stream::new(ipc_pipe(), size, THERE);
+        let mut contenders: [Contender<'_>; 3] = [
+            ("bare", Box::new(|count| bare.pass(count))),
+            ("std", Box::new(|count| std.pass(count))),
+            ("ipc", Box::new(|count| ipc.pass(count))),
+        ];
+        compare(&format!("stream, a write of {size} bytes"), &mut contenders, (256 << 20) / size as u64);
     }
 }
 
@@ -108,23 +100,33 @@ fn ipc_start() {
     assert!(ipc::Command::new("/bin/true").status().expect("it is there").success());
 }
 
-fn starting(criterion: &mut Criterion) {
+fn starting() {
     for large in [false, true] {
         let resident = large.then(Resident::new);
         let size = if large { "1 GiB resident" } else { "a small process" };
-        let mut group = criterion.benchmark_group(format!("start a program and wait, from {size}"));
-        group.sample_size(20);
-        group.bench_function("bare fork and exec", |bencher| bencher.iter(bare_start));
-        group.bench_function("std", |bencher| bencher.iter(std_start));
-        group.bench_function("ipc", |bencher| bencher.iter(ipc_start));
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let thread = std::thread::spawn(move || stopped.recv());
-        group.bench_function("ipc, beside a thread", |bencher| bencher.iter(ipc_start));
-        drop(stop);
-        thread.join().expect("it does not panic").expect_err("it was told by a hang-up");
-        group.finish();
+        let mut contenders: [Contender<'_>; 3] =
+            [("bare fork and exec", repeated(bare_start)), ("std", repeated(std_start)), ("ipc", repeated(ipc_start))];
+        compare(&format!("start a program and wait, from {size}"), &mut contenders, 20);
+        beside_threads(1, || {
+            let mut contenders: [Contender<'_>; 2] = [("std", repeated(std_start)), ("ipc", repeated(ipc_start))];
+            compare(&format!("start a program and wait, from {size}, beside a thread"), &mut contenders, 20);
+        });
         drop(resident);
     }
+}
+
+/// Runs it while so many threads wait for something.
+fn beside_threads(count: usize, body: impl FnOnce()) {
+    let hold = Mutex::new(());
+    std::thread::scope(|scope| {
+        let held = hold.lock().expect("nobody panics");
+        let wait = || drop(hold.lock().expect("nobody panics"));
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(wait)).collect();
+        body();
+        drop(held);
+        // A scope does not wait for them to be gone, and a fork would find them.
+        threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+    });
 }
 
 /// A process of its own, by Python's `multiprocessing`, which has a fork server too.
@@ -181,7 +183,7 @@ impl Drop for Python {
 
 /// A worker that leaves at once, until it was waited for: by a fork of this process, by its fork server, and by what else
 /// there is.
-fn workers(criterion: &mut Criterion) {
+fn workers() {
     fn finish(child: ipc::Result<ipc::Child>) {
         assert!(child.and_then(|child| child.wait()).expect("it is waited for").success());
     }
@@ -189,33 +191,20 @@ fn workers(criterion: &mut Criterion) {
     let server = ipc::ForkServer::start(|_, _| ()).expect("this process has one thread");
     let fork = || finish(ipc::fork((), |()| ()).map_err(ipc::Error::from));
     let order = || finish(server.fork(b"", ()).map_err(ipc::Error::from));
+    let mut python = Python::start();
     for large in [false, true] {
         let resident = large.then(Resident::new);
         let size = if large { "with 1 GiB resident" } else { "a small one" };
-        let mut group = criterion.benchmark_group(format!("a worker of a process, {size}"));
-        group.sample_size(20);
-        group.bench_function("fork", |bencher| bencher.iter(fork));
-        group.bench_function("fork server", |bencher| bencher.iter(order));
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let stopped = std::sync::Arc::new(std::sync::Mutex::new(stopped));
-        let threads: Vec<_> = (0..16)
-            .map(|_| {
-                let stopped = std::sync::Arc::clone(&stopped);
-                std::thread::spawn(move || assert!(stopped.lock().expect("nobody panics").recv().is_err()))
-            })
-            .collect();
-        group.bench_function("fork server, beside 16 threads", |bencher| bencher.iter(order));
-        group.bench_function("a program, beside 16 threads", |bencher| bencher.iter(ipc_start));
-        drop(stop);
-        threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
-        if let Some(mut python) = Python::start().filter(|_| !large) {
-            group.bench_function("Python's fork server", |bencher| bencher.iter_custom(|count| python.pass(count)));
+        let mut contenders: Vec<Contender<'_>> = vec![("fork", repeated(fork)), ("fork server", repeated(order))];
+        if let Some(python) = python.as_mut().filter(|_| !large) {
+            contenders.push(("Python's fork server", Box::new(|count| python.pass(count))));
         }
-        group.finish();
+        compare(&format!("a worker of a process, {size}"), &mut contenders, 20);
+        beside_threads(16, || {
+            let mut contenders: [Contender<'_>; 2] =
+                [("a program", repeated(ipc_start)), ("fork server", repeated(order))];
+            compare(&format!("a worker of a process, {size}, beside 16 threads"), &mut contenders, 20);
+        });
         drop(resident);
     }
 }
-
-// The workers first, on any core.
-criterion_group!(benches, workers, round_trips, streams, starting);
-criterion_main!(benches);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipc::{Child, Ends, PipeReader, PipeWriter};
 
-pub use turns::{Contender, median, probe, report, take_turns};
+pub use turns::{Contender, compare, median, probe, repeated, report, take_turns};
 
 /// read(2) and write(2), and nothing around them.
 pub struct Bare(pub OwnedFd);

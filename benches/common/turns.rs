@@ -19,6 +19,28 @@ pub fn take_turns(contenders: &mut [Contender<'_>], count: u64, rounds: usize) -
     times.into_iter().map(median).collect()
 }
 
+/// Does it so many times, and says how long that took.
+pub fn repeated<'a>(mut once: impl FnMut() + 'a) -> Box<dyn FnMut(u64) -> Duration + 'a> {
+    Box::new(move |count| {
+        let started = Instant::now();
+        (0..count).for_each(|_| once());
+        started.elapsed()
+    })
+}
+
+/// Prints the median that one costs each contender, over rounds of `count` in which they take turns, and how many times as
+/// fast as the first it is. With `--test`, each does it once.
+pub fn compare(what: &str, contenders: &mut [Contender<'_>], count: u64) {
+    let quick = std::env::args().any(|arg| arg == "--test");
+    let (count, rounds) = if quick { (1, 1) } else { (count, 11) };
+    let times = take_turns(contenders, count, rounds);
+    println!("{what:<64} {:>12} {:>8}", "µs", "times");
+    for ((name, _), time) in contenders.iter().zip(&times) {
+        println!("  {name:<62} {:>12.3} {:>8.2}", time / 1e3, times[0] / time);
+    }
+    println!();
+}
+
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::support::{self, Trial};
+use crate::support::{self, Trial, rounds};
 use ipc::{DatagramSocket, Error, Fd, PipeReader, PipeWriter, Receiver, datagram_pair, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
@@ -263,7 +263,7 @@ enum Anything {
 
 fn what_postcard_decodes_is_decoded_the_same() {
     let (peer, receiver) = raw::<Anything>();
-    let config = Config { cases: 20_000, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: rounds(2000) as u32, failure_persistence: None, ..Config::default() };
     // Small numbers are what most of a value is made of.
     let byte = prop_oneof![3 => 0_u8..6, 1 => any::<u8>()];
     let tried = TestRunner::new(config).run(&vec(byte, 0..60), |bytes| {
@@ -284,7 +284,7 @@ fn arbitrary_bytes_with_ends_do_no_harm() {
     type Value = (Vec<Option<PipeReader>>, Option<Fd<File>>, Vec<(PipeWriter, DatagramSocket)>, Vec<()>);
     let (peer, receiver) = raw::<Value>();
     let before = open_ends();
-    let config = Config { cases: 3000, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: rounds(500) as u32, failure_persistence: None, ..Config::default() };
     let strategy = (vec(prop_oneof![3 => 0_u8..4, 1 => any::<u8>()], 0..20), 0..5_usize);
     let tried = TestRunner::new(config).run(&strategy, |(bytes, count)| {
         let (reader, writer) = pipe().unwrap();

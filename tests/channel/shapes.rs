@@ -12,7 +12,7 @@ use serde::ser::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::support::{self, Trial};
+use crate::support::{self, Trial, rounds};
 use ipc::{DatagramSocket, Error, Receiver, Sender, datagram_pair};
 
 pub fn trials() -> Vec<Trial> {
@@ -340,8 +340,9 @@ fn nodes() -> impl Strategy<Value = Node> {
     })
 }
 
-fn run<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
+fn run<S: Strategy>(cases: u64, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+    let config =
+        Config { cases: rounds(cases) as u32, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
     TestRunner::new(config).run(&strategy, test).unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -353,7 +354,7 @@ fn both() -> (Sender<Node>, DatagramSocket, DatagramSocket, Receiver<Shaped>) {
 
 fn values_of_every_shape_are_what_postcard_makes_of_them() {
     let (sender, sent, raw, receiver) = both();
-    run(1500, nodes(), |node| {
+    run(300, nodes(), |node| {
         let bytes = postcard::to_allocvec(&node).unwrap();
         // What takes no bytes has a unit in it, or is empty. More than 4096 of them are refused, which has a test of its own.
         let shown = format!("{node:?}");
@@ -371,7 +372,7 @@ fn values_of_every_shape_are_what_postcard_makes_of_them() {
 fn bytes_that_were_changed_mean_what_postcard_takes_them_for() {
     let (_, _, raw, receiver) = both();
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 1..4);
-    run(2500, (nodes(), changes), |(node, changes)| {
+    run(500, (nodes(), changes), |(node, changes)| {
         let mut bytes = postcard::to_allocvec(&node).unwrap();
         prop_assume!(!bytes.is_empty() && bytes.len() < 100_000);
         for (at, byte, how) in changes {

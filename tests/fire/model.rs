@@ -2,7 +2,7 @@
 //! pipe, a ring, a typed channel, a pair for messages, a pair for bytes, and a fork server. Every result, every byte, and every
 //! error is compared (P3–P5, P8).
 //!
-//! `PROPTEST_CASES=5000 cargo test --test fire model` tries so many sequences of each. One that fails is shown as short as it
+//! `IPC_TESTS_ROUNDS=50 cargo test --test fire model` tries so many times as many. One that fails is shown as short as it
 //! could be made.
 
 mod partner;
@@ -19,10 +19,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
 use crate::rounds::{content, random};
-use crate::support::{Is, Kernel, RWF_NOWAIT, SOON, Trial, refuse_flags};
+use crate::support::{Is, Kernel, RWF_NOWAIT, SOON, Trial, refuse_flags, rounds};
 
-/// Sequences of each kind, unless somebody says otherwise, and steps in one of them.
-const CASES: u32 = 150;
+/// Sequences of each kind, and steps in one of them.
+const CASES: u64 = 100;
 const STEPS: usize = 60;
 
 pub fn trials() -> Vec<Trial> {
@@ -56,12 +56,8 @@ fn of_server(ops: &[(server::Op, usize)], _: [bool; 2]) -> TestCaseResult {
     server::follow(ops)
 }
 
-/// So many, or as the environment says.
 fn config() -> ProptestConfig {
-    let cases = match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig::default().cases,
-        None => CASES,
-    };
+    let cases = rounds(CASES) as u32;
     // There is one place for what failed: the test that is written of it.
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 10_000, ..ProptestConfig::default() }
 }

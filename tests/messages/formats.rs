@@ -1,7 +1,7 @@
 //! The formats of packed messages (docs/packed.md): peers in Python, as the page has them; and arbitrary messages through
 //! both, between two processes.
 
-use crate::support::{self, Trial, assert_next, exit_code, message};
+use crate::support::{self, Trial, assert_next, exit_code, message, rounds};
 use ipc::{Child, Command, MessageReader, MessageWriter, PackedSocket, datagram_pair, fork, pipe};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -99,7 +99,7 @@ fn step(longest: usize) -> impl Strategy<Value = Step> {
 }
 
 fn check(longest: usize, steps: usize, property: impl Fn(&[Step])) {
-    let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: rounds(16) as u32, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&vec(step(longest), 0..steps), |steps| {
             property(&steps);

@@ -170,7 +170,7 @@ fn a_grandchild_does_not_hold_it_past_the_time() {
 
 fn a_program_that_says_more_than_memory_holds_is_an_error_with_what_it_said() {
     let child = fork((), |()| {
-        support::limit(libc::RLIMIT_AS, |_| 256 << 20);
+        support::limit(libc::RLIMIT_AS, |_| 96 << 20);
         let endless = || sh("echo err >&2; exec yes");
         let stopped = endless().communicate(b"", None).unwrap_err();
         assert_eq!(errno(&stopped.error), ("malloc", libc::ENOMEM));

@@ -792,7 +792,7 @@ fn a_call_that_does_not_wait_takes_no_more_than_some_rings() {
 fn a_peer_that_scribbles_all_the_time_does_no_harm() {
     let started = Instant::now();
     let mut faults = 0;
-    while started.elapsed() < Duration::from_secs(3) {
+    while faults == 0 || started.elapsed() < Duration::from_millis(support::rounds(500)) {
         let (mut reader, socket, mapped, memory) = reader_with_hand();
         let (mut writer, other, other_mapped, _) = writer_with_hand();
         let child = fork((socket, other), |(mut socket, mut other)| {
@@ -832,14 +832,13 @@ fn a_peer_that_scribbles_all_the_time_does_no_harm() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert!(faults > 0, "it was seen");
 }
 
 fn sides_are_killed_at_any_moment() {
     let started = Instant::now();
     let mut random = u64::from(std::process::id()) | 1;
     let mut rounds = 0;
-    while started.elapsed() < Duration::from_secs(3) {
+    while rounds < 20 || started.elapsed() < Duration::from_millis(support::rounds(500)) {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let (capacity, piece) =
             ([4096, 256 << 10][random as usize >> 8 & 1], [1, 100, 20_000][(random >> 20) as usize % 3]);
@@ -887,7 +886,6 @@ fn sides_are_killed_at_any_moment() {
         assert_eq!(exit_code(&left), 0, "the other one sees it");
         rounds += 1;
     }
-    assert!(rounds > 20, "{rounds}");
 }
 
 fn pin(core: usize) {
@@ -902,8 +900,8 @@ fn pin(core: usize) {
 
 /// A storm of sleeps: bytes go back and forth, in pieces and through rings so small that both sides sleep all the time. A
 /// wake-up that is lost is a hang.
-fn storm(cores: (usize, usize), rounds: u32) {
-    let rounds = std::env::var("RING_STORM").map_or(rounds, |rounds| rounds.parse().unwrap());
+fn storm(cores: (usize, usize), everyday: u64) {
+    let rounds = support::rounds(everyday);
     for spin in [Duration::ZERO, Duration::from_nanos(300), Duration::from_micros(5)] {
         let (there, back) = (stream_pair().unwrap(), stream_pair().unwrap());
         let child = fork((there.child, back.child), |(there, back)| {
@@ -942,24 +940,24 @@ fn storm(cores: (usize, usize), rounds: u32) {
 }
 
 fn no_wake_up_is_lost_on_two_cores() {
-    storm((0, 1), 10_000);
+    storm((0, 1), 2000);
 }
 
 fn no_wake_up_is_lost_on_one_core() {
-    storm((0, 0), 10_000);
+    storm((0, 0), 2000);
 }
 
 fn no_wake_up_is_lost_while_signals_arrive() {
     with_interval_timer(Duration::from_micros(100), || {
-        storm((0, 1), 5000);
-        storm((0, 0), 5000);
+        storm((0, 1), 1000);
+        storm((0, 0), 1000);
     });
 }
 
 fn no_wake_up_is_lost_without_membarrier() {
     refuse_calls(&[libc::SYS_membarrier], libc::EPERM);
-    storm((0, 1), 5000);
-    storm((0, 0), 5000);
+    storm((0, 1), 1000);
+    storm((0, 0), 1000);
 }
 
 /// One side may say that it makes the barriers, and then be locked up in a sandbox where it cannot.
@@ -990,7 +988,7 @@ fn the_same_where_membarrier_is_refused_later() {
 fn the_same_without_noexec_seals() {
     const MFD_NOEXEC_SEAL: u32 = 8;
     Kernel::new().with(libc::SYS_memfd_create, 1, Is::AnyOf(MFD_NOEXEC_SEAL), libc::EINVAL).play();
-    storm((0, 1), 100);
+    storm((0, 1), 20);
 }
 
 fn memory_that_cannot_be_had_is_an_error() {

@@ -36,6 +36,7 @@ mod pipes;
 mod places;
 mod processes;
 mod programs;
+mod rounds;
 mod runner;
 mod signals;
 mod strace;
@@ -63,6 +64,7 @@ pub use places::{
 };
 pub use processes::{Gate, asleep_in, children, exit_code, limit, panics, poll_until, process_state};
 pub use programs::{Folder, example, python};
+pub use rounds::rounds;
 pub use runner::{Trial, run};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,

@@ -15,6 +15,7 @@ use libtest_mimic::{Arguments, Completion, Failed};
 
 use super::needs::{Missing, Need};
 use super::places::memory_file;
+use super::rounds::times;
 use super::{Verdict, judge};
 
 /// How many run at once at most, however many processors there are: tests of one user share its limits.
@@ -200,8 +201,10 @@ fn judge_and_leave(output: File, trial: Trial) -> ! {
     assert_eq!(unsafe { libc::dup2(output.as_raw_fd(), 1) }, 1, "{}", std::io::Error::last_os_error());
     std::mem::forget(output);
     close_from(3);
+    // Each is long enough for ten times as many rounds, as the CI runs.
+    let limit = trial.limit * times().div_ceil(10).max(1) as u32;
     // A panic has been printed, to stderr.
-    let wrong = match catch_unwind(AssertUnwindSafe(|| judge(trial.limit, trial.body))) {
+    let wrong = match catch_unwind(AssertUnwindSafe(|| judge(limit, trial.body))) {
         Ok(verdict) => verdict.err(),
         Err(_) => Some("the harness panicked".to_owned()),
     };

@@ -1,5 +1,5 @@
-//! Calls whose futures are dropped, a hundred thousand of them: what each was to move was moved whole or not at all.
-//! `DROPPED_CALLS=1000000 cargo test --all-features --test tokio dropped_calls` makes it a million.
+//! Calls whose futures are dropped, tens of thousands of them: what each was to move was moved whole or not at all.
+//! `IPC_TESTS_ROUNDS=50 cargo test --all-features --test tokio dropped_calls` makes it a million.
 
 use std::io::{Read, Write};
 use std::ops::AsyncFnMut;
@@ -15,13 +15,9 @@ pub fn trials() -> Vec<Trial> {
     support::trials![dropped_calls_lose_nothing_and_repeat_nothing within 300]
 }
 
-/// Unless somebody says otherwise.
-const DROPPED: u64 = 100_000;
-
 /// Of each of the eight kinds.
 fn dropped_of_each() -> u64 {
-    let all = std::env::var("DROPPED_CALLS").map_or(DROPPED, |calls| calls.parse().expect("a number of calls"));
-    all / 8
+    support::rounds(2500)
 }
 
 fn dropped_calls_lose_nothing_and_repeat_nothing() {
@@ -100,7 +96,7 @@ fn messages_sent() -> (u64, Child) {
 
 /// Now and then one that is too large for a datagram.
 fn value(number: u64) -> (u64, Vec<u8>) {
-    (number, vec![number as u8; if number % 5000 == 4999 { 300_000 } else { number as usize % 50 }])
+    (number, vec![number as u8; if number % 500 == 499 { 300_000 } else { number as usize % 50 }])
 }
 
 fn values_received() -> (u64, Child) {

@@ -8,7 +8,7 @@ use ipc::{Child, Command, PipeReader};
 
 use super::client::Client;
 use super::server::{await_end, children, descriptors, line, send_signal};
-use super::support::{await_orphans, example, exit_code, poll_until, process_state};
+use super::support::{await_orphans, example, exit_code, poll_until, process_state, rounds};
 use super::workers::wrk_counted;
 
 const CLIENTS: usize = 8;
@@ -76,10 +76,13 @@ pub fn killed_workers_of_the_sibling_are_replaced_under_load() {
     let before = descriptors(sibling.child.id());
     let (report, writer) = ipc::pipe().unwrap();
     let wrk = Command::new("wrk").args(["--threads", "1", "--connections"]).arg(CLIENTS.to_string());
-    let wrk = wrk.args(["--timeout", "10s", "--duration", "6s"]).arg(format!("http://{}/", sibling.address));
+    let wrk = wrk
+        .args(["--timeout", "10s", "--duration"])
+        .arg(format!("{}s", rounds(1) + 1))
+        .arg(format!("http://{}/", sibling.address));
     let wrk = wrk.stdout(writer).spawn().unwrap();
     let (started, mut killed) = (Instant::now(), 0);
-    while started.elapsed() < Duration::from_secs(5) {
+    while started.elapsed() < Duration::from_secs(rounds(1)) {
         // It is the rhythm that is wanted, and not that something is done by then.
         ipc::wait_any(&mut [], Some(Duration::from_millis(200))).unwrap();
         let Some(worker) = sibling.workers().first().copied() else { continue };
@@ -88,7 +91,7 @@ pub fn killed_workers_of_the_sibling_are_replaced_under_load() {
     }
     let (answered, [connect, read, write]) = wrk_counted((wrk, report));
     println!("{killed} kills, {answered} answers, {read} + {write} failures");
-    assert!(killed > 5 && answered > 100, "{killed} {answered}");
+    assert!(killed as u64 > rounds(2) && answered > 100, "{killed} {answered}");
     // Each worker takes at most all connections with it.
     assert!(connect == 0 && read + write <= killed * CLIENTS, "{connect} {read} {write}");
     poll_until("every place is taken again", || sibling.workers().len() == 4);

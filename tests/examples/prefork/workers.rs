@@ -9,13 +9,13 @@ use ipc::{Command, PipeReader};
 
 use super::client::{Client, Failure, keep_asking};
 use super::server::{Folder, HUGE, Server, children, descriptors, noise, program, send_signal};
-use super::support::{await_orphans, exit_code, poll_until, process_state};
+use super::support::{await_orphans, exit_code, poll_until, process_state, rounds};
 
 /// How many connections each kind of client has.
 const CLIENTS: usize = 6;
 
 /// `wrk`, for that long.
-pub fn wrk(server: &Server, seconds: u32) -> (ipc::Child, PipeReader) {
+pub fn wrk(server: &Server, seconds: u64) -> (ipc::Child, PipeReader) {
     let (reader, writer) = ipc::pipe().unwrap();
     let wrk = Command::new("wrk").args(["--threads", "1", "--connections"]).arg(CLIENTS.to_string());
     let wrk = wrk.args(["--timeout", "10s", "--duration"]).arg(format!("{seconds}s")).arg(server.url("/small"));
@@ -84,12 +84,12 @@ pub fn killed_workers_lose_their_own_requests_and_no_other() {
     assert_eq!(server.get("/").status, 200);
     let before = descriptors(master);
 
-    let wrk = wrk(&server, 5);
+    let wrk = wrk(&server, rounds(1));
     let started = Instant::now();
     let mut kills = Vec::new();
     let (answered, failures) = under_load(&server, &large, || {
         // It is the rhythm that is wanted, and not that something is done by then.
-        while started.elapsed() < Duration::from_secs(5) {
+        while started.elapsed() < Duration::from_secs(rounds(1)) {
             for tick in 0..20 {
                 ipc::wait_any(&mut [], Some(Duration::from_millis(10))).unwrap();
                 for kill in kills.iter_mut().filter(|kill: &&mut Kill| kill.gone.is_none()) {
@@ -113,7 +113,7 @@ pub fn killed_workers_lose_their_own_requests_and_no_other() {
         kills.len(),
         failures.len()
     );
-    assert!(kills.len() > 10 && answered > 100 && wrk_answered > 100);
+    assert!(kills.len() as u64 > rounds(2) && answered > 100 && wrk_answered > 100);
     for failure in &failures {
         let excused = match failure.worker {
             Some(worker) => kills.iter().any(|kill| kill.worker == worker),
