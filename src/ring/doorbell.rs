@@ -1,4 +1,5 @@
-//! When a side sleeps and when it is rung for: the protocol, and the socket that it sleeps at.
+//! When a side sleeps and when it is rung for: the words of the protocol. [`Line`](super::line::Line) is the socket, and
+//! [`Half`](super::half::Half) brings them together.
 //!
 //! Each side counts what it has done in a word of its own, and sees in the other one's how far that is. A side that finds
 //! nothing to do says that it waits, looks once more, and sleeps; a side that has moved its counter looks whether the other
@@ -8,12 +9,8 @@
 //! The side that moves is in a hurry, and the one that is about to sleep is not. So where the kernel can, the sleeper makes
 //! the barrier for both.
 
-use std::os::fd::BorrowedFd;
-use std::time::Duration;
-
 use super::layout::bits::{BARS, CLOSED, CORE, CORE_SHIFT, REGISTERED, WAITING};
 use super::layout::{Word, Words};
-use crate::sys::{self, Errno};
 
 /// The other side's counter is where it cannot be.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +37,8 @@ pub(super) struct Side<W, const WRITER: bool> {
     spared: bool,
     /// A barrier for both was refused after it had been promised: being rung for cannot be relied on any more.
     unsure: bool,
+    /// The other side waits, and the kernel had no memory for a ring.
+    owed: bool,
 }
 
 impl<W: Words, const WRITER: bool> Side<W, WRITER> {
@@ -59,6 +58,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
             heard: 0,
             spared: false,
             unsure: false,
+            owed: false,
         };
         side.heed(side.words.load(Self::OTHER_SAYS));
         side.disarm();
@@ -121,10 +121,8 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
             return false;
         }
         self.heed(says);
-        if says & WAITING == 0 {
-            return false;
-        }
-        self.take_waiting()
+        let waits = says & WAITING != 0 && self.take_waiting();
+        self.take_owed() | waits
     }
 
     /// Of several that see it, one rings.
@@ -132,14 +130,21 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.words.clear(Self::OTHER_SAYS, WAITING) & WAITING != 0
     }
 
-    /// Whether the other side waits for something that was done, and could not be rung for.
-    pub(super) fn owes_ring(&self) -> bool {
-        self.words.load(Self::OTHER_SAYS) & WAITING != 0 && self.take_waiting()
+    /// Notes that the other side could not be rung for. The next move says again that it is to be.
+    pub(super) fn ring_later(&mut self) {
+        self.owed = true;
+        self.heard = !0; // so that the next move looks closer
     }
 
-    /// Notes that the other side could not be rung for: the next move finds that it waits.
-    pub(super) fn ring_later(&self) {
-        self.words.set(Self::OTHER_SAYS, WAITING);
+    /// Whether a ring is owed.
+    pub(super) fn owes(&self) -> bool {
+        self.owed
+    }
+
+    /// Whether a ring is owed, which the caller makes now.
+    #[must_use]
+    pub(super) fn take_owed(&mut self) -> bool {
+        std::mem::take(&mut self.owed)
     }
 
     /// Says at which core this side is, and whether the other one was there when it said so last.
@@ -193,66 +198,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.says |= CLOSED;
         self.words.store(Self::OWN_SAYS, self.says);
         self.words.barrier();
-        self.words.load(Self::OTHER_SAYS) & WAITING != 0 && self.take_waiting()
-    }
-}
-
-/// The outcome of a look at the socket.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// Nothing.
-    Silence,
-    /// That somebody rang, or a signal came: it is time to look.
-    Bell,
-    /// That nobody is there any more.
-    End,
-}
-
-/// Takes what rings there are, or waits for one.
-pub(super) fn hear(fd: BorrowedFd<'_>, wait: bool) -> sys::Result<Heard> {
-    match sys::socket::read(fd, &mut [0; 256], wait) {
-        Ok(0) => Ok(Heard::End),
-        Ok(_) | Err(Errno::INTR) => Ok(Heard::Bell),
-        Err(Errno::AGAIN) => Ok(Heard::Silence),
-        // The peer has not heard all of our rings.
-        Err(Errno::CONNRESET | Errno::NOTCONN) => Ok(Heard::End),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// What became of a ring.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Rung {
-    /// It is on its way.
-    Heard,
-    /// The kernel has no memory for it just now.
-    Later,
-    /// Nobody is there any more.
-    Nobody,
-}
-
-/// How often a ring is tried for which the kernel has no memory, and how long it waits in between.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// Rings.
-#[cold]
-#[inline(never)]
-pub(super) fn ring(fd: BorrowedFd<'_>) -> sys::Result<Rung> {
-    let mut tries = 0;
-    loop {
-        return match sys::socket::write(fd, &[1], false) {
-            // No room: then it has not heard the rings before this one.
-            Ok(_) | Err(Errno::AGAIN) => Ok(Rung::Heard),
-            Err(Errno::INTR) => continue,
-            Err(Errno::NOBUFS | Errno::NOMEM) if tries < TRIES => {
-                tries += 1;
-                let _ = sys::poll::poll(&mut [], Some(PAUSE)); // a signal may end it
-                continue;
-            }
-            Err(Errno::NOBUFS | Errno::NOMEM) => Ok(Rung::Later),
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(Rung::Nobody),
-            Err(errno) => Err(errno),
-        };
+        let waits = self.words.load(Self::OTHER_SAYS) & WAITING != 0 && self.take_waiting();
+        self.take_owed() | waits
     }
 }

@@ -3,13 +3,15 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::doorbell::{Heard, Impossible, Rung, Side, hear, ring};
+use super::doorbell::{Impossible, Side};
+use super::layout::Words;
+use super::line::{Heard, Line, Rung};
 use super::turn::Turn;
 use crate::end::Held;
 use crate::error::{Error, Result};
 use crate::socket::StreamSocket;
 use crate::sys::epoch::Epoch;
-use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLRDHUP};
+use crate::sys::poll::{POLLERR, POLLHUP, POLLNVAL, POLLRDHUP};
 use crate::sys::shared_memory::SharedMemory;
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin};
@@ -30,8 +32,11 @@ const RINGS: u32 = 16;
 /// A call with less time than that does not give its core away: a third process may keep it for a slice of the scheduler's.
 const LONGEST_TURN: Duration = Duration::from_millis(10);
 
-/// How long a side sleeps that nobody may ring for.
+/// How long a side sleeps that nobody may ring for, or that could not ring.
 const NAP: Duration = Duration::from_millis(1);
+
+/// How often a call that may wait tries a ring for which the kernel has no memory, a [`NAP`] apart.
+const TRIES: u32 = 20;
 
 /// A fault that makes a ring useless for good. Each call returns it again.
 #[derive(Clone, Debug)]
@@ -62,21 +67,21 @@ impl From<Impossible> for Fault {
     }
 }
 
-/// Reader or writer.
-pub(super) struct Half<const WRITER: bool> {
-    pub(super) socket: Held<StreamSocket>,
+/// Reader or writer. The model puts a socket and words of its own in.
+pub(super) struct Half<const WRITER: bool, L: Line = StreamSocket, W: Words = SharedMemory> {
+    pub(super) socket: Held<L>,
     pub(super) epoch: Epoch,
     spin: Spin,
     turn: Turn,
     /// `None`: it is not there yet, or there is a fault.
-    pub(super) side: Option<Side<SharedMemory, WRITER>>,
+    pub(super) side: Option<Side<W, WRITER>>,
     fault: Option<Fault>,
     /// The socket has said that nobody is at the other side.
     pub(super) is_over: bool,
 }
 
-impl<const WRITER: bool> Half<WRITER> {
-    pub(super) fn new(socket: StreamSocket, epoch: Epoch, side: Option<Side<SharedMemory, WRITER>>) -> Self {
+impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
+    pub(super) fn new(socket: L, epoch: Epoch, side: Option<Side<W, WRITER>>) -> Self {
         let mut spin = Spin::default();
         spin.set(SPIN);
         Self { socket: Held::new(socket), epoch, spin, turn: Turn::default(), side, fault: None, is_over: false }
@@ -116,26 +121,52 @@ impl<const WRITER: bool> Half<WRITER> {
         }
     }
 
-    /// Goes on by so many bytes, and rings if somebody waits for that.
+    /// Goes on by so many bytes, and rings if somebody waits for that. A ring that the kernel has no memory for is owed, and a
+    /// call that may wait tries it again for a while.
     #[inline(always)]
-    pub(super) fn advance(&mut self, by: usize) {
+    pub(super) fn advance(&mut self, by: usize, may_wait: impl FnOnce() -> bool) {
         if self.side.as_mut().is_some_and(|side| side.advance(by)) {
             self.ring();
+            if self.owes() && may_wait() {
+                self.ring_until_heard();
+            }
         }
     }
 
     #[cold]
     fn ring(&mut self) {
-        self.side.iter_mut().for_each(|side| _ = side.is_at(sys::core()));
-        match ring(self.socket.as_fd()) {
+        let core = self.socket.core();
+        self.side.iter_mut().for_each(|side| _ = side.is_at(core));
+        match self.socket.ring() {
             Ok(Rung::Heard) => {}
-            // The next move rings, or the next wait, or the end.
-            Ok(Rung::Later) => self.side.iter().for_each(Side::ring_later),
+            Ok(Rung::Later) => self.side.iter_mut().for_each(Side::ring_later),
             // A writer sees it here first; a reader has still to read what is there.
             Ok(Rung::Nobody) => self.is_over |= WRITER,
             // The bytes were moved all the same. The next call returns the error.
             Err(errno) => drop(self.fail(Fault::System { call: "send", errno })),
         }
+    }
+
+    #[cold]
+    fn ring_until_heard(&mut self) {
+        for _ in 0..TRIES {
+            self.socket.pause(NAP);
+            self.ring_if_owed();
+            if !self.owes() {
+                break;
+            }
+        }
+    }
+
+    /// Makes up for a ring that the kernel had no memory for.
+    fn ring_if_owed(&mut self) {
+        if self.side.as_mut().is_some_and(Side::take_owed) {
+            self.ring();
+        }
+    }
+
+    fn owes(&self) -> bool {
+        self.side.as_ref().is_some_and(Side::owes)
     }
 
     /// Whether the other side has said that it is done, or the socket that nobody is there.
@@ -165,7 +196,7 @@ impl<const WRITER: bool> Half<WRITER> {
                 return Ok(left);
             }
             if let Some(again) = &mut look {
-                if self.looks_in_vain() && !patience.looks_again(self.socket.as_fd(), again)? {
+                if self.looks_in_vain() && !self.socket.looks_again(patience, again)? {
                     look = None;
                 }
                 continue;
@@ -176,6 +207,7 @@ impl<const WRITER: bool> Half<WRITER> {
                 }
                 continue;
             }
+            self.ring_if_owed();
             match self.hear(false)? {
                 Heard::Bell if rings < RINGS => rings += 1,
                 Heard::End => {}
@@ -196,19 +228,18 @@ impl<const WRITER: bool> Half<WRITER> {
 
     /// Lets the other side run, if it shares this core. Whether there is something to do then, or a fault to tell.
     fn gives_core_away(&mut self, patience: Patience) -> bool {
+        let core = self.socket.core();
         let Self { side: Some(side), turn, .. } = self else { return false };
         let is_in_time = match patience {
             Patience::Until(deadline) => deadline.saturating_duration_since(Instant::now()) > LONGEST_TURN,
             _ => true,
         };
-        is_in_time && turn.give(side.is_at(sys::core()), || side.look() != Ok(0) || side.is_other_closed())
+        is_in_time && turn.give(side.is_at(core), || side.look() != Ok(0) || side.is_other_closed())
     }
 
     /// Sleeps until the other side rings, or is gone.
     fn sleep(&mut self, patience: Patience) -> Result<()> {
-        if self.side.as_ref().is_some_and(Side::owes_ring) {
-            self.ring();
-        }
+        self.ring_if_owed();
         if self.arm()? {
             return Ok(());
         }
@@ -234,27 +265,30 @@ impl<const WRITER: bool> Half<WRITER> {
     }
 
     fn sleep_armed(&mut self, patience: Patience) -> Result<()> {
-        let is_unsure = self.side.as_ref().is_some_and(Side::is_unsure);
-        if matches!(patience, Patience::Blocking) && !is_unsure {
+        if self.sleeps_briefly() {
+            self.nap(patience)?;
+        } else if matches!(patience, Patience::Blocking) {
             return match self.hear(true)? {
                 Heard::Silence => Err(Error::WouldBlock), // an end that never waits
                 _ => Ok(()),
             };
-        }
-        if is_unsure {
-            self.nap(patience)?;
         } else {
-            patience.sleep(self.socket.end(), POLLIN)?;
+            self.socket.sleep(patience)?;
         }
         self.hear(false).map(drop)
+    }
+
+    /// Whether nobody may ring, or this side has to: the other one may sleep as well.
+    fn sleeps_briefly(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| side.is_unsure() || side.owes())
     }
 
     /// Sleeps for a moment, or until the deadline if that is sooner.
     fn nap(&self, patience: Patience) -> Result<()> {
         let end = Instant::now() + NAP;
         match patience {
-            Patience::Until(deadline) if deadline < end => patience.sleep(self.socket.end(), POLLIN),
-            _ => match Patience::Until(end).sleep(self.socket.end(), POLLIN) {
+            Patience::Until(deadline) if deadline < end => self.socket.sleep(patience),
+            _ => match self.socket.sleep(Patience::Until(end)) {
                 Err(Error::TimedOut) => Ok(()),
                 slept => slept,
             },
@@ -263,22 +297,9 @@ impl<const WRITER: bool> Half<WRITER> {
 
     /// Takes rings, and notes that there is nobody any more.
     pub(super) fn hear(&mut self, wait: bool) -> Result<Heard> {
-        let heard = hear(self.socket.as_fd(), wait).map_err(|errno| self.socket.end().error("recv", errno))?;
+        let heard = self.socket.hear(wait)?;
         self.is_over |= heard == Heard::End;
         Ok(heard)
-    }
-
-    /// Whether the other side has left, asked of the socket too.
-    pub(super) fn is_other_gone(&self) -> Result<bool> {
-        if self.is_closed() {
-            return Ok(true);
-        }
-        let fd = self.socket.as_fd();
-        let events = sys::poll::look(fd, POLLRDHUP).map_err(|errno| self.socket.end().error("poll", errno))?;
-        if events & POLLNVAL != 0 {
-            return Err(self.socket.end().error("poll", Errno::BADF));
-        }
-        Ok(events & (POLLRDHUP | POLLHUP | POLLERR) != 0)
     }
 
     /// For `wait_any`: arms, and says whether there is something to do, or to say, at once. Rings that nobody waits for any
@@ -294,25 +315,39 @@ impl<const WRITER: bool> Half<WRITER> {
                 Ok(Heard::End) | Err(_) => return true,
             }
         }
-        if self.side.as_ref().is_some_and(Side::owes_ring) {
-            self.ring();
-        }
+        self.ring_if_owed();
         let is_ready = self.arm().unwrap_or(true);
-        if is_ready || !self.side.as_ref().is_some_and(Side::is_unsure) {
+        if is_ready || !self.sleeps_briefly() {
             return is_ready;
         }
         // The other side may not have seen yet that it has to make the barriers. A moment later it has, and rings.
-        let _ = sys::poll::poll(&mut [], Some(NAP)); // a signal may end it
-        self.is_closed() || self.look().map_or(true, |left| left > 0)
+        self.socket.pause(NAP);
+        // A ring that is still owed is made up for by the next call, or both may sleep.
+        self.owes() || self.is_closed() || self.look().map_or(true, |left| left > 0)
     }
 
     /// Tells the other side that this one is done, and lets go of the memory. In another process, tells nobody.
     pub(super) fn finish(&mut self) {
         let Some(mut side) = self.side.take() else { return };
-        if self.epoch.lasts() && side.close() {
-            // Nobody to ring for, or no way to: the socket's end says the same.
-            let _ = ring(self.socket.as_fd());
+        if self.epoch.lasts() && side.close() && matches!(self.socket.ring(), Ok(Rung::Later)) {
+            // Nobody comes back to make up for it.
+            self.socket.hang_up();
+        } // If there is nobody to ring for, or no way to, the socket's end says the same.
+    }
+}
+
+impl<const WRITER: bool> Half<WRITER> {
+    /// Whether the other side has left, asked of the socket too.
+    pub(super) fn is_other_gone(&self) -> Result<bool> {
+        if self.is_closed() {
+            return Ok(true);
         }
+        let fd = self.socket.as_fd();
+        let events = sys::poll::look(fd, POLLRDHUP).map_err(|errno| self.socket.end().error("poll", errno))?;
+        if events & POLLNVAL != 0 {
+            return Err(self.socket.end().error("poll", Errno::BADF));
+        }
+        Ok(events & (POLLRDHUP | POLLHUP | POLLERR) != 0)
     }
 
     /// Finishes, and closes the socket. Nothing may be done with it any more.
@@ -325,7 +360,7 @@ impl<const WRITER: bool> Half<WRITER> {
     }
 }
 
-impl<const WRITER: bool> Drop for Half<WRITER> {
+impl<const WRITER: bool, L: Line, W: Words> Drop for Half<WRITER, L, W> {
     fn drop(&mut self) {
         // Taken out before: then it is finished.
         if self.side.is_some() {

@@ -75,9 +75,6 @@ pub(super) trait Words {
     /// Takes bits away, and says what was there.
     fn clear(&self, word: Word, bits: u64) -> u64;
 
-    /// Puts bits there.
-    fn set(&self, word: Word, bits: u64);
-
     /// A barrier for this thread alone.
     fn barrier(&self);
 
@@ -101,10 +98,6 @@ impl Words for SharedMemory {
 
     fn clear(&self, word: Word, bits: u64) -> u64 {
         self.word(word as usize).fetch_and(!bits, AcqRel)
-    }
-
-    fn set(&self, word: Word, bits: u64) {
-        self.word(word as usize).fetch_or(bits, AcqRel);
     }
 
     #[inline(always)]

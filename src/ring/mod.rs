@@ -4,6 +4,7 @@ mod doorbell;
 mod half;
 mod hello;
 mod layout;
+mod line;
 #[cfg(all(test, ipc_loom))]
 mod model;
 mod reader;

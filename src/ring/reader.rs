@@ -137,9 +137,9 @@ impl RingReader {
     }
 
     #[inline]
-    fn read_with(&mut self, buf: &mut [u8], patience: impl FnOnce() -> Patience) -> Result<usize> {
-        self.begin(buf.len(), patience)?;
-        Ok(self.take(buf))
+    fn read_with(&mut self, buf: &mut [u8], patience: impl Fn() -> Patience) -> Result<usize> {
+        self.begin(buf.len(), &patience)?;
+        Ok(self.take(buf, || patience().is_endless()))
     }
 
     /// Waits for something to read, if there is a place to put it.
@@ -168,7 +168,7 @@ impl RingReader {
 
     /// Reads what is there.
     #[inline]
-    fn take(&mut self, buf: &mut [u8]) -> usize {
+    fn take(&mut self, buf: &mut [u8], may_wait: impl Fn() -> bool) -> usize {
         let mut read = 0;
         // In pieces, so that the writer can go on while this side does.
         for piece in buf.chunks_mut(PIECE) {
@@ -178,7 +178,7 @@ impl RingReader {
                 break;
             }
             side.words.take(side.position(), &mut piece[..len]);
-            self.half.advance(len);
+            self.half.advance(len, &may_wait);
             read += len;
             if len < PIECE {
                 break;
@@ -327,7 +327,7 @@ impl Read for RingReader {
         self.begin(len, || Patience::Blocking).map_err(Error::into_io)?;
         let mut read = 0;
         for buf in bufs {
-            let count = self.take(buf);
+            let count = self.take(buf, || true);
             read += count;
             if count < buf.len() {
                 break;

@@ -168,11 +168,11 @@ impl RingWriter {
     }
 
     #[inline]
-    fn write_with(&mut self, buf: &[u8], patience: impl FnOnce() -> Patience) -> Result<usize> {
-        if !self.begin(buf.len(), patience)? {
+    fn write_with(&mut self, buf: &[u8], patience: impl Fn() -> Patience) -> Result<usize> {
+        if !self.begin(buf.len(), &patience)? {
             return Ok(0);
         }
-        Ok(self.put(buf))
+        Ok(self.put(buf, || patience().is_endless()))
     }
 
     /// Waits for room, if something is to be written. Whether it is.
@@ -206,7 +206,7 @@ impl RingWriter {
 
     /// Writes what there is room for.
     #[inline]
-    fn put(&mut self, buf: &[u8]) -> usize {
+    fn put(&mut self, buf: &[u8], may_wait: impl Fn() -> bool) -> usize {
         let mut written = 0;
         // In pieces, so that the reader can begin while this side goes on.
         for piece in buf.chunks(PIECE) {
@@ -216,7 +216,7 @@ impl RingWriter {
                 break;
             }
             side.words.put(side.position(), fitting);
-            self.half.advance(fitting.len());
+            self.half.advance(fitting.len(), &may_wait);
             written += fitting.len();
             if fitting.len() < piece.len() {
                 break;
@@ -346,7 +346,7 @@ impl Write for RingWriter {
         }
         let mut written = 0;
         for buf in bufs {
-            let count = self.put(buf);
+            let count = self.put(buf, || true);
             written += count;
             if count < buf.len() {
                 break;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use deadline::{Deadline, TimedRead, TimedWrite, Until};
 pub(crate) use patience::{Patience, is_ready};
-pub(crate) use spin::Spin;
+pub(crate) use spin::{Look, Spin};
 
 use crate::error::{Error, Result};
 use crate::sys::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};

@@ -30,6 +30,11 @@ impl Patience {
         Instant::now().checked_add(timeout).map_or(Patience::Endless, Patience::Until)
     }
 
+    /// Whether a call waits for as long as it takes.
+    pub(crate) fn is_endless(self) -> bool {
+        matches!(self, Patience::Blocking | Patience::Endless)
+    }
+
     /// Attempts something until it works, fails, or the patience is over.
     ///
     /// `first` is the errno of an attempt that the caller has made already. The attempt is told whether to wait by itself.

@@ -3,6 +3,7 @@
 mod blobs;
 mod ring_peers;
 mod ring_programs;
+mod ring_shortage;
 mod rings;
 #[path = "../support/mod.rs"]
 mod support;
@@ -22,7 +23,13 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    support::run([blobs::trials(), ring_peers::trials(), ring_programs::trials(), rings::trials()])
+    support::run([
+        blobs::trials(),
+        ring_peers::trials(),
+        ring_programs::trials(),
+        ring_shortage::trials(),
+        rings::trials(),
+    ])
 }
 
 fn claim_blob() {

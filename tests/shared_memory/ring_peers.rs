@@ -25,7 +25,6 @@ pub fn trials() -> Vec<Trial> {
         a_hello_that_is_cut_short_says_so,
         a_hello_that_comes_twice_changes_nothing,
         urgent_bytes_are_no_hello_no_ring_and_no_end,
-        a_ring_that_the_kernel_has_no_memory_for_is_made_up_for,
         sides_that_share_a_core_hardly_sleep within 120,
         a_core_that_a_peer_claims_holds_up_no_call,
         a_peer_that_dies_in_any_state_is_seen,
@@ -305,47 +304,6 @@ fn urgent_bytes_are_no_hello_no_ring_and_no_end() {
     send_urgent(&pair.child);
     drop(pair.child);
     assert_eq!(reader.read(&mut [0; 8]).unwrap(), 0);
-}
-
-/// One thread of a process can be where `send` is refused, and another not.
-fn a_ring_that_the_kernel_has_no_memory_for_is_made_up_for() {
-    for errno in [libc::ENOBUFS, libc::ENOMEM] {
-        for watches in [false, true] {
-            let (pair, asleep, woken) = (stream_pair().unwrap(), Gate::new(), Gate::new());
-            let child = fork(pair.child, |socket| {
-                let mut ring = RingReader::new(socket).unwrap();
-                ring.set_spin(Duration::ZERO);
-                ring.read_exact(&mut [0; 1]).unwrap();
-                asleep.open();
-                ring.read_exact(&mut [0; 2]).unwrap();
-                woken.open();
-                std::io::copy(&mut ring, &mut std::io::sink()).unwrap();
-            })
-            .unwrap();
-            let mut ring = RingWriter::with_capacity(pair.parent, 1).unwrap();
-            ring.write_all(&[1]).unwrap();
-            asleep.pass();
-            support::asleep_in(child.id(), &[libc::SYS_recvfrom]);
-            let mut ring = std::thread::spawn(move || {
-                refuse_calls(&[libc::SYS_sendto], errno);
-                ring.write_all(&[2]).unwrap();
-                ring.write_all(&[3]).unwrap(); // it is no fault of the ring
-                ring
-            })
-            .join()
-            .unwrap();
-            support::asleep_in(child.id(), &[libc::SYS_recvfrom]);
-            if watches {
-                // The wait rings, without another move.
-                assert_eq!(wait_any(&mut [ring.watch()], None).unwrap(), 1);
-            } else {
-                ring.write_all(&[4]).unwrap();
-            }
-            woken.pass(); // not by the end
-            drop(ring);
-            assert_eq!(exit_code(&child), 0);
-        }
-    }
 }
 
 /// How often this process gave its core away to wait for something.
