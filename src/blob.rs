@@ -94,6 +94,15 @@ impl Blob {
     /// # Errors
     ///
     /// [`Error::System`]: clones are left, and no descriptors are (`EMFILE`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let fd = ipc::Blob::new(b"for all to read")?.into_fd()?;
+    /// let blob = ipc::Blob::try_from(fd)?;
+    /// assert_eq!(&*blob, b"for all to read");
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn into_fd(self) -> Result<OwnedFd> {
         match Arc::try_unwrap(self.0) {
             Ok(shared) => Ok(shared.fd),
@@ -215,6 +224,10 @@ impl BlobWriter {
     ///
     /// [memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html), with `MFD_NOEXEC_SEAL` where the
     /// kernel has it (Linux 6.3).
+    ///
+    /// # Examples
+    ///
+    /// See [`BlobWriter`].
     #[doc(alias = "memfd_create")]
     pub fn new() -> Result<Self> {
         let fd = memfd::create(c"ipc-blob").map_err(|errno| Error::system("memfd_create", errno))?;
@@ -239,6 +252,10 @@ impl BlobWriter {
     /// # Platform
     ///
     /// `F_ADD_SEALS` of [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html).
+    ///
+    /// # Examples
+    ///
+    /// See [`BlobWriter`].
     pub fn finish(self) -> Result<Blob> {
         memfd::seal(self.fd.as_fd(), CONTENTS).map_err(|errno| Error::system("fcntl", errno))?;
         // For programs that read it as a file.

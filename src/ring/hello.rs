@@ -1,17 +1,39 @@
-//! The hello that a reader waits for, and the memory that comes with it. Nothing of either is believed that was not looked at.
+//! The hello that a writer sends and a reader waits for, and the memory that comes with it. A reader believes nothing of either
+//! that it has not looked at.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use super::doorbell::Side;
 use super::half::Fault;
-use super::layout::{HELLO, LARGEST, capacity};
+use super::layout::{HELLO, LARGEST, capacity, hello};
 use crate::end::{self, End};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::socket::StreamSocket;
 use crate::sys::descriptor::duplicate;
 use crate::sys::epoch::Epoch;
 use crate::sys::memfd::{self, LENGTH, Unfit};
 use crate::sys::shared_memory::{SharedMemory, page_size};
 use crate::sys::{Errno, ancillary, membarrier};
+
+/// The memory, and the hello that takes it to the other side.
+pub(super) fn make(socket: &StreamSocket, bytes: usize) -> Result<(Epoch, Side<SharedMemory, true>)> {
+    socket.end().check_given()?;
+    let capacity = bytes.max(page_size()).checked_next_power_of_two().filter(|capacity| *capacity <= LARGEST);
+    let capacity = capacity.ok_or(Error::InvalidInput { what: "a ring holds 1 GiB at most" })?;
+    let refused = |call| move |errno| Error::system(call, errno);
+    let epoch = Epoch::now().map_err(refused("madvise"))?;
+    let memory = memfd::create(c"ipc-ring").map_err(refused("memfd_create"))?;
+    let len = (page_size() + capacity) as u64;
+    memfd::check_limit(len).and_then(|()| memfd::allocate(memory.as_fd(), len)).map_err(refused("fallocate"))?;
+    memfd::seal(memory.as_fd(), LENGTH).map_err(refused("fcntl"))?;
+    let words = SharedMemory::map(memory.as_fd(), capacity, epoch).map_err(refused("mmap"))?;
+    let side = Side::new(words, capacity, membarrier::register());
+    let fd = socket.as_fd();
+    match ancillary::send(fd, &hello(capacity), &[memory.as_raw_fd()], false) {
+        Ok(_) => Ok((epoch, side)), // so few bytes go in one piece
+        Err(errno) => Err(socket.end().error("sendmsg", errno)),
+    }
+}
 
 /// The part of a hello that has arrived.
 #[derive(Default)]

@@ -23,6 +23,8 @@ use crate::socket::StreamSocket;
 ///
 /// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and closes the socket. `anyhow::Error` and `Box<dyn
 /// Error>` take the whole value, and the socket stays open in it: `.map_err(ipc::Error::from)?` closes it first.
+///
+/// [`RingWriter::with_capacity`] has an example.
 pub struct RingError {
     /// The socket, as it was.
     pub socket: StreamSocket,

@@ -330,7 +330,7 @@ fn no_wake_up_is_lost_where_there_is_room() {
 
 #[test]
 fn no_wake_up_is_lost_where_barriers_for_both_are_refused() {
-    Model { registered: true, refused: true, ..PLAIN }.check();
+    Model { bytes: 1, registered: true, refused: true, ..PLAIN }.check();
 }
 
 #[test]

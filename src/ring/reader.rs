@@ -69,6 +69,10 @@ impl RingReader {
     ///
     /// - [`Error::NotGiven`]: this process was not given the socket.
     /// - [`Error::System`]: no memory is left (`ENOMEM`).
+    ///
+    /// # Examples
+    ///
+    /// See [`RingReader`].
     pub fn new(socket: StreamSocket) -> Result<Self, RingError> {
         let given = socket.end().check_given();
         match given.and_then(|()| Epoch::now().map_err(|errno| Error::system("madvise", errno))) {
@@ -84,11 +88,26 @@ impl RingReader {
     /// [`Error::TooLong`].
     ///
     /// It goes for a ring whose memory was not taken yet. More than 1 GiB are as 1 GiB.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::stream_pair()?;
+    /// let _writer = ipc::RingWriter::new(pair.parent)?; // 256 KiB
+    /// let mut reader = ipc::RingReader::new(pair.child)?;
+    /// reader.set_max_capacity(64 << 10);
+    /// let refused = reader.try_read(&mut [0; 16]);
+    /// assert!(matches!(refused, Err(ipc::Error::TooLong { len: 262_144, max: 65_536 })));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn set_max_capacity(&mut self, bytes: usize) {
         self.max_capacity = bytes;
     }
 
     /// Reads what is there, without blocking. `Ok(0)`: EOF.
+    ///
+    /// The kernel may have no memory to wake a writer that sleeps (`ENOBUFS`). The next call that reads, waits or closes wakes
+    /// it then.
     ///
     /// # Errors
     ///
@@ -132,6 +151,18 @@ impl RingReader {
     /// # Errors
     ///
     /// [`Error::TimedOut`]: the time is up, and nothing was read; and as [`try_read`](Self::try_read).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pair = ipc::stream_pair()?;
+    /// let mut ring = ipc::RingReader::new(pair.parent)?;
+    /// let late = ring.read_timeout(&mut [0; 16], Duration::from_millis(10));
+    /// assert!(matches!(late, Err(ipc::Error::TimedOut)));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn read_timeout(&mut self, buf: &mut [u8], timeout: Duration) -> Result<usize> {
         self.read_with(buf, || Patience::timeout(timeout))
     }
@@ -218,6 +249,17 @@ impl RingReader {
     /// # Errors
     ///
     /// As [`try_read`](Self::try_read), but [`Error::WouldBlock`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::stream_pair()?;
+    /// let mut writer = ipc::RingWriter::new(pair.parent)?;
+    /// let mut reader = ipc::RingReader::new(pair.child)?;
+    /// writer.try_write(b"seven b")?;
+    /// assert_eq!(reader.available()?, 7);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn available(&mut self) -> Result<usize> {
         self.half.check_process()?;
         self.half.check_fault()?;
@@ -234,6 +276,10 @@ impl RingReader {
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; 20 µs at first, and zero for not at all.
     ///
     /// See [`RingWriter::set_spin`](crate::RingWriter::set_spin) for the cost.
+    ///
+    /// # Examples
+    ///
+    /// See [`RingWriter::set_spin`](crate::RingWriter::set_spin).
     pub fn set_spin(&mut self, spin: Duration) {
         self.half.set_spin(spin);
     }
@@ -295,6 +341,10 @@ impl RingReader {
     /// # Errors
     ///
     /// As [`RingWriter::close`](crate::RingWriter::close).
+    ///
+    /// # Examples
+    ///
+    /// See [`RingReader`], where the writer closes.
     pub fn close(mut self) -> Result<()> {
         self.take_memory_to_leave();
         self.half.close()

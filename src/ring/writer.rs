@@ -2,19 +2,13 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use super::RingError;
-use super::doorbell::Side;
 use super::half::{Half, PIECE};
-use super::layout::{LARGEST, hello};
+use super::hello::make;
 use crate::error::{Error, Result};
 use crate::socket::StreamSocket;
-use crate::sys::epoch::Epoch;
-use crate::sys::memfd::{self, LENGTH};
-use crate::sys::shared_memory::{SharedMemory, page_size};
-use crate::sys::{ancillary, membarrier};
 use crate::wait::{Patience, TimedWrite, Until, Watch};
 
 /// The capacity of a ring, at first.
@@ -91,6 +85,10 @@ impl RingWriter {
     /// # Errors
     ///
     /// As [`with_capacity`](Self::with_capacity).
+    ///
+    /// # Examples
+    ///
+    /// See [`RingWriter`].
     pub fn new(socket: StreamSocket) -> Result<Self, RingError> {
         Self::with_capacity(socket, CAPACITY)
     }
@@ -116,6 +114,20 @@ impl RingWriter {
     /// and allocated with [fallocate(2)](https://man7.org/linux/man-pages/man2/fallocate.2.html);
     /// [membarrier(2)](https://man7.org/linux/man-pages/man2/membarrier.2.html), and a fence with each write where it is refused.
     /// The mapping is not inherited by a fork (`MADV_DONTFORK`). `docs/ring.md` has the format, for peers in other languages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::stream_pair()?;
+    /// let ring = ipc::RingWriter::with_capacity(pair.parent, 100_000)?;
+    /// assert_eq!(ring.capacity(), 128 << 10);
+    ///
+    /// // Too large. The socket is given back.
+    /// let refused = ipc::RingWriter::with_capacity(pair.child, 2 << 30).unwrap_err();
+    /// assert!(matches!(refused.error, ipc::Error::InvalidInput { .. }));
+    /// let ring = ipc::RingWriter::new(refused.socket)?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn with_capacity(socket: StreamSocket, bytes: usize) -> Result<Self, RingError> {
         match make(&socket, bytes) {
             Ok((epoch, side)) => {
@@ -127,12 +139,19 @@ impl RingWriter {
     }
 
     /// Returns how many bytes the ring holds. Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// See [`with_capacity`](Self::with_capacity).
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// Writes what there is room for, without blocking, and returns how much that was.
+    ///
+    /// The kernel may have no memory to wake a reader that sleeps (`ENOBUFS`). The bytes are written all the same, and the next
+    /// call that writes, waits or closes wakes it.
     ///
     /// # Errors
     ///
@@ -163,6 +182,10 @@ impl RingWriter {
     /// # Errors
     ///
     /// [`Error::TimedOut`]: the time is up, and nothing was written; and as [`try_write`](Self::try_write).
+    ///
+    /// # Examples
+    ///
+    /// See [`RingReader::read_timeout`](crate::RingReader::read_timeout).
     pub fn write_timeout(&mut self, buf: &[u8], timeout: Duration) -> Result<usize> {
         self.write_with(buf, || Patience::timeout(timeout))
     }
@@ -262,6 +285,17 @@ impl RingWriter {
     /// # Platform
     ///
     /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::stream_pair()?;
+    /// let child = ipc::fork(pair.child, |socket| drop(socket))?;
+    /// let ring = ipc::RingWriter::new(pair.parent)?;
+    /// child.wait()?;
+    /// assert!(ring.is_closed()?);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn is_closed(&self) -> Result<bool> {
         self.half.check_process()?;
         self.half.check_fault()?;
@@ -274,6 +308,10 @@ impl RingWriter {
     /// It asks the reader to ring, which costs that one a system call at its next read. Make a new one for each wait. A ring may
     /// come for nothing: use [`try_write`](Self::try_write) then. What is wrong with the ring makes it ready, and that call
     /// says it.
+    ///
+    /// # Examples
+    ///
+    /// See [`RingReader::watch`](crate::RingReader::watch).
     pub fn watch(&mut self) -> Watch<'_> {
         let is_ready = self.arm();
         Watch::room(&*self.half.socket).buffered(is_ready)
@@ -307,28 +345,12 @@ impl RingWriter {
     ///
     /// [`Error::NotGiven`] in a process that has a copy of the ring of another one, where nothing but the copy is closed;
     /// [`Error::System`] if somebody else closed the number.
+    ///
+    /// # Examples
+    ///
+    /// See [`RingReader`](crate::RingReader).
     pub fn close(mut self) -> Result<()> {
         self.half.close()
-    }
-}
-
-/// The memory, and the hello that takes it to the other side.
-fn make(socket: &StreamSocket, bytes: usize) -> Result<(Epoch, Side<SharedMemory, true>)> {
-    socket.end().check_given()?;
-    let capacity = bytes.max(page_size()).checked_next_power_of_two().filter(|capacity| *capacity <= LARGEST);
-    let capacity = capacity.ok_or(Error::InvalidInput { what: "a ring holds 1 GiB at most" })?;
-    let refused = |call| move |errno| Error::system(call, errno);
-    let epoch = Epoch::now().map_err(refused("madvise"))?;
-    let memory = memfd::create(c"ipc-ring").map_err(refused("memfd_create"))?;
-    let len = (page_size() + capacity) as u64;
-    memfd::check_limit(len).and_then(|()| memfd::allocate(memory.as_fd(), len)).map_err(refused("fallocate"))?;
-    memfd::seal(memory.as_fd(), LENGTH).map_err(refused("fcntl"))?;
-    let words = SharedMemory::map(memory.as_fd(), capacity, epoch).map_err(refused("mmap"))?;
-    let side = Side::new(words, capacity, membarrier::register());
-    let fd = socket.as_fd();
-    match ancillary::send(fd, &hello(capacity), &[memory.as_raw_fd()], false) {
-        Ok(_) => Ok((epoch, side)), // so few bytes go in one piece
-        Err(errno) => Err(socket.end().error("sendmsg", errno)),
     }
 }
 
