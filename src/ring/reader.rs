@@ -106,8 +106,7 @@ impl RingReader {
 
     /// Reads what is there, without blocking. `Ok(0)`: EOF.
     ///
-    /// The kernel may have no memory to wake a writer that sleeps (`ENOBUFS`). The next call that reads, waits or closes wakes
-    /// it then.
+    /// The kernel may have no memory to wake a writer that sleeps (`ENOBUFS`). Then the next call wakes it.
     ///
     /// # Errors
     ///

@@ -290,9 +290,9 @@ impl RingWriter {
     ///
     /// ```
     /// let pair = ipc::stream_pair()?;
-    /// let child = ipc::fork(pair.child, |socket| drop(socket))?;
     /// let ring = ipc::RingWriter::new(pair.parent)?;
-    /// child.wait()?;
+    /// assert!(!ring.is_closed()?);
+    /// drop(pair.child);
     /// assert!(ring.is_closed()?);
     /// # Ok::<(), ipc::Error>(())
     /// ```
