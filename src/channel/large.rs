@@ -17,6 +17,14 @@ use crate::sys::memfd::{self, CONTENTS, Unfit};
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Until};
 
+/// The longest value that goes in a datagram wherever it fits: the longest of a socket at its default.
+pub(super) const LONG: usize = 212_960;
+
+/// Whether so many bytes do better as memory: where two such datagrams have no room in the queue, sender and receiver take turns.
+pub(super) fn is_better(socket: &DatagramSocket, len: usize) -> Result<bool> {
+    Ok(len > socket.max_message()? / 2)
+}
+
 /// Sends the bytes as memory.
 pub(super) fn send(socket: &DatagramSocket, message: Outbound<'_>, patience: Patience) -> Result<()> {
     socket.send_ends(&[], attach(message, patience)?, patience).map_err(Error::from)

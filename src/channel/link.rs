@@ -203,6 +203,9 @@ impl Link for DatagramSocket {
 
     #[inline]
     fn send(socket: &Self, message: Outbound<'_>, until: Until) -> Result<()> {
+        if message.bytes().len() > large::LONG && large::is_better(socket, message.bytes().len())? {
+            return large::send(socket, message, until.0);
+        }
         let sent = match message.bare_ends() {
             [] if message.bytes().is_empty() => socket.send_bytes(&NOTHING, until.0),
             [] => socket.send_bytes(message.bytes(), until.0),

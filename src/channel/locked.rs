@@ -72,6 +72,7 @@ impl<L> Locked<L> {
             }
             let left = until.left();
             if left == Some(Duration::ZERO) {
+                self.free.notify_one(); // it may be this one that was woken
                 return Err(until.error());
             }
             // What was set before that sleep is seen by whoever unlocks after it.
@@ -87,11 +88,11 @@ impl<L> Locked<L> {
         }
     }
 
-    /// Wakes those that wait. Whoever found it locked is asleep once the turn is free.
+    /// Wakes one of those that wait, which wakes the next when it unlocks. Whoever found it locked is asleep once the turn is free.
     #[cold]
     fn wake(&self) {
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
-        self.free.notify_all();
+        self.free.notify_one();
     }
 
     /// Returns the link of a lock that nobody else can have. Never blocks.
@@ -137,7 +138,7 @@ impl<L> DerefMut for LockedGuard<'_, L> {
     }
 }
 
-/// Wakes those that wait, when the lock is free.
+/// Wakes one that waits, when the lock is free.
 struct Wake<'a, L>(&'a Locked<L>);
 
 impl<L> Drop for Wake<'_, L> {

@@ -51,7 +51,7 @@ use crate::socket;
 /// - A value may be of any size. One that is too large for a message goes in shared memory beside it.
 /// - Receiving is `None` when every sender is gone and everything was received. Sending is [`Error::Closed`] when every receiver
 ///   is gone.
-/// - [`send`](Sender::send) blocks while the receiver has some hundreds of values, or 208 KiB of them, that it did not receive
+/// - [`send`](Sender::send) blocks while the receiver has some hundreds of values, or 416 KiB of them, that it did not receive
 ///   yet.
 ///
 /// # What does not travel

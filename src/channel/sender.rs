@@ -106,7 +106,8 @@ impl<T, L: Link> Sender<T, L> {
     /// [send(2)](https://man7.org/linux/man-pages/man2/send.2.html) or
     /// [sendmsg(2)](https://man7.org/linux/man-pages/man2/sendmsg.2.html). A value that is longer than the socket's
     /// [`max_message`](DatagramSocket::max_message) goes in sealed memory beside the message
-    /// ([memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html)).
+    /// ([memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html)). So does one over 208 KiB of which the queue
+    /// has no room for two.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn send(&self, value: T) -> Result<(), Unsent<T>>
     where

@@ -123,6 +123,7 @@ impl End {
     }
 
     /// The mark of its messages.
+    #[inline]
     pub(crate) fn mark(&self) -> Option<Mark> {
         ledger::mark(self.fd.as_raw_fd())
     }

@@ -46,10 +46,12 @@ pub struct Received {
 
 impl Received {
     /// The parts that came beside the bytes. An error if ends are missing.
+    #[inline]
     pub(crate) fn new(bytes: usize, beside: Beside) -> Result<Self> {
         let sender = beside.sender.map(|(pid, uid, gid)| Credentials { pid, uid, gid });
         // Made with close-on-exec, which costs a call more to be sure of than to set.
-        let received = Self { ends: beside.fds.into_iter().map(End::received).collect(), bytes, sender };
+        let ends = if beside.fds.is_empty() { VecDeque::new() } else { own(beside.fds) };
+        let received = Self { ends, bytes, sender };
         if beside.lost { Err(Error::EndsLost { received }) } else { Ok(received) }
     }
 
@@ -142,6 +144,10 @@ impl Received {
     pub fn sender(&self) -> Option<Credentials> {
         self.sender
     }
+}
+
+fn own(fds: Vec<OwnedFd>) -> VecDeque<End> {
+    fds.into_iter().map(End::received).collect()
 }
 
 /// The ends that are left, to be given to another process.

@@ -217,6 +217,17 @@ pub(crate) fn set_max_message(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
     }
 }
 
+/// Lets twice as much wait at the peer as is usual, as far as any process may, and never less.
+#[cfg(feature = "channel")]
+pub(crate) fn lengthen_queue(fd: BorrowedFd<'_>) -> Result<()> {
+    // What the kernel allows everybody unless it was told otherwise (`net.core.wmem_max`). It doubles what it is given.
+    const MOST: usize = 208 << 10;
+    if sockopt::socket_send_buffer_size(fd)? >= 2 * MOST {
+        return Ok(());
+    }
+    sockopt::set_socket_send_buffer_size(fd, MOST)
+}
+
 /// Process, user and group of whoever made the pair.
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<(u32, u32, u32)> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };

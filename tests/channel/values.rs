@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         every_shape_arrives_as_it_was,
         values_arrive_in_order_and_then_eof,
         a_value_of_any_size_arrives within 120,
+        a_value_that_leaves_no_room_for_a_second_goes_as_memory,
         a_large_value_arrives_in_another_process,
         a_value_that_no_file_may_hold_comes_back,
         a_value_without_bytes_is_no_eof,
@@ -132,13 +133,33 @@ fn values_arrive_in_order_and_then_eof() {
 
 fn a_value_of_any_size_arrives() {
     let (sender, receiver) = channel::<serde_bytes::ByteBuf>().unwrap();
-    let max = datagram_pair().unwrap().parent.max_message().unwrap();
+    let usual = datagram_pair().unwrap().parent.max_message().unwrap();
+    let max = sender.try_clone().unwrap().into_inner().max_message().unwrap();
+    assert!(max >= usual, "{max} bytes, and {usual} elsewhere");
     // A length is encoded in three bytes here.
-    for len in [0, 1, 4095, 4096, max - 4, max - 3, max - 2, max, 1 << 20, 5 << 20, 40 << 20] {
+    for len in [0, 1, 4095, 4096, usual, max / 2, max - 4, max - 3, max - 2, max, 1 << 20, 5 << 20, 40 << 20] {
         sender.send(support::bytes(len).into()).unwrap();
         let arrived = receiver.recv().unwrap().unwrap();
         assert!(arrived == support::bytes(len), "{len}");
     }
+}
+
+fn a_value_that_leaves_no_room_for_a_second_goes_as_memory() {
+    let goes_as_memory = |sender: Sender<serde_bytes::ByteBuf>, receiver: Receiver<serde_bytes::ByteBuf>, len| {
+        sender.send(support::bytes(len).into()).unwrap();
+        let mut message = Vec::new();
+        let received = receiver.into_inner().recv_with(&mut message).unwrap().unwrap();
+        assert_eq!(message.is_empty(), !received.is_empty());
+        message.is_empty()
+    };
+    let (sender, receiver) = channel().unwrap();
+    assert!(!goes_as_memory(sender, receiver, 200 << 10));
+    let (sender, receiver) = channel().unwrap();
+    assert!(goes_as_memory(sender, receiver, 300 << 10));
+    // A queue that is longer, where this process may have one.
+    let pair = datagram_pair().unwrap();
+    let max = pair.parent.set_max_message(1 << 20).unwrap();
+    assert_eq!(goes_as_memory(Sender::new(pair.parent), Receiver::new(pair.child), 300 << 10), max < 600 << 10);
 }
 
 fn a_value_that_no_file_may_hold_comes_back() {
