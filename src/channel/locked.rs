@@ -2,7 +2,11 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+    compiler_fence,
+};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -144,6 +148,8 @@ struct Wake<'a, L>(&'a Locked<L>);
 impl<L> Drop for Wake<'_, L> {
     #[inline]
     fn drop(&mut self) {
+        // The look comes after the store that unlocked, as the program is compiled. The processor may delay that store by nanoseconds.
+        compiler_fence(SeqCst);
         if self.0.waiting.load(Relaxed) {
             self.0.waiting.store(false, Relaxed);
             self.0.wake();
