@@ -102,6 +102,7 @@ fn what_needs_no_descriptor_works_without_any() {
     let [with_message, with_bytes] = passed_on;
     let child = fork((), |()| ()).unwrap();
     let owned = [(); 3].map(|()| pipe().unwrap());
+    let nowait = has_nowait();
     let full = limit_descriptors(0);
 
     writer.write_all(b"abcdef").unwrap();
@@ -109,8 +110,7 @@ fn what_needs_no_descriptor_works_without_any() {
     assert_eq!(reader.try_read(&mut [0; 2]).unwrap(), 2);
     assert_eq!(reader.read_timeout(&mut [0; 2], Duration::from_secs(1)).unwrap(), 2);
     // On an older kernel it takes two.
-    let written =
-        if has_nowait() { writer.write_timeout(b"x", Duration::ZERO) } else { Ok(writer.write(b"x").unwrap()) };
+    let written = if nowait { writer.write_timeout(b"x", Duration::ZERO) } else { Ok(writer.write(b"x").unwrap()) };
     assert_eq!(written.unwrap(), 1);
     assert_eq!(reader.splice_to(&spliced_writer, 9).unwrap(), 1);
     assert_eq!(spliced_reader.tee(&writer, 9).unwrap(), 1);

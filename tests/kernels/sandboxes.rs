@@ -1,12 +1,15 @@
 //! What stands in where a sandbox or an older kernel refuses a call, and what is an error then (docs/platforms.md).
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use crate::support::{self, Gate, Is, Kernel, Trial, exit_code, own_mounts, read_all, refuse_calls, refused};
-use ipc::{Command, Error, PipeReader, ProcessMap, Side, claim, claimable, fork, holders, pipe, stream_pair};
+use ipc::{
+    Blob, Command, Error, ForkServer, PipeReader, PipeWriter, ProcessMap, Received, RingReader, RingWriter, Side,
+    claim, claimable, fork, holders, pipe, stream_pair,
+};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -14,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         ends_are_severed_without_open_tree,
         programs_start_without_open_tree,
         without_pidfds_nothing_is_left_running,
+        in_dockers_default_profile_everything_works,
         without_sock_diag_the_other_side_is_unknown,
         holders_are_found_without_statx,
         without_proc_it_is_an_error_and_no_lie needs [OwnMounts],
@@ -81,6 +85,67 @@ fn programs_start_without_open_tree() {
 }
 
 /// Every kernel from 5.3 on has them. A sandbox that does not is an error: nothing runs that could not be waited for.
+/// What Docker's default profile refuses a process without privileges, as far as anybody here could ask for it.
+fn dockers_profile() -> Kernel {
+    const NAMESPACES: u32 = 0x7e02_0000;
+    let refused = [
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_kcmp,
+        libc::SYS_open_tree,
+        libc::SYS_move_mount,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_userfaultfd,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_keyctl,
+        libc::SYS_move_pages,
+        libc::SYS_io_uring_setup,
+    ];
+    let kernel = Kernel::new().with(libc::SYS_clone, 0, Is::AnyOf(NAMESPACES), libc::EPERM);
+    let kernel = kernel.without(libc::SYS_clone3, libc::ENOSYS);
+    refused.iter().fold(kernel, |kernel, call| kernel.without(*call, libc::EPERM))
+}
+
+fn in_dockers_default_profile_everything_works() {
+    dockers_profile().play();
+    fork_works();
+    a_thread_is_seen();
+    let server = ForkServer::start(|message, mut ends: Received| -> ipc::Result<()> {
+        ends.take::<PipeWriter>()?.write_atomic(&message)
+    })
+    .unwrap();
+    let (reader, writer) = pipe().unwrap();
+    let child = server.fork(b"ordered", writer).unwrap();
+    assert_eq!(read_all(reader), b"ordered");
+    assert_eq!(exit_code(&child), 0);
+    drop(server);
+
+    let (reader, writer) = pipe().unwrap();
+    let child = Command::new("sh").args(["-c", "echo hello"]).stdout(writer).spawn().unwrap();
+    assert_eq!(holders(&reader).unwrap().unseen, 0);
+    assert_eq!(read_all(reader), b"hello\n");
+    assert_eq!(exit_code(&child), 0);
+
+    let pair = stream_pair().unwrap();
+    let child = fork(pair.child, |socket| {
+        let mut ring = RingWriter::new(socket).unwrap();
+        ring.write_all(&[7; 1 << 20]).unwrap();
+    })
+    .unwrap();
+    let mut received = Vec::new();
+    RingReader::new(pair.parent).unwrap().read_to_end(&mut received).unwrap();
+    assert!(received == [7; 1 << 20]);
+    assert_eq!(exit_code(&child), 0);
+
+    let blob = Blob::new(b"shared").unwrap();
+    let child = fork(blob.clone(), |blob| assert_eq!(&blob[..], b"shared")).unwrap();
+    assert_eq!(exit_code(&child), 0);
+    assert!(ProcessMap::current().unwrap().to_string().contains("process"));
+}
+
 fn without_pidfds_nothing_is_left_running() {
     let kernel = Kernel::new().without(libc::SYS_pidfd_open, libc::ENOSYS);
     kernel.with(libc::SYS_clone, 0, Is::AnyOf(libc::CLONE_PIDFD as u32), libc::EINVAL).play();

@@ -24,7 +24,7 @@ pub fn trials() -> Vec<Trial> {
         files_are_copied_from_where_they_are_to_where_they_are,
         more_than_four_gigabytes_are_counted within 60,
         what_arrives_is_what_the_file_held,
-        an_end_that_does_not_wait_is_waited_for,
+        an_end_that_does_not_wait_is_waited_for needs [NoWait],
         a_copy_with_nothing_to_do_sleeps,
         a_way_that_is_refused_in_the_middle_loses_nothing,
         deadlines_are_kept_on_pipes_that_were_copied,
