@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_peer_that_speaks_something_else_hinders_nobody,
         keys_keep_others_out,
         a_flood_of_words_keeps_no_deadline_waiting,
+        a_call_passes_over_so_many_words_and_the_next_one_over_more,
         a_late_goodbye_is_none_to_the_next_of_that_name,
         a_worker_that_takes_no_orders_holds_up_no_other_call,
     ]
@@ -344,6 +345,27 @@ fn a_flood_of_words_keeps_no_deadline_waiting() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+fn a_call_passes_over_so_many_words_and_the_next_one_over_more() {
+    let (tell, told) = channel::<String>().unwrap();
+    let child = fork(told, |told| {
+        let socket = zmq::Context::new().socket(zmq::PUSH).unwrap();
+        socket.connect(&told.recv().unwrap().unwrap()).unwrap();
+        socket.send(&b"\x01"[..], 0).unwrap();
+        for _ in 0..900 {
+            socket.send_multipart([&b""[..], b"hi"], 0).unwrap();
+        }
+        socket.send(&b"\x02"[..], 0).unwrap();
+    });
+    let (values, address) = pulling::<u32>(&options());
+    tell.send(address).unwrap();
+    assert_eq!(values.recv_timeout(FAR).unwrap(), Some(1));
+    assert_eq!(exit_code(&child.unwrap()), 0); // all has gone
+    for _ in 0..900 / 64 {
+        assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+    }
+    assert_eq!(values.recv_timeout(FAR).unwrap(), Some(2));
 }
 
 fn a_late_goodbye_is_none_to_the_next_of_that_name() {
