@@ -52,10 +52,6 @@ pub use self::router::{Router, RouterReader, RouterWriter};
 const BYE: &[u8] = b"bye";
 const HI: &[u8] = b"hi";
 
-/// How many messages that are no values a call passes over, at least, before it heeds that its time is up: one that may not wait finds
-/// a value behind them.
-const PASSED_OVER: usize = 64;
-
 /// How long closing waits for room for a goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -380,13 +376,6 @@ fn millis_left(deadline: Option<Instant>, within: Option<Duration>) -> (i32, i32
         },
         _ => (-1, 0),
     }
-}
-
-/// Counts a message that was no value. Fails if there were many and the time is up, so that a flood of them keeps no deadline
-/// waiting.
-fn pass_over(passed: &mut usize, until: Until) -> Result<()> {
-    *passed += 1;
-    if *passed >= PASSED_OVER && until.left().is_some_and(|left| left.is_zero()) { Err(until.error()) } else { Ok(()) }
 }
 
 /// The answer of a link's call.

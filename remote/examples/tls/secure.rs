@@ -37,9 +37,8 @@ pub fn accept(
     known: &CertificateDer<'static>,
 ) -> Result<TcpLink> {
     let verifier = WebPkiClientVerifier::builder(only(known)?).build()?;
-    let config = ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![own.certificate], own.key)?;
+    let config =
+        ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(vec![own.certificate], own.key)?;
     let connection = ServerConnection::new(Arc::new(config))?;
     greet(options, StreamOwned::new(connection, socket.try_clone()?), socket)
 }

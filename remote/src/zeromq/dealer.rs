@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
-use super::turns::{SLICE, Token, Turns};
-use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, pass_over, sent, taken};
+use super::turns::{SLICE, Token, Turns, pass_over};
+use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, sent, taken};
 
 /// The orders for this worker. A [`Link`] for a [`Receiver`](ipc::Receiver). It is at EOF when the router's
 /// [`RouterWriter`](super::RouterWriter) for this worker is closed or dropped.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ipc::{Error, Incoming, Link, Locked, Outbound, Outgoing, Received, Result, Until};
 
-use super::{Arrived, BYE, Engine, GOODBYE, NO_WAY, failed, pass_over, sent, taken};
+use super::turns::pass_over;
+use super::{Arrived, BYE, Engine, GOODBYE, NO_WAY, failed, sent, taken};
 
 /// Sends values, each to one of those that pull: in turn, to whoever has room. A [`Link`] for a [`Sender`](ipc::Sender).
 ///

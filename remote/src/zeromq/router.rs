@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
 use super::one_way::address;
-use super::turns::{SLICE, Token, Turns};
-use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, PASSED_OVER, pass_over, sent, taken};
+use super::turns::{PASSED_OVER, SLICE, Token, Turns, pass_over};
+use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, sent, taken};
 
 /// How many workers one router knows, and how many answers of one wait. A worker that is over it is dropped.
 const WORKERS: usize = 1024;

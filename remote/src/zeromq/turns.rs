@@ -1,13 +1,17 @@
-//! What dealers and routers share: a socket that several threads use, and which process of a name is meant.
+//! What the links share: a socket that several threads use, which process of a name is meant, and what is passed over.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use ipc::Result;
+use ipc::{Result, Until};
 
 /// How long a call that waits keeps the socket from others.
 pub(super) const SLICE: Duration = Duration::from_millis(5);
+
+/// How many messages that are no values a call passes over, at least, before it heeds that its time is up: one that may not wait finds
+/// a value behind them.
+pub(super) const PASSED_OVER: usize = 64;
 
 /// A socket that several threads use, one after the other.
 ///
@@ -67,4 +71,11 @@ impl Token {
     pub(super) fn of(said: &[u8], word: &[u8]) -> Option<Self> {
         said.strip_prefix(word)?.try_into().ok().map(Self)
     }
+}
+
+/// Counts a message that was no value. Fails if there were many and the time is up, so that a flood of them keeps no deadline
+/// waiting.
+pub(super) fn pass_over(passed: &mut usize, until: Until) -> Result<()> {
+    *passed += 1;
+    if *passed >= PASSED_OVER && until.left().is_some_and(|left| left.is_zero()) { Err(until.error()) } else { Ok(()) }
 }
