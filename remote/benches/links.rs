@@ -32,13 +32,14 @@ type Run = fn(usize, usize) -> f64;
 fn main() {
     let is_test = std::env::args().any(|arg| arg == "--test");
     let only = std::env::var("LINKS_ONLY").unwrap_or_default();
-    let pairs: [(&str, Run, Run); 6] = [
+    let pairs: [(&str, Run, Run); 7] = [
         ("`TcpOptions`, one way, each value flushed, beside a `TcpStream`", tcp_flushed, tcp_bare),
         ("`TcpOptions`, one way, beside one in a `BufWriter` and a `BufReader`", tcp_ours, tcp_buffered),
         ("`TcpOptions`, there and back, beside a `TcpStream`", tcp_ours_back, tcp_bare_back),
         ("`Push` and `Pull`, beside libzmq", zeromq_ours, zeromq_bare),
         ("a call through `transport`, beside tarpc over TCP", rpc_ours, rpc_bare),
         ("the same over a `StreamSocket`, beside tarpc over TCP", rpc_socket, rpc_bare),
+        ("the same over a `StreamSocket`, beside tarpc over tokio's `UnixStream`", rpc_socket, rpc_unix),
     ];
     println!("| link | bytes | messages/s | bare | ratio |\n|---|---|---|---|---|");
     for (name, ours, bare) in pairs.into_iter().filter(|(name, ..)| name.contains(&only)) {
@@ -376,6 +377,27 @@ fn rpc_ours(size: usize, count: usize) -> f64 {
 
 fn rpc_bare(size: usize, count: usize) -> f64 {
     rpc_over_tcp(size, count, false)
+}
+
+/// What a `StreamSocket` stands on, as tokio has it.
+fn rpc_unix(size: usize, count: usize) -> f64 {
+    let connected = |socket: ipc::StreamSocket| {
+        let stream = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(socket));
+        stream.set_nonblocking(true).expect("an option");
+        tokio::net::UnixStream::from_std(stream).expect("a stream")
+    };
+    let pair = ipc::stream_pair().expect("a pair");
+    let child = ipc::fork(pair.child, move |socket| {
+        runtime().block_on(async {
+            let channel = BaseChannel::with_defaults(bare(connected(socket)));
+            channel.execute(Server.serve()).for_each(|answer| answer).await;
+        });
+    })
+    .expect("a child");
+    let rate =
+        called(count, size, move || EchoClient::new(client::Config::default(), bare(connected(pair.parent))).spawn());
+    assert!(child.wait().expect("its status").success());
+    rate
 }
 
 fn rpc_socket(size: usize, count: usize) -> f64 {

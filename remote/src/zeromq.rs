@@ -20,14 +20,24 @@
 //! ZeroMQ has none. A sender that is closed or dropped here says goodbye, and EOF is that. A process that is killed says
 //! nothing: see [`Pull`] and [`Router`].
 //!
+//! # A peer that is not trusted
+//!
+//! Whoever reaches a port without keys may send values, and goodbyes too: a stranger's goodbye counts as a worker's, and a [`Pull`]
+//! is at EOF too early. Nothing in a message can tell the two apart. So EOF proves nothing where strangers may connect: count
+//! results, or set keys ([`Options::curve_server`]) and keep the server's public key among the workers.
+//!
+//! A deadline holds, whatever strangers send.
+//!
 //! # Format
 //!
 //! A message of one part is one value, as `docs/channel.md` has it. A message of two parts is a word to the other side: the first
-//! part is empty, and the second is `bye`, or `hi`, which says that the sender is there.
+//! part is empty, and the second is `bye`, or `hi`, which says that the sender is there. Between a dealer and a router, eight bytes
+//! follow that the dealer chose by chance. A goodbye to a worker that has left is none to the next one of its name.
 
 mod dealer;
 mod one_way;
 mod router;
+mod turns;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -41,6 +51,9 @@ pub use self::router::{Router, RouterReader, RouterWriter};
 
 const BYE: &[u8] = b"bye";
 const HI: &[u8] = b"hi";
+
+/// How long closing waits for room for a goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How ZeroMQ sockets are made.
 ///

@@ -3,22 +3,19 @@
 mod connect;
 mod half;
 mod hello;
+mod link;
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use self::connect::{connect, leads_to_itself};
-use self::half::{Around, Given, Half, halves};
+use self::half::{Around, Given, halves};
 use self::hello::Hello;
-use super::link::{Incoming, Link, Outbound, Outgoing};
-use super::locked::Locked;
+pub use self::link::{TcpLink, TcpReader, TcpWriter};
 use crate::error::{Error, Result};
 use crate::framed::{MessageReader, MessageWriter};
-use crate::socket::Received;
 use crate::sys::Errno;
-use crate::wait::{Until, Watch};
 
 /// The shortest deadline: the kernel counts its questions to an idle peer in seconds.
 const SHORTEST: Duration = Duration::from_secs(3);
@@ -215,7 +212,7 @@ impl TcpOptions {
     ///
     /// # Examples
     ///
-    /// With rustls: `remote/examples/tls.rs`. With a stream that does nothing:
+    /// With rustls: `remote/examples/tls`. With a stream that does nothing:
     ///
     /// ```
     /// use std::net::{TcpListener, TcpStream};
@@ -278,132 +275,5 @@ impl Default for TcpOptions {
     /// The same as [`TcpOptions::new`].
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// The two directions of a connection to another machine. Made by [`TcpOptions`].
-///
-/// The connection lasts until both are gone. When the writer is gone the peer receives EOF. When the reader is gone alone,
-/// the peer is not told, and fills the connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct TcpLink {
-    /// Makes a [`Receiver`](crate::Receiver).
-    pub reader: TcpReader,
-    /// Makes a [`Sender`](crate::Sender).
-    pub writer: TcpWriter,
-}
-
-/// What arrives over a connection to another machine: a [`Link`] for a [`Receiver`](crate::Receiver).
-///
-/// EOF means that the peer's [`Sender`](crate::Sender) is gone, or its process. See [`TcpOptions`] for the end of a machine.
-/// [`watch`](crate::Receiver::watch) wakes when a value comes, and at the end of an idle peer. While values of this side are
-/// under way, only a call that receives or sends asks whether the peer is there: wake for one now and then.
-pub struct TcpReader {
-    reader: MessageReader<Half>,
-    longest: usize,
-}
-
-/// What is sent over a connection to another machine: a [`Link`] for a [`Sender`](crate::Sender).
-///
-/// Values wait in a buffer of 68 KiB until [`flush`](crate::Sender::flush), and go when that is full. A value with ends is
-/// refused ([`Error::CannotCarry`]), as is one over the peer's limit ([`Error::TooLong`]).
-pub struct TcpWriter {
-    writer: MessageWriter<Half>,
-    longest: usize,
-}
-
-/// A half, as a channel keeps it: with the longest message that goes that way.
-#[derive(Debug)]
-pub struct Limited<L> {
-    link: Locked<L>,
-    longest: usize,
-}
-
-impl Link for TcpReader {
-    type Shared = Limited<MessageReader<Half>>;
-
-    fn share(self) -> Self::Shared {
-        Limited { link: self.reader.share(), longest: self.longest }
-    }
-
-    fn unshare(shared: Self::Shared) -> Self {
-        Self { reader: MessageReader::unshare(shared.link), longest: shared.longest }
-    }
-
-    fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()> {
-        <MessageReader<Half> as Link>::send(&shared.link, message, until)
-    }
-
-    #[inline]
-    fn recv<T>(
-        shared: &Self::Shared,
-        max: usize,
-        until: Until,
-        take: impl FnOnce(&[u8], Received) -> T,
-    ) -> Result<Option<T>> {
-        <MessageReader<Half> as Link>::recv(&shared.link, max.min(shared.longest), until, take)
-    }
-
-    fn watch(shared: &mut Self::Shared) -> Result<Watch<'_>> {
-        <MessageReader<Half> as Link>::watch(&mut shared.link)
-    }
-
-    fn close(self) -> Result<()> {
-        self.reader.close()
-    }
-}
-
-impl Incoming for TcpReader {}
-
-impl Link for TcpWriter {
-    type Shared = Limited<MessageWriter<Half>>;
-
-    fn share(self) -> Self::Shared {
-        Limited { link: self.writer.share(), longest: self.longest }
-    }
-
-    fn unshare(shared: Self::Shared) -> Self {
-        Self { writer: MessageWriter::unshare(shared.link), longest: shared.longest }
-    }
-
-    #[inline]
-    fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()> {
-        if message.bytes().len() > shared.longest {
-            return Err(Error::TooLong { len: message.bytes().len(), max: shared.longest });
-        }
-        <MessageWriter<Half> as Link>::send(&shared.link, message, until)
-    }
-
-    fn recv<T>(
-        shared: &Self::Shared,
-        max: usize,
-        until: Until,
-        take: impl FnOnce(&[u8], Received) -> T,
-    ) -> Result<Option<T>> {
-        <MessageWriter<Half> as Link>::recv(&shared.link, max, until, take)
-    }
-
-    fn flush(shared: &Self::Shared, until: Until) -> Result<()> {
-        <MessageWriter<Half> as Link>::flush(&shared.link, until)?;
-        shared.link.lock(until)?.get_ref().flush_until(until)
-    }
-
-    fn close(self) -> Result<()> {
-        self.writer.close()
-    }
-}
-
-impl Outgoing for TcpWriter {}
-
-impl fmt::Debug for TcpReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TcpReader").field(&self.reader).finish()
-    }
-}
-
-impl fmt::Debug for TcpWriter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TcpWriter").field(&self.writer).finish()
     }
 }

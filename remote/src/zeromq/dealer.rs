@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
-use super::router::{SLICE, Turns};
-use super::{Arrived, BYE, Engine, HI, NO_WAY, sent, taken};
+use super::turns::{SLICE, Token, Turns, pass_over};
+use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, sent, taken};
 
 /// The orders for this worker. A [`Link`] for a [`Receiver`](ipc::Receiver). It is at EOF when the router's
 /// [`RouterWriter`](super::RouterWriter) for this worker is closed or dropped.
@@ -17,18 +17,26 @@ use super::{Arrived, BYE, Engine, HI, NO_WAY, sent, taken};
 pub struct DealerReader(Arc<Turns<Half>>);
 
 /// The answers of this worker. A [`Link`] for a [`Sender`](ipc::Sender).
-pub struct DealerWriter(Arc<Turns<Half>>);
+///
+/// Dropping it says goodbye if there is room in the queue. Closing waits for room for a second, and is
+/// [`Error::TimedOut`] if there is none.
+pub struct DealerWriter {
+    shared: Arc<Turns<Half>>,
+    has_finished: bool,
+}
 
 struct Half {
     engine: Engine,
+    token: Token,
     is_over: bool,
 }
 
 pub(super) fn new(mut engine: Engine) -> Result<(DealerReader, DealerWriter)> {
+    let token = Token::random();
     // Waits in the queue until the router is there.
-    engine.send(&[b"", HI], Some(Duration::ZERO))?;
-    let shared = Arc::new(Turns::new(Half { engine, is_over: false }));
-    Ok((DealerReader(Arc::clone(&shared)), DealerWriter(shared)))
+    engine.send(&[b"", &token.word(HI)], Some(Duration::ZERO))?;
+    let shared = Arc::new(Turns::new(Half { engine, token, is_over: false }));
+    Ok((DealerReader(Arc::clone(&shared)), DealerWriter { shared, has_finished: false }))
 }
 
 impl Link for DealerReader {
@@ -47,6 +55,7 @@ impl Link for DealerReader {
     }
 
     fn recv<R>(shared: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
+        let mut passed = 0;
         loop {
             let left = until.left();
             let arrived = shared.0.take_turn(|half| {
@@ -57,13 +66,15 @@ impl Link for DealerReader {
                     return Ok(Some(None));
                 };
                 let arrived = half.engine.complete(first)?;
-                half.is_over = matches!(&arrived, Some(Arrived::Word(word)) if **word == *BYE);
+                // A router that was not here when this one said hi does not know which one it is.
+                let is_bye = |word: &[u8]| word == BYE || Token::of(word, BYE) == Some(half.token);
+                half.is_over = matches!(&arrived, Some(Arrived::Word(word)) if is_bye(word));
                 Ok::<_, Error>(Some(arrived))
             })?;
             match arrived {
                 None => return Ok(None),
                 Some(Some(Arrived::Value(message))) => return taken(&message, max, take),
-                Some(Some(Arrived::Word(_))) => {}
+                Some(Some(Arrived::Word(_))) => pass_over(&mut passed, until)?,
                 Some(None) if until.left().is_some_and(|left| left.is_zero()) => return Err(until.error()),
                 Some(None) => {}
             }
@@ -89,18 +100,31 @@ impl Link for DealerWriter {
     }
 
     fn send(shared: &Self, message: Outbound<'_>, until: Until) -> Result<()> {
-        shared.0.take_turn(|half| {
+        let send = |half: &mut Half, within| {
             half.engine.check(message.bytes())?;
-            sent(half.engine.send(&[message.bytes()], until.left())?, until)
-        })
+            half.engine.send(&[message.bytes()], Some(within))
+        };
+        sent(shared.shared.in_slices(until.left(), send)?, until)
     }
 
     fn recv<R>(_: &Self, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
         Err(NO_WAY)
     }
 
-    fn close(self) -> Result<()> {
-        Ok(()) // dropping it says goodbye
+    fn close(mut self) -> Result<()> {
+        match self.say_goodbye(GOODBYE)? {
+            true => Ok(()),
+            false => Err(Error::TimedOut),
+        }
+    }
+}
+
+impl DealerWriter {
+    /// `Ok(false)`: there is no room within the time.
+    fn say_goodbye(&mut self, within: Duration) -> Result<bool> {
+        self.has_finished = true;
+        let say = |half: &mut Half, within| half.engine.send(&[b"", &half.token.word(BYE)], Some(within));
+        self.shared.in_slices(Some(within), say)
     }
 }
 
@@ -108,7 +132,9 @@ impl Outgoing for DealerWriter {}
 
 impl Drop for DealerWriter {
     fn drop(&mut self) {
-        let _ = self.0.take_turn(|half| half.engine.send(&[b"", BYE], Some(Duration::ZERO)));
+        if !self.has_finished {
+            let _ = self.say_goodbye(Duration::ZERO); // to see the error, close
+        }
     }
 }
 

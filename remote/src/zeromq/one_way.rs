@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ipc::{Error, Incoming, Link, Locked, Outbound, Outgoing, Received, Result, Until};
 
-use super::{Arrived, BYE, Engine, NO_WAY, failed, sent, taken};
+use super::turns::pass_over;
+use super::{Arrived, BYE, Engine, GOODBYE, NO_WAY, failed, sent, taken};
 
 /// Sends values, each to one of those that pull: in turn, to whoever has room. A [`Link`] for a [`Sender`](ipc::Sender).
 ///
@@ -17,8 +18,8 @@ pub struct Push {
 
 /// Receives values from all that push. A [`Link`] for a [`Receiver`](ipc::Receiver).
 ///
-/// It is at EOF after a goodbye, or after as many as [`writers`](Self::writers) says. One that was killed says none, so a program
-/// that counts its results does not rely on that.
+/// It is at EOF after a goodbye, or after as many as [`writers`](Self::writers) says. One that was killed says none, and a stranger
+/// may say one ([A peer that is not trusted](super#a-peer-that-is-not-trusted)): a program that counts its results relies on neither.
 pub struct Pull {
     engine: Engine,
     writers: usize,
@@ -89,7 +90,7 @@ impl Link for Push {
 
     fn close(mut self) -> Result<()> {
         self.has_finished = true;
-        match self.engine.send(&[b"", BYE], Some(Duration::from_secs(1)))? {
+        match self.engine.send(&[b"", BYE], Some(GOODBYE))? {
             true => Ok(()), // dropping the socket waits for what is in its queue, as long as was set
             false => Err(Error::TimedOut),
         }
@@ -127,6 +128,7 @@ impl Link for Pull {
         until: Until,
         take: impl FnOnce(&[u8], Received) -> R,
     ) -> Result<Option<R>> {
+        let mut passed = 0;
         loop {
             let mut pull = shared.lock(until)?;
             if pull.writers == 0 {
@@ -141,6 +143,7 @@ impl Link for Pull {
                 Some(Arrived::Word(word)) if *word == *BYE => pull.writers -= 1,
                 Some(Arrived::Word(_)) | None => {}
             }
+            pass_over(&mut passed, until)?;
         }
     }
 

@@ -2,46 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
 use super::one_way::address;
-use super::{Arrived, BYE, Engine, HI, NO_WAY, sent, taken};
-
-/// How long a call that receives keeps the socket from others.
-pub(super) const SLICE: Duration = Duration::from_millis(5);
+use super::turns::{PASSED_OVER, SLICE, Token, Turns, pass_over};
+use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, sent, taken};
 
 /// How many workers one router knows, and how many answers of one wait. A worker that is over it is dropped.
 const WORKERS: usize = 1024;
 const ANSWERS: usize = 1024;
-
-/// A socket that several threads use, one after the other. Whoever waits is let in before another turn of the same thread.
-pub(super) struct Turns<T> {
-    inner: Mutex<T>,
-    waiting: AtomicUsize,
-}
-
-impl<T> Turns<T> {
-    pub(super) fn new(inner: T) -> Self {
-        Self { inner: Mutex::new(inner), waiting: AtomicUsize::new(0) }
-    }
-
-    pub(super) fn take_turn<R>(&self, turn: impl FnOnce(&mut T) -> R) -> R {
-        self.waiting.fetch_add(1, SeqCst);
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_sub(1, SeqCst);
-        let result = turn(&mut inner);
-        drop(inner);
-        if self.waiting.load(SeqCst) > 0 {
-            thread::yield_now();
-        }
-        result
-    }
-}
 
 /// Knows many workers, and sends each what is for it. Clones are the same router.
 ///
@@ -57,13 +29,24 @@ struct Hub {
     engine: Engine,
     workers: HashMap<Vec<u8>, Worker>,
     newcomers: VecDeque<Vec<u8>>,
+    /// How many have been met.
+    met: u64,
 }
 
-#[derive(Default)]
 struct Worker {
+    /// `None`: it had said hi to a router that was here before.
+    token: Option<Token>,
+    /// Which one it was that was met. The links of one that left say nothing to the next of its name.
+    number: u64,
     answers: VecDeque<Answer>,
     /// Whether its reader was dropped: what it still says is for nobody.
     is_left: bool,
+}
+
+impl Worker {
+    fn says_bye(&self, bye: Option<Token>) -> bool {
+        bye.is_some() && (self.token.is_none() || self.token == bye)
+    }
 }
 
 enum Answer {
@@ -72,42 +55,66 @@ enum Answer {
 }
 
 impl Hub {
-    /// Takes one message, if one comes within the time, and puts it where it belongs.
-    fn pump(&mut self, within: Duration) -> Result<()> {
-        let Some(name) = self.engine.receive(Some(within))? else { return Ok(()) };
+    /// Takes one message, if one comes within the time, and puts it where it belongs. `Ok(false)`: none came.
+    fn pump(&mut self, within: Duration) -> Result<bool> {
+        let Some(name) = self.engine.receive(Some(within))? else { return Ok(false) };
         if !name.get_more() {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(first) = self.engine.receive(None)? else { return Ok(()) };
-        let Some(arrived) = self.engine.complete(first)? else { return Ok(()) };
-        let is_hi = matches!(&arrived, Arrived::Word(word) if **word == *HI);
-        let is_bye = matches!(&arrived, Arrived::Word(word) if **word == *BYE);
-        match self.workers.get(&*name) {
-            Some(worker) if worker.is_left && is_bye => {
-                self.workers.remove(&*name);
-                return Ok(());
-            }
-            Some(worker) if worker.is_left && !is_hi => return Ok(()),
-            Some(worker) if !worker.is_left => {}
-            None if is_bye => return Ok(()),
-            _ => {
-                if self.workers.len() >= WORKERS {
-                    self.forget_the_gone();
+        let Some(first) = self.engine.receive(None)? else { return Ok(true) };
+        let Some(arrived) = self.engine.complete(first)? else { return Ok(true) };
+        let (hi, bye) = match &arrived {
+            Arrived::Word(word) => (Token::of(word, HI), Token::of(word, BYE)),
+            Arrived::Value(_) => (None, None),
+        };
+        match (self.workers.get_mut(&*name), hi) {
+            (Some(worker), None) if worker.is_left => {
+                if worker.says_bye(bye) {
+                    self.workers.remove(&*name);
                 }
-                if self.workers.len() >= WORKERS {
-                    return Ok(());
-                }
-                self.workers.insert(name.to_vec(), Worker::default());
-                self.newcomers.push_back(name.to_vec());
+                return Ok(true);
             }
+            // It has taken the other one's place.
+            (Some(worker), Some(_)) if !worker.is_left => worker.token = hi,
+            (Some(_), None) => {}
+            (None, None) if bye.is_some() => return Ok(true),
+            _ => self.meet(&name, hi),
         }
-        let Some(Worker { answers, .. }) = self.workers.get_mut(&*name) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(&*name) else { return Ok(true) };
+        let says_bye = worker.says_bye(bye);
+        let answers = &mut worker.answers;
         match arrived {
             _ if answers.len() > ANSWERS => {}
             _ if answers.len() == ANSWERS => answers.push_back(Answer::Bye),
             Arrived::Value(value) => answers.push_back(Answer::Value(value)),
-            Arrived::Word(_) if is_bye => answers.push_back(Answer::Bye),
+            Arrived::Word(_) if says_bye => answers.push_back(Answer::Bye),
             Arrived::Word(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// Takes up a worker, if there are not too many.
+    fn meet(&mut self, name: &[u8], token: Option<Token>) {
+        if self.workers.len() >= WORKERS {
+            self.forget_the_gone();
+        }
+        if self.workers.len() >= WORKERS {
+            return;
+        }
+        self.met += 1;
+        let worker = Worker { token, number: self.met, answers: VecDeque::new(), is_left: false };
+        self.workers.insert(name.to_vec(), worker);
+        self.newcomers.push_back(name.to_vec());
+    }
+
+    /// Takes messages, as long as there is room for them: libzmq sees that a worker is gone when it has handed out the last one of
+    /// it. Until then it takes one whose queue is full for one that is slow.
+    fn look_for_the_gone(&mut self) -> Result<()> {
+        for _ in 0..PASSED_OVER {
+            let has_room = self.workers.values().all(|worker| worker.answers.len() < ANSWERS / 2);
+            if !has_room || !self.pump(Duration::ZERO)? {
+                break;
+            }
         }
         Ok(())
     }
@@ -119,7 +126,8 @@ impl Hub {
         if worker.answers.iter().any(|answer| matches!(answer, Answer::Bye)) || self.engine.is_gone(name) {
             self.workers.remove(name);
         } else {
-            *worker = Worker { is_left: true, ..Worker::default() };
+            worker.answers = VecDeque::new();
+            worker.is_left = true;
         }
     }
 
@@ -132,7 +140,7 @@ impl Hub {
 
 impl Router {
     pub(super) fn new(engine: Engine, question: Duration) -> Self {
-        let hub = Hub { engine, workers: HashMap::new(), newcomers: VecDeque::new() };
+        let hub = Hub { engine, workers: HashMap::new(), newcomers: VecDeque::new(), met: 0 };
         Self { hub: Arc::new(Turns::new(hub)), question }
     }
 
@@ -155,12 +163,15 @@ impl Router {
         loop {
             let newcomer = self.hub.take_turn(|hub| {
                 hub.pump(if hub.newcomers.is_empty() { SLICE } else { Duration::ZERO })?;
-                Ok::<_, Error>(hub.newcomers.pop_front())
+                let Some(name) = hub.newcomers.pop_front() else { return Ok(None) };
+                let worker = hub.workers.get(&name).map(|worker| (worker.number, worker.token));
+                Ok::<_, Error>(worker.map(|(number, token)| (name, number, token)))
             })?;
-            if let Some(name) = newcomer {
+            if let Some((name, number, token)) = newcomer {
                 let shown = String::from_utf8_lossy(&name).into_owned();
                 let reader = RouterReader { router: self.clone(), name: name.clone() };
-                return Ok((shown, reader, RouterWriter { router: self.clone(), name }));
+                let writer = RouterWriter { router: self.clone(), name, number, token, has_finished: false };
+                return Ok((shown, reader, writer));
             }
             if started.elapsed() >= timeout {
                 return Err(Error::TimedOut);
@@ -182,10 +193,15 @@ pub struct RouterReader {
 
 /// The orders for one worker. A [`Link`] for a [`Sender`](ipc::Sender).
 ///
-/// Sending is [`Error::Closed`] when the worker is not connected any more. Dropping it says goodbye to the worker.
+/// Sending is [`Error::Closed`] when the worker is not connected any more. Dropping it says goodbye to the worker if there is room
+/// in its queue. Closing waits for room for a second, and is [`Error::TimedOut`] if there is none. A worker that came back under
+/// the name of this one does not take that goodbye for its own.
 pub struct RouterWriter {
     router: Router,
     name: Vec<u8>,
+    number: u64,
+    token: Option<Token>,
+    has_finished: bool,
 }
 
 impl Link for RouterReader {
@@ -205,9 +221,10 @@ impl Link for RouterReader {
 
     fn recv<R>(shared: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
         let mut asked = Instant::now();
+        let mut passed = 0;
         loop {
             let left = until.left();
-            let answer = shared.router.hub.take_turn(|hub| {
+            let (answer, has_come) = shared.router.hub.take_turn(|hub| {
                 let waiting = |hub: &mut Hub| {
                     let answers = &mut hub.workers.get_mut(&shared.name)?.answers;
                     match answers.front() {
@@ -217,18 +234,19 @@ impl Link for RouterReader {
                     }
                 };
                 if let Some(answer) = waiting(hub) {
-                    return Ok(Some(answer));
+                    return Ok((Some(answer), true));
                 }
                 if asked.elapsed() >= shared.router.question {
                     asked = Instant::now();
                     hub.engine.send(&[&shared.name, b"", HI], Some(Duration::ZERO))?; // `Closed`, if it is gone
                 }
-                hub.pump(left.map_or(SLICE, |left| left.min(SLICE)))?;
-                Ok::<_, Error>(waiting(hub))
+                let has_come = hub.pump(left.map_or(SLICE, |left| left.min(SLICE)))?;
+                Ok::<_, Error>((waiting(hub), has_come))
             })?;
             match answer {
                 Some(Answer::Bye) => return Ok(None),
                 Some(Answer::Value(message)) => return taken(&message, max, take),
+                None if has_come => pass_over(&mut passed, until)?,
                 None if until.left().is_some_and(|left| left.is_zero()) => return Err(until.error()),
                 None => {}
             }
@@ -254,18 +272,47 @@ impl Link for RouterWriter {
     }
 
     fn send(shared: &Self, message: Outbound<'_>, until: Until) -> Result<()> {
-        shared.router.hub.take_turn(|hub| {
+        let send = |hub: &mut Hub, within| {
             hub.engine.check(message.bytes())?;
-            sent(hub.engine.send(&[&shared.name, message.bytes()], until.left())?, until)
-        })
+            if hub.workers.get(&shared.name).is_some_and(|worker| worker.number != shared.number) {
+                return Err(Error::Closed); // it left, and another one has its name
+            }
+            let is_sent = hub.engine.send(&[&shared.name, message.bytes()], Some(within))?;
+            if !is_sent {
+                hub.look_for_the_gone()?;
+            }
+            Ok(is_sent)
+        };
+        sent(shared.router.hub.in_slices(until.left(), send)?, until)
     }
 
     fn recv<R>(_: &Self, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
         Err(NO_WAY)
     }
 
-    fn close(self) -> Result<()> {
-        Ok(()) // dropping it says goodbye
+    fn close(mut self) -> Result<()> {
+        match self.say_goodbye(GOODBYE) {
+            Ok(true) | Err(Error::Closed) => Ok(()), // nobody is left to whom it could be said
+            Ok(false) => Err(Error::TimedOut),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl RouterWriter {
+    /// `Ok(false)`: there is no room within the time.
+    fn say_goodbye(&mut self, within: Duration) -> Result<bool> {
+        self.has_finished = true;
+        let (name, number, token) = (&self.name, self.number, self.token);
+        let say = |hub: &mut Hub, within| {
+            let token = match hub.workers.get(name) {
+                Some(worker) if worker.number == number => worker.token,
+                _ => token,
+            };
+            let bye = token.map_or_else(|| BYE.to_vec(), |token| token.word(BYE));
+            hub.engine.send(&[name, b"", &bye], Some(within))
+        };
+        self.router.hub.in_slices(Some(within), say)
     }
 }
 
@@ -279,7 +326,9 @@ impl Drop for RouterReader {
 
 impl Drop for RouterWriter {
     fn drop(&mut self) {
-        let _ = self.router.hub.take_turn(|hub| hub.engine.send(&[&self.name, b"", BYE], Some(Duration::ZERO)));
+        if !self.has_finished {
+            let _ = self.say_goodbye(Duration::ZERO); // to see the error, close
+        }
     }
 }
 

@@ -4,12 +4,15 @@ mod cluster;
 mod rpc;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
+mod tls;
 mod zeromq;
 
 #[path = "../../../examples/count_words/count.rs"]
 mod count;
 #[path = "../../examples/count_words_cluster/over_rpc.rs"]
 mod over_rpc;
+#[path = "../../examples/tls/secure.rs"]
+mod secure;
 #[path = "../../examples/count_words_cluster/work.rs"]
 mod work;
 
@@ -19,5 +22,5 @@ use std::process::ExitCode;
 type Ask = Box<dyn FnMut(&work::Job) -> Result<u64, Box<dyn std::error::Error>> + Send>;
 
 fn main() -> ExitCode {
-    support::run([cluster::trials(), rpc::trials(), zeromq::trials()])
+    support::run([cluster::trials(), rpc::trials(), tls::trials(), zeromq::trials()])
 }

@@ -23,6 +23,10 @@ pub fn trials() -> Vec<Trial> {
         a_value_with_ends_does_not_travel,
         a_peer_that_speaks_something_else_hinders_nobody,
         keys_keep_others_out,
+        a_flood_of_words_keeps_no_deadline_waiting,
+        a_call_passes_over_so_many_words_and_the_next_one_over_more,
+        a_late_goodbye_is_none_to_the_next_of_that_name,
+        a_worker_that_takes_no_orders_holds_up_no_other_call,
     ]
 }
 
@@ -310,4 +314,108 @@ fn keys_keep_others_out() {
     let known = Sender::new(options().curve_client(public, mine, my_secret).push_connect(&address).unwrap());
     known.send(7_u32).unwrap();
     assert_eq!(values.recv_timeout(FAR).unwrap(), Some(7));
+}
+
+/// Says what is no value, for as long as it lives, to whoever connects.
+fn flood(kind: zmq::SocketType) -> (ipc::Child, String) {
+    let (tell, told) = channel::<String>().unwrap();
+    let say = move |tell: Sender<String>| {
+        let socket = zmq::Context::new().socket(kind).unwrap();
+        socket.bind(ANY).unwrap();
+        tell.send(socket.get_last_endpoint().unwrap().unwrap()).unwrap();
+        loop {
+            socket.send_multipart([&b""[..], b"hi"], 0).unwrap();
+        }
+    };
+    (fork(tell, say).unwrap(), told.recv().unwrap().unwrap())
+}
+
+fn a_flood_of_words_keeps_no_deadline_waiting() {
+    let ((to_pull, pull_at), (to_dealer, dealer_at)) = (flood(zmq::PUSH), flood(zmq::DEALER));
+    let values = Receiver::<u32, _>::new(options().pull_connect(&pull_at).unwrap());
+    let (orders, _answers) = options().linger(Duration::ZERO).dealer(&dealer_at, "one").unwrap();
+    let orders = Receiver::<u32, _>::new(orders);
+    for _ in 0..5 {
+        assert_times_out("a pull", Duration::from_millis(100), |timeout| values.recv_timeout(timeout));
+        assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+        assert_times_out("a dealer", Duration::from_millis(100), |timeout| orders.recv_timeout(timeout));
+        assert!(matches!(orders.try_recv(), Err(Error::WouldBlock)));
+    }
+    for child in [to_pull, to_dealer] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+fn a_call_passes_over_so_many_words_and_the_next_one_over_more() {
+    let (tell, told) = channel::<String>().unwrap();
+    let child = fork(told, |told| {
+        let socket = zmq::Context::new().socket(zmq::PUSH).unwrap();
+        socket.connect(&told.recv().unwrap().unwrap()).unwrap();
+        socket.send(&b"\x01"[..], 0).unwrap();
+        for _ in 0..900 {
+            socket.send_multipart([&b""[..], b"hi"], 0).unwrap();
+        }
+        socket.send(&b"\x02"[..], 0).unwrap();
+    });
+    let (values, address) = pulling::<u32>(&options());
+    tell.send(address).unwrap();
+    assert_eq!(values.recv_timeout(FAR).unwrap(), Some(1));
+    assert_eq!(exit_code(&child.unwrap()), 0); // all has gone
+    for _ in 0..900 / 64 {
+        assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+    }
+    assert_eq!(values.recv_timeout(FAR).unwrap(), Some(2));
+}
+
+fn a_late_goodbye_is_none_to_the_next_of_that_name() {
+    let (first, tell_first) = worker_of_one_answer(1);
+    let (mut second, mut tell_second) = workers(&["one"]);
+    let router = options().router(ANY).unwrap();
+    tell_first.send(router.address().unwrap()).unwrap();
+    let (_, answers, late) = router.accept(FAR).unwrap();
+    let answers = Receiver::<u32, _>::new(answers);
+    assert_eq!(answers.recv().unwrap(), Some(1));
+    assert_eq!(answers.recv().unwrap(), None);
+    assert_eq!(exit_code(&first), 0);
+    drop(answers);
+
+    tell_second.remove(0).send(router.address().unwrap()).unwrap();
+    let (name, answers, orders) = router.accept(FAR).unwrap();
+    assert_eq!(name, "one");
+    let late = Sender::<String, _>::new(late);
+    assert!(matches!(late.send("for the first".to_owned()).unwrap_err().error, Error::Closed));
+    late.close().unwrap();
+    let (answers, orders) = (Receiver::<String, _>::new(answers), Sender::<String, _>::new(orders));
+    orders.send("still here".to_owned()).unwrap();
+    assert_eq!(answers.recv_timeout(FAR).unwrap().unwrap(), "one: still here");
+    orders.close().unwrap();
+    assert_eq!(answers.recv_timeout(FAR).unwrap(), None);
+    assert_eq!(exit_code(&second.remove(0)), 0);
+}
+
+fn a_worker_that_takes_no_orders_holds_up_no_other_call() {
+    let (tell, told) = channel::<String>().unwrap();
+    // No heartbeat: libzmq takes a peer that reads nothing for dead, once its queue is full.
+    let few = Options::new().queue(2).linger(Duration::ZERO);
+    let there = few.clone();
+    let worker = fork(told, move |told| {
+        let _links = there.dealer(&told.recv().unwrap().unwrap(), "one").unwrap();
+        let _ = told.recv(); // until it is killed
+    });
+    let worker = worker.unwrap();
+    let router = few.router(ANY).unwrap();
+    tell.send(router.address().unwrap()).unwrap();
+    let (_, answers, orders) = router.accept(FAR).unwrap();
+    let (answers, orders) = (Receiver::<u8, _>::new(answers), Sender::new(orders));
+    while orders.send_timeout(vec![0_u8; 1 << 20], Duration::from_millis(500)).is_ok() {}
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| orders.send(vec![0; 1 << 20]));
+        for _ in 0..10 {
+            assert_times_out("another call", Duration::from_millis(50), |timeout| answers.recv_timeout(timeout));
+        }
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+        assert!(matches!(blocked.join().unwrap().unwrap_err().error, Error::Closed));
+    });
 }
