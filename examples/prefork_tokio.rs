@@ -7,12 +7,15 @@
 //! listener          ─────────────── the same socket ────────────── listener    accepts
 //! ```
 //!
-//! Usage: `prefork_tokio [ADDRESS [WORKERS]]`. SIGTERM and Ctrl-C finish the requests under way.
+//! `prefork_tokio --help` tells the options.
 
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use http_body_util::{Either, Full};
@@ -23,32 +26,97 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use ipc::{ForkServer, PipeReader, Received, Signals};
+use lexopt::{Arg, Parser, ValueExt};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::io::AsyncReadExt;
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{sleep, timeout};
 
-/// Requests may take so long at the end.
-const GRACE: Duration = Duration::from_secs(30);
+const HELP: &str = "\
+usage: prefork_tokio [OPTION…]
+
+Answers over HTTP/1.1: what is posted comes back, and anything else is answered with the worker that has answered.
+
+  --listen ADDRESS     where to listen (default: 127.0.0.1:8080; port 0: one that is free)
+  --workers N          so many processes serve (default: one for each core)
+  --grace SECONDS      requests may take so long at the end (default: 30)
+  --help               this text
+
+SIGTERM, SIGINT (Ctrl-C)   finish the requests under way, and end";
+
+/// What the command line says.
+struct Options {
+    listen: SocketAddr,
+    workers: usize,
+    grace: Duration,
+}
 
 /// So long passes before what has failed is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    let done = match options() {
+        Ok(Some(options)) => run(options),
+        Ok(None) => writeln!(std::io::stdout(), "{HELP}").map_err(Into::into),
+        Err(wrong) => {
+            eprintln!("prefork: {wrong}\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("prefork: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `None`: the help was asked for.
+fn options() -> Result<Option<Options>, lexopt::Error> {
+    let mut options = Options {
+        listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        grace: Duration::from_secs(30),
+    };
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("help") => return Ok(None),
+            Arg::Long("listen") => options.listen = parser.value()?.parse()?,
+            Arg::Long("workers") => options.workers = parser.value()?.parse::<NonZero<usize>>()?.get(),
+            Arg::Long("grace") => options.grace = parser.value()?.parse_with(seconds)?,
+            unknown => return Err(unknown.unexpected()),
+        }
+    }
+    Ok(Some(options))
+}
+
+/// Up to a day, which any clock can be moved by.
+fn seconds(value: &str) -> Result<Duration, &'static str> {
+    let seconds = value.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
+    seconds.map(Duration::from_secs_f64).ok_or("that is no number of seconds")
+}
+
+fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     // Blocked in the workers too: a Ctrl-C, which every process of a terminal gets, ends none of them.
     let ends_it = [Signal::SIGTERM, Signal::SIGINT];
     SigSet::from_iter(ends_it).thread_block()?;
     // Both come before the first thread, and the server before what the workers are not to have.
-    let server = ForkServer::start(worker)?;
+    let Options { listen, workers, grace } = options;
+    let server = ForkServer::start(move |_, ends| worker(ends, grace))?;
     let signals = Signals::new(&ends_it.map(|signal| signal as i32))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(master(server, signals))
+    runtime.block_on(master(server, signals, listen, workers))
 }
 
-async fn master(server: ForkServer, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = std::env::args().skip(1);
-    let listener = TcpListener::bind(args.next().as_deref().unwrap_or("127.0.0.1:8080"))?;
-    let count = args.next().map_or(Ok(4), |count| count.parse())?;
+async fn master(
+    server: ForkServer,
+    signals: Signals,
+    listen: SocketAddr,
+    count: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let listener = TcpListener::bind(listen)?;
     // All workers wait for it at once, and one is the quickest.
     listener.set_nonblocking(true)?;
     println!("prefork: process {} serves at http://{}/", std::process::id(), listener.local_addr()?);
@@ -80,13 +148,13 @@ async fn master(server: ForkServer, signals: Signals) -> Result<(), Box<dyn std:
     Ok(())
 }
 
-fn worker(_: Vec<u8>, mut ends: Received) -> ipc::Result<()> {
+fn worker(mut ends: Received, grace: Duration) -> ipc::Result<()> {
     let (listener, lifeline) = (ends.take()?, ends.take()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(listener, lifeline))
+    runtime.block_on(serve(listener, lifeline, grace))
 }
 
-async fn serve(listener: TcpListener, lifeline: PipeReader) -> ipc::Result<()> {
+async fn serve(listener: TcpListener, lifeline: PipeReader, grace: Duration) -> ipc::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut lifeline = ipc::tokio::PipeReader::new(lifeline)?;
     let connections = GracefulShutdown::new();
@@ -111,7 +179,7 @@ async fn serve(listener: TcpListener, lifeline: PipeReader) -> ipc::Result<()> {
         }
     }
     drop(listener);
-    if timeout(GRACE, connections.shutdown()).await.is_err() {
+    if timeout(grace, connections.shutdown()).await.is_err() {
         eprintln!("prefork: requests that took too long were cut");
     }
     Ok(())

@@ -32,7 +32,7 @@ mod stdio;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{FileType, OFlags};
 
@@ -194,6 +194,12 @@ pub(crate) fn leave(fd: BorrowedFd<'_>) -> bool {
 /// Marks a descriptor again that did not leave. With the time, which every receive sees: another holder may receive ends.
 pub(crate) fn stay(fd: BorrowedFd<'_>) {
     let _ = Mark::Time.set(fd, true); // it could be marked before
+}
+
+impl AsRawFd for End {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
 }
 
 impl AsFd for End {

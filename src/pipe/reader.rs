@@ -68,6 +68,7 @@ impl PipeReader {
     /// [preadv2(2)]: https://man7.org/linux/man-pages/man2/preadv2.2.html
     /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     /// [vmsplice(2)]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
+    #[inline]
     pub fn try_read(&self, buf: &mut [u8]) -> Result<usize> {
         self.read_with(buf, Patience::None)
     }
@@ -310,8 +311,12 @@ impl PipeReader {
             return Ok(0);
         }
         let mut refused = None;
-        if patience.is_the_calls(&self.spin) {
-            match rustix::io::read(&self.end, &mut *buf) {
+        if let Some(waits) = patience.first_call(&self.spin) {
+            let read = match waits {
+                true => rustix::io::read(&self.end, &mut *buf),
+                false => sys::pipe::read_nowait(self.end.as_fd(), &mut [IoSliceMut::new(buf)]),
+            };
+            match read {
                 Ok(count) => return Ok(count),
                 Err(errno) => refused = Some(errno),
             }

@@ -85,6 +85,7 @@ impl PipeWriter {
     ///
     /// [pwritev2(2)]: https://man7.org/linux/man-pages/man2/pwritev2.2.html
     /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
+    #[inline]
     pub fn try_write(&self, buf: &[u8]) -> Result<usize> {
         self.write_with(self.cut(buf), Patience::None)
     }
@@ -324,9 +325,15 @@ impl PipeWriter {
         }
         let sigpipe = self.sigpipe.now();
         let mut refused = None;
-        if patience.is_the_calls(&self.spin) {
-            match sys::pipe::write(self.end.as_fd(), buf, sigpipe) {
+        if let Some(waits) = patience.first_call(&self.spin) {
+            let write = match waits {
+                true => sys::pipe::write(self.end.as_fd(), buf, sigpipe),
+                false => sys::pipe::write_nowait(self.end.as_fd(), &[IoSlice::new(buf)], sigpipe),
+            };
+            match write {
                 Ok(written) => return Ok(written),
+                // Then it goes another way.
+                Err(errno) if !waits && sys::is_refused(errno) => {}
                 Err(errno) => refused = Some(errno),
             }
         }

@@ -122,19 +122,25 @@ impl Child {
         self.held.wait()
     }
 
-    /// Returns the status of the child without blocking; `None` as long as it runs. See the [example](Self#examples).
+    /// Returns the status of the child without blocking; `None` as long as it is not known. See the [example](Self#examples).
+    ///
+    /// The status can be known later than the pidfd is ready: that of a child that is traced, and for a moment that of a worker
+    /// that its [`ForkServer`](crate::ForkServer) reports.
     ///
     /// # Errors
     ///
     /// As [`wait`](Self::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        self.held.look(None)
+        match self.held.look(Duration::ZERO) {
+            Ok(None) if self.held.is_reported() => Ok(self.held.look_into_proc(self.id)),
+            looked => looked,
+        }
     }
 
-    /// The same, without waiting for another process that reports about the child.
+    /// The same, as far as another process that reports about the child has done so.
     #[cfg(feature = "tokio")]
     pub(crate) fn status_so_far(&self) -> Result<Option<ExitStatus>> {
-        self.held.look(Some(Duration::ZERO))
+        self.held.look(Duration::ZERO)
     }
 
     /// Where another process reports about the child: the descriptor that is readable when it has.
@@ -223,20 +229,24 @@ impl Child {
     /// [proc_pid_stat(5)]: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
     #[doc(alias = "stop")]
     pub fn shut_down(&self, grace: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now().checked_add(grace);
+        stop::ask(self)?;
         if self.leads_group {
-            stop::ask_group(self, Instant::now().checked_add(grace))?;
-        } else {
-            self.terminate()?;
-            if let Some(status) = self.wait_timeout(grace)? {
-                return Ok(status);
-            }
+            stop::await_group(self, deadline)?;
+        } else if let Some(status) = self.held.wait_until(deadline)? {
+            return Ok(status);
         }
         self.end()?;
         self.wait()
     }
 
+    /// Whether it was made the leader of a group of its own.
+    pub(crate) fn leads_group(&self) -> bool {
+        self.leads_group
+    }
+
     /// Kills the child, with its group if it was made the leader of one.
-    pub(super) fn end(&self) -> Result<()> {
+    pub(crate) fn end(&self) -> Result<()> {
         let group = if self.leads_group { self.kill_group() } else { Ok(()) };
         // Also where it has left its group.
         self.kill().and(group)
@@ -335,7 +345,7 @@ impl Child {
     }
 
     /// Its status, if it was waited for.
-    pub(super) fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
+    pub(crate) fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
         self.held.status()
     }
 }

@@ -16,7 +16,7 @@ use crate::wait::{Watch, wait_any};
 
 /// The sleeps between two looks at a change for which no descriptor becomes ready: the first, and the longest. Each is twice
 /// as long as the one before.
-pub(super) const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+pub(crate) const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 /// The pidfd of a child, and the status that was taken.
 pub(super) struct Held {
@@ -60,17 +60,26 @@ impl Held {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One look. Another process that reports about a child that has left gets `left` to do so.
-    pub(super) fn look(&self, left: Option<Duration>) -> Result<Option<ExitStatus>> {
+    /// One look. Another process that reports about a child that has left gets so much time to do so.
+    pub(super) fn look(&self, patience: Duration) -> Result<Option<ExitStatus>> {
         let mut status = self.status();
         if status.is_none() {
             let reaped = match &self.reporter {
                 None => sys::process::reap(self.pidfd.as_fd()),
-                Some(reporter) => reporter.reap(self.pidfd.as_fd(), left),
+                Some(reporter) => reporter.reap(self.pidfd.as_fd(), patience),
             };
             *status = reaped.map_err(|errno| self.unwaitable(errno))?.map(ExitStatus::from_raw);
         }
         Ok(*status)
+    }
+
+    /// The status of a child that has left and is not reported yet. `None` where it runs, or /proc does not say.
+    pub(super) fn look_into_proc(&self, id: u32) -> Option<ExitStatus> {
+        let mut status = self.status();
+        if status.is_none() {
+            *status = sys::sibling::unreaped_status(id, self.pidfd.as_fd()).map(ExitStatus::from_raw);
+        }
+        *status
     }
 
     /// Blocks until the child has left.
@@ -82,7 +91,7 @@ impl Held {
                     return Ok(status);
                 }
             }
-            if let Some(status) = self.look(None)? {
+            if let Some(status) = self.look(Duration::ZERO)? {
                 return Ok(status);
             }
             // Not under the lock, so it takes nothing. Another thread that waits may be quicker to take the status: the next
@@ -105,16 +114,16 @@ impl Held {
         let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let [mut nap, longest] = NAPS;
         // First, so that a status that is known, or an error, does not wait.
-        let mut status = self.look(left())?;
+        let mut status = self.look(left().unwrap_or(Duration::MAX))?;
         while status.is_none() && left() != Some(Duration::ZERO) {
             let has_left = wait_any(&mut [Watch::readable(&self.pidfd)], left())? > 0;
-            status = self.look(left())?;
+            status = self.look(left().unwrap_or(Duration::MAX))?;
             if has_left && status.is_none() {
                 // It is traced, and its tracer has to see it off first. Until then the pidfd is ready all the time, and no
                 // descriptor becomes ready when it happens. (A signal may end the nap.)
                 let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
                 nap = longest.min(nap * 2);
-                status = self.look(left())?;
+                status = self.look(left().unwrap_or(Duration::MAX))?;
             }
         }
         Ok(status)

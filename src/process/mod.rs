@@ -19,10 +19,14 @@ pub(crate) use command::Conversation;
 pub use command::{Command, CommunicateError, SpawnError};
 pub use fork::{Fork, Forked, fork, fork_raw, fork_unchecked};
 pub use fork_error::ForkError;
+#[cfg(feature = "tokio")]
+pub(crate) use held::NAPS;
 pub use outcome::Outcome;
 pub use server::ForkServer;
 pub use signals::Signals;
 pub use stop::KillOnDrop;
+#[cfg(feature = "tokio")]
+pub(crate) use stop::{ask, group_goes_on};
 
 #[cfg(fuzzing)]
 pub(crate) use given::{describe, parse};

@@ -71,17 +71,29 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Asks the group that a child leads to leave, and blocks until no process is left in it or the time is up. Does not wait for
-/// the child: until it was waited for, the group's number is no other group's.
-pub(super) fn ask_group(child: &Child, deadline: Option<Instant>) -> Result<()> {
-    match child.signal_group(sys::process::SIGTERM) {
-        Err(error) if is_gone(&error) => child.terminate()?,
-        done => done?,
+/// Asks a child to leave, with the group that it leads, if it was made the leader of one.
+pub(crate) fn ask(child: &Child) -> Result<()> {
+    if !child.leads_group() {
+        return child.terminate();
     }
+    match child.signal_group(sys::process::SIGTERM) {
+        Err(error) if is_gone(&error) => child.terminate(),
+        done => done,
+    }
+}
+
+/// Whether somebody of the group that a child leads goes on. As long as nobody has waited for the child, the group's number is no
+/// other group's.
+pub(crate) fn group_goes_on(child: &Child) -> bool {
+    child.leads_group() && child.status().is_none() && sys::process::group_goes_on(child.id())
+}
+
+/// Blocks until nobody is left in the group that a child leads or the time is up. Does not wait for the child.
+pub(super) fn await_group(child: &Child, deadline: Option<Instant>) -> Result<()> {
     let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     wait_any(&mut [Watch::readable(child)], left())?;
     let [mut nap, longest] = NAPS;
-    while left() != Some(Duration::ZERO) && child.status().is_none() && sys::process::group_goes_on(child.id()) {
+    while left() != Some(Duration::ZERO) && group_goes_on(child) {
         // Nothing becomes ready when the last of them leaves. (A signal may end the nap.)
         let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
         nap = longest.min(nap * 2);

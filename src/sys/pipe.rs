@@ -23,12 +23,17 @@ static NO_NOSIGNAL: AtomicBool = AtomicBool::new(false);
 
 /// Reads what is there, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says. If every way to do so is refused, the
 /// answer is that of the first.
+#[inline]
 pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
-    let refused = match rustix::io::preadv2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT) {
+    match rustix::io::preadv2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT) {
         // Kernels before about 6.4, named FIFOs, and every pipe that was spliced from or to.
-        Err(errno) if is_refused(errno) => errno,
-        done => return done,
-    };
+        Err(errno) if is_refused(errno) => read_another_way(fd, bufs, errno),
+        done => done,
+    }
+}
+
+#[cold]
+fn read_another_way(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>], refused: Errno) -> Result<usize> {
     // Which way vmsplice(2) moves bytes, the descriptor says: on one that can be written, it would lend the buffers to the
     // pipe.
     if rustix::fs::fcntl_getfl(fd)? & OFlags::RWMODE == OFlags::RDONLY {
@@ -124,6 +129,7 @@ fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlag
 
 /// Writes what there is room for, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says; or [`is_refused`], where the
 /// kernel does not do that on this end.
+#[inline]
 pub(crate) fn write_nowait(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Sigpipe) -> Result<usize> {
     match sigpipe {
         Sigpipe::Ignored => rustix::io::pwritev2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT),

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::process::Pid;
 
 use super::fork::Permit;
+use super::poll::{POLLIN, look};
+use super::process::send_signal;
 use super::{Errno, Result, errno};
 
 /// Which process this is after [`Thread::fork`].
@@ -138,4 +140,37 @@ pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
         0 => Ok((info.mask & EXIT != 0).then_some(info.exit_code)),
         _ => Err(errno()),
     }
+}
+
+/// The wait status of a process that has left and was not waited for, as /proc has it ([proc_pid_stat(5)]). `None`: it runs, was
+/// waited for, or /proc does not say.
+///
+/// [proc_pid_stat(5)]: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+pub(crate) fn unreaped_status(pid: u32, pidfd: BorrowedFd<'_>) -> Option<i32> {
+    if !look(pidfd, POLLIN).is_ok_and(|events| events & POLLIN != 0) {
+        return None;
+    }
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may have any byte in it. Then: state, and 49 fields on, the status.
+    let stat = String::from_utf8_lossy(stat.rsplit(|byte| *byte == b')').next()?);
+    let mut fields = stat.split_ascii_whitespace();
+    let has_left = fields.next() == Some("Z");
+    let status = fields.nth(48)?.parse().ok()?;
+    // It may show another PID namespace; and whoever may not know sees 0.
+    let is_own = std::fs::read_link("/proc/self").is_ok_and(|it| it.to_str() == Some(&std::process::id().to_string()));
+    let is_true = is_own && has_left && (status != 0 || may_look_at(pid));
+    // Last: until it is waited for, the number is its own.
+    (is_true && send_signal(pidfd, 0) != Err(Errno::SRCH)).then_some(status)
+}
+
+/// Whether this process may look into that one, as [ptrace(2)] defines it for reading.
+///
+/// [ptrace(2)]: https://man7.org/linux/man-pages/man2/ptrace.2.html
+fn may_look_at(pid: u32) -> bool {
+    let (mut head, mut len) = (std::ptr::null_mut::<libc::c_void>(), 0_usize);
+    // The call asks for the real user, and /proc for the effective one.
+    let is_one_user = rustix::process::getuid() == rustix::process::geteuid()
+        && rustix::process::getgid() == rustix::process::getegid();
+    // SAFETY: the kernel writes a pointer and a length, for which there is room. The pointer is another process's, and not used.
+    is_one_user && unsafe { libc::syscall(libc::SYS_get_robust_list, pid, &raw mut head, &raw mut len) } == 0
 }

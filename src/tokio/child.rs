@@ -2,23 +2,22 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ::tokio::io::Interest;
 
-use super::Watched;
+use super::{Watched, nap, until};
 use crate::error::{Error, Result};
+use crate::process::{self, NAPS};
 use crate::sys::poll::{POLLIN, look};
 
 /// A child process, for tokio: a [`Child`](crate::Child) whose exit can be awaited.
 ///
 /// It is watched by its pidfd: no signal handler, no thread, and nobody else's children are touched. As with
 /// [`Child`](crate::Child), dropping it neither kills nor waits.
-///
-/// To ask it to leave, and to kill it after a grace, call [`Child::shut_down`](crate::Child::shut_down) in `spawn_blocking`, as
-/// the chapter on [tokio](crate::guide::tokio) does.
 ///
 /// # Examples
 ///
@@ -31,22 +30,10 @@ use crate::sys::poll::{POLLIN, look};
 /// # })?;
 /// # Ok::<(), ipc::Error>(())
 /// ```
-#[doc(alias = "shut_down")]
-#[doc(alias = "kill_on_drop")]
 pub struct Child {
-    child: Watched<Pidfd>,
+    child: Watched<crate::process::Child>,
     /// Where another process waits for the child and reports.
     report: Option<Watched<Arc<OwnedFd>>>,
-}
-
-/// The child by its pidfd, which the runtime watches.
-#[derive(Debug)]
-struct Pidfd(crate::process::Child);
-
-impl AsRawFd for Pidfd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 impl Child {
@@ -65,7 +52,7 @@ impl Child {
     /// See [`Child`].
     pub fn new(child: crate::process::Child) -> io::Result<Self> {
         let report = child.report().map(|line| Watched::new(line, Interest::READABLE)).transpose()?;
-        Ok(Self { child: Watched::new(Pidfd(child), Interest::READABLE)?, report })
+        Ok(Self { child: Watched::new(child, Interest::READABLE)?, report })
     }
 
     /// Gives the child back. It works outside of a runtime too.
@@ -75,14 +62,28 @@ impl Child {
     /// See [`PipeReader::into_inner`](super::PipeReader::into_inner).
     #[must_use]
     pub fn into_inner(self) -> crate::process::Child {
-        self.child.into_inner().0
+        self.child.into_inner()
     }
 
     /// Returns the number of the process. Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let child = ipc::Command::new("true").spawn()?;
+    /// let id = child.id();
+    /// let child = ipc::tokio::Child::new(child)?;
+    /// assert_eq!(child.id(), id);
+    /// child.wait().await?;
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
-        self.child.end().0.id()
+        self.child.end().id()
     }
 
     /// Waits until the child has left, and says how. Waiting again gives the same status.
@@ -99,18 +100,125 @@ impl Child {
     ///
     /// See [`Child`].
     pub async fn wait(&self) -> Result<ExitStatus> {
-        let so_far = |child: &crate::process::Child| child.status_so_far()?.ok_or(Error::WouldBlock);
-        if let Some(report) = &self.report {
-            // It leaves first. The pidfd need not tell of the report, which may come later.
-            let has_left = |child: &Pidfd| match look(child.0.as_fd(), POLLIN) {
-                Ok(0) => Err(Error::WouldBlock),
-                looked => looked.map_err(|errno| Error::system("poll", errno)),
+        let Some(report) = &self.report else {
+            // Readiness without a status is spurious: the runtime forgets it, and waits again.
+            return self.child.call(Interest::READABLE, |child| child.status_so_far()?.ok_or(Error::WouldBlock)).await;
+        };
+        // It leaves first. The pidfd need not tell of the report, which may come later.
+        self.has_left().await?;
+        let child = self.child.end();
+        let [mut time, longest] = NAPS;
+        loop {
+            if let Some(status) = child.status_so_far()? {
+                return Ok(status);
+            }
+            let said = |line: &Arc<OwnedFd>| match child.status().is_none() && look_at(line.as_fd())? == 0 {
+                true => Err(Error::WouldBlock),
+                false => Ok(()),
             };
-            self.child.call(Interest::READABLE, has_left).await?;
-            return report.call(Interest::READABLE, |_| so_far(&self.child.end().0)).await;
+            report.call(Interest::READABLE, said).await?;
+            if let Some(status) = child.status_so_far()? {
+                return Ok(status);
+            }
+            // The server was killed, and whoever has the worker now is about to wait for it. Nothing becomes ready when that is
+            // done.
+            nap(time).await?;
+            time = longest.min(time * 2);
         }
-        // Readiness without a status is spurious: the runtime forgets it, and waits again.
-        self.child.call(Interest::READABLE, |child| so_far(&child.0)).await
+    }
+
+    /// Returns how the child has left, without waiting; `None` as long as that is not known.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::try_wait`](crate::Child::try_wait).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let child = ipc::tokio::Child::new(ipc::Command::new("sleep").arg("1000").spawn()?)?;
+    /// assert_eq!(child.try_wait()?, None); // it runs
+    /// child.kill()?;
+    /// let status = child.wait().await?;
+    /// assert_eq!(child.try_wait()?, Some(status));
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
+        self.child.end().try_wait()
+    }
+
+    /// Asks the child to leave, with `SIGTERM`, and waits until it has; kills it if it takes longer than `grace`. Says how it left.
+    ///
+    /// A program that leads a group ([`process_group(0)`](crate::Command::process_group),
+    /// [`new_session`](crate::Command::new_session)) is shut down with it: the same as
+    /// [`Child::shut_down`](crate::Child::shut_down), but awaited.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the child was asked, and is neither killed nor lost. The next call asks again, with a `grace` of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::shut_down`](crate::Child::shut_down).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::process::ExitStatusExt;
+    /// use std::time::Duration;
+    ///
+    /// const SIGKILL: i32 = 9;
+    /// const SIGTERM: i32 = 15;
+    ///
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let child = ipc::tokio::Child::new(ipc::Command::new("sleep").arg("1000").spawn()?)?;
+    /// let status = child.shut_down(Duration::from_secs(60)).await?;
+    /// assert_eq!(status.signal(), Some(SIGTERM));
+    ///
+    /// let script = "trap '' TERM; echo; while :; do sleep 1; done";
+    /// let (ready, said) = ipc::pipe()?;
+    /// let stubborn = ipc::Command::new("sh").args(["-c", script]).process_group(0).stdout(said).spawn()?;
+    /// ready.read_timeout(&mut [0], Duration::MAX)?;
+    /// let stubborn = ipc::tokio::Child::new(stubborn)?;
+    /// let status = stubborn.shut_down(Duration::from_millis(10)).await?;
+    /// assert_eq!(status.signal(), Some(SIGKILL));
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "stop")]
+    pub async fn shut_down(&self, grace: Duration) -> Result<ExitStatus> {
+        let child = self.child.end();
+        let deadline = Instant::now().checked_add(grace);
+        process::ask(child)?;
+        if child.leads_group() {
+            // It is not waited for before: its number is the group's.
+            if let Some(left) = until(deadline, self.has_left()).await? {
+                left?;
+            }
+            let [mut time, longest] = NAPS;
+            let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+            while !is_late() && process::group_goes_on(child) {
+                nap(time).await?;
+                time = longest.min(time * 2);
+            }
+        } else if let Some(status) = until(deadline, self.wait()).await? {
+            return status;
+        }
+        child.end()?;
+        self.wait().await
+    }
+
+    /// Waits until the child has left, and leaves its status to be waited for.
+    async fn has_left(&self) -> Result<()> {
+        let has_left = |child: &crate::process::Child| match child.status().is_none() && look_at(child.as_fd())? == 0 {
+            true => Err(Error::WouldBlock),
+            false => Ok(()),
+        };
+        self.child.call(Interest::READABLE, has_left).await
     }
 
     /// Kills the child with `SIGKILL`. [`wait`](Self::wait) for it afterwards.
@@ -140,7 +248,18 @@ impl Child {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn kill(&self) -> Result<()> {
-        self.child.end().0.kill()
+        self.child.end().kill()
+    }
+
+    /// Asks the child to leave, with `SIGTERM`; no-op if it has left. [`shut_down`](Self::shut_down) also waits for it, and has an
+    /// example.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::terminate`](crate::Child::terminate).
+    #[doc(alias = "SIGTERM")]
+    pub fn terminate(&self) -> Result<()> {
+        self.child.end().terminate()
     }
 
     /// Sends the child a signal, by its number.
@@ -152,10 +271,8 @@ impl Child {
     /// # Examples
     ///
     /// See [`kill`](Self::kill).
-    #[doc(alias = "terminate")]
-    #[doc(alias = "SIGTERM")]
     pub fn signal(&self, signal: i32) -> Result<()> {
-        self.child.end().0.signal(signal)
+        self.child.end().signal(signal)
     }
 
     /// Sends a signal to the group that the child leads, by its number: to the child and what it started.
@@ -182,13 +299,31 @@ impl Child {
     /// ```
     #[doc(alias = "killpg")]
     pub fn signal_group(&self, signal: i32) -> Result<()> {
-        self.child.end().0.signal_group(signal)
+        self.child.end().signal_group(signal)
     }
+
+    /// Kills every process of the group that the child leads; no-op if nobody is left in it, or if it leads none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::kill_group`](crate::Child::kill_group).
+    ///
+    /// # Examples
+    ///
+    /// See [`signal_group`](Self::signal_group).
+    pub fn kill_group(&self) -> Result<()> {
+        self.child.end().kill_group()
+    }
+}
+
+/// Whether there is something to read, or its other end is closed.
+fn look_at(fd: BorrowedFd<'_>) -> Result<i16> {
+    look(fd, POLLIN).map_err(|errno| Error::system("poll", errno))
 }
 
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.child.end().0.as_fd()
+        self.child.end().as_fd()
     }
 }
 

@@ -2,19 +2,20 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::pin;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitStatus, Output};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ::tokio::io::Interest;
 use ::tokio::runtime::Handle;
 
-use super::{Watched, check_runtime};
+use super::{Watched, check_runtime, until};
+use crate::end::End;
 use crate::error::{Error, Result};
 use crate::process::{Command, CommunicateError, Conversation};
-use crate::sys;
+use crate::sys::descriptor::duplicate;
 
 /// How long a program that was killed is waited for where no runtime is left to do so.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -78,9 +79,10 @@ pub async fn communicate(
 }
 
 async fn until_it_leaves(talk: &mut Conversation<'_>) -> Result<ExitStatus> {
+    let mut watches = Watches::new(talk)?;
     while !talk.is_over()? {
-        let has_left = ready(talk).await?;
-        talk.go_on(has_left)?;
+        // Where the time is up, it is over.
+        until(talk.until(), poll_fn(|cx| watches.poll(cx, talk))).await?.unwrap_or(Ok(()))?;
     }
     exit(talk, talk.deadline()).await
 }
@@ -89,50 +91,56 @@ async fn until_it_leaves(talk: &mut Conversation<'_>) -> Result<ExitStatus> {
 async fn exit(talk: &Conversation<'_>, deadline: Option<Instant>) -> Result<ExitStatus> {
     // One watch for all looks: a program that is traced is ready, and has no status until its tracer lets go of it.
     let pidfd = Watched::new(talk.child.as_fd(), Interest::READABLE)?;
-    let mut left = pin!(pidfd.call(Interest::READABLE, |_| talk.child.try_wait()?.ok_or(Error::WouldBlock)));
-    let mut late = pin!(any(&[], deadline));
-    poll_fn(|cx| match left.as_mut().poll(cx) {
-        Poll::Pending => late.as_mut().poll(cx).map(|late| Err(late.map_or_else(Error::from, |_| Error::TimedOut))),
-        left => left,
-    })
-    .await
+    let left = pidfd.call(Interest::READABLE, |_| talk.child.try_wait()?.ok_or(Error::WouldBlock));
+    until(deadline, left).await?.unwrap_or(Err(Error::TimedOut))
 }
 
-/// Waits until something can be done for the program, or its time is up. Whether it was seen to leave.
-async fn ready(talk: &Conversation<'_>) -> Result<bool> {
-    let (readers, writer) = talk.pipes();
-    let mut on = Vec::with_capacity(5);
-    // First, to be told apart.
-    on.extend(talk.is_running().then(|| (talk.child.as_fd(), Interest::READABLE)));
-    on.extend(readers.map(|reader| (reader, Interest::READABLE)));
-    on.extend(writer.map(|writer| (writer, Interest::WRITABLE)));
-    Ok(any(&on, talk.until()).await? == Some(0) && talk.is_running())
+/// A program and its pipes, each watched for all of the talk.
+struct Watches {
+    pidfd: Watched<OwnedFd>,
+    stdin: Option<Watched<Arc<End>>>,
+    outputs: [Option<Watched<Arc<End>>>; 2],
 }
 
-/// Waits until one of them is ready, and says which is the first that is. `None`: the time is up.
-///
-/// Each is watched anew, so that what was ready before and was not used up is seen.
-async fn any(on: &[(BorrowedFd<'_>, Interest)], until: Option<Instant>) -> io::Result<Option<usize>> {
-    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-    let timer = left.map(sys::runtime::timer).transpose()?;
-    let mut watched = Vec::with_capacity(on.len() + 1);
-    for (fd, interest) in on.iter().copied().chain(timer.iter().map(|timer| (timer.as_fd(), Interest::READABLE))) {
-        watched.push((sys::runtime::watch(fd, interest)?, interest));
+impl Watches {
+    fn new(talk: &Conversation<'_>) -> Result<Self> {
+        let pidfd = duplicate(talk.child.as_fd()).map_err(|errno| Error::system("fcntl", errno))?;
+        let watch = |end: Option<Arc<End>>, interest| end.map(|end| Watched::new(end, interest)).transpose();
+        let ([stdout, stderr], stdin) = talk.pipes();
+        Ok(Self {
+            pidfd: Watched::new(pidfd, Interest::READABLE)?,
+            stdin: watch(stdin, Interest::WRITABLE)?,
+            outputs: [watch(stdout, Interest::READABLE)?, watch(stderr, Interest::READABLE)?],
+        })
     }
-    let look = |cx: &mut Context<'_>| {
-        // All of them, so that each one wakes this task.
-        let mut first = None;
-        for (number, (fd, interest)) in watched.iter().enumerate().rev() {
-            let poll = if interest.is_readable() { fd.poll_read_ready(cx) } else { fd.poll_write_ready(cx) };
-            match poll {
-                Poll::Ready(Ok(_)) => first = Some(number),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {}
+
+    /// Does what can be done for the program now. Pending where that is nothing.
+    fn poll(&mut self, cx: &mut Context<'_>, talk: &mut Conversation<'_>) -> Poll<Result<()>> {
+        let mut is_idle = true;
+        // First: nobody reads what it is still to be fed.
+        if talk.is_running() && self.pidfd.0.poll_read_ready(cx)?.is_ready() {
+            talk.has_left();
+            self.stdin = None;
+            is_idle = false;
+        }
+        if let Some(stdin) = &self.stdin {
+            if let Poll::Ready(goes_on) = stdin.poll_write(cx, |_| talk.write()) {
+                // EOF comes when both of its owners have let go of it.
+                self.stdin = self.stdin.take().filter(|_| matches!(goes_on, Ok(true)));
+                goes_on?;
+                is_idle = false;
             }
         }
-        first.map_or(Poll::Pending, |number| Poll::Ready(Ok((number < on.len()).then_some(number))))
-    };
-    poll_fn(look).await
+        for (number, output) in self.outputs.iter_mut().enumerate() {
+            let Some(watched) = output else { continue };
+            if let Poll::Ready(goes_on) = watched.poll_read(cx, |_| talk.hear(number)) {
+                *output = output.take().filter(|_| matches!(goes_on, Ok(true)));
+                goes_on?;
+                is_idle = false;
+            }
+        }
+        if is_idle { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
 }
 
 /// Kills the program if it is dropped before that has left, and has it waited for.
@@ -147,8 +155,11 @@ impl Drop for Guard<'_> {
         let child = Killed(talk.child);
         // Without a runtime, its destructor waits.
         if let Ok(runtime) = Handle::try_current() {
-            runtime
-                .spawn(async move { any(&[(child.0.as_fd(), Interest::READABLE)], None).await.map(|_| drop(child)) });
+            runtime.spawn(async move {
+                let pidfd = Watched::new(child.0.as_fd(), Interest::READABLE)?;
+                poll_fn(|cx| pidfd.0.poll_read_ready(cx).map(drop)).await;
+                io::Result::Ok(())
+            });
         }
     }
 }

@@ -64,9 +64,12 @@ mod signals;
 mod stream;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use ::tokio::io::unix::AsyncFd;
 use ::tokio::io::{Interest, ReadBuf};
@@ -150,6 +153,24 @@ impl<T: AsRawFd + fmt::Debug> fmt::Debug for Watched<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.end().fmt(f)
     }
+}
+
+/// Awaits something until a deadline. `None`: the time is up. A runtime's own timers may not be enabled.
+async fn until<T>(deadline: Option<Instant>, done: impl Future<Output = T>) -> Result<Option<T>> {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let timer = left.map(|left| Watched::new(sys::runtime::timer(left)?, Interest::READABLE)).transpose()?;
+    let mut done = pin!(done);
+    poll_fn(|cx| match (done.as_mut().poll(cx), &timer) {
+        (Poll::Ready(done), _) => Poll::Ready(Ok(Some(done))),
+        (Poll::Pending, Some(timer)) => timer.0.poll_read_ready(cx).map(|late| late.map(|_| None).map_err(Error::from)),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
+}
+
+/// Sleeps for that long.
+async fn nap(time: Duration) -> Result<()> {
+    until(Instant::now().checked_add(time), std::future::pending::<()>()).await.map(drop)
 }
 
 /// Fails outside of a runtime, where `AsyncFd` would panic.

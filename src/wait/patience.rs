@@ -114,10 +114,14 @@ impl Patience {
         Ok(look.again(deadline))
     }
 
-    /// Whether the system call waits, from the first attempt on.
-    #[inline]
-    pub(crate) fn is_the_calls(self, spin: &Spin) -> bool {
-        matches!(self, Patience::Blocking) && spin.is_off()
+    /// Whether one system call comes first, and perhaps is all; and whether that is to wait.
+    #[inline(always)]
+    pub(crate) fn first_call(self, spin: &Spin) -> Option<bool> {
+        match self {
+            Patience::None => Some(false),
+            Patience::Blocking => spin.is_off().then_some(true),
+            Patience::Until(_) | Patience::Endless => None,
+        }
     }
 
     /// The answer of a call that has taken many steps, each of which found something to do, and has no time for more.

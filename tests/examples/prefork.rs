@@ -36,6 +36,7 @@ fn siblings_trials() -> Vec<Trial> {
         workers_of_the_sibling_leave_when_the_master_is_killed,
         a_stop_of_the_sibling_finishes_the_request_under_way,
         without_its_fork_server_the_sibling_says_so_and_ends,
+        the_sibling_says_how_it_is_used,
     ]
 }
 

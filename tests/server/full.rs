@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         as_many_ends_as_a_message_carries,
         ends_over_the_limit_of_what_is_under_way_come_back,
         the_process_limit_is_an_error,
+        a_server_without_memory_for_a_message_says_so,
     ];
     // These limits are one user's: another test of the same one would use them up.
     trials.into_iter().map(|trial| trial.needs([Need::Alone])).collect()
@@ -171,4 +172,34 @@ fn the_process_limit_is_an_error() {
     let refused = server.fork(b"", writer).unwrap_err();
     assert!(matches!(&refused.error, Error::System { call: "fork", .. }), "{refused:?}");
     assert_errno(&refused.error, libc::EAGAIN);
+}
+
+fn a_server_without_memory_for_a_message_says_so() {
+    // So long that the C library asks the kernel for it.
+    const LONG: usize = 190_000;
+    let server = ForkServer::start(|message, mut ends: Received| {
+        ends.take::<PipeWriter>().unwrap().write_atomic(&message.len().to_ne_bytes()).unwrap();
+    })
+    .unwrap();
+    in_a_thread(|| {
+        let (reader, writer) = pipe().unwrap();
+        let limit_memory = |bytes: libc::rlim_t| {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+            // SAFETY: a limit, and no room for the old one.
+            let set = unsafe { libc::prlimit(server.id() as i32, libc::RLIMIT_AS, &limit, std::ptr::null_mut()) };
+            assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        };
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", server.id())).unwrap();
+        let pages: libc::rlim_t = pages.split(' ').next().unwrap().parse().unwrap();
+        limit_memory((pages + 8) * 4096);
+        let refused = server.fork(&[0; LONG], &writer).unwrap_err();
+        assert_errno(&refused.error, libc::ENOMEM);
+        // What is short has room, and with more memory so has what is long.
+        assert_eq!(exit_code(&server.fork(b"short", &writer).unwrap()), 0);
+        limit_memory(libc::RLIM_INFINITY);
+        assert_eq!(exit_code(&server.fork(&[0; LONG], writer).unwrap()), 0);
+        let said = read_all(reader);
+        let lengths: Vec<_> = said.chunks(8).map(|len| usize::from_ne_bytes(len.try_into().unwrap())).collect();
+        assert_eq!(lengths, [5, LONG]);
+    });
 }

@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         orders_that_a_stopped_server_does_not_answer_take_few_descriptors,
         a_stopped_server_that_is_dropped_is_gone,
         a_stopped_server_that_is_killed_answers_who_waits,
+        a_look_at_a_worker_does_not_wait_for_its_server,
     ]
 }
 
@@ -213,4 +214,26 @@ fn a_stopped_server_that_is_killed_answers_who_waits() {
         signal(server.id(), libc::SIGKILL);
         waiting.into_iter().for_each(|thread| thread.join().unwrap());
     });
+}
+
+fn a_look_at_a_worker_does_not_wait_for_its_server() {
+    // Whether the kernel says how a process has left that its parent has not waited for.
+    for number in [0_u8, 5] {
+        let server = ForkServer::start(|message: Vec<u8>, mut ends: Received| -> ipc::Result<u8> {
+            ends.take::<PipeReader>()?.read_to_end(&mut Vec::new())?;
+            Ok(message[0])
+        })
+        .unwrap();
+        let (hold, release) = pipe().unwrap();
+        let child = server.fork(&[number], hold).unwrap();
+        signal(server.id(), libc::SIGSTOP);
+        poll_until("the server is stopped", || process_state(server.id()) == Some('T'));
+        assert_eq!(child.try_wait().unwrap(), None);
+        drop(release);
+        ipc::wait_any(&mut [ipc::Watch::readable(&child)], None).unwrap();
+        // The server will not say so as long as it is stopped.
+        assert_eq!(child.try_wait().unwrap().map(|status| status.code()), Some(Some(number.into())));
+        signal(server.id(), libc::SIGCONT);
+        assert_eq!(exit_code(&child), number.into());
+    }
 }

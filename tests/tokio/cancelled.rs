@@ -35,16 +35,16 @@ fn dropped_calls_lose_nothing_and_repeat_nothing() {
     for kind in kinds {
         let (moved, child) = kind();
         assert_eq!(exit_code(&child), 0);
-        assert!(moved > dropped_of_each() / 1000, "only {moved}, of {} dropped calls", dropped_of_each());
         done += moved;
     }
     println!("{} calls were dropped, {done} were not", 8 * dropped_of_each());
 }
 
-/// Makes calls, and drops each of them after a few polls, until so many were not done by then. Returns how many were.
+/// Makes calls, and drops each of them after a few polls, until so many were not done by then, and some were. Returns how many
+/// were.
 async fn until_dropped(mut call: impl AsyncFnMut(usize, u64) -> bool) -> u64 {
     let (limit, mut dropped, mut done) = (dropped_of_each(), 0, 0);
-    while dropped < limit {
+    while dropped < limit || done <= limit / 1000 {
         if call(1 + dropped as usize % 3, done).await {
             done += 1;
         } else {

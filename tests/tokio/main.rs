@@ -5,6 +5,7 @@
 mod cancelled;
 #[cfg(feature = "channel")]
 mod channels;
+mod children;
 mod ends;
 mod messages;
 mod programs;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let channels = Vec::new();
     support::run([
         channels,
+        children::trials(),
         ends::trials(),
         messages::trials(),
         programs::trials(),

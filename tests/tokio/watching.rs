@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         nonblock_is_never_set_and_the_end_that_comes_back_blocks,
         a_fifo_that_gets_another_writer_is_put_under_the_runtime_anew needs [Alone],
         an_end_outlives_its_runtime,
+        every_kind_of_end_says_that_its_runtime_is_gone,
         an_error_names_its_call,
         a_child_that_is_traced_is_awaited needs [Alone],
         a_worker_that_its_server_reports_late_is_awaited,
@@ -124,6 +125,36 @@ fn an_end_outlives_its_runtime() {
         assert_eq!(other.block_on(reader.read(&mut [0; 8])).unwrap(), 1);
         drop(other);
         drop((reader, socket));
+    }
+}
+
+fn every_kind_of_end_says_that_its_runtime_is_gone() {
+    for runtime in [on_one_thread(), on_threads()] {
+        let (_reader, writer) = pipe().unwrap();
+        let (streams, rings) = (stream_pair().unwrap(), stream_pair().unwrap());
+        let program = ipc::Command::new("sleep").arg("1000").spawn().unwrap();
+        let (mut writer, mut stream, mut ring, child) = runtime.block_on(async {
+            let ring = ipc::RingReader::new(rings.parent).unwrap();
+            (
+                PipeWriter::new(writer).unwrap(),
+                StreamSocket::new(streams.parent).unwrap(),
+                ipc::tokio::RingReader::new(ring).unwrap(),
+                Child::new(program).unwrap(),
+            )
+        });
+        drop(runtime);
+        on_one_thread().block_on(async {
+            assert!(writer.write(b"x").await.is_err());
+            assert!(stream.read(&mut [0]).await.is_err());
+            assert!(stream.write(b"x").await.is_err());
+            assert!(ring.read(&mut [0]).await.is_err());
+            assert!(child.wait().await.is_err());
+            assert!(child.shut_down(Duration::ZERO).await.is_err());
+        });
+        drop((writer, stream, ring));
+        let child = child.into_inner();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
 

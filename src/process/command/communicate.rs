@@ -3,9 +3,8 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
-#[cfg(feature = "tokio")]
-use std::os::fd::BorrowedFd;
 use std::process::{ExitStatus, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -67,7 +66,7 @@ impl fmt::Debug for CommunicateError {
 
 impl Parts {
     /// Makes a pipe of the input, if there is any, and returns its writer.
-    pub(super) fn feed(&mut self, input: &[u8]) -> Result<Option<End>> {
+    pub(super) fn feed(&mut self, input: &[u8]) -> Result<Option<Arc<End>>> {
         if self.is_set(0) {
             return match input {
                 [] => Ok(None),
@@ -85,7 +84,7 @@ impl Parts {
         // The description is nobody else's: the program has the reader's.
         rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK).map_err(|errno| Error::system("fcntl", errno))?;
         self.stdio[0] = Some(Stdio::end(theirs));
-        Ok(Some(ours))
+        Ok(Some(Arc::new(ours)))
     }
 }
 
@@ -180,10 +179,10 @@ impl<'a> Conversation<'a> {
         on
     }
 
-    /// The pipes to wait for: those to be read, and the one to be written.
+    /// The pipes: those that are read, and the one that is written.
     #[cfg(feature = "tokio")]
-    pub(crate) fn pipes(&self) -> (impl Iterator<Item = BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
-        (self.talk.readers.iter().flatten().map(AsFd::as_fd), self.talk.stdin.as_ref().map(AsFd::as_fd))
+    pub(crate) fn pipes(&self) -> ([Option<Arc<End>>; 2], Option<Arc<End>>) {
+        (self.talk.readers.clone(), self.talk.stdin.clone())
     }
 
     /// Whether the program was not seen to leave yet.
@@ -192,13 +191,31 @@ impl<'a> Conversation<'a> {
         self.grace.is_none()
     }
 
+    /// Whether there is more to be written, after writing what there is room for. `WouldBlock`: there is none.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn write(&mut self) -> Result<bool> {
+        self.talk.write().map(|()| self.talk.stdin.is_some())
+    }
+
+    /// Whether there is more to come of one output, after reading what is there. `WouldBlock`: that is nothing.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn hear(&mut self, output: usize) -> Result<bool> {
+        let (reader, said) = (&mut self.talk.readers[output], &mut self.talk.said[output]);
+        hear(reader, said).map(|()| reader.is_some())
+    }
+
+    /// Notes that the program has left.
+    pub(crate) fn has_left(&mut self) {
+        self.grace = Instant::now().checked_add(GRACE);
+        self.talk.stdin = None;
+    }
+
     /// Writes and reads as much as possible, after a pipe became ready. `has_left`: the program did.
-    pub(crate) fn go_on(&mut self, has_left: bool) -> Result<()> {
+    fn go_on(&mut self, has_left: bool) -> Result<()> {
         if has_left && self.grace.is_none() {
-            self.grace = Instant::now().checked_add(GRACE);
-            self.talk.stdin = None;
+            self.has_left();
         }
-        self.talk.write()?;
+        unless_nothing(self.talk.write())?;
         self.talk.listen()
     }
 
@@ -225,10 +242,11 @@ impl<'a> Conversation<'a> {
 
 /// The pipes to a program, and what came through them.
 pub(super) struct Talk<'a> {
-    pub(super) stdin: Option<End>,
+    pub(super) stdin: Option<Arc<End>>,
     /// The bytes that are still to be written.
     pub(super) input: &'a [u8],
-    pub(super) readers: [Option<End>; 2],
+    /// Shared with a runtime that watches them.
+    pub(super) readers: [Option<Arc<End>>; 2],
     pub(super) said: [Vec<u8>; 2],
 }
 
@@ -251,12 +269,12 @@ impl Talk<'_> {
         outputs.chain(self.stdin.iter().map(Watch::writable)).collect()
     }
 
-    /// Writes as much as there is room for.
+    /// Writes as much as there is room for. `WouldBlock`: there is none.
     fn write(&mut self) -> Result<()> {
         let Some(stdin) = &self.stdin else { return Ok(()) };
         match sys::retry(|| sys::pipe::write(stdin.as_fd(), self.input, Sigpipe::look())) {
             Ok(len) => self.input = &self.input[len..],
-            Err(Errno::AGAIN) => return Ok(()),
+            Err(Errno::AGAIN) => return Err(Error::WouldBlock),
             // The program did not want the rest.
             Err(Errno::PIPE) => self.input = &[],
             Err(errno) => return Err(stdin.error("write", errno)),
@@ -272,15 +290,25 @@ impl Talk<'_> {
         let mut done = Ok(());
         for (reader, said) in self.readers.iter_mut().zip(&mut self.said) {
             // Of the other one too: memory may suffice for that.
-            done = done.and(hear(reader, said));
+            done = done.and(unless_nothing(hear(reader, said)));
         }
         done
     }
 }
 
-/// Reads the bytes that are there of one output. The memory comes first, so that no byte is lost where there is none.
-fn hear(reader: &mut Option<End>, said: &mut Vec<u8>) -> Result<()> {
-    let enough = said.len() + AT_ONCE;
+/// That there is nothing to do is no error.
+fn unless_nothing(done: Result<()>) -> Result<()> {
+    match done {
+        Err(Error::WouldBlock) => Ok(()),
+        done => done,
+    }
+}
+
+/// Reads the bytes that are there of one output. `WouldBlock`: there are none. The memory comes first, so that no byte is lost
+/// where there is none.
+fn hear(reader: &mut Option<Arc<End>>, said: &mut Vec<u8>) -> Result<()> {
+    let before = said.len();
+    let enough = before + AT_ONCE;
     while let Some(end) = reader.as_ref().filter(|_| said.len() < enough) {
         let start = said.len();
         // With room for whatever a writer with O_DIRECT makes one packet of, whose rest would be lost.
@@ -289,12 +317,13 @@ fn hear(reader: &mut Option<End>, said: &mut Vec<u8>) -> Result<()> {
         said.resize(start + room, 0);
         let bufs = &mut [io::IoSliceMut::new(&mut said[start..])];
         let read = |_| sys::pipe::read_nowait(end.as_fd(), bufs);
-        let read = Patience::None.persist(end, &Spin::default(), "read", POLLIN, None, read);
+        let read = Patience::None.persist(&**end, &Spin::default(), "read", POLLIN, None, read);
         said.truncate(start + read.as_ref().copied().unwrap_or(0));
         match read {
             Ok(0) => *reader = None,
             Ok(len) if len == room => {}
-            Ok(_) | Err(Error::WouldBlock) => return Ok(()),
+            Ok(_) => return Ok(()),
+            Err(Error::WouldBlock) if start > before => return Ok(()),
             Err(error) => return Err(error),
         }
     }

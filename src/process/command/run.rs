@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::process::{ExitStatus, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::communicate::{CommunicateError, Talk, communicate};
@@ -188,12 +189,12 @@ impl Parts {
     }
 
     /// Makes a pipe of each output that is not set, and returns its reader.
-    pub(super) fn capture(&mut self) -> Result<[Option<End>; 2]> {
+    pub(super) fn capture(&mut self) -> Result<[Option<Arc<End>>; 2]> {
         let mut readers = [None, None];
         for (reader, number) in readers.iter_mut().zip(1..) {
             if !self.is_set(number) {
                 let (ours, theirs) = sys::pipe::pair(false).map_err(|errno| Error::system("pipe2", errno))?;
-                *reader = Some(End::new(ours)?);
+                *reader = Some(Arc::new(End::new(ours)?));
                 self.stdio[number] = Some(Stdio::end(End::new(theirs)?));
             }
         }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::SocketType;
@@ -101,7 +101,11 @@ impl Handle {
         }
         Ok(match is_reported {
             false => child,
-            true => child.reported_by(Reporter { line: Arc::new(line.end.into_fd()), server: Arc::clone(self) }),
+            true => child.reported_by(Reporter {
+                line: Arc::new(line.end.into_fd()),
+                server: Arc::clone(self),
+                adopted: OnceLock::new(),
+            }),
         })
     }
 
@@ -263,6 +267,8 @@ pub(in crate::process) struct Reporter {
     line: Arc<OwnedFd>,
     /// It waits for the worker, and so it lives as long as this.
     server: Arc<Handle>,
+    /// When the server was first seen to be gone, and the worker to have left.
+    adopted: OnceLock<Instant>,
 }
 
 impl Reporter {
@@ -272,32 +278,40 @@ impl Reporter {
         &self.line
     }
 
-    /// The wait status ([wait(2)]) of the worker if it has left. It is told once. Waits for it for at most `left`.
+    /// The wait status ([wait(2)]) of the worker if it has left. It is told once. Waits for it for at most `patience`.
     ///
     /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
-    pub(in crate::process) fn reap(&self, pidfd: BorrowedFd<'_>, left: Option<Duration>) -> sys::Result<Option<i32>> {
+    pub(in crate::process) fn reap(&self, pidfd: BorrowedFd<'_>, patience: Duration) -> sys::Result<Option<i32>> {
         if look(pidfd, POLLIN)? == 0 {
             return Ok(None);
         }
+        let deadline = Instant::now() + patience.min(LEAVING);
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let wait_for = |fd: BorrowedFd<'_>, events| {
+            let mut fds = [pollfd { fd: fd.as_raw_fd(), events, revents: 0 }];
+            sys::retry(|| poll(&mut fds, Some(left())))
+        };
         // The server is about to say how, if another process does not trace the worker.
-        let mut fds = [pollfd { fd: self.line.as_raw_fd(), events: POLLIN, revents: 0 }];
-        sys::retry(|| poll(&mut fds, Some(left.unwrap_or(LEAVING).min(LEAVING))))?;
+        wait_for(self.line.as_fd(), POLLIN)?;
         match said(&self.line) {
             Ok(Some((Answer::Left(status), _))) => return Ok(Some(status)),
             Err(Errno::AGAIN) => return Ok(None),
             Ok(_) | Err(_) => {} // it was killed
         }
         // As long as it is on its way out, the worker is its child.
-        drop(self.server.process.wait_timeout(LEAVING));
+        if let Ok(None) = self.server.process.wait_timeout(left()) {
+            return Ok(None);
+        }
+        let adopted = *self.adopted.get_or_init(Instant::now);
         // Then that of whoever adopts orphans, which may be this process.
         match sys::process::reap(pidfd) {
             Err(Errno::CHILD) => {}
             reaped => return reaped,
         }
-        // Or another, which is about to wait for it.
-        let mut fds = [pollfd { fd: pidfd.as_raw_fd(), events: 0, revents: 0 }];
-        sys::retry(|| poll(&mut fds, Some(LEAVING)))?;
+        // Or another, which is about to wait for it, unless it never does.
+        wait_for(pidfd, 0)?;
         match sys::sibling::exit_status(pidfd) {
+            Ok(None) if adopted.elapsed() < LEAVING => Ok(None),
             Ok(Some(status)) => Ok(Some(status)),
             Ok(None) | Err(_) => Err(Errno::CHILD),
         }

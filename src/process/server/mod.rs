@@ -173,7 +173,7 @@ impl ForkServer {
     /// - [`Error::NotGiven`]: this process was not given one of the ends, or it did not start the server.
     /// - [`Error::SigchldIgnored`]: the worker could not be waited for.
     /// - [`Error::System`]: the process limit (`fork`, `EAGAIN`); no descriptors are left, here or in the worker (`EMFILE`);
-    ///   too many ends of this user are under way (`ETOOMANYREFS`).
+    ///   the worker has no memory for the message (`ENOMEM`); too many ends of this user are under way (`ETOOMANYREFS`).
     ///
     /// # Examples
     ///

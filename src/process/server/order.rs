@@ -58,10 +58,12 @@ pub(super) enum Step {
     Receiving,
     Forking,
     Holding,
+    /// There is no memory for the worker's message.
+    Reserving,
 }
 
 impl Step {
-    const ALL: [Self; 3] = [Self::Receiving, Self::Forking, Self::Holding];
+    const ALL: [Self; 4] = [Self::Receiving, Self::Forking, Self::Holding, Self::Reserving];
 
     /// The call, by the name of its manual page.
     pub(super) fn call(self) -> &'static str {
@@ -69,6 +71,7 @@ impl Step {
             Self::Receiving => "recvmsg",
             Self::Forking => "fork",
             Self::Holding => "pidfd_open",
+            Self::Reserving => "malloc",
         }
     }
 }

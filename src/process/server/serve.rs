@@ -47,6 +47,8 @@ struct OwnChild {
 struct Order {
     line: End,
     request: Request,
+    /// Room for the worker's message, once it is reserved.
+    message: Vec<u8>,
 }
 
 /// Which process this is after a fork.
@@ -72,11 +74,11 @@ impl<'a> Server<'a> {
     /// Carries out orders until the caller is gone. Returns the status to leave with.
     pub(super) fn run<R: Outcome>(mut self, entry: &impl Fn(Vec<u8>, Received) -> R) -> u8 {
         loop {
-            let Some(order) = self.next_order() else { return 0 };
+            let Some(mut order) = self.next_order() else { return 0 };
             if order.is_off() {
                 continue;
             }
-            match self.fork(&order) {
+            match order.reserve().and_then(|()| self.fork()) {
                 Ok(Made::Server(pid, pidfd, whose)) => {
                     order.answer_with(pid, &pidfd, whose);
                     if whose == Whose::Servers {
@@ -106,7 +108,8 @@ impl<'a> Server<'a> {
                 // the line end.
                 Ok(Some((_, mut beside))) if !beside.lost => {
                     if let Some(line) = beside.fds.pop() {
-                        return Some(Order { line: End::received(line), request: Request::parse(request) });
+                        let request = Request::parse(request);
+                        return Some(Order { line: End::received(line), request, message: Vec::new() });
                     }
                 }
                 Ok(Some(_)) | Err(Errno::INTR | Errno::MSGSIZE) => {}
@@ -136,10 +139,7 @@ impl<'a> Server<'a> {
     }
 
     /// Makes the worker: a child of the caller's, or of this process where that is refused.
-    fn fork(&mut self, order: &Order) -> Result<Made, (Step, Errno)> {
-        // For the worker's ends. Nobody else in this process takes them meanwhile.
-        let places = (0..order.request.ends).map(|_| sys::descriptor::duplicate(order.line.as_fd()));
-        drop(places.collect::<Result<Vec<_>, _>>().map_err(|errno| (Step::Receiving, errno))?);
+    fn fork(&mut self) -> Result<Made, (Step, Errno)> {
         if let Some(thread) = &self.thread {
             match alone().and_then(|permit| thread.fork(permit)) {
                 Ok(Sibling::New) => return Ok(Made::Worker),
@@ -178,6 +178,15 @@ impl Order {
     /// Whether the caller has given up.
     fn is_off(&self) -> bool {
         sys::poll::look(self.line.as_fd(), POLLRDHUP).is_ok_and(|events| events != 0)
+    }
+
+    /// Sees that there is a place for all that the worker will be sent. Nobody else in this process takes it meanwhile, and the
+    /// worker has a copy of it.
+    fn reserve(&mut self) -> Result<(), (Step, Errno)> {
+        let places = (0..self.request.ends).map(|_| sys::descriptor::duplicate(self.line.as_fd()));
+        drop(places.collect::<Result<Vec<_>, _>>().map_err(|errno| (Step::Receiving, errno))?);
+        let len = self.request.message.max(Request::NO_MESSAGE.len());
+        self.message.try_reserve_exact(len).map_err(|_| (Step::Reserving, Errno::NOMEM))
     }
 
     /// Says who the worker is. One that nobody can be told of is ended.
@@ -223,7 +232,7 @@ fn say(line: &impl AsFd, answer: Answer, fds: &[i32]) {
 
 /// The worker, from its first moment to its end.
 fn work<R: Outcome>(
-    Order { line, request }: Order,
+    Order { line, request, mut message }: Order,
     parent: Option<Parent>,
     options: Fork,
     mask: &Mask,
@@ -232,7 +241,8 @@ fn work<R: Outcome>(
     if parent.is_some_and(|parent| parent.die_with().is_err()) {
         sys::process::give_up("fork server: die_with_parent was refused\n");
     }
-    let mut message = vec![0; request.message.max(Request::NO_MESSAGE.len())];
+    // The room is there.
+    message.resize(request.message.max(Request::NO_MESSAGE.len()), 0);
     let received = match sys::retry(|| ancillary::receive(line.as_fd(), &mut message, true)) {
         Ok(Some((_, beside))) => match Received::new(request.message, beside) {
             Ok(received) => received,

@@ -17,8 +17,8 @@ impl DatagramSocket {
     pub(super) fn receive(&self, buf: &mut [u8], patience: Patience) -> Result<Option<usize>> {
         let mut spill = Lent::new()?;
         let mut first = None;
-        if patience.is_the_calls(&self.spin) {
-            match sys::socket::receive(self.end.as_fd(), buf, spill.as_mut_slice(), true) {
+        if let Some(waits) = patience.first_call(&self.spin) {
+            match sys::socket::receive(self.end.as_fd(), buf, spill.as_mut_slice(), waits) {
                 Ok(Some(len)) if len <= buf.len() => return Ok(Some(len)),
                 other => first = Some(other),
             }
@@ -107,7 +107,7 @@ impl DatagramSocket {
         self.mark_for_ends();
         let mut spill = Lent::new()?;
         let mut receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
-        let first = patience.is_the_calls(&self.spin).then(|| receive(self.end.as_fd(), true));
+        let first = patience.first_call(&self.spin).map(|waits| receive(self.end.as_fd(), waits));
         let (len, beside) = match first {
             Some(Ok(Some(arrived))) => arrived,
             first => match self.arrive(patience, first, receive)? {

@@ -53,8 +53,8 @@ impl DatagramSocket {
         send: impl Fn(BorrowedFd<'_>, bool) -> sys::Result<()>,
     ) -> Result<()> {
         let mut refused = None;
-        if patience.is_the_calls(&self.spin) {
-            match send(self.end.as_fd(), true) {
+        if let Some(waits) = patience.first_call(&self.spin) {
+            match send(self.end.as_fd(), waits) {
                 Ok(()) => return Ok(()),
                 Err(errno) => refused = Some(errno),
             }

@@ -65,6 +65,7 @@ impl DatagramSocket {
     /// # Errors
     ///
     /// [`Error::WouldBlock`]: the peer's queue is full; and as [`send`](Self::send).
+    #[inline]
     pub fn try_send(&self, message: &[u8]) -> Result<()> {
         self.send_bytes(message, Patience::None)
     }

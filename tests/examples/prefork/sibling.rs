@@ -22,7 +22,8 @@ struct Sibling {
 impl Sibling {
     fn start(workers: usize) -> Self {
         let ((stdout, out), (stderr, err)) = (ipc::pipe().unwrap(), ipc::pipe().unwrap());
-        let command = Command::new(example("prefork_tokio")).args(["127.0.0.1:0", &workers.to_string()]);
+        let command =
+            Command::new(example("prefork_tokio")).args(["--listen", "127.0.0.1:0", "--workers", &workers.to_string()]);
         let child = command.stdout(out).stderr(err).spawn().unwrap();
         let line = line(&stdout).expect("its address");
         let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
@@ -137,5 +138,19 @@ pub fn without_its_fork_server_the_sibling_says_so_and_ends() {
     assert_eq!(exit_code(&sibling.child), 1);
     await_end(worker);
     let log = std::io::read_to_string(&sibling.stderr).unwrap();
-    assert!(log.contains("another takes its place") && log.contains("Error: "), "{log}");
+    assert!(log.contains("another takes its place") && log.lines().count() == 2, "{log}");
+}
+
+pub fn the_sibling_says_how_it_is_used() {
+    let output = Command::new(example("prefork_tokio")).arg("--help").output().unwrap();
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.starts_with("usage: prefork_tokio"), "{help}");
+    for wrong in
+        [&["--workers"][..], &["--workers", "0"], &["--listen", "here"], &["--grace", "-1"], &["--banana"], &["x"]]
+    {
+        let output = Command::new(example("prefork_tokio")).args(wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("usage: prefork_tokio"));
+    }
 }

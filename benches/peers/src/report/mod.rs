@@ -76,7 +76,8 @@ const SECTIONS: [Section; 10] = [
         program: "does any of this on a runtime",
         text: "The work of the sections above, awaited. Each process has a runtime on its one thread. Of a thousand ends, each \
                belongs to a task that answers; they and the task that asks share one runtime, and a figure is the time of \
-               one answer. A program is fed the given number of bytes and writes them back.",
+               one answer. A program is fed the given number of bytes and writes them back. `UnixDatagram` is a socket of \
+               another kind than the datagrams of `ipc` and `tokio-seqpacket`, which are `SOCK_SEQPACKET`.",
     },
     Section {
         title: "The cost of a call",

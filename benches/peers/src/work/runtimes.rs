@@ -115,43 +115,26 @@ fn stream<A: 'static, B: 'static, W: AsyncWrite + Unpin + 'static, R: AsyncRead 
     reader: fn(B) -> io::Result<R>,
 ) -> Entry {
     Entry::new(name, move || {
-        let (theirs, ours) = make()?;
-        let (mut theirs, mut ours) = (Side::Bare(theirs, writer), Side::Bare(ours, reader));
-        let message = vec![FILL; size];
-        let peer = Peer::start(Core::There, move |count| {
-            let (runtime, writer) = theirs.live()?;
-            runtime.block_on(async {
-                for _ in 0..count {
-                    writer.write_all(&message).await?;
+        let (message, mut buf) = (vec![FILL; size], vec![0; 64 << 10]);
+        let write = async move |writer: &mut W, count| {
+            for _ in 0..count {
+                writer.write_all(&message).await?;
+            }
+            writer.flush().await
+        };
+        let read = async move |reader: &mut R, count| {
+            let mut left = count as usize * size;
+            while left > 0 {
+                let len = reader.read(&mut buf).await?;
+                if len == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
                 }
-                writer.flush().await?;
-                io::Result::Ok(0)
-            })
-        })?;
-        // The peer's side, before this one could wait for it.
-        peer.order(0)?;
-        peer.answer()?;
-        let mut buf = vec![0; 64 << 10];
-        Ok(Passes(move |count: u64| {
-            let (runtime, reader) = ours.live()?;
-            let started = Instant::now();
-            peer.order(count)?;
-            runtime.block_on(async {
-                let mut left = count as usize * size;
-                while left > 0 {
-                    let len = reader.read(&mut buf).await?;
-                    if len == 0 {
-                        return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-                    }
-                    black_box(sum(&buf[..len]));
-                    left -= len;
-                }
-                io::Result::Ok(())
-            })?;
-            let pass = Pass::of(started.elapsed(), count);
-            peer.answer()?;
-            Ok(pass)
-        }))
+                black_box(sum(&buf[..len]));
+                left -= len;
+            }
+            Ok(None)
+        };
+        both(make()?, (writer, reader), write, read)
     })
 }
 
@@ -163,34 +146,21 @@ fn one_way<E: 'static, M: Messages + 'static>(
     open: fn(E) -> io::Result<M>,
 ) -> Entry {
     Entry::new(name, move || {
-        let (theirs, ours) = make()?;
-        let (mut theirs, mut ours) = (Side::Bare(theirs, open), Side::Bare(ours, open));
-        let message = vec![FILL; size];
-        let peer = Peer::start(Core::There, move |count| {
-            let (runtime, messages) = theirs.live()?;
-            runtime.block_on(async {
-                for _ in 0..count {
-                    messages.send(&message).await?;
-                }
-                Ok(0)
-            })
-        })?;
-        let mut buf = vec![0; size];
-        Ok(Passes(move |count: u64| {
-            let (runtime, messages) = ours.live()?;
-            let started = Instant::now();
-            peer.order(count)?;
-            runtime.block_on(async {
-                for _ in 0..count {
-                    messages.receive(&mut buf).await?;
-                    black_box(sum(&buf));
-                }
-                io::Result::Ok(())
-            })?;
-            let pass = Pass::of(started.elapsed(), count);
-            peer.answer()?;
-            Ok(pass)
-        }))
+        let (message, mut buf) = (vec![FILL; size], vec![0; size]);
+        let send = async move |messages: &mut M, count| {
+            for _ in 0..count {
+                messages.send(&message).await?;
+            }
+            Ok(())
+        };
+        let receive = async move |messages: &mut M, count| {
+            for _ in 0..count {
+                messages.receive(&mut buf).await?;
+                black_box(sum(&buf));
+            }
+            Ok(None)
+        };
+        both(make()?, (open, open), send, receive)
     })
 }
 
@@ -202,43 +172,58 @@ fn trip<E: 'static, M: Messages + 'static>(
     open: fn(E) -> io::Result<M>,
 ) -> Entry {
     Entry::new(name, move || {
-        let (theirs, ours) = make()?;
-        let (mut theirs, mut ours) = (Side::Bare(theirs, open), Side::Bare(ours, open));
         let (message, mut buf) = (vec![FILL; size], vec![0; size]);
-        let peer = {
-            let (message, mut buf) = (message.clone(), buf.clone());
-            Peer::start(Core::There, move |count| {
-                let (runtime, messages) = theirs.live()?;
-                runtime.block_on(async {
-                    for _ in 0..count {
-                        messages.receive(&mut buf).await?;
-                        messages.send(&message).await?;
-                    }
-                    Ok(0)
-                })
-            })?
+        let (answer, mut request) = (message.clone(), buf.clone());
+        let answer = async move |messages: &mut M, count| {
+            for _ in 0..count {
+                messages.receive(&mut request).await?;
+                messages.send(&answer).await?;
+            }
+            Ok(())
         };
-        Ok(Passes(move |count: u64| {
-            let (runtime, messages) = ours.live()?;
+        let ask = async move |messages: &mut M, count| {
             let mut times = Vec::with_capacity(count as usize);
-            peer.order(count)?;
-            runtime.block_on(async {
-                let mut before = Instant::now();
-                for _ in 0..count {
-                    messages.send(&message).await?;
-                    messages.receive(&mut buf).await?;
-                    let now = Instant::now();
-                    times.push(now.duration_since(before).as_nanos() as u64);
-                    before = now;
-                }
-                io::Result::Ok(())
-            })?;
-            peer.answer()?;
+            let mut before = Instant::now();
+            for _ in 0..count {
+                messages.send(&message).await?;
+                messages.receive(&mut buf).await?;
+                let now = Instant::now();
+                times.push(now.duration_since(before).as_nanos() as u64);
+                before = now;
+            }
             times.sort_unstable();
             let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize] as f64;
-            Ok(Pass { ns: at(0.5), p99: Some(at(0.99)) })
-        }))
+            Ok(Some(Pass { ns: at(0.5), p99: Some(at(0.99)) }))
+        };
+        both(make()?, (open, open), answer, ask)
     })
+}
+
+/// A peer's part and this process's, each with its side under a runtime of its own. It takes as long as all of ours, unless that
+/// says itself how long it took.
+fn both<A: 'static, B: 'static, L: 'static, M: 'static>(
+    (theirs, ours): (A, B),
+    (open_theirs, open_ours): (fn(A) -> io::Result<L>, fn(B) -> io::Result<M>),
+    mut their_part: impl AsyncFnMut(&mut L, u64) -> io::Result<()> + 'static,
+    mut our_part: impl AsyncFnMut(&mut M, u64) -> io::Result<Option<Pass>> + 'static,
+) -> io::Result<Passes<impl FnMut(u64) -> io::Result<Pass> + 'static>> {
+    let (mut theirs, mut ours) = (Side::Bare(theirs, open_theirs), Side::Bare(ours, open_ours));
+    let peer = Peer::start(Core::There, move |count| {
+        let (runtime, live) = theirs.live()?;
+        runtime.block_on(their_part(live, count)).map(|()| 0)
+    })?;
+    // The peer's side, before this one could wait for it.
+    peer.order(0)?;
+    peer.answer()?;
+    Ok(Passes(move |count| {
+        let (runtime, live) = ours.live()?;
+        let started = Instant::now();
+        peer.order(count)?;
+        let timed = runtime.block_on(our_part(live, count))?;
+        let pass = timed.unwrap_or_else(|| Pass::of(started.elapsed(), count));
+        peer.answer()?;
+        Ok(pass)
+    }))
 }
 
 /// Something that says itself how long it took.
