@@ -1071,7 +1071,8 @@ fn a_guard_kills_and_waits() {
 fn a_group_is_shut_down_with_its_leader() {
     let stubborn = "(trap '' TERM; echo; exec sleep 1000) & wait";
     let plain = "sleep 1000 & echo; wait";
-    let left = "trap 'exit 3' TERM; sleep 1000 & echo; wait";
+    // What runs in the background has no handler of its shell's any more when it says so.
+    let left = "trap 'exit 3' TERM; sh -c 'echo; exec sleep 1000' & wait";
     for (script, grace, code) in [(plain, FAR, None), (left, FAR, Some(3)), (stubborn, Duration::from_millis(50), None)]
     {
         for command in [sh(script).process_group(0), sh(script).new_session()] {

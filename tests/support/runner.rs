@@ -19,7 +19,7 @@ use super::rounds::times;
 use super::{Verdict, judge};
 
 /// How many run at once at most, however many processors there are: tests of one user share its limits.
-const MOST: usize = 4;
+const MOST: usize = 6;
 
 /// A test. [`trials!`](super::trials) makes them of functions.
 pub struct Trial {
@@ -47,13 +47,13 @@ impl Trial {
     }
 }
 
-/// Runs the tests that the command line asks for: two at once for each processor, for most of them wait for something,
+/// Runs the tests that the command line asks for: three at once for each processor, for most of them wait for something,
 /// or as many as `--test-threads` says.
 pub fn run(modules: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
     close_inherited();
     heed_signals();
     let mut arguments = Arguments::from_args();
-    let processors = available_parallelism().map_or(1, |processors| (2 * processors.get()).min(MOST));
+    let processors = available_parallelism().map_or(1, |processors| (3 * processors.get()).min(MOST));
     let queue = Arc::new(Mutex::new(Queue::new(arguments.test_threads.unwrap_or(processors).max(1))));
     // On the main thread, so that there is no other and forking is allowed.
     arguments.test_threads = Some(1);
