@@ -241,7 +241,7 @@ impl PipeWriter {
 
     /// Sets the length that longer writes are cut to, in bytes. With [`usize::MAX`] none is cut. 0 counts as 1.
     ///
-    /// 8 KiB, the default, is the best between two cores in most of what was measured, and never far behind. A pipe of 128 KiB
+    /// 8 KiB, the default, is the best between two cores on most of the machines that were measured. A pipe of 128 KiB
     /// or more ([`set_capacity`](Self::set_capacity)) is up to 1.3 times as fast with it. Some machines are faster still with
     /// 4 KiB, or with 64 KiB in a pipe of 256 KiB: measure both. Whole writes are faster if reader and writer share one core,
     /// or if only the writer has work to do. Below [`PIPE_BUF`], `Write` and the `try_` and `_timeout` calls are no longer
