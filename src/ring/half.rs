@@ -102,11 +102,14 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         self.fault.as_ref().map_or(Ok(()), |fault| Err(fault.error()))
     }
 
-    /// Notes what goes for every call from here on, and lets go of the memory.
+    /// Notes what goes for every call from here on, tells the other side, and lets go of the memory.
     #[cold]
     pub(super) fn fail(&mut self, fault: impl Into<Fault>) -> Error {
         let fault = fault.into();
         let error = fault.error();
+        if self.side.is_none() {
+            self.socket.hang_up(); // there is no memory to say it in
+        }
         self.finish();
         self.fault = Some(fault);
         error
