@@ -102,11 +102,14 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         self.fault.as_ref().map_or(Ok(()), |fault| Err(fault.error()))
     }
 
-    /// Notes what goes for every call from here on, and lets go of the memory.
+    /// Notes what goes for every call from here on, tells the other side, and lets go of the memory.
     #[cold]
     pub(super) fn fail(&mut self, fault: impl Into<Fault>) -> Error {
         let fault = fault.into();
         let error = fault.error();
+        if self.side.is_none() {
+            self.socket.hang_up(); // there is no memory to say it in
+        }
         self.finish();
         self.fault = Some(fault);
         error
@@ -142,8 +145,11 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
             Ok(Rung::Later) => self.side.iter_mut().for_each(Side::ring_later),
             // A writer sees it here first; a reader has still to read what is there.
             Ok(Rung::Nobody) => self.is_over |= WRITER,
-            // The bytes were moved all the same. The next call returns the error.
-            Err(errno) => drop(self.fail(Fault::System { call: "send", errno })),
+            // The bytes were moved all the same. The next call returns the error, and the other side has still to wake.
+            Err(errno) => {
+                self.side.iter_mut().for_each(Side::ring_later);
+                drop(self.fail(Fault::System { call: "send", errno }));
+            }
         }
     }
 
@@ -151,18 +157,18 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
     fn ring_until_heard(&mut self) {
         for _ in 0..TRIES {
             self.socket.pause(NAP);
-            self.ring_if_owed();
-            if !self.owes() {
+            if self.ring_if_owed().is_err() || !self.owes() {
                 break;
             }
         }
     }
 
-    /// Makes up for a ring that the kernel had no memory for.
-    fn ring_if_owed(&mut self) {
+    /// Makes up for a ring that the kernel had no memory for. Fails if nobody can be rung for at all.
+    fn ring_if_owed(&mut self) -> Result<()> {
         if self.side.as_mut().is_some_and(Side::take_owed) {
             self.ring();
         }
+        self.check_fault()
     }
 
     fn owes(&self) -> bool {
@@ -207,7 +213,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
                 }
                 continue;
             }
-            self.ring_if_owed();
+            self.ring_if_owed()?;
             match self.hear(false)? {
                 Heard::Bell if rings < RINGS => rings += 1,
                 Heard::End => {}
@@ -239,7 +245,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
 
     /// Sleeps until the other side rings, or is gone.
     fn sleep(&mut self, patience: Patience) -> Result<()> {
-        self.ring_if_owed();
+        self.ring_if_owed()?;
         if self.arm()? {
             return Ok(());
         }
@@ -315,8 +321,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
                 Ok(Heard::End) | Err(_) => return true,
             }
         }
-        self.ring_if_owed();
-        let is_ready = self.arm().unwrap_or(true);
+        let is_ready = self.ring_if_owed().and_then(|()| self.arm()).unwrap_or(true);
         if is_ready || !self.sleeps_briefly() {
             return is_ready;
         }
@@ -329,10 +334,10 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
     /// Tells the other side that this one is done, and lets go of the memory. In another process, tells nobody.
     pub(super) fn finish(&mut self) {
         let Some(mut side) = self.side.take() else { return };
-        if self.epoch.lasts() && side.close() && matches!(self.socket.ring(), Ok(Rung::Later)) {
+        if self.epoch.lasts() && side.close() && !matches!(self.socket.ring(), Ok(Rung::Heard | Rung::Nobody)) {
             // Nobody comes back to make up for it.
             self.socket.hang_up();
-        } // If there is nobody to ring for, or no way to, the socket's end says the same.
+        }
     }
 }
 

@@ -182,6 +182,7 @@ where
 {
     // The runtime is not asked while there is something to do, so this counts what the task may still do before it yields.
     let turn = ready!(coop::poll_proceed(cx));
+    let mut was_in_vain = false;
     loop {
         match attempt(&mut watched.get_mut().0) {
             Err(Error::WouldBlock) => {}
@@ -192,6 +193,10 @@ where
         }
         if !arm(&mut watched.get_mut().0) {
             ready!(watched.poll_read_ready(cx))?.clear_ready();
+        } else if std::mem::replace(&mut was_in_vain, true) {
+            // A ring is owed, say, which takes a while: other tasks run meanwhile.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rings for which the kernel has no memory (`ENOBUFS`): no call fails for that, none that does not block waits for it, and no
 //! wake-up is lost.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub fn trials() -> Vec<Trial> {
         a_read_that_does_not_block_owes_the_ring,
         a_wait_does_not_begin_while_a_ring_is_owed,
         the_end_wakes_a_reader_that_cannot_be_rung_for,
+        a_refused_ring_is_an_error_and_wakes_the_reader,
+        a_refused_ring_is_an_error_of_a_reader_and_no_eof,
     ]
 }
 
@@ -204,4 +206,60 @@ fn the_end_wakes_a_reader_that_cannot_be_rung_for() {
         assert_eq!(exit_code(&child), 0);
         assert!(socket.as_fd().try_clone_to_owned().is_ok(), "the copy was there all the time");
     }
+}
+
+/// At once, and where one was owed before. The reader wakes though the writer stays, and copies of its socket too.
+fn a_refused_ring_is_an_error_and_wakes_the_reader() {
+    let calls: [fn(&mut RingWriter) -> io::Result<usize>; 4] = [
+        |ring| ring.write(&[3]),
+        |ring| Ok(ring.write_timeout(&[3], FAR)?),
+        |ring| Ok(ring.try_write(&[3])?),
+        |ring| {
+            assert_eq!(wait_any(&mut [ring.watch()], None).unwrap(), 1);
+            Ok(ring.try_write(&[3])?)
+        },
+    ];
+    for owes in [false, true] {
+        for call in calls {
+            let woken = Gate::new();
+            let (mut ring, socket, child) = with_sleeping_reader(&woken);
+            let refused = || {
+                if owes {
+                    refuse_calls(&[libc::SYS_sendto], libc::ENOBUFS);
+                    while ring.try_write(&[2; 1000]).is_ok() {}
+                    refuse_calls(&[libc::SYS_sendto], libc::EPERM);
+                } else {
+                    refuse_calls(&[libc::SYS_sendto], libc::EPERM);
+                    assert_eq!(ring.try_write(&[2]).unwrap(), 1, "they were written");
+                }
+                for _ in 0..2 {
+                    let result = call(&mut ring);
+                    assert!(matches!(&result, Err(error) if error.kind() == ErrorKind::PermissionDenied), "{result:?}");
+                }
+            };
+            std::thread::scope(|scope| scope.spawn(refused).join().unwrap());
+            woken.pass();
+            assert_eq!(exit_code(&child), 0);
+            drop((ring, socket));
+        }
+    }
+}
+
+fn a_refused_ring_is_an_error_of_a_reader_and_no_eof() {
+    let pair = stream_pair().unwrap();
+    let mut writer = RingWriter::with_capacity(pair.parent, 1).unwrap();
+    let mut reader = RingReader::new(pair.child).unwrap();
+    while writer.try_write(&[0; 1000]).is_ok() {}
+    assert_eq!(wait_any(&mut [writer.watch()], Some(Duration::ZERO)).unwrap(), 0); // it waits from now on
+    let refused = || {
+        refuse_calls(&[libc::SYS_sendto], libc::ENOBUFS);
+        assert_eq!(reader.try_read(&mut vec![0; 1 << 20]).unwrap(), page_size());
+        refuse_calls(&[libc::SYS_sendto], libc::EPERM);
+        for _ in 0..2 {
+            let result = reader.try_read(&mut [0; 1]);
+            assert!(matches!(result, Err(Error::System { .. })), "{result:?}");
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(refused).join().unwrap());
+    assert!(writer.is_closed().unwrap());
 }

@@ -505,6 +505,7 @@ fn a_reader_takes_no_more_memory_than_it_agreed_to() {
         assert!(matches!(error, Error::TooLong { len, max } if len == 128 << 20 && max == 64 << 20), "{error:?}");
     }
     assert!(reader.available().is_err());
+    assert!(writer.is_closed().unwrap(), "the writer is told at once");
     drop(reader);
     let (mut reader, mut writer) = alone(8192);
     reader.set_max_capacity(8191);

@@ -1,8 +1,9 @@
 //! Rings: a task sleeps and is woken, and the other side can be plain blocking code.
 
 use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
 
-use crate::support::{self, Gate, Trial, bytes, exit_code};
+use crate::support::{self, Gate, Trial, bytes, exit_code, refuse_calls};
 use crate::{on_one_thread, on_threads};
 use ipc::tokio::{Child, RingReader, RingWriter};
 use ipc::{fork, stream_pair};
@@ -17,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         shutting_down_ends_the_stream,
         the_side_that_comes_back_blocks,
         a_ring_that_is_never_empty_lets_other_tasks_run,
+        a_wake_up_that_is_owed_lets_other_tasks_run,
     ]
 }
 
@@ -155,4 +157,25 @@ fn a_ring_that_is_never_empty_lets_other_tasks_run() {
         };
         local.run_until(busy).await;
     });
+}
+
+/// The kernel has no memory to wake the reader with, and the writer may not sleep before it is woken.
+fn a_wake_up_that_is_owed_lets_other_tasks_run() {
+    let run = || {
+        refuse_calls(&[libc::SYS_sendto], libc::ENOBUFS);
+        on_one_thread().block_on(async {
+            let pair = stream_pair().unwrap();
+            let mut writer = ipc::RingWriter::with_capacity(pair.parent, 1).unwrap();
+            let mut reader = ipc::RingReader::new(pair.child).unwrap();
+            assert_eq!(ipc::wait_any(&mut [reader.watch()], Some(Duration::ZERO)).unwrap(), 0); // it waits from now on
+            while writer.try_write(&[0; 1000]).is_ok() {}
+            let mut writer = RingWriter::new(writer).unwrap();
+            tokio::select! {
+                biased;
+                result = writer.write(b"x") => panic!("there is no room: {result:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        });
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap());
 }
