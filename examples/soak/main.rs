@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use fire::board::Board;
 use fire::random::{Random, mix};
-use fire::{KINDS, Kind, LIMIT, OTHERS};
+use fire::{KINDS, Kind, OTHERS, limit};
 use ipc::{Child, Fork, Watch, wait_any};
 use lexopt::{Arg, Parser, ValueExt};
 use report::Report;
@@ -212,7 +212,7 @@ impl Worker {
         let rounds = self.board.rounds.get();
         if self.seen.0 != rounds {
             self.seen = (rounds, Instant::now());
-        } else if self.seen.1.elapsed() > 3 * LIMIT {
+        } else if self.seen.1.elapsed() > 3 * limit() {
             let map = ipc::ProcessMap::of(self.child.id())?;
             return Ok(Some(format!("a worker hangs {of_round}\n{map}")));
         }

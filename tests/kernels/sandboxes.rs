@@ -84,7 +84,6 @@ fn programs_start_without_open_tree() {
     assert_eq!(exit_code(&child), 0);
 }
 
-/// Every kernel from 5.3 on has them. A sandbox that does not is an error: nothing runs that could not be waited for.
 /// What Docker's default profile refuses a process without privileges, as far as anybody here could ask for it.
 fn dockers_profile() -> Kernel {
     const NAMESPACES: u32 = 0x7e02_0000;
@@ -143,9 +142,14 @@ fn in_dockers_default_profile_everything_works() {
     let blob = Blob::new(b"shared").unwrap();
     let child = fork(blob.clone(), |blob| assert_eq!(&blob[..], b"shared")).unwrap();
     assert_eq!(exit_code(&child), 0);
-    assert!(ProcessMap::current().unwrap().to_string().contains("process"));
+
+    let (reader, _writer) = pipe().unwrap();
+    let map = ProcessMap::current().unwrap().to_string();
+    assert!(map.contains(&std::process::id().to_string()), "{map}");
+    assert!(map.contains(&format!("fd {}", reader.as_raw_fd())), "{map}");
 }
 
+/// Every kernel from 5.3 on has them. A sandbox that does not is an error: nothing runs that could not be waited for.
 fn without_pidfds_nothing_is_left_running() {
     let kernel = Kernel::new().without(libc::SYS_pidfd_open, libc::ENOSYS);
     kernel.with(libc::SYS_clone, 0, Is::AnyOf(libc::CLONE_PIDFD as u32), libc::EINVAL).play();

@@ -7,7 +7,7 @@ use ipc::{Error, PIPE_BUF, PipeReader, PipeWriter, StreamSocket, Watch, pipe, st
 
 use super::content::{bytes, check, check_message, message, message_len};
 use super::random::Random;
-use super::{Fate, LIMIT, Round, assert_cut_by_a_kill};
+use super::{Fate, Round, assert_cut_by_a_kill, limit};
 
 /// The most that goes through one channel in a round.
 const MOST: u64 = 1 << 20;
@@ -72,8 +72,8 @@ pub fn some_pipe(random: &mut Random) -> (PipeReader, PipeWriter) {
 /// What was written or read: nothing yet, where the call was not to wait, or not for long.
 pub fn patiently<T>(result: ipc::Result<T>, wait: Watch<'_>) -> ipc::Result<Option<T>> {
     match result {
-        Err(Error::WouldBlock) => wait_any(&mut [wait], Some(LIMIT)).map(|ready| {
-            assert!(ready > 0, "nothing happened for {LIMIT:?}");
+        Err(Error::WouldBlock) => wait_any(&mut [wait], Some(limit())).map(|ready| {
+            assert!(ready > 0, "nothing happened for {:?}", limit());
             None
         }),
         Err(Error::TimedOut) => Ok(None),
@@ -323,7 +323,7 @@ fn talk(round: &mut Round, socket: StreamSocket, [out, back]: [u64; 2], length: 
 fn gone(round: &Round, socket: &StreamSocket, buf: &mut [u8]) -> Fate {
     for _ in 0..2 {
         assert_eq!(socket.try_read(buf).expect("the end"), 0, "the end stays");
-        let refused = socket.write_timeout(b"x", LIMIT);
+        let refused = socket.write_timeout(b"x", limit());
         assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     }
     round.parted();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ipc::{Error, Watch, datagram_pair, stream_pair, wait_any};
 
 use super::bytes::some_pipe;
-use super::{Fate, LIMIT, Round};
+use super::{Fate, Round, limit};
 
 pub fn kept(round: &mut Round) {
     let (reader, writer) = some_pipe(&mut round.random);
@@ -35,14 +35,14 @@ pub fn kept(round: &mut Round) {
             _ => matches!(child.wait_timeout(timeout), Ok(None)),
         };
         let took = started.elapsed();
-        assert!(late && took >= timeout && took < LIMIT, "{late} after {took:?} instead of {timeout:?}");
+        assert!(late && took >= timeout && took < limit(), "{late} after {took:?} instead of {timeout:?}");
         round.board.latest.at_least((took - timeout).as_micros() as u64);
         round.board.deadlines.add(1);
     }
     child.kill().expect("a child can be killed");
     assert_eq!(round.fate(&child), Fate::Killed);
     drop((writer, messages, bytes));
-    assert_eq!(reader.read_timeout(&mut [0; 8], LIMIT).expect("the end"), 0);
+    assert_eq!(reader.read_timeout(&mut [0; 8], limit()).expect("the end"), 0);
 }
 
 fn timed_out<T>(result: ipc::Result<T>) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipc::{DatagramSocket, Error, PIPE_BUF, PipeReader, PipeWriter, Received, datagram_pair, pipe};
 
 use super::content::{bytes, check, check_message, message};
-use super::{Fate, LIMIT, Round, assert_cut_by_a_kill};
+use super::{Fate, Round, assert_cut_by_a_kill, limit};
 
 /// The longest message, and the most of them.
 const LONGEST: usize = 2000;
@@ -116,7 +116,7 @@ fn receive(round: &mut Round, socket: &DatagramSocket, key: u64, count: u64) -> 
     loop {
         let received = match round.random.below(2) {
             0 => socket.recv_with(&mut text),
-            _ => socket.recv_with_timeout(&mut text, LIMIT),
+            _ => socket.recv_with_timeout(&mut text, limit()),
         };
         match received {
             Ok(Some(received)) => {
@@ -179,12 +179,12 @@ pub fn killed_receiver(round: &mut Round) {
     for number in 0..count {
         let (reader, writer) = pipe().expect("there is room for a pipe");
         let sent = if number % 2 == 0 {
-            pair.parent.send_with_timeout(b"a writer", writer, LIMIT).map_err(Error::from)
+            pair.parent.send_with_timeout(b"a writer", writer, limit()).map_err(Error::from)
         } else {
             // Inside of a message that is in the queue of a socket that is itself under way.
             let inner = datagram_pair().expect("there is room for a pair");
             inner.parent.send_with(b"a writer", writer).expect("an empty queue");
-            pair.parent.send_with_timeout(b"a socket", inner.child, LIMIT).map_err(Error::from)
+            pair.parent.send_with_timeout(b"a socket", inner.child, limit()).map_err(Error::from)
         };
         sent.expect("the victim lives");
         readers.push(reader);
@@ -200,16 +200,16 @@ pub fn killed_receiver(round: &mut Round) {
     });
     for reader in readers {
         let mut buf = [0; PIPE_BUF];
-        assert_eq!(reader.read_timeout(&mut buf, LIMIT).expect("the end"), 0);
+        assert_eq!(reader.read_timeout(&mut buf, limit()).expect("the end"), 0);
     }
     round.board.ends.add(count);
-    let first = pair.parent.recv_timeout(&mut [0; 8], LIMIT);
+    let first = pair.parent.recv_timeout(&mut [0; 8], limit());
     match first {
         Ok(None) => {}
         Err(Error::Reset) => round.board.resets.add(1),
         other => panic!("{other:?}"),
     }
-    assert_eq!(pair.parent.recv_timeout(&mut [0; 8], LIMIT).expect("the end"), None);
+    assert_eq!(pair.parent.recv_timeout(&mut [0; 8], limit()).expect("the end"), None);
     round.parted();
     assert_eq!(round.fates(&killer, [&victim]), [Fate::Killed]);
 }

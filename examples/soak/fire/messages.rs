@@ -7,7 +7,7 @@ use ipc::{DatagramFlags, DatagramSocket, Error, Watch, datagram_pair, datagram_p
 
 use super::content::{check_message, message};
 use super::random::Random;
-use super::{Fate, LIMIT, Round, assert_cut_by_a_kill};
+use super::{Fate, Round, assert_cut_by_a_kill, limit};
 
 /// The longest message, and the most of them in one direction.
 const LONGEST: usize = 30_000;
@@ -80,9 +80,9 @@ fn talk(round: &mut Round, mut socket: DatagramSocket, [out, back]: [u64; 2], co
 /// The peer is gone, for every call, and was so already.
 fn gone(round: &Round, socket: &DatagramSocket) -> Fate {
     for _ in 0..2 {
-        assert_eq!(socket.recv_timeout(&mut [0; 8], LIMIT).expect("the end"), None, "the end stays");
+        assert_eq!(socket.recv_timeout(&mut [0; 8], limit()).expect("the end"), None, "the end stays");
         assert_eq!(socket.peek_len().expect("the end"), None);
-        let refused = socket.send_timeout(b"x", LIMIT);
+        let refused = socket.send_timeout(b"x", limit());
         assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     }
     round.parted();

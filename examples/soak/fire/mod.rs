@@ -70,8 +70,12 @@ pub const OTHERS: &[Kind] = &[
     Kind { name: "deadlines_are_kept", run: deadlines::kept },
 ];
 
-/// How long anything in a round may take, far more than it does on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(20);
+/// How long anything in a round may take, far more than it does on a busy machine. `IPC_TESTS_SLOW=10` says that this one needs
+/// ten times as long.
+pub fn limit() -> Duration {
+    let slow = std::env::var("IPC_TESTS_SLOW").map_or(1, |times| times.parse().expect("IPC_TESTS_SLOW is a number"));
+    Duration::from_secs(20) * slow
+}
 
 /// One round, as one of its processes sees it.
 pub struct Round {
@@ -176,7 +180,7 @@ impl Round {
         let killer = Fork::new().die_with_parent().spawn((), move |()| -> ipc::Result<()> {
             if moment > 0 {
                 while board.progress() < progress && is_any_left() {
-                    assert!(started.elapsed() < LIMIT, "no more than {} is received of {progress}", board.progress());
+                    assert!(started.elapsed() < limit(), "no more than {} is received of {progress}", board.progress());
                     std::thread::yield_now();
                 }
             }
@@ -194,7 +198,7 @@ impl Round {
     /// This process has seen that another one is gone.
     pub fn parted(&self) {
         if let Some(since) = self.board.since_the_kill() {
-            assert!(since < LIMIT, "it took {since:?} to see that somebody was killed");
+            assert!(since < limit(), "it took {since:?} to see that somebody was killed");
             self.board.slowest.at_least(since.as_micros() as u64);
             self.board.partings.add(1);
         }
@@ -203,8 +207,8 @@ impl Round {
     /// Waits for a process of the round, which is to end soon, in one of three ways.
     #[track_caller]
     pub fn fate(&self, child: &Child) -> Fate {
-        let status = child.wait_timeout(LIMIT).expect("a child can be waited for");
-        let status = status.unwrap_or_else(|| panic!("process {} is not done after {LIMIT:?}", child.id()));
+        let status = child.wait_timeout(limit()).expect("a child can be waited for");
+        let status = status.unwrap_or_else(|| panic!("process {} is not done after {:?}", child.id(), limit()));
         match (status.code(), status.signal()) {
             (Some(0), _) => Fate::Done,
             (Some(3), _) => Fate::Cut,
@@ -270,7 +274,7 @@ fn reap_orphans() {
         match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
             -1 => return, // ECHILD
             0 => {
-                assert!(started.elapsed() < LIMIT, "a process is left behind");
+                assert!(started.elapsed() < limit(), "a process is left behind");
                 std::thread::yield_now();
             }
             _ => {

@@ -7,7 +7,7 @@ use ipc::{Child, Error, ForkServer, PIPE_BUF, PipeReader, PipeWriter, Received, 
 
 use super::content::{bytes, check};
 use super::random::Random;
-use super::{Fate, LIMIT, Round, assert_cut_by_a_kill};
+use super::{Fate, Round, assert_cut_by_a_kill, limit};
 
 /// The most threads, and the most orders that each gives.
 const THREADS: u64 = 6;
@@ -59,7 +59,7 @@ pub fn killed_caller(round: &mut Round) {
     let killer = round.killer(&[&caller], MOST);
     // Everybody who could have had the writer is gone, or was never given it.
     let mut nothing = [0];
-    assert_eq!(reader.read_timeout(&mut nothing, LIMIT).expect("the end"), 0);
+    assert_eq!(reader.read_timeout(&mut nothing, limit()).expect("the end"), 0);
     let [fate] = round.fates(&killer, [&caller]);
     if fate == Fate::Killed {
         round.parted();
@@ -76,7 +76,7 @@ fn order(server: &ForkServer, seed: u64, board: &super::board::Board) -> Fate {
         let (key, (reader, writer)) = (random.next(), pipe().expect("there is room for a pipe"));
         let ordered = match random.below(2) {
             0 => server.fork(&key.to_ne_bytes(), writer),
-            _ => server.fork_timeout(&key.to_ne_bytes(), writer, LIMIT),
+            _ => server.fork_timeout(&key.to_ne_bytes(), writer, limit()),
         };
         match ordered {
             Ok(child) => running.push((child, reader, key)),
@@ -107,7 +107,7 @@ fn finish((child, mut reader, key): (Child, PipeReader, u64), board: &super::boa
     reader.read_to_end(&mut said).expect("a pipe can be read");
     assert_eq!(said.len(), PIPE_BUF, "a worker does all of its work");
     check(key, 0, &said);
-    let status = child.wait_timeout(LIMIT).expect("a worker can be waited for").expect("it is done");
+    let status = child.wait_timeout(limit()).expect("a worker can be waited for").expect("it is done");
     assert_eq!(status.code(), Some(i32::from(DONE)));
     board.orders.add(1);
     board.received(1);

@@ -7,7 +7,7 @@ use ipc::{DatagramSocket, Error, MessageReader, MessageWriter, PackedSocket, Pip
 use super::bytes::some_pipe;
 use super::content::{check_message, message};
 use super::random::Random;
-use super::{Fate, LIMIT, Round, assert_cut_by_a_kill};
+use super::{Fate, Round, assert_cut_by_a_kill, limit};
 
 /// The longest message, and the most of them in one direction.
 const LONGEST: usize = 500;
@@ -97,7 +97,7 @@ fn receive_one<'a>(random: &mut Random, socket: &'a mut PackedSocket, may_wait: 
 /// The peer is gone, for every call, and was so already.
 fn gone(round: &Round, mut socket: PackedSocket) -> Fate {
     for _ in 0..2 {
-        assert_eq!(socket.recv_timeout(LIMIT).expect("the end"), None, "the end stays");
+        assert_eq!(socket.recv_timeout(limit()).expect("the end"), None, "the end stays");
     }
     let refused = socket.send(b"x").and_then(|()| socket.flush());
     assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");

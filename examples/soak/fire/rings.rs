@@ -8,7 +8,7 @@ use ipc::{Error, RingReader, RingWriter, StreamSocket, fork, stream_pair, wait_a
 use super::content::{bytes, check};
 use super::random::Random;
 use super::storm::Storm;
-use super::{Fate, LIMIT, Round, assert_cut_by_a_kill};
+use super::{Fate, Round, assert_cut_by_a_kill, limit};
 
 /// The most that goes through one ring in a round.
 const MOST: u64 = 1 << 20;
@@ -70,7 +70,7 @@ fn write_some(random: &mut Random, ring: &mut RingWriter, data: &[u8]) -> ipc::R
         }
         3 => ring.write_timeout(data, SHORT),
         _ => {
-            assert!(wait_any(&mut [ring.watch()], Some(LIMIT))? > 0, "nothing happened for {LIMIT:?}");
+            assert!(wait_any(&mut [ring.watch()], Some(limit()))? > 0, "nothing happened for {:?}", limit());
             ring.try_write(data)
         }
     }
@@ -96,7 +96,7 @@ fn read_all(round: &mut Round, socket: StreamSocket, key: u64, length: u64) -> F
             Err(error) => panic!("{error:?} after {got} bytes"),
         }
     }
-    assert_eq!(ring.read_timeout(&mut buf, LIMIT).expect("EOF"), 0, "EOF stays");
+    assert_eq!(ring.read_timeout(&mut buf, limit()).expect("EOF"), 0, "EOF stays");
     assert!(got <= length, "{got} bytes of {length}");
     if got == length {
         return Fate::Done;
@@ -115,7 +115,7 @@ fn read_some(random: &mut Random, ring: &mut RingReader, buf: &mut [u8]) -> ipc:
         }
         3 => ring.read_timeout(buf, SHORT),
         _ => {
-            assert!(wait_any(&mut [ring.watch()], Some(LIMIT))? > 0, "nothing happened for {LIMIT:?}");
+            assert!(wait_any(&mut [ring.watch()], Some(limit()))? > 0, "nothing happened for {:?}", limit());
             ring.try_read(buf)
         }
     }
@@ -163,11 +163,11 @@ pub fn sleeps(cores: [usize; 2], most: u64, signals: bool) -> ipc::Result<Sleeps
             round += 1;
             let mut written = 0;
             while written < len {
-                written += there.write_timeout(&data[written..len], LIMIT)?;
+                written += there.write_timeout(&data[written..len], limit())?;
             }
             let mut read = 0;
             while read < len {
-                match back.read_timeout(&mut buf[read..len], LIMIT)? {
+                match back.read_timeout(&mut buf[read..len], limit())? {
                     0 => panic!("the other process has left"),
                     count => read += count,
                 }

@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 use super::content::{check, check_message, fill, message};
-use super::{Fate, LIMIT, Round, assert_cut_by_a_kill};
+use super::{Fate, Round, assert_cut_by_a_kill, limit};
 
 /// The longest message, the most of them, and the most bytes.
 const LONGEST: usize = 5000;
@@ -44,7 +44,7 @@ pub fn killed_peer(round: &mut Round) {
 /// Runs a task on a runtime of its own, and sees that nobody was cut off for long.
 fn run(round: &mut Round, task: impl AsyncFnOnce(&mut Round) -> Fate) -> Fate {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build().expect("there is room for a runtime");
-    let fate = runtime.block_on(async { timeout(LIMIT, task(round)).await.expect("nobody waits for ever") });
+    let fate = runtime.block_on(async { timeout(limit(), task(round)).await.expect("nobody waits for ever") });
     if fate == Fate::Cut {
         round.parted();
     }
@@ -65,7 +65,7 @@ async fn send(round: &mut Round, socket: &ipc::tokio::DatagramSocket, key: u64, 
         let text = message(key, number, LONGEST);
         // One that was given up has sent nothing.
         let sent = loop {
-            let time = if round.random.once_in(2) { LIMIT } else { moment(round) };
+            let time = if round.random.once_in(2) { limit() } else { moment(round) };
             if let Ok(sent) = timeout(time, socket.send(&text)).await {
                 break sent;
             }
@@ -83,7 +83,7 @@ async fn receive(round: &mut Round, socket: &ipc::tokio::DatagramSocket, key: u6
     for number in 0..count {
         // One that was given up has taken nothing.
         let received = loop {
-            let time = if round.random.once_in(2) { LIMIT } else { moment(round) };
+            let time = if round.random.once_in(2) { limit() } else { moment(round) };
             if let Ok(received) = timeout(time, socket.recv_vec()).await {
                 break received;
             }
@@ -121,7 +121,7 @@ async fn read(round: &mut Round, reader: &mut ipc::tokio::PipeReader, key: u64, 
     let mut at = 0;
     let mut buf = vec![0; 20_000];
     loop {
-        let time = if round.random.once_in(2) { LIMIT } else { moment(round) };
+        let time = if round.random.once_in(2) { limit() } else { moment(round) };
         // One that was given up has taken nothing.
         let Ok(got) = timeout(time, reader.read(&mut buf)).await else { continue };
         match got.unwrap_or_else(|error| panic!("{error:?} after {at} bytes")) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{bytes, check, check_message, message};
 use super::random::mix;
-use super::{Fate, LIMIT, Round, assert_cut_by_a_kill};
+use super::{Fate, Round, assert_cut_by_a_kill, limit};
 
 /// The longest text that goes in a datagram here, the longest of all, and the most values.
 const LONGEST: usize = 3000;
@@ -146,7 +146,7 @@ fn receive_all(round: &mut Round, receiver: &Receiver<Value>, key: u64, count: u
     for number in 0.. {
         let received = match round.random.below(3) {
             0 => receiver.recv(),
-            1 => receiver.recv_timeout(LIMIT),
+            1 => receiver.recv_timeout(limit()),
             _ => loop {
                 match receiver.try_recv() {
                     Err(Error::WouldBlock) => std::thread::yield_now(),
