@@ -1,10 +1,10 @@
 //! When a side sleeps and when it is rung for: the words of the protocol. [`Line`](super::line::Line) is the socket, and
 //! [`Half`](super::half::Half) brings them together.
 //!
-//! Each side counts what it has done in a word of its own, and sees in the other one's how far that is. A side that finds
-//! nothing to do says that it waits, looks once more, and sleeps; a side that has moved its counter looks whether the other
-//! one waits, and rings. Between the store and the look of each there has to be a barrier, or both looks may come too early:
-//! then one sleeps, and the other does not know.
+//! Each side counts its bytes in a word of its own, and sees in the other's word how far that side is. A side that finds
+//! nothing to do says that it waits, looks once more, and sleeps. A side that has moved its counter looks whether the other
+//! one waits, and rings. Each needs a barrier between its store and its look, or both looks may come too early: then one
+//! sleeps, and the other does not know.
 //!
 //! The side that moves is in a hurry, and the one that is about to sleep is not. So where the kernel can, the sleeper makes
 //! the barrier for both.
@@ -19,8 +19,8 @@ pub(super) struct Impossible {
     pub(super) other: u64,
 }
 
-/// One side of a ring: its counter, and what it knows of the other. What the other side wrote is read once and looked at
-/// before it is used, and of its own words a side reads none.
+/// One side of a ring: its counter, and its knowledge of the other. Each word of the other side is read once, and checked
+/// before it is used. A side never reads its own words back.
 #[derive(Debug)]
 pub(super) struct Side<W, const WRITER: bool> {
     pub(super) words: W,
@@ -35,7 +35,7 @@ pub(super) struct Side<W, const WRITER: bool> {
     heard: u64,
     /// The other side makes the barriers.
     spared: bool,
-    /// A barrier for both was refused after it had been promised: being rung for cannot be relied on any more.
+    /// A barrier for both was refused after it had been promised: the other side may not ring any more.
     unsure: bool,
     /// The other side waits, and the kernel had no memory for a ring.
     owed: bool,
@@ -105,7 +105,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.words.load(Self::OTHER_SAYS) & CLOSED != 0
     }
 
-    /// Goes on by so many bytes, at most those that are left, and says whether the other side is to be rung for.
+    /// Moves on by so many bytes, at most those that are left. Returns whether the other side is to be rung for.
     #[inline(always)]
     #[must_use]
     pub(super) fn advance(&mut self, by: usize) -> bool {
@@ -147,7 +147,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         std::mem::take(&mut self.owed)
     }
 
-    /// Says at which core this side is, and whether the other one was there when it said so last.
+    /// Stores the core of this side. Returns whether the other side has stored the same one.
     pub(super) fn is_at(&mut self, core: usize) -> bool {
         let core = (core as u64).wrapping_add(1) << CORE_SHIFT;
         if self.says & CORE != core {
@@ -157,7 +157,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.words.load(Self::OTHER_SAYS) & CORE == core
     }
 
-    /// Draws conclusions from what the other side says. It is never remembered as waiting, so that it is seen each time.
+    /// Draws conclusions from the other side's state. It is never remembered as waiting, so that it is seen each time.
     #[cold]
     fn heed(&mut self, says: u64) {
         self.heard = says & !WAITING;
@@ -187,12 +187,12 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.words.store(Self::OWN_SAYS, self.says);
     }
 
-    /// Whether a sleep has to end by itself, as nobody may ring.
+    /// Whether a sleep needs a time limit, as the other side may not ring.
     pub(super) fn is_unsure(&self) -> bool {
         self.unsure
     }
 
-    /// Says that this side is done, and whether the other side is to be rung for.
+    /// Says that this side is done. Returns whether the other side is to be rung for.
     #[must_use]
     pub(super) fn close(&mut self) -> bool {
         self.says |= CLOSED;

@@ -16,7 +16,7 @@ use crate::sys::shared_memory::SharedMemory;
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin};
 
-/// How long a call looks again before it sleeps, unless it is told otherwise.
+/// How long a call looks again before it sleeps, unless it is set otherwise.
 const SPIN: Duration = Duration::from_micros(20);
 
 /// How many looks come before the clock is read, and how many of them without a pause, as an answer comes within that.
@@ -26,13 +26,13 @@ const LOOKS_AT_ONCE: u32 = 32;
 /// How much is copied before the other side is told. It goes on with that while this side copies the rest.
 pub(super) const PIECE: usize = 32 << 10;
 
-/// How often a call that does not wait takes rings, before it says that there is nothing. A peer could ring for ever.
+/// How many rings a call that does not wait takes before it fails. A peer could ring for ever.
 const RINGS: u32 = 16;
 
-/// A call with less time than that does not give its core away: a third process may keep it for a slice of the scheduler's.
+/// A call with less time does not give its core away: a third process may keep it for a slice of the scheduler's.
 const LONGEST_TURN: Duration = Duration::from_millis(10);
 
-/// How long a side sleeps that nobody may ring for, or that could not ring.
+/// How long a side sleeps if the other may not ring, or if its own ring is owed.
 const NAP: Duration = Duration::from_millis(1);
 
 /// How often a call that may wait tries a ring for which the kernel has no memory, a [`NAP`] apart.
@@ -76,7 +76,7 @@ pub(super) struct Half<const WRITER: bool, L: Line = StreamSocket, W: Words = Sh
     /// `None`: it is not there yet, or there is a fault.
     pub(super) side: Option<Side<W, WRITER>>,
     fault: Option<Fault>,
-    /// The socket has said that nobody is at the other side.
+    /// The socket has said that the peer is gone.
     pub(super) is_over: bool,
 }
 
@@ -102,7 +102,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         self.fault.as_ref().map_or(Ok(()), |fault| Err(fault.error()))
     }
 
-    /// Notes what goes for every call from here on, tells the other side, and lets go of the memory.
+    /// Notes the fault that every later call returns, tells the other side, and unmaps the memory.
     #[cold]
     pub(super) fn fail(&mut self, fault: impl Into<Fault>) -> Error {
         let fault = fault.into();
@@ -124,8 +124,8 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         }
     }
 
-    /// Goes on by so many bytes, and rings if somebody waits for that. A ring that the kernel has no memory for is owed, and a
-    /// call that may wait tries it again for a while.
+    /// Moves on by so many bytes, and rings if the other side waits for that. A ring that the kernel has no memory for is
+    /// owed, and a call that may wait tries it again for a while.
     #[inline(always)]
     pub(super) fn advance(&mut self, by: usize, may_wait: impl FnOnce() -> bool) {
         if self.side.as_mut().is_some_and(|side| side.advance(by)) {
@@ -143,7 +143,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         match self.socket.ring() {
             Ok(Rung::Heard) => {}
             Ok(Rung::Later) => self.side.iter_mut().for_each(Side::ring_later),
-            // A writer sees it here first; a reader has still to read what is there.
+            // A writer sees it here first; a reader has still to read the rest.
             Ok(Rung::Nobody) => self.is_over |= WRITER,
             // The bytes were moved all the same. The next call returns the error, and the other side has still to wake.
             Err(errno) => {
@@ -163,7 +163,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         }
     }
 
-    /// Makes up for a ring that the kernel had no memory for. Fails if nobody can be rung for at all.
+    /// Makes up for a ring that the kernel had no memory for. Fails if the other side cannot be rung for at all.
     fn ring_if_owed(&mut self) -> Result<()> {
         if self.side.as_mut().is_some_and(Side::take_owed) {
             self.ring();
@@ -175,12 +175,12 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         self.side.as_ref().is_some_and(Side::owes)
     }
 
-    /// Whether the other side has said that it is done, or the socket that nobody is there.
+    /// Whether the other side has said that it is done, or the socket that it is gone.
     pub(super) fn is_closed(&self) -> bool {
         self.is_over || self.side.as_ref().is_some_and(Side::is_other_closed)
     }
 
-    /// Waits until bytes can be moved, and says how many; 0: the other side is gone, and so it stays.
+    /// Waits until bytes can be moved, and returns how many. 0: the other side is gone for good.
     #[cold]
     #[inline(never)]
     pub(super) fn wait(&mut self, patience: Patience) -> Result<usize> {
@@ -222,7 +222,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         }
     }
 
-    /// Looks some times more. Only a few words that are in the processor's cache are read, until somebody writes to them.
+    /// Looks [`LOOKS`] times more. It reads a few words, from the processor's cache until the other side writes to them.
     fn looks_in_vain(&mut self) -> bool {
         (0..LOOKS).all(|number| {
             if number >= LOOKS_AT_ONCE {
@@ -232,7 +232,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         })
     }
 
-    /// Lets the other side run, if it shares this core. Whether there is something to do then, or a fault to tell.
+    /// Lets the other side run, if it shares this core. Returns whether there is something to do then, or a fault to return.
     fn gives_core_away(&mut self, patience: Patience) -> bool {
         let core = self.socket.core();
         let Self { side: Some(side), turn, .. } = self else { return false };
@@ -254,7 +254,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         slept
     }
 
-    /// Says that this side is about to sleep. Whether there is something to do after all.
+    /// Says that this side is about to sleep. Returns whether there is something to do after all.
     pub(super) fn arm(&mut self) -> Result<bool> {
         let Some(side) = &mut self.side else { return Ok(false) };
         side.arm();
@@ -284,7 +284,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         self.hear(false).map(drop)
     }
 
-    /// Whether nobody may ring, or this side has to: the other one may sleep as well.
+    /// Whether the other side may not ring, or this one still has to: the other may sleep as well.
     fn sleeps_briefly(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.is_unsure() || side.owes())
     }
@@ -301,15 +301,15 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         }
     }
 
-    /// Takes rings, and notes that there is nobody any more.
+    /// Takes rings, and notes if the peer is gone.
     pub(super) fn hear(&mut self, wait: bool) -> Result<Heard> {
         let heard = self.socket.hear(wait)?;
         self.is_over |= heard == Heard::End;
         Ok(heard)
     }
 
-    /// For `wait_any`: arms, and says whether there is something to do, or to say, at once. Rings that nobody waits for any
-    /// more are taken, or a level-triggered poll would not sleep.
+    /// For `wait_any`: arms, and returns whether the side is ready at once. It takes old rings first, or a level-triggered
+    /// poll would not sleep.
     pub(super) fn watch(&mut self) -> bool {
         if self.check_process().is_err() || self.fault.is_some() || self.is_over {
             return true;
@@ -327,22 +327,22 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         }
         // The other side may not have seen yet that it has to make the barriers. A moment later it has, and rings.
         self.socket.pause(NAP);
-        // A ring that is still owed is made up for by the next call, or both may sleep.
+        // The next call makes up for a ring that is still owed, or both may sleep.
         self.owes() || self.is_closed() || self.look().map_or(true, |left| left > 0)
     }
 
-    /// Tells the other side that this one is done, and lets go of the memory. In another process, tells nobody.
+    /// Tells the other side that this one is done, and unmaps the memory. In another process, no side is told.
     pub(super) fn finish(&mut self) {
         let Some(mut side) = self.side.take() else { return };
         if self.epoch.lasts() && side.close() && !matches!(self.socket.ring(), Ok(Rung::Heard | Rung::Nobody)) {
-            // Nobody comes back to make up for it.
+            // No later call makes up for it.
             self.socket.hang_up();
         }
     }
 }
 
 impl<const WRITER: bool> Half<WRITER> {
-    /// Whether the other side has left, asked of the socket too.
+    /// Whether the other side has left. Asks the socket too.
     pub(super) fn is_other_gone(&self) -> Result<bool> {
         if self.is_closed() {
             return Ok(true);
@@ -355,7 +355,7 @@ impl<const WRITER: bool> Half<WRITER> {
         Ok(events & (POLLRDHUP | POLLHUP | POLLERR) != 0)
     }
 
-    /// Finishes, and closes the socket. Nothing may be done with it any more.
+    /// Finishes, and closes the socket. It is not used any more.
     pub(super) fn close(&mut self) -> Result<()> {
         self.finish();
         self.is_over = true;

@@ -1,5 +1,5 @@
-//! The hello that a writer sends and a reader waits for, and the memory that comes with it. A reader believes nothing of either
-//! that it has not looked at.
+//! The hello that a writer sends and a reader waits for, and the memory that comes with it. A reader checks both before it
+//! uses them.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -15,7 +15,7 @@ use crate::sys::memfd::{self, LENGTH, Unfit};
 use crate::sys::shared_memory::{SharedMemory, page_size};
 use crate::sys::{Errno, ancillary, membarrier};
 
-/// The memory, and the hello that takes it to the other side.
+/// Makes the memory, and sends the hello that takes it to the other side.
 pub(super) fn make(socket: &StreamSocket, bytes: usize) -> Result<(Epoch, Side<SharedMemory, true>)> {
     socket.end().check_given()?;
     let capacity = bytes.max(page_size()).checked_next_power_of_two().filter(|capacity| *capacity <= LARGEST);
@@ -42,7 +42,7 @@ pub(super) struct Hello {
     memory: Vec<OwnedFd>,
 }
 
-/// Why no more of it comes.
+/// The reason why no more of it comes.
 pub(super) enum Cut {
     /// The writer has left.
     Over,
@@ -63,7 +63,7 @@ impl Hello {
 
     /// Takes a piece of it, and none of what comes after, without blocking.
     pub(super) fn receive(&mut self, end: &End) -> Result<Option<Cut>> {
-        // A descriptor that finds no place is lost, and the ring with it: the place is looked for before.
+        // A descriptor that finds no place is lost, and the ring with it. So this looks for a place first.
         drop(duplicate(end.as_fd()).map_err(|errno| end.error("fcntl", errno))?);
         let mut piece = [0; HELLO];
         let room = HELLO - self.told.len();
@@ -88,7 +88,7 @@ impl Hello {
         }
     }
 
-    /// Looks at all of it, and maps the memory.
+    /// Checks all of it, and maps the memory.
     pub(super) fn map(self, max_capacity: usize, epoch: Epoch) -> Result<Side<SharedMemory, false>, Fault> {
         let malformed = || Fault::Malformed(self.told.clone());
         let capacity = self.told.first_chunk().and_then(capacity).ok_or_else(malformed)?;

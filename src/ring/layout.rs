@@ -51,7 +51,7 @@ pub(super) enum Word {
 
 /// The state of a side.
 pub(super) mod bits {
-    /// It sleeps, or is about to: whoever moves its own counter rings, and takes the bit away.
+    /// It sleeps, or is about to: the side that moves its counter rings, and clears the bit.
     pub(in super::super) const WAITING: u64 = 1;
     /// It is done, and does nothing more.
     pub(in super::super) const CLOSED: u64 = 2;
@@ -66,19 +66,19 @@ pub(super) mod bits {
 
 /// The operations on the words: by [`SharedMemory`], and by the model that checks the protocol.
 pub(super) trait Words {
-    /// Sees everything that was done before what it sees was stored.
+    /// Returns the word. Everything that was done before its value was stored is visible then.
     fn load(&self, word: Word) -> u64;
 
-    /// A process that sees it sees everything that was done before.
+    /// Stores a value. A process that loads it sees everything that was done before.
     fn store(&self, word: Word, value: u64);
 
-    /// Takes bits away, and says what was there.
+    /// Clears bits, and returns the old value.
     fn clear(&self, word: Word, bits: u64) -> u64;
 
     /// A barrier for this thread alone.
     fn barrier(&self);
 
-    /// None for the processor: the other side makes one for both.
+    /// No barrier for the processor: the other side makes one for both.
     fn no_barrier(&self);
 
     /// A barrier for both sides. `false`: it was refused.

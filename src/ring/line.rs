@@ -1,4 +1,4 @@
-//! The socket between the two sides: one rings there, the other sleeps there, and its end says that somebody is gone.
+//! The socket between the two sides: one rings there, the other sleeps there, and its EOF means that a side is gone.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::sys::poll::POLLIN;
 use crate::sys::{self, Errno};
 use crate::wait::{Look, Patience};
 
-/// What a side does with the socket: by [`StreamSocket`], and by the model that checks the protocol.
+/// The operations of a side on the socket: by [`StreamSocket`], and by the model that checks the protocol.
 pub(super) trait Line {
     /// Rings, without waiting for anything.
     fn ring(&self) -> sys::Result<Rung>;
 
-    /// Takes what rings there are, or waits for one.
+    /// Takes the rings that are there, or waits for one.
     fn hear(&self, wait: bool) -> Result<Heard>;
 
     /// Waits until there is something to hear, and takes nothing.
@@ -23,7 +23,7 @@ pub(super) trait Line {
     /// Lets some time pass, in which the kernel may find memory.
     fn pause(&self, time: Duration);
 
-    /// Wakes the other side for good, which takes no memory. Nobody can ring any more.
+    /// Wakes the other side for good, which takes no memory. No side can ring any more.
     fn hang_up(&self);
 
     /// Whether a call is to look again before it sleeps.
@@ -38,20 +38,20 @@ pub(super) trait Line {
 pub(super) enum Heard {
     /// Nothing.
     Silence,
-    /// That somebody rang, or a signal came: it is time to look.
+    /// A ring, or a signal: time to look.
     Bell,
-    /// That nobody is there any more.
+    /// The peer is gone.
     End,
 }
 
-/// What became of a ring.
+/// The outcome of a ring.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rung {
     /// It is on its way.
     Heard,
     /// The kernel has no memory for it just now.
     Later,
-    /// Nobody is there any more.
+    /// The peer is gone.
     Nobody,
 }
 
@@ -88,7 +88,7 @@ impl Line for StreamSocket {
     }
 
     fn hang_up(&self) {
-        // It fails where nobody is there any more.
+        // It fails if the peer is gone.
         let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
     }
 

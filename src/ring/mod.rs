@@ -1,4 +1,4 @@
-//! Shared memory with the face of a pipe: one way, one process at each side.
+//! Shared memory that is used like a pipe: one way, one process at each side.
 
 mod doorbell;
 mod half;

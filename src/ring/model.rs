@@ -5,8 +5,8 @@
 //! RUSTFLAGS="--cfg ipc_loom" cargo test --release --lib ring::model
 //! ```
 //!
-//! A wake-up that is lost is a thread that waits for ever, which loom calls a deadlock. What it cannot model is a barrier that
-//! one side makes for both. It is taken for what it promises: a barrier at each side. Where it is refused, there is none.
+//! A wake-up that is lost is a thread that waits for ever, which loom calls a deadlock. Loom cannot model a barrier that one
+//! side makes for both, so the model has a barrier at each side. Where it is refused, there is none.
 //!
 //! Each model is there once more with something left out, and has to find the wake-up that is lost then.
 
@@ -56,7 +56,7 @@ enum Without {
     SecondLook,
     /// A ring for which there is no memory is forgotten.
     OwedRings,
-    /// A side that owes a ring, or that nobody may ring for, sleeps until it is rung for.
+    /// A side that owes a ring, or that the other may not ring for, sleeps until it is rung for.
     Naps,
     /// A side that could not ring for its end leaves without a word.
     HangingUp,
@@ -137,7 +137,7 @@ impl Words for View {
     }
 }
 
-/// The places of the bytes. Loom notes who touches them, and fails where nothing says in which order.
+/// The places of the bytes. Loom notes which side touches them, and fails if the order is left open.
 struct Bytes(Vec<UnsafeCell<()>>);
 
 #[expect(unsafe_code, reason = "a race is what loom looks for")]

@@ -19,15 +19,15 @@ const MAX_CAPACITY: usize = 64 << 20;
 /// The reading side of a ring in shared memory, which a [`RingWriter`](crate::RingWriter) in another process writes.
 ///
 /// [`Read`] blocks until there is something to read, or the writer is gone and everything was read: `Ok(0)`, EOF. It makes no
-/// system call as long as there is something. What a ring is, and where a pipe is better, is said at
-/// [`RingWriter`](crate::RingWriter).
+/// system call while there are bytes to read and the writer is awake. [`RingWriter`](crate::RingWriter) describes the ring,
+/// and when a pipe is better.
 ///
 /// # A writer that is not trusted
 ///
-/// The writer can write whatever it likes into the memory and the socket, at any time. The bytes that are read are then
-/// whatever it wrote, and nothing worse: a hello, seals or counters that are wrong are an error and stay one, and no more memory
-/// is taken than was agreed to ([`set_max_capacity`](Self::set_max_capacity)). A call can be held up in one way, as with every
-/// socket: see [`read_timeout`](Self::read_timeout).
+/// The writer can write anything into the memory and the socket, at any time. It decides which bytes are read, and nothing
+/// more. A wrong hello, seal or counter is an error and stays one. The ring takes no more memory than
+/// [`set_max_capacity`](Self::set_max_capacity) allows. As with every socket, the peer can hold up a call in one way: see
+/// [`read_timeout`](Self::read_timeout).
 ///
 /// # Examples
 ///
@@ -52,16 +52,16 @@ const MAX_CAPACITY: usize = 64 << 20;
 #[doc(alias = "shm")]
 pub struct RingReader {
     half: Half<false>,
-    /// The part of it that has arrived.
+    /// The part of the hello that has arrived.
     hello: Hello,
     max_capacity: usize,
 }
 
 impl RingReader {
-    /// Takes one end of a [`stream_pair`](crate::stream_pair()), to read what a [`RingWriter`](crate::RingWriter) at the other
-    /// end writes. Never blocks.
+    /// Makes the reading side on one end of a [`stream_pair`](crate::stream_pair()). Its [`RingWriter`](crate::RingWriter) is
+    /// at the other end. Never blocks.
     ///
-    /// The memory that the writer sends is taken, and looked at, by the first call that reads.
+    /// The first call that reads takes the memory that the writer sent, and checks it.
     ///
     /// # Errors
     ///
@@ -84,10 +84,10 @@ impl RingReader {
         }
     }
 
-    /// Sets how large a ring may be that the writer makes this process map: 64 MiB at first. A larger one is
+    /// Sets the largest capacity that the writer can make this process map, in bytes; 64 MiB at first. A larger ring is
     /// [`Error::TooLong`].
     ///
-    /// It goes for a ring whose memory was not taken yet. More than 1 GiB are as 1 GiB.
+    /// It has no effect once the memory was taken. More than 1 GiB is the same as 1 GiB.
     ///
     /// # Examples
     ///
@@ -104,16 +104,17 @@ impl RingReader {
         self.max_capacity = bytes;
     }
 
-    /// Reads what is there, without blocking. `Ok(0)`: EOF.
+    /// Reads the bytes that are there, without blocking. `Ok(0)` is EOF.
     ///
     /// The kernel may have no memory to wake a writer that sleeps (`ENOBUFS`). Then the next call wakes it.
     ///
     /// # Errors
     ///
-    /// - [`Error::WouldBlock`]: there is nothing, and the writer is there, or has still to come.
-    /// - [`Error::Malformed`]: the hello is none, or its memory does not fit it, or the writer has written nonsense into the
-    ///   shared memory. [`Error::Truncated`]: the writer left in the middle of its hello.
-    /// - [`Error::WrongKind`]: what came with the hello is no sealed memory.
+    /// - [`Error::WouldBlock`]: there is nothing to read, and the writer is there, or has still to come.
+    /// - [`Error::Malformed`]: the hello is wrong, its memory does not fit it, or the writer has written nonsense into the
+    ///   shared memory.
+    /// - [`Error::Truncated`]: the writer left in the middle of its hello.
+    /// - [`Error::WrongKind`]: the descriptor that came with the hello is no sealed memory.
     /// - [`Error::TooLong`]: the ring is larger than [`set_max_capacity`](Self::set_max_capacity) allows.
     /// - [`Error::System`]: the memory could not be mapped (`ENOMEM`); or no descriptor is left for it (`EMFILE`), and then the
     ///   call can be made again.
@@ -144,8 +145,8 @@ impl RingReader {
     /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// whatever the peer writes. A peer can delay it by sending a descriptor whose last close takes long (a TCP socket with
-    /// `SO_LINGER`): it is closed here.
+    /// against any bytes of the peer. A peer can delay it by sending a descriptor whose last close takes long (a TCP socket
+    /// with `SO_LINGER`), as this process closes it.
     ///
     /// # Errors
     ///
@@ -182,7 +183,7 @@ impl RingReader {
         self.begin_late(len, patience)
     }
 
-    /// Where there is less than could be read, as far as is known.
+    /// The rest of [`begin`](Self::begin), if there is less than could be read as far as is known.
     #[inline(never)]
     fn begin_late(&mut self, len: usize, patience: impl FnOnce() -> Patience) -> Result<()> {
         self.half.check_fault()?;
@@ -196,7 +197,7 @@ impl RingReader {
         Ok(())
     }
 
-    /// Reads what is there.
+    /// Reads the bytes that are there.
     #[inline]
     fn take(&mut self, buf: &mut [u8], may_wait: impl Fn() -> bool) -> usize {
         let mut read = 0;
@@ -243,11 +244,11 @@ impl RingReader {
 
     /// Returns how many bytes can be read now. Never blocks.
     ///
-    /// 0 says nothing about EOF: [`try_read`](Self::try_read) does.
+    /// 0 may be EOF or not: [`try_read`](Self::try_read) tells.
     ///
     /// # Errors
     ///
-    /// As [`try_read`](Self::try_read), but [`Error::WouldBlock`].
+    /// The same as [`try_read`](Self::try_read), but never [`Error::WouldBlock`].
     ///
     /// # Examples
     ///
@@ -274,20 +275,16 @@ impl RingReader {
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; 20 µs at first, and zero for not at all.
     ///
-    /// See [`RingWriter::set_spin`](crate::RingWriter::set_spin) for the cost.
-    ///
-    /// # Examples
-    ///
-    /// See [`RingWriter::set_spin`](crate::RingWriter::set_spin).
+    /// See [`RingWriter::set_spin`](crate::RingWriter::set_spin) for the cost, and for an example.
     pub fn set_spin(&mut self, spin: Duration) {
         self.half.set_spin(spin);
     }
 
     /// For [`wait_any`](crate::wait_any): ready when there is something to read, or EOF.
     ///
-    /// It asks the writer to ring, which costs that one a system call at its next write. Make a new one for each wait. A ring may
-    /// come for nothing: use [`try_read`](Self::try_read) then. What is wrong with the ring makes it ready, and that call says
-    /// it.
+    /// The watch asks the writer for a wake-up, which costs the writer a system call at its next write. Make a new one for
+    /// each wait. A wake-up may come for nothing: call [`try_read`](Self::try_read) after it. A broken ring is ready too, and
+    /// that call returns the error.
     ///
     /// # Examples
     ///
@@ -317,10 +314,10 @@ impl RingReader {
         Watch::readable(&*self.half.socket).buffered(is_ready)
     }
 
-    /// Asks to be rung for. Whether there is something to read, or to say, at once.
+    /// Asks to be rung for. Returns whether the ring is ready at once.
     pub(crate) fn arm(&mut self) -> bool {
         match self.available() {
-            // Before the hello, the hello is what comes.
+            // The hello comes first, and wakes this side by itself.
             Ok(0) if self.half.side.is_none() => self.half.is_over,
             Ok(0) => self.half.watch(),
             _ => true,
@@ -333,13 +330,13 @@ impl RingReader {
         &self.half.socket
     }
 
-    /// Closes, and says what the kernel said. Never blocks. Dropping closes too.
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too.
     ///
     /// Bytes that were not read are lost. The writer notices at its next write.
     ///
     /// # Errors
     ///
-    /// As [`RingWriter::close`](crate::RingWriter::close).
+    /// The same as [`RingWriter::close`](crate::RingWriter::close).
     ///
     /// # Examples
     ///
@@ -349,11 +346,11 @@ impl RingReader {
         self.half.close()
     }
 
-    /// A writer whose hello was not looked at yet has to hear of the end as well, and it looks into the memory.
+    /// A writer whose hello was not read yet learns of the end from the memory, as any other.
     fn take_memory_to_leave(&mut self) {
         let is_open = self.half.side.is_none() && !self.half.is_over && self.half.check_fault().is_ok();
         if is_open && self.half.check_process().is_ok() {
-            let _ = self.open(Patience::None); // nobody is left to hear what is wrong with it
+            let _ = self.open(Patience::None); // no call is left to return its error
         }
     }
 }

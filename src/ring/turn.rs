@@ -1,12 +1,12 @@
 //! Giving the core to the other side, instead of sleeping, where both share one.
 //!
-//! There a side that looks again and again keeps the other one from doing what it waits for, and one that sleeps has to be
-//! woken, which takes a system call at each side. One that gives its core away is woken by nobody: the other side goes on, and
-//! gives it back. A message and its answer take less than half of the time.
+//! On one core, a side that keeps looking keeps the other from working. A side that sleeps has to be woken, which takes a
+//! system call at each side. A side that gives its core away need not be woken: the other side goes on, and gives it back.
+//! A message and its answer take less than half of the time.
 //!
-//! If a third process wants the core too, it may be gone for a slice of the scheduler's, some milliseconds, though the answer was
-//! there long ago. So a turn that took long counts as some in vain, and after a few of these calls sleep at once, and one in
-//! many tries again: as in looking again, ever more rarely.
+//! A third process that wants the core too may keep it for a slice of the scheduler's: some milliseconds, though the answer
+//! was there long ago. So a turn that took long counts as some in vain. After a few of these, calls sleep at once, and one in
+//! many tries again, ever more rarely, as in looking again.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const DOUBLINGS: u32 = 8;
 const LONG: Duration = Duration::from_micros(500);
 const MUCH: u32 = 3;
 
-/// Whether that is worth it just now.
+/// Knows whether giving the core away is worth it just now.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     is_off: bool,
@@ -36,12 +36,12 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Never.
+    /// Never gives the core away.
     pub(super) fn off() -> Self {
         Self { is_off: true, ..Self::default() }
     }
 
-    /// Gives the core away, if the other side is there too and it is worth it. Whether there is something to do then.
+    /// Gives the core away, if the other side is there too and it is worth it. Returns whether there is something to do then.
     pub(super) fn give(&mut self, is_shared: bool, look: impl FnOnce() -> bool) -> bool {
         if !is_shared || !self.is_worth_it() {
             return false;
@@ -68,7 +68,7 @@ impl Turn {
 
     fn note(&mut self, found: bool, took: Duration) {
         self.vain = match found {
-            // Whoever had the core meanwhile would have had it too.
+            // A process that had the core meanwhile would have had it during a sleep too.
             false => self.vain.saturating_add(1),
             true if took >= LONG => self.vain.max(ENOUGH).saturating_add(MUCH),
             // One at a time, as the next one may be long again.

@@ -16,32 +16,31 @@ const CAPACITY: usize = 256 << 10;
 
 /// The writing side of a ring in shared memory, which a [`RingReader`](crate::RingReader) in another process reads.
 ///
-/// It is a pipe for those who need the speed: bytes in one direction, from one process to another, without a system call as
-/// long as both are awake. [`Write`] blocks while the ring is full, and fails with
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the reader is gone. What it took is visible to the reader when it
-/// returns: there is nothing to flush.
+/// It passes bytes in one direction, from one process to another, as a pipe does, and faster. While both processes are
+/// awake, it makes no system call. [`Write`] blocks while the ring is full, and fails with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the reader is gone. The reader sees the bytes as soon as `write` returns:
+/// there is nothing to flush.
 ///
-/// The ring is put on one end of a [`stream_pair`](crate::stream_pair()), in the process that uses it. What travels to that
-/// process, by a fork, to a program or in a message, is the socket, one descriptor. The socket wakes a side that sleeps, and
-/// its EOF says that a side is gone, by whatever means. Nothing else can pass through it any more.
+/// Each process puts its side on one end of a [`stream_pair`](crate::stream_pair()). The socket, one descriptor, travels to
+/// that process first: by a fork, to a program or in a message. It wakes a side that sleeps, and its EOF means that a side
+/// is gone, even if it was killed. No other bytes can pass through it any more.
 ///
 /// # Where a pipe is better
 ///
-/// - A reader that was *killed* is noticed when the ring is full, or by [`is_closed`](Self::is_closed). A pipe says it at
+/// - A reader that was *killed* is noticed when the ring is full, or by [`is_closed`](Self::is_closed). A pipe notices it at
 ///   the next write. (A reader that was dropped is noticed at the next write here too.)
-/// - One process reads and one writes. No third one can take over a side that was used, and nobody can share one.
-/// - A ring takes its capacity and a page, 260 KiB unless it is set otherwise, from its first moment to its last. The memory is
-///   there once for both processes. Of each one's addresses it takes twice the capacity and a page, 516 KiB, and as much of
-///   its `Rss`, where pages that are mapped twice count twice. A pipe takes what is in it.
+/// - One process reads and one writes. A side that was used cannot be taken over or shared.
+/// - A ring takes its capacity and a page for as long as it exists: 260 KiB unless it is set otherwise. Both processes share
+///   that memory. Each maps the data twice, which takes 516 KiB of its addresses, and up to as much of its `Rss`: pages that
+///   are mapped twice count twice. A pipe takes memory for its contents alone.
 /// - While a side [looks again](Self::set_spin), it occupies its core.
 ///
-/// The chapter [`rings`](crate::guide::rings) of the guide says more, with figures.
+/// In the guide, with figures: [rings](crate::guide::rings).
 ///
 /// # In another process
 ///
-/// A `RingWriter` belongs to the process that made it. It is no [`Ends`](crate::Ends), and a child that has a copy of it all
-/// the same, in a capture or after a bare fork, gets [`Error::NotGiven`] from every call. Dropping it there tells the peer
-/// nothing.
+/// A `RingWriter` belongs to the process that made it. It is no [`Ends`](crate::Ends). A child that has a copy, in a capture
+/// or after a bare fork, gets [`Error::NotGiven`] from every call. The peer does not notice when the copy is dropped.
 ///
 /// ```compile_fail,E0277
 /// let pair = ipc::stream_pair().unwrap();
@@ -79,12 +78,12 @@ pub struct RingWriter {
 impl RingWriter {
     /// Makes a ring of 256 KiB on one end of a [`stream_pair`](crate::stream_pair()). Never blocks.
     ///
-    /// 256 KiB are as fast as any capacity, and fit the second cache of most processors: smaller rings sleep more often, larger
-    /// ones go through slower caches.
+    /// A ring of 256 KiB is as fast as any, and fits the second cache of most processors. Smaller rings sleep more often;
+    /// larger ones go through slower caches.
     ///
     /// # Errors
     ///
-    /// As [`with_capacity`](Self::with_capacity).
+    /// The same as [`with_capacity`](Self::with_capacity).
     ///
     /// # Examples
     ///
@@ -93,17 +92,18 @@ impl RingWriter {
         Self::with_capacity(socket, CAPACITY)
     }
 
-    /// Makes a ring that holds so many bytes, rounded up to a power of two of pages. Never blocks.
+    /// Makes a ring that holds `bytes` bytes, rounded up to a power of two of pages. Never blocks.
     ///
-    /// The reader has to agree to more than 64 MiB ([`RingReader::set_max_capacity`](crate::RingReader::set_max_capacity)).
+    /// A reader takes more than 64 MiB only after [`RingReader::set_max_capacity`](crate::RingReader::set_max_capacity).
     ///
     /// # Errors
     ///
     /// The error gives the socket back, and `?` turns it into [`Error`].
     ///
     /// - [`Error::InvalidInput`]: more than 1 GiB.
-    /// - [`Error::System`]: no memory (`ENOMEM`), or no descriptors (`EMFILE`, `ENFILE`) are left; or this process may not make
-    ///   files so long (`EFBIG`, `RLIMIT_FSIZE` of [setrlimit(2)](https://man7.org/linux/man-pages/man2/setrlimit.2.html)).
+    /// - [`Error::System`]: no memory (`ENOMEM`), or no descriptor (`EMFILE`, `ENFILE`) is left; or this process may not make
+    ///   files of that length (`EFBIG`, `RLIMIT_FSIZE` of
+    ///   [setrlimit(2)](https://man7.org/linux/man-pages/man2/setrlimit.2.html)).
     /// - [`Error::Closed`]: the peer is gone.
     /// - [`Error::WouldBlock`]: the socket is full of bytes that were written to it before.
     /// - [`Error::NotGiven`]: this process was not given the socket.
@@ -148,7 +148,7 @@ impl RingWriter {
         self.capacity
     }
 
-    /// Writes what there is room for, without blocking, and returns how much that was.
+    /// Writes as many bytes as there is room for, without blocking, and returns their number.
     ///
     /// The kernel may have no memory to wake a reader that sleeps (`ENOBUFS`). The bytes are written all the same, and the next
     /// call that writes, waits or closes wakes it.
@@ -157,7 +157,7 @@ impl RingWriter {
     ///
     /// - [`Error::WouldBlock`]: the ring is full, and the reader is there.
     /// - [`Error::Closed`]: the reader is gone.
-    /// - [`Error::Malformed`]: the reader has written nonsense into the shared memory. It goes for every later call.
+    /// - [`Error::Malformed`]: the reader has written nonsense into the shared memory. Every later call returns this too.
     /// - [`Error::NotGiven`]: this process has a copy of the ring of another one.
     ///
     /// # Examples
@@ -173,10 +173,10 @@ impl RingWriter {
         self.write_with(buf, || Patience::None)
     }
 
-    /// Blocks until there is room or the time is up, and writes what there is room for then.
+    /// Blocks until there is room or the time is up, writes as many bytes as fit, and returns their number.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
-    /// whatever the peer writes. A descriptor that it sends can delay it: see
+    /// against any bytes of the peer. A descriptor that the peer sends can delay it: see
     /// [`RingReader::read_timeout`](crate::RingReader::read_timeout).
     ///
     /// # Errors
@@ -198,7 +198,7 @@ impl RingWriter {
         Ok(self.put(buf, || patience().is_endless()))
     }
 
-    /// Waits for room, if something is to be written. Whether it is.
+    /// Waits for room. `false`: there is nothing to write.
     #[inline]
     fn begin(&mut self, len: usize, patience: impl FnOnce() -> Patience) -> Result<bool> {
         self.half.check_process()?;
@@ -217,7 +217,7 @@ impl RingWriter {
         Ok(true)
     }
 
-    /// Where there is not room for everything, as far as is known.
+    /// The rest of [`begin`](Self::begin), if there is not room for everything as far as is known.
     #[inline(never)]
     fn begin_late(&mut self, patience: impl FnOnce() -> Patience) -> Result<()> {
         self.half.check_fault()?;
@@ -227,7 +227,7 @@ impl RingWriter {
         if self.half.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Writes what there is room for.
+    /// Writes as many bytes as there is room for.
     #[inline]
     fn put(&mut self, buf: &[u8], may_wait: impl Fn() -> bool) -> usize {
         let mut written = 0;
@@ -250,11 +250,11 @@ impl RingWriter {
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep; 20 µs at first, and zero for not at all.
     ///
-    /// A look costs some nanoseconds and no system call, and occupies the core. It adapts, as that of a pipe does
+    /// A look costs some nanoseconds and no system call, and occupies the core. The time adapts, as a pipe's does
     /// ([`PipeReader::set_spin`](crate::PipeReader::set_spin)).
     ///
     /// If both sides run on one core, looking is in vain. A call then gives the core to the other side once before it sleeps,
-    /// unless this is zero, or the call has less than 10 ms left. A message and its answer take less time than over pipes.
+    /// unless `spin` is zero, or the call has less than 10 ms left. A message and its answer take less time than over pipes.
     ///
     /// # Platform
     ///
@@ -276,7 +276,7 @@ impl RingWriter {
         self.half.set_spin(spin);
     }
 
-    /// Returns whether the reader is gone, also where it was killed. Never blocks.
+    /// Returns whether the reader is gone, also if it was killed. Never blocks.
     ///
     /// # Errors
     ///
@@ -305,9 +305,9 @@ impl RingWriter {
     /// For [`wait_any`](crate::wait_any): ready ([`Ready::WRITE`](crate::Ready::WRITE)) when there is room, or the reader
     /// is gone.
     ///
-    /// It asks the reader to ring, which costs that one a system call at its next read. Make a new one for each wait. A ring may
-    /// come for nothing: use [`try_write`](Self::try_write) then. What is wrong with the ring makes it ready, and that call
-    /// says it.
+    /// The watch asks the reader for a wake-up, which costs the reader a system call at its next read. Make a new one for each
+    /// wait. A wake-up may come for nothing: call [`try_write`](Self::try_write) after it. A broken ring is ready too, and
+    /// that call returns the error.
     ///
     /// # Examples
     ///
@@ -317,7 +317,7 @@ impl RingWriter {
         Watch::room(&*self.half.socket).buffered(is_ready)
     }
 
-    /// Asks to be rung for. Whether there is room, or something to say, at once.
+    /// Asks to be rung for. Returns whether the ring is ready at once.
     pub(crate) fn arm(&mut self) -> bool {
         self.half.watch()
     }
@@ -337,14 +337,14 @@ impl RingWriter {
         Ok(())
     }
 
-    /// Ends the stream, and says what the kernel said. Never blocks. Dropping does the same.
+    /// Ends the stream, and returns the kernel's error if there is one. Never blocks. Dropping ends it too.
     ///
-    /// The reader reads what was written before it comes to EOF.
+    /// The reader gets every byte, and then EOF.
     ///
     /// # Errors
     ///
-    /// [`Error::NotGiven`] in a process that has a copy of the ring of another one, where nothing but the copy is closed;
-    /// [`Error::System`] if somebody else closed the number.
+    /// - [`Error::NotGiven`]: this process has a copy of the ring of another one. The copy alone is closed.
+    /// - [`Error::System`]: other code closed the number.
     ///
     /// # Examples
     ///
@@ -377,7 +377,7 @@ impl Write for RingWriter {
         Ok(written)
     }
 
-    /// Does nothing: what `write` took can be read.
+    /// Does nothing: the bytes that `write` took can be read.
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
