@@ -3,7 +3,7 @@
 //!
 //! Each side counts its bytes in a word of its own, and sees in the other's word how far that side is. A side that finds
 //! nothing to do says that it waits, looks once more, and sleeps. A side that has moved its counter looks whether the other
-//! one waits, and rings. Each needs a barrier between its store and its look, or both looks may come too early: then one
+//! one waits, and rings. Each needs a barrier between its store and its look, or both looks may come too early. Then one
 //! sleeps, and the other does not know.
 //!
 //! The side that moves is in a hurry, and the one that is about to sleep is not. So where the kernel can, the sleeper makes

@@ -31,8 +31,8 @@ const CAPACITY: usize = 256 << 10;
 ///   the next write. (A reader that was dropped is noticed at the next write here too.)
 /// - One process reads and one writes. A side that was used cannot be taken over or shared.
 /// - A ring takes its capacity and a page for as long as it exists: 260 KiB unless it is set otherwise. Both processes share
-///   that memory. Each maps the data twice, which takes 516 KiB of its addresses, and up to as much of its `Rss`: pages that
-///   are mapped twice count twice. A pipe takes memory for its contents alone.
+///   that memory. Each maps the data twice, which takes 516 KiB of its addresses, and up to as much of its `Rss`. Pages that
+///   are mapped twice count twice there. A pipe takes memory for its contents alone.
 /// - While a side [looks again](Self::set_spin), it occupies its core.
 ///
 /// In the guide, with figures: [rings](crate::guide::rings).
@@ -253,8 +253,8 @@ impl RingWriter {
     /// A look costs some nanoseconds and no system call, and occupies the core. The time adapts, as a pipe's does
     /// ([`PipeReader::set_spin`](crate::PipeReader::set_spin)).
     ///
-    /// If both sides run on one core, looking is in vain. A call then gives the core to the other side once before it sleeps,
-    /// unless `spin` is zero, or the call has less than 10 ms left. A message and its answer take less time than over pipes.
+    /// If both sides run on one core, looking is in vain. A call then gives the core to the other side once before it sleeps. It
+    /// does not if `spin` is zero, or if it has less than 10 ms left. A message and its answer take less time than over pipes.
     ///
     /// # Platform
     ///
