@@ -5,8 +5,8 @@
 //! A message and its answer take less than half of the time.
 //!
 //! A third process that wants the core too may keep it for a slice of the scheduler's. That is some milliseconds, though the
-//! answer was there long ago. So a turn that took long counts as some in vain. After a few of these, calls sleep at once, and one in
-//! many tries again, ever more rarely, as in looking again.
+//! answer was there long ago. So a turn that took long counts as some in vain. After a few of these, calls sleep at once, and
+//! one in many tries again, ever more rarely, as in looking again.
 
 use std::time::{Duration, Instant};
 
