@@ -8,7 +8,7 @@ use serde::de::{
 use super::decode::Decoder;
 use super::wrong::Wrong;
 
-/// As many as a type has.
+/// The elements of a type: as many as the type has.
 pub(super) struct Fields<'a, 'de> {
     decoder: &'a mut Decoder<'de>,
     left: usize,
@@ -36,7 +36,7 @@ impl<'de> SeqAccess<'de> for Fields<'_, 'de> {
     }
 }
 
-/// As many as the message says.
+/// The elements of a list or a map: as many as the message says.
 pub(super) struct Counted<'a, 'de> {
     decoder: &'a mut Decoder<'de>,
     left: usize,

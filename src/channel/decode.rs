@@ -20,7 +20,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Wrong> {
     let value = T::deserialize(&mut decoder)?;
     match decoder.rest.len() {
         0 => Ok(value),
-        // Of a type without bytes, of which something is sent all the same.
+        // A type without bytes, for which a byte is sent all the same.
         1 if *bytes == NOTHING => Ok(value),
         left => Err(Wrong::custom(format_args!("{left} bytes are left over"))),
     }
@@ -140,7 +140,7 @@ impl<'de> Decoder<'de> {
         std::str::from_utf8(self.bytes(len)?).map_err(|_| Wrong::new("a string is not UTF-8"))
     }
 
-    /// Decodes what is nested in something.
+    /// Decodes one level deeper.
     #[inline]
     fn nested<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, Wrong>) -> Result<T, Wrong> {
         self.depth = self.depth.checked_sub(1).ok_or_else(wrong::too_deep)?;

@@ -20,8 +20,8 @@ use crate::wait::Patience;
 
 /// Makes two connected ends that send values both ways. Never blocks.
 ///
-/// The parent sends `A`s and receives `B`s, and the child the other way round. All that a [`channel`](crate::channel()) promises
-/// goes for either way.
+/// The parent sends `A`s and receives `B`s, and the child the other way round. Each way keeps all promises of a
+/// [`channel`](crate::channel()).
 ///
 /// # Errors
 ///
@@ -54,7 +54,8 @@ pub fn duplex<A, B>() -> Result<DuplexPair<A, B>> {
     Ok(DuplexPair { parent: Duplex::new(parent), child: Duplex::new(child) })
 }
 
-/// Both ends of a [`duplex`](crate::duplex()). The names say who keeps which; the ends do the same.
+/// Both ends of a [`duplex`](crate::duplex()), which has an example. The names say which process keeps which; the ends do the
+/// same.
 #[derive(Debug)]
 pub struct DuplexPair<A, B> {
     /// Sends `A`s and receives `B`s.
@@ -80,7 +81,7 @@ impl<A, B> From<DuplexPair<A, B>> for (Duplex<A, B>, Duplex<B, A>) {
 /// One end of a [`duplex`](crate::duplex()): sends values of one type and receives values of another.
 ///
 /// Everything about [`Sender`](crate::Sender) and [`Receiver`](crate::Receiver) holds here. Besides, [`call`](Self::call) sends a
-/// value and waits for the next one.
+/// value and waits for the next one. See [`duplex`](crate::duplex()) for an example.
 #[doc(alias = "rpc")]
 #[doc(alias = "bidirectional")]
 pub struct Duplex<S, R> {
@@ -92,14 +93,15 @@ pub struct Duplex<S, R> {
 }
 
 impl<S, R> Duplex<S, R> {
-    /// Sends and receives values over a socket. Never blocks.
+    /// Sends and receives values over a socket. Never blocks. [`duplex`](crate::duplex()) makes both ends, with an example.
     pub fn new(socket: DatagramSocket) -> Self {
         Self { link: socket, max: AtomicUsize::new(MAX), late: AtomicBool::new(false), values: PhantomData }
     }
 }
 
 impl<S, R> Duplex<S, R> {
-    /// Blocks until there is room in the peer's queue, and sends the value: all of it, or an error and nothing.
+    /// Blocks until there is room in the peer's queue, and sends the value: all of it, or an error and nothing. See
+    /// [`duplex`](crate::duplex()) for an example.
     ///
     /// # Errors
     ///
@@ -112,7 +114,7 @@ impl<S, R> Duplex<S, R> {
         self.send_value(value, Patience::Blocking)
     }
 
-    /// Sends the value without blocking.
+    /// Sends the value without blocking. See [`Sender::send_timeout`](crate::Sender::send_timeout) for an example.
     ///
     /// # Errors
     ///
@@ -125,7 +127,8 @@ impl<S, R> Duplex<S, R> {
         self.send_value(value, Patience::None)
     }
 
-    /// Blocks until there is room in the peer's queue or the time is up, and sends the value.
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the value. See
+    /// [`Sender::send_timeout`](crate::Sender::send_timeout) for an example.
     ///
     /// # Errors
     ///
@@ -152,7 +155,8 @@ impl<S, R> Duplex<S, R> {
 }
 
 impl<S, R> Duplex<S, R> {
-    /// Blocks until a value arrives, and returns it. `None` is EOF: every other end is gone, and everything was received.
+    /// Blocks until a value arrives, and returns it. `None` is EOF: every other end is gone, and everything was received. See
+    /// [`duplex`](crate::duplex()) for an example.
     ///
     /// # Errors
     ///
@@ -164,7 +168,7 @@ impl<S, R> Duplex<S, R> {
         self.receive(Patience::Blocking)
     }
 
-    /// Receives a value without blocking.
+    /// Receives a value without blocking. See [`Receiver::try_iter`](crate::Receiver::try_iter) for an example.
     ///
     /// # Errors
     ///
@@ -176,7 +180,7 @@ impl<S, R> Duplex<S, R> {
         self.receive(Patience::None)
     }
 
-    /// Blocks until a value arrives or the time is up.
+    /// Blocks until a value arrives or the time is up. See [`call_timeout`](Self::call_timeout) for an example.
     ///
     /// # Errors
     ///
@@ -188,8 +192,8 @@ impl<S, R> Duplex<S, R> {
         self.receive(Patience::timeout(timeout))
     }
 
-    /// Returns an iterator over the values, each of which it blocks for, until EOF. An error that would come again ends it
-    /// too.
+    /// Returns an iterator over the values that arrive, until EOF. Its `next` blocks. An error that would come again ends it
+    /// too. See [`Receiver::iter`](crate::Receiver::iter) for an example.
     pub fn iter(&self) -> Values<'_, Self>
     where
         R: DeserializeOwned,
@@ -204,7 +208,7 @@ impl<S, R> Duplex<S, R> {
         let received = value::recv::<R, DatagramSocket>(&self.link, self.max.load(Relaxed), patience);
         let has_come = match &received {
             Ok(_) => true,
-            Err(Error::Reset) => false, // about what was sent, and no answer
+            Err(Error::Reset) => false, // about a value that was sent, and no answer
             Err(error) => is_over_with_the_value(error),
         };
         if has_come {
@@ -215,14 +219,15 @@ impl<S, R> Duplex<S, R> {
 }
 
 impl<S, R> Duplex<S, R> {
-    /// Sends a value, and blocks until the next one arrives. `None` is EOF: the peer is gone, and did not answer.
+    /// Sends a value, and blocks until the next one arrives. `None` is EOF: the peer is gone, and did not answer. See
+    /// [`duplex`](crate::duplex()) for an example.
     ///
-    /// It takes `&mut self`, so that no two calls of this value wait at once and get each other's answer. Calls through a
-    /// clone of it can, as the peer's queue of answers is the same.
+    /// It takes `&mut self`, so that no two calls of this end wait at once and get each other's answer. Calls through a clone
+    /// can, as all clones share one queue of answers.
     ///
     /// # Errors
     ///
-    /// The error says whether the value was sent, and gives it back where it was not; `?` turns it into [`Error`].
+    /// The error says whether the value was sent, and gives it back if it was not; `?` turns it into [`Error`].
     ///
     /// - [`Error::Unread`]: the answer to a call that was given up is still to come. Receive it first.
     /// - The same as [`send`](Self::send), with the value, and as [`recv`](Self::recv), without it.
@@ -237,8 +242,8 @@ impl<S, R> Duplex<S, R> {
 
     /// Sends a value, and blocks until the next one arrives or the time is up; otherwise the same as [`call`](Self::call).
     ///
-    /// Where the value was sent and the time was up before an answer came, the answer is still to come: the next call fails
-    /// with [`Error::Unread`] until a `recv` has taken it.
+    /// If the time is up after the value was sent, its answer is still to come. The next call fails with [`Error::Unread`]
+    /// until a `recv` has taken that answer.
     ///
     /// # Errors
     ///
@@ -304,7 +309,8 @@ impl<S, R> Duplex<S, R> {
 }
 
 impl<S, R> Duplex<S, R> {
-    /// Does nothing: a value that was sent is on its way. It is here as a [`Sender`](crate::Sender) has it.
+    /// Does nothing: a value that was sent is on its way. It exists because [`Sender`](crate::Sender) has it: see [`Link`](crate::Link) for
+    /// an example.
     ///
     /// # Errors
     ///
@@ -313,19 +319,21 @@ impl<S, R> Duplex<S, R> {
         Ok(())
     }
 
-    /// Returns the longest value that is received, in bytes; 64 MiB at first.
+    /// Returns the longest value that is received, in bytes; 64 MiB at first. See
+    /// [`Receiver::set_max_message`](crate::Receiver::set_max_message) for an example.
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.max.load(Relaxed)
     }
 
     /// Sets the longest value that is received, in bytes. See
-    /// [`Receiver::set_max_message`](crate::Receiver::set_max_message).
+    /// [`Receiver::set_max_message`](crate::Receiver::set_max_message) for an example.
     pub fn set_max_message(&self, bytes: usize) {
         self.max.store(bytes, Relaxed);
     }
 
-    /// Makes another end of the same channel: each value goes to one of them. Never blocks.
+    /// Makes another end of the same channel: each value goes to one of them. Never blocks. The guide clones an end in an
+    /// [example](crate::guide::closing).
     ///
     /// # Errors
     ///
@@ -338,21 +346,23 @@ impl<S, R> Duplex<S, R> {
         Ok(clone)
     }
 
-    /// Sets how long a call looks again before it sleeps; at first it does not. See [`DatagramSocket::set_spin`].
+    /// Sets how long a call looks again before it sleeps; at first it does not. See [`DatagramSocket::set_spin`], and the
+    /// [example](crate::guide::spinning) of a pipe.
     pub fn set_spin(&mut self, spin: Duration) {
         self.link.set_spin(spin);
     }
 
-    /// Gives the socket back. Never blocks.
+    /// Gives the socket of the end back. Never blocks. See [`duplex`](crate::duplex()) for an example of an end.
     pub fn into_inner(self) -> DatagramSocket {
         self.link.marked()
     }
 
-    /// Closes the end, and says what the kernel said. Never blocks. Dropping closes too.
+    /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too. See
+    /// [`duplex`](crate::duplex()) for an example.
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if somebody else closed the number.
+    /// [`Error::System`]: other code closed the number.
     pub fn close(self) -> Result<()> {
         self.link.close()
     }
@@ -361,7 +371,7 @@ impl<S, R> Duplex<S, R> {
 impl<S, R> TryFrom<OwnedFd> for Duplex<S, R> {
     type Error = FromFdError;
 
-    /// Takes the descriptor over, if a [`DatagramSocket`] can. What the other side sends is not looked at.
+    /// Takes the descriptor over, if a [`DatagramSocket`] can. The type of the other side's values is not checked.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         DatagramSocket::try_from(fd).map(Self::new)
     }

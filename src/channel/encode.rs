@@ -1,5 +1,5 @@
-//! Postcard's format, encoded. It is this crate's own for what goes a million times a second: numbers are spread over their bytes
-//! at once instead of one by one.
+//! Postcard's format, encoded. The encoder is this crate's own, for values that go a million times a second. It spreads a
+//! number over its bytes at once instead of one by one.
 
 use std::fmt::{Display, Write};
 
@@ -20,7 +20,7 @@ pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> R
 
 struct Encoder<'a> {
     bytes: &'a mut Vec<u8>,
-    /// How much deeper it may nest. The receiver refuses what is deeper, and then the value would be lost.
+    /// How much deeper it may nest. The receiver refuses deeper values, which would be lost then.
     depth: usize,
     /// How many elements took no bytes. The receiver has a bound for these too.
     free: usize,
@@ -302,7 +302,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
     }
 }
 
-/// What has elements or fields.
+/// A value with elements or fields.
 struct Elements<'a, 'b> {
     encoder: &'a mut Encoder<'b>,
     /// How many levels end with it.

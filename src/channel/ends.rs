@@ -1,4 +1,4 @@
-//! Ends as fields: what is encoded of an end is its index among those that go beside the message.
+//! Ends as fields: an end is encoded as its index among those that go beside the message.
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,11 +15,11 @@ use crate::end::{Ends, FromFdError};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::socket::{DatagramSocket, StreamSocket};
 
-/// An owner of a descriptor that is no end of this crate, as a field of a value that is sent: a [`File`](std::fs::File), a
-/// [`TcpListener`](std::net::TcpListener), an [`OwnedFd`].
+/// An owner of a descriptor that is no end of this crate, as a field of a value that is sent. It may be a
+/// [`File`](std::fs::File), a [`TcpListener`](std::net::TcpListener) or an [`OwnedFd`].
 ///
-/// It needs no more than to be made of a descriptor and to lend one, so other crates' types work as well. The types of the
-/// standard library take any descriptor: where the sender is not trusted, look at what arrived.
+/// The owner need only be made of a descriptor and lend one, so other crates' types work as well. The types of the standard
+/// library take any descriptor: if the sender is not trusted, check the descriptor that arrived.
 ///
 /// # Examples
 ///
@@ -40,7 +40,7 @@ use crate::socket::{DatagramSocket, StreamSocket};
 pub struct Fd<T>(pub T);
 
 impl<T> Fd<T> {
-    /// Returns what owns the descriptor.
+    /// Returns the owner of the descriptor. In the [example](Self#examples), a pattern does the same.
     pub fn into_inner(self) -> T {
         self.0
     }
@@ -66,7 +66,7 @@ impl<T> DerefMut for Fd<T> {
     }
 }
 
-/// For a fork: it is given as what it has in it.
+/// A fork gives the descriptor inside.
 impl<T: AsFd> Ends for Fd<T> {
     fn each<'a>(&'a self, visit: &mut dyn FnMut(std::os::fd::BorrowedFd<'a>)) {
         visit(self.0.as_fd());

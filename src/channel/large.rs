@@ -30,7 +30,7 @@ pub(super) fn send(socket: &DatagramSocket, message: Outbound<'_>, patience: Pat
     socket.send_ends(&[], attach(message, patience)?, patience).map_err(Error::from)
 }
 
-/// What goes beside an empty message: the bytes as memory, and then the ends.
+/// The descriptors beside an empty message: the bytes as memory, and then the ends.
 pub(super) fn attach(message: Outbound<'_>, patience: Patience) -> Result<(OwnedFd, Outbound<'_>)> {
     if message.ends_len() >= MOST {
         return Err(Error::TooLong { len: message.ends_len(), max: MOST - 1 });
@@ -38,7 +38,7 @@ pub(super) fn attach(message: Outbound<'_>, patience: Patience) -> Result<(Owned
     Ok((freeze(message.bytes(), patience)?, message))
 }
 
-/// Copies bytes into memory that nobody can change any more.
+/// Copies bytes into memory that no process can change any more.
 fn freeze(bytes: &[u8], patience: Patience) -> Result<OwnedFd> {
     let memory = memfd::create(c"ipc-value").map_err(|errno| Error::system("memfd_create", errno))?;
     memfd::check_limit(bytes.len() as u64).map_err(|errno| Error::system("write", errno))?;
@@ -56,8 +56,8 @@ fn freeze(bytes: &[u8], patience: Patience) -> Result<OwnedFd> {
 /// How often the kernel is asked for the seals, which waits for a tenth of a second each time.
 const TRIES: usize = 32;
 
-/// Seals the memory. A page that the kernel itself has in hands, to move it or to count it, may be written to for all that it
-/// knows. It waits for that a while, and then it is `EBUSY`.
+/// Seals the memory. The kernel may hold a page itself, to move it or to count it, and cannot tell that from a writer. It waits
+/// for the page a while, and then fails with `EBUSY`.
 fn seal(memory: &OwnedFd, until: Until) -> Result<()> {
     for _ in 1..TRIES {
         match memfd::seal(memory.as_fd(), CONTENTS) {
@@ -69,14 +69,14 @@ fn seal(memory: &OwnedFd, until: Until) -> Result<()> {
     memfd::seal(memory.as_fd(), CONTENTS).map_err(|errno| Error::system("fcntl", errno))
 }
 
-/// Takes the memory that came first, and calls `take` with what is in it, and the other ends.
+/// Takes the memory that came first, and calls `take` with its bytes and the other ends.
 pub(super) fn take<R>(mut received: Received, max: usize, take: impl FnOnce(&[u8], Received) -> R) -> Result<R> {
     let memory: OwnedFd = received.take()?;
     let len = memfd::check(memory.as_fd(), CONTENTS, false).map_err(unfit)?;
     if len > max as u64 {
         return Err(Error::TooLong { len: usize::try_from(len).unwrap_or(usize::MAX), max });
     }
-    // Nobody would have agreed to the memory that a hole takes when it is read.
+    // A hole takes memory when it is read, to which the receiver did not agree.
     if memfd::has_holes(memory.as_fd(), len).map_err(|errno| Error::system("lseek", errno))? {
         return Err(malformed("the memory beside a message has holes"));
     }

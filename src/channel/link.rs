@@ -20,13 +20,13 @@ use crate::wait::{Patience, Until, Watch};
 ///
 /// Each message that it carries is one value, as `docs/channel.md` describes it.
 ///
-/// A function over a channel of any kind asks for `impl Link`; making a channel asks for its direction, [`Outgoing`] or
-/// [`Incoming`].
+/// A function over a channel of any kind asks for `impl Link`. The constructor of a channel asks for its direction,
+/// [`Outgoing`] or [`Incoming`].
 ///
 /// # A link of your own
 ///
-/// All calls get the link as [`Shared`](Self::Shared), by reference, since a channel may be used by several threads. A link
-/// that takes messages through `&self` is shared as it is; one that needs `&mut self` goes behind a [`Locked`](crate::Locked).
+/// All calls get the link as [`Shared`](Self::Shared), by reference, since several threads may use a channel. A link that
+/// takes messages through `&self` is shared as it is. A link that needs `&mut self` goes behind a [`Locked`](crate::Locked).
 ///
 /// # Examples
 ///
@@ -60,36 +60,40 @@ use crate::wait::{Patience, Until, Watch};
     note = "a pipe, a stream, a ring or a TCP connection carries them behind `MessageWriter::new(writer)` and `MessageReader::new(reader)`"
 )]
 pub trait Link: Sized {
-    /// This link, as a channel keeps it: `Self`, or [`Locked<Self>`](crate::Locked) where its calls take `&mut self`.
+    /// This link, as a channel keeps it: `Self`, or [`Locked<Self>`](crate::Locked) if its calls take `&mut self`. In the
+    /// [example](Self#examples), a `DatagramSocket` is shared as it is, and a `MessageWriter` is locked.
     type Shared: fmt::Debug;
 
-    /// Whether ends travel with its messages. Where they do not, a value that has some is refused
-    /// ([`Error::CannotCarry`]).
+    /// Whether ends travel with its messages. If they do not, a value that has some is refused ([`Error::CannotCarry`]). See the
+    /// [example](Self#examples) for links of both kinds.
     const CARRIES_ENDS: bool = false;
 
-    /// Makes it what a channel keeps. Never blocks.
+    /// Makes it what a channel keeps. Never blocks. [`Sender::new`](crate::Sender::new) calls it in the
+    /// [example](Self#examples).
     fn share(self) -> Self::Shared;
 
-    /// Gives it back. Never blocks.
+    /// Gives it back. Never blocks. [`Sender::close`](crate::Sender::close) calls it in the [example](Self#examples).
     fn unshare(shared: Self::Shared) -> Self;
 
     /// Sends a message: all of it, or an error and nothing. A link with a buffer may keep it there until
-    /// [`flush`](Self::flush).
+    /// [`flush`](Self::flush). [`Sender::send`](crate::Sender::send) calls it in the [example](Self#examples).
     ///
     /// # Errors
     ///
-    /// [`Until::error`] where there is no room until then; [`Error::Closed`] where nobody receives any more;
-    /// [`Error::TooLong`].
+    /// - [`Until::error`]: there is no room until then.
+    /// - [`Error::Closed`]: no receiver is left.
+    /// - [`Error::TooLong`]: the message is too long for the link, or has too many ends.
     fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()>;
 
-    /// Receives a message, and calls `take` with it and with what came beside it. `None`: EOF. A message that is longer than
-    /// `max` is [`Error::TooLong`], and is skipped.
+    /// Receives a message, and calls `take` with it and with the ends that came beside it. `None` is EOF. A message that is
+    /// longer than `max` is [`Error::TooLong`], and is skipped. [`Receiver::recv`](crate::Receiver::recv) calls it in the
+    /// [example](Self#examples).
     ///
-    /// Calls `take` without a lock, since it decodes the value, and with it types of the user's.
+    /// Calls `take` without a lock, since it decodes the value, and runs code of the user's types.
     ///
     /// # Errors
     ///
-    /// [`Until::error`] where no message arrives until then, and whatever went wrong.
+    /// [`Until::error`] if no message arrives until then, and the link's own.
     fn recv<R>(
         shared: &Self::Shared,
         max: usize,
@@ -97,35 +101,36 @@ pub trait Link: Sized {
         take: impl FnOnce(&[u8], Received) -> R,
     ) -> Result<Option<R>>;
 
-    /// Sends what waits in its buffer.
+    /// Sends the messages in its buffer. [`Sender::flush`](crate::Sender::flush) calls it in the [example](Self#examples).
     ///
     /// # Errors
     ///
-    /// [`Until::error`] where there is no room until then, and whatever went wrong.
+    /// [`Until::error`] if there is no room until then, and the link's own.
     fn flush(shared: &Self::Shared, until: Until) -> Result<()> {
         let _ = (shared, until);
         Ok(())
     }
 
-    /// For [`wait_any`](crate::wait_any): ready when receiving is worth a try. Never blocks.
+    /// For [`wait_any`](crate::wait_any), which has an example: ready when receiving is worth a try. Never blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidInput`], unless the link has something to wait for.
+    /// [`Error::InvalidInput`]: the link has nothing to wait for.
     fn watch(shared: &mut Self::Shared) -> Result<Watch<'_>> {
         let _ = shared;
         Err(Error::InvalidInput { what: "this link has nothing to wait for" })
     }
 
-    /// Flushes and closes it, and says what went wrong with either.
+    /// Flushes and closes it, and returns the error of either. [`Sender::close`](crate::Sender::close) calls it in the
+    /// [example](Self#examples).
     ///
     /// # Errors
     ///
-    /// Whatever went wrong.
+    /// The error of either.
     fn close(self) -> Result<()>;
 }
 
-/// A [`Link`] that a [`Sender`](crate::Sender) is made of.
+/// A [`Link`] that a [`Sender`](crate::Sender) is made of, as in the [example](Link#examples).
 #[diagnostic::on_unimplemented(
     message = "no `Sender` can be made of `{Self}`",
     label = "not `Outgoing`",
@@ -133,7 +138,7 @@ pub trait Link: Sized {
 )]
 pub trait Outgoing: Link {}
 
-/// A [`Link`] that a [`Receiver`](crate::Receiver) is made of.
+/// A [`Link`] that a [`Receiver`](crate::Receiver) is made of, as in the [example](Link#examples).
 #[diagnostic::on_unimplemented(
     message = "no `Receiver` can be made of `{Self}`",
     label = "not `Incoming`",
@@ -141,7 +146,8 @@ pub trait Outgoing: Link {}
 )]
 pub trait Incoming: Link {}
 
-/// A value on its way out: its bytes, and the ends that go beside them.
+/// A value on its way out: its bytes, and the ends that go beside them. [`Link::send`] gets one, also in the
+/// [example](Link#examples).
 #[derive(Clone, Copy)]
 pub struct Outbound<'a> {
     bytes: &'a [u8],
@@ -153,13 +159,14 @@ impl<'a> Outbound<'a> {
         Self { bytes, ends }
     }
 
-    /// The message.
+    /// Returns the message, which [`Link::send`] sends. The [example](Link#examples) sends some.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// How many ends go beside it. None where the link carries none ([`Link::CARRIES_ENDS`]).
+    /// Returns how many ends go beside it: 0 if the link carries none ([`Link::CARRIES_ENDS`]), as those of the
+    /// [example](Link#examples) with a buffer.
     #[must_use]
     pub fn ends_len(&self) -> usize {
         self.ends.len()
@@ -184,7 +191,7 @@ impl fmt::Debug for Outbound<'_> {
     }
 }
 
-/// What goes for a value without bytes. An empty message would look like EOF.
+/// The message of a value without bytes. An empty message would look like EOF.
 pub(super) const NOTHING: [u8; 1] = [0];
 
 /// One value is one datagram. One that is too large for it goes beside it.
@@ -244,7 +251,8 @@ impl Incoming for DatagramSocket {}
 
 /// For a link's calls.
 impl Until {
-    /// How much longer the call may wait: [`Duration::ZERO`] for not at all, and `None` for ever.
+    /// Returns how much longer the call may wait: [`Duration::ZERO`] for not at all, and `None` for ever. The calls of a
+    /// [`Link`] get an `Until`, also in the [example](Link#examples).
     #[must_use]
     pub fn left(&self) -> Option<Duration> {
         match self.0 {
@@ -254,7 +262,8 @@ impl Until {
         }
     }
 
-    /// The error of a call that may not wait any longer: [`Error::WouldBlock`] or [`Error::TimedOut`].
+    /// Returns the error of a call that may not wait any longer: [`Error::WouldBlock`] or [`Error::TimedOut`]. The calls of a
+    /// [`Link`] return it; the one in the [example](Link#examples) may wait for ever.
     #[must_use]
     pub fn error(&self) -> Error {
         match self.0 {

@@ -57,7 +57,7 @@ impl Link for PackedSocket {
 impl Outgoing for PackedSocket {}
 impl Incoming for PackedSocket {}
 
-/// The error of a call that a channel of the other direction does not have. None can be made.
+/// The error of a call in the other direction. No channel makes one.
 const NO_WAY: Error = Error::InvalidInput { what: "values go one way through this link, and not this one" };
 
 impl<W: ByteWriter> Link for MessageWriter<W> {

@@ -1,4 +1,4 @@
-//! A lock that is waited for no longer than a deadline.
+//! A lock whose callers wait no longer than until a deadline.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -14,35 +14,37 @@ use crate::error::Result;
 use crate::sys::try_lock::{TryLock, TryLockGuard};
 use crate::wait::Until;
 
-/// The thread that unlocks looks without a barrier whether another waits, and may miss it: a barrier would take as long as the lock. So
-/// one that waits looks again by itself after this time.
+/// How long a thread waits before it looks again by itself. The thread that unlocks looks for it without a barrier, and may miss
+/// it: a barrier would take as long as the lock.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// So often a call looks again before it sleeps. A lock is had for a copy into a buffer, or for as long as a peer takes.
+/// How often a call looks again before it sleeps. A lock is held for a copy into a buffer, or for as long as a peer takes.
 const LOOKS: usize = 100;
 
 /// A [`Link`](crate::Link) with a buffer behind a lock, so that the calls of a [`Sender`](crate::Sender) and a
 /// [`Receiver`](crate::Receiver) can take `&self`.
 ///
-/// The holder of the lock may be waiting for its peer. So the lock is waited for no longer than the call may wait.
+/// The holder of the lock may be waiting for its peer. So a call waits for the lock no longer than it may wait for the peer.
+///
+/// In the [example](crate::Link#examples), a channel keeps each `MessageWriter` and `MessageReader` in a `Locked`.
 pub struct Locked<L> {
     link: TryLock<L>,
-    /// Whether somebody waits.
+    /// Whether a call waits.
     waiting: AtomicBool,
     turn: Mutex<()>,
     free: Condvar,
 }
 
 impl<L> Locked<L> {
-    /// Puts the link behind a lock. Never blocks.
+    /// Puts the link behind a lock. Never blocks. [`Link`](crate::Link) has an example of locked links.
     pub fn new(link: L) -> Self {
         Self { link: TryLock::new(link), waiting: AtomicBool::new(false), turn: Mutex::new(()), free: Condvar::new() }
     }
 
     /// Blocks until no other call has the link, or no longer than `until`, and returns it. It is locked until the guard is
-    /// dropped.
+    /// dropped. Each call of the [example](crate::Link#examples) on a locked link begins so.
     ///
-    /// A panic while it was locked does not matter: what the link is like then is what it says itself.
+    /// A panic while it was locked does not poison the lock: the link answers for its own state.
     ///
     /// # Errors
     ///
@@ -79,7 +81,7 @@ impl<L> Locked<L> {
                 self.free.notify_one(); // it may be this one that was woken
                 return Err(until.error());
             }
-            // What was set before that sleep is seen by whoever unlocks after it.
+            // The thread that unlocks after that sleep sees the flag that was set before it.
             let is_seen = was_waiting && has_slept;
             let nap = if is_seen { left } else { Some(left.map_or(LOOK, |left| left.min(LOOK))) };
             (turn, has_slept) = match nap {
@@ -92,19 +94,19 @@ impl<L> Locked<L> {
         }
     }
 
-    /// Wakes one of those that wait, which wakes the next when it unlocks. Whoever found it locked is asleep once the turn is free.
+    /// Wakes a call that waits, which wakes the next when it unlocks. A call that found it locked sleeps once the turn is free.
     #[cold]
     fn wake(&self) {
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
         self.free.notify_one();
     }
 
-    /// Returns the link of a lock that nobody else can have. Never blocks.
+    /// Returns the link through an exclusive reference. Never blocks. [`Link`](crate::Link) has an example of locked links.
     pub fn get_mut(&mut self) -> &mut L {
         self.link.get_mut()
     }
 
-    /// Gives the link back. Never blocks.
+    /// Gives the link back. Never blocks. Closing a sender does so in an [example](crate::guide::channels#other-ways-to-travel).
     pub fn into_inner(self) -> L {
         self.link.into_inner()
     }
@@ -119,7 +121,7 @@ impl<L: fmt::Debug> fmt::Debug for Locked<L> {
     }
 }
 
-/// The link of a [`Locked`], which is free again when this is dropped.
+/// The link of a [`Locked`], which is free again when this is dropped. [`Link`](crate::Link) has an example of locked links.
 pub struct LockedGuard<'a, L> {
     /// The first of the fields, and so the first that is dropped.
     link: TryLockGuard<'a, L>,
@@ -142,7 +144,7 @@ impl<L> DerefMut for LockedGuard<'_, L> {
     }
 }
 
-/// Wakes one that waits, when the lock is free.
+/// Wakes a call that waits, when the lock is free.
 struct Wake<'a, L>(&'a Locked<L>);
 
 impl<L> Drop for Wake<'_, L> {

@@ -1,4 +1,4 @@
-//! Values of Rust between processes, with ends in them.
+//! Rust values between processes, with ends in them.
 
 mod access;
 mod decode;
@@ -41,23 +41,22 @@ pub use values::Values;
 use crate::error::Result;
 use crate::socket;
 
-/// Makes a channel for values of one type: what is sent into one end arrives at the other. Never blocks.
+/// Makes a channel for values of one type: a value that is sent into one end arrives at the other. Never blocks.
 ///
-/// A `T` is whatever implements serde's `Serialize` and `DeserializeOwned`. Ends are fields: a [`PipeReader`], a [`PipeWriter`],
-/// a [`StreamSocket`], a [`DatagramSocket`], a [`Sender`], a [`Receiver`], a [`Duplex`] or a [`Blob`] in a value, up to 253 of
-/// them, arrives as an end that works; for a [`File`](std::fs::File) and the like there is [`Fd`].
+/// `T` is any type with serde's `Serialize` and `DeserializeOwned`. A value may have up to 253 ends in it, as fields, and each
+/// arrives as an end that works. A field may be a [`PipeReader`], a [`PipeWriter`], a [`StreamSocket`], a [`DatagramSocket`],
+/// a [`Sender`], a [`Receiver`], a [`Duplex`] or a [`Blob`]. For a [`File`](std::fs::File) and the like there is [`Fd`].
 ///
 /// - A value arrives whole and in order, or is given back by the error ([`Unsent`]).
 /// - A value may be of any size. One that is too large for a message goes in shared memory beside it.
-/// - Receiving is `None` when every sender is gone and everything was received. Sending is [`Error::Closed`] when every receiver
-///   is gone.
-/// - [`send`](Sender::send) blocks while the receiver has some hundreds of values, or 416 KiB of them, that it did not receive
-///   yet.
+/// - Receiving returns `None` when every sender is gone and everything was received. Sending fails with [`Error::Closed`]
+///   when every receiver is gone.
+/// - [`send`](Sender::send) blocks while some hundreds of values, or 416 KiB of them, were not received yet.
 ///
 /// # What does not travel
 ///
-/// A value is encoded in [postcard](https://docs.rs/postcard)'s format, which does not describe itself, so some attributes of
-/// serde's do not survive it: [`assert_travels`] lists them, and tells in a test of yours.
+/// A value is encoded in [postcard](https://docs.rs/postcard)'s format, which does not describe itself. Some of serde's
+/// attributes do not survive it: [`assert_travels`] lists them, and checks a type in your tests.
 ///
 /// [`PipeReader`]: crate::PipeReader
 /// [`PipeWriter`]: crate::PipeWriter
@@ -72,8 +71,8 @@ use crate::socket;
 ///
 /// # Platform
 ///
-/// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html) with `SOCK_SEQPACKET`. The format is written down in
-/// `docs/channel.md`, for programs in other languages.
+/// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html) with `SOCK_SEQPACKET`. `docs/channel.md` has the
+/// format, for programs in other languages.
 ///
 /// # Examples
 ///

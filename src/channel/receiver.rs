@@ -1,4 +1,4 @@
-//! The end of a channel that values come out of.
+//! The receiving end of a channel.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,18 +22,20 @@ pub(super) const MAX: usize = 64 << 20;
 /// The end of a [`channel`](crate::channel()) that receives values.
 ///
 /// All calls take `&self`. Several threads and processes can receive from one channel ([`try_clone`](Self::try_clone)): each
-/// value goes to one of them.
+/// value goes to one of them. See [`channel`](crate::channel()) for an example.
 ///
-/// A `Receiver` is an end: it is given to a child, to a program and in messages like any other, and can be a field of a value
-/// itself. One over a link with a buffer ([`Link`]) is not; make that one where it is used.
+/// A `Receiver` is an end: it is given to a child, to a program and in messages like any other. It can be a field of a value
+/// itself. A receiver over a link with a buffer ([`Link`]) is no end: make it in the process that uses it.
 ///
 /// # A sender that is not trusted
 ///
-/// What a sender does costs it a value: what is no `T` is [`Error::Decode`], what is over [`set_max_message`](Self::set_max_message)
-/// is [`Error::TooLong`], and the next value can be received. Ends that no field of the value takes are closed. A list is no
-/// longer than its message has bytes, or 4096 where its elements take none. Values nest 128 levels deep: structures, tuples,
-/// lists, maps, enums, `Some`s and newtypes count one each. How much memory a value takes is up to `T`: a list of large structures that
-/// are one byte as a message is larger than the message.
+/// A bad message costs its sender that message alone. One that is no `T` is [`Error::Decode`], and one over
+/// [`set_max_message`](Self::set_max_message) is [`Error::TooLong`]. The next value can be received.
+///
+/// Ends that no field of the value takes are closed. A list is no longer than its message has bytes, or 4096 where its elements
+/// take none. Values nest 128 levels deep: structures, tuples, lists, maps, enums, `Some`s and newtypes count one each. `T`
+/// decides how much memory a value takes: a list of large structures, each one byte long in the message, takes more than the
+/// message.
 ///
 /// # What does not compile
 ///
@@ -54,7 +56,7 @@ pub(super) const MAX: usize = 64 << 20;
 /// # Ok::<(), ipc::Error>(())
 /// ```
 ///
-/// A receiver made of what only sends:
+/// A receiver made of a link that only sends:
 ///
 /// ```compile_fail,E0277
 /// let (_reader, writer) = ipc::pipe()?;
@@ -81,16 +83,17 @@ impl<T, L: Incoming> Receiver<T, L> {
 }
 
 impl<T, L: Link> Receiver<T, L> {
-    /// Blocks until a value arrives, and returns it. `None` is EOF: every sender is gone, and everything was received.
+    /// Blocks until a value arrives, and returns it. `None` is EOF: every sender is gone, and everything was received. See
+    /// [`Link`] for an example.
     ///
     /// # Errors
     ///
     /// After these, the next value can be received:
     ///
-    /// - [`Error::Decode`]: what arrived is no `T`. It is in the error.
+    /// - [`Error::Decode`]: the message is no `T`. It is in the error.
     /// - [`Error::TooLong`]: the value is longer than [`set_max_message`](Self::set_max_message) allows.
     /// - [`Error::EndsLost`]: this process has no descriptors left for the ends of the value.
-    /// - [`Error::Reset`]: the peer went away with messages of ours that it had not received; over a socket that sends too.
+    /// - [`Error::Reset`]: the peer left before it received all messages of this side; only over a socket that sends too.
     ///
     /// These would come again:
     ///
@@ -110,7 +113,8 @@ impl<T, L: Link> Receiver<T, L> {
         self.receive(Patience::Blocking)
     }
 
-    /// Receives a value without blocking; otherwise the same as [`recv`](Self::recv).
+    /// Receives a value without blocking; otherwise the same as [`recv`](Self::recv). See [`try_iter`](Self::try_iter) for an
+    /// example.
     ///
     /// # Errors
     ///
@@ -122,7 +126,8 @@ impl<T, L: Link> Receiver<T, L> {
         self.receive(Patience::None)
     }
 
-    /// Blocks until a value arrives or the time is up; otherwise the same as [`recv`](Self::recv).
+    /// Blocks until a value arrives or the time is up; otherwise the same as [`recv`](Self::recv). See [`Link`] for an example
+    /// of that.
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
     /// when another receiver takes the value that this call was woken for.
@@ -137,7 +142,7 @@ impl<T, L: Link> Receiver<T, L> {
         self.receive(Patience::timeout(timeout))
     }
 
-    /// Returns an iterator over the values, each of which it blocks for, until EOF. An error that would come again ends it
+    /// Returns an iterator over the values that arrive, until EOF. Its `next` blocks. An error that would come again ends it
     /// too.
     ///
     /// # Examples
@@ -159,8 +164,8 @@ impl<T, L: Link> Receiver<T, L> {
         Values::new(self)
     }
 
-    /// Returns an iterator over the values that have arrived. Never blocks: it ends where [`iter`](Self::iter) would block, and where
-    /// that ends.
+    /// Returns an iterator over the values that have arrived. Never blocks: it ends where [`iter`](Self::iter) would block or
+    /// end.
     ///
     /// # Examples
     ///
@@ -194,7 +199,7 @@ impl<T, L: Link> Receiver<T, L> {
     }
 }
 
-/// Whether the value was received, whatever it was, or nothing was, so that the next call is about something else.
+/// Whether the error concerns one value, or none: the next call is about another.
 pub(crate) fn is_over_with_the_value(error: &Error) -> bool {
     matches!(
         error,
@@ -208,7 +213,8 @@ pub(crate) fn is_over_with_the_value(error: &Error) -> bool {
 }
 
 impl<T, L: Link> Receiver<T, L> {
-    /// Returns the longest value that is received, in bytes; 64 MiB at first.
+    /// Returns the longest value that is received, in bytes; 64 MiB at first. See [`set_max_message`](Self::set_max_message)
+    /// for an example.
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.max.load(Relaxed)
@@ -216,8 +222,8 @@ impl<T, L: Link> Receiver<T, L> {
 
     /// Sets the longest value that is received, in bytes; [`usize::MAX`]: any.
     ///
-    /// The limit is there against a peer that fills this process's memory, and is looked at before memory is taken. A value
-    /// that is over it is [`Error::TooLong`] and skipped. It belongs to this `Receiver`, and does not travel with it.
+    /// The limit is there against a peer that fills this process's memory, and is checked before memory is taken. A value over
+    /// the limit is [`Error::TooLong`] and skipped. The limit belongs to this `Receiver`, and does not travel with it.
     ///
     /// # Examples
     ///
@@ -235,35 +241,38 @@ impl<T, L: Link> Receiver<T, L> {
         self.max.store(bytes, Relaxed);
     }
 
-    /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) is worth a try. Never blocks.
+    /// For [`wait_any`](crate::wait_any), which has an example: ready when [`try_recv`](Self::try_recv) is worth a try. Never
+    /// blocks.
     ///
-    /// Over a link with a buffer, where a value has arrived in the buffer, `wait_any` returns at once. Without one,
+    /// If a value has arrived in the buffer of a link, `wait_any` returns at once. Over a link without a buffer,
     /// [`Watch::readable`] of the receiver is the same.
     ///
     /// # Errors
     ///
-    /// Those of the link's own `watch`.
+    /// Those of the link's own [`watch`](Link::watch).
     pub fn watch(&mut self) -> Result<Watch<'_>> {
         L::watch(&mut self.link)
     }
 
-    /// Gives the link back, with what has arrived in its buffer. Never blocks.
+    /// Gives the link of the [example](Link#examples) back, with the values in its buffer. Never blocks.
     pub fn into_inner(self) -> L {
         L::unshare(self.link)
     }
 
-    /// Closes, and says what the kernel said. Senders get [`Error::Closed`] when it was the last receiver. Dropping closes too.
+    /// Closes the receiver, and returns the link's error if there is one. Senders get [`Error::Closed`] when it was the last
+    /// receiver. Dropping closes too. See [`Link`] for an example of a receiver.
     ///
     /// # Errors
     ///
-    /// Those of the link's own `close`.
+    /// Those of the link's own [`close`](Link::close).
     pub fn close(self) -> Result<()> {
         self.into_inner().close()
     }
 }
 
 impl<T> Receiver<T> {
-    /// Makes another receiver of the same channel; each value goes to one of them. Never blocks.
+    /// Makes another receiver of the same channel; each value goes to one of them. Never blocks. The guide clones an end in an
+    /// [example](crate::guide::closing).
     ///
     /// # Errors
     ///
@@ -275,8 +284,8 @@ impl<T> Receiver<T> {
         Ok(clone)
     }
 
-    /// Sets how long a call looks again for a value before it sleeps; at first it does not. See
-    /// [`DatagramSocket::set_spin`].
+    /// Sets how long a call looks again for a value before it sleeps; at first it does not. See [`DatagramSocket::set_spin`],
+    /// and the [example](crate::guide::spinning) of a pipe.
     pub fn set_spin(&mut self, spin: Duration) {
         self.link.set_spin(spin);
     }
@@ -285,7 +294,7 @@ impl<T> Receiver<T> {
 impl<T> TryFrom<OwnedFd> for Receiver<T> {
     type Error = FromFdError;
 
-    /// Takes the descriptor over, if a [`DatagramSocket`] can. What the other side sends is not looked at.
+    /// Takes the descriptor over, if a [`DatagramSocket`] can. The type of the other side's values is not checked.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         DatagramSocket::try_from(fd).map(Self::new)
     }

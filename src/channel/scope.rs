@@ -1,6 +1,6 @@
-//! Where the ends of a value are while it is encoded or decoded. Serde passes no state to an end that is a field, so the end
-//! looks it up: each thread has a scope for the value that is under way, made when the value has an end. A `Serialize` may itself
-//! send on a channel, and then the outer scope is put aside meanwhile.
+//! The place of a value's ends while it is encoded or decoded. Serde passes no state to an end that is a field, so the end looks
+//! it up. Each thread has a scope for the value that is under way, made when the value has an end. A `Serialize` may itself send
+//! on a channel, and then the outer scope is put aside meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::sys::ancillary::MOST;
 
 thread_local! {
-    /// What this thread is doing. It has nothing to drop, so that a value without ends costs no more than to set it and to set it back.
+    /// The state of this thread. It has nothing to drop, so that a value without ends costs no more than to set it and to set it back.
     static NOW: Cell<Now> = const { Cell::new(Now::Nothing) };
     /// The ends of the values that are under way and have some, the innermost value last.
     static SCOPES: RefCell<Vec<Scope>> = const { RefCell::new(Vec::new()) };
@@ -35,9 +35,9 @@ enum Scope {
 /// The ends of a value that was encoded.
 #[derive(Default)]
 pub(super) struct Attached {
-    /// A duplicate of each, as what is encoded may be a temporary: its number could be somebody else's when the message goes.
+    /// A duplicate of each, as the value may be a temporary, and its number another file's when the message goes.
     pub(super) ends: Duplicates,
-    /// How many there are: more than the duplicates where there are too many for a message.
+    /// How many there are: more than the duplicates if they are too many for a message.
     pub(super) count: usize,
     /// Why an end could not be attached.
     pub(super) refused: Option<Box<Error>>,
@@ -83,7 +83,7 @@ impl Drop for Duplicates {
 pub(super) const ONLY_ON_CHANNELS: &str =
     "an end (a descriptor) travels in the values of ipc's channels, and in no other format";
 
-/// Encodes in a scope of its own, and returns what was attached in it.
+/// Encodes in a scope of its own, and returns the ends that were attached.
 #[inline]
 pub(super) fn sending<T>(encode: impl FnOnce() -> T) -> (T, Attached) {
     let _guard = Guard::enter(Now::Sending { has_scope: false });
@@ -94,7 +94,7 @@ pub(super) fn sending<T>(encode: impl FnOnce() -> T) -> (T, Attached) {
     }
 }
 
-/// Takes what was attached.
+/// Takes the ends that were attached.
 #[cold]
 fn attached() -> Attached {
     NOW.set(Now::Sending { has_scope: false });
@@ -104,7 +104,7 @@ fn attached() -> Attached {
     }
 }
 
-/// Decodes in a scope of its own. What is not taken is closed.
+/// Decodes in a scope of its own. Ends that are not taken are closed.
 #[inline]
 pub(super) fn receiving<T>(ends: Vec<Option<End>>, decode: impl FnOnce() -> T) -> T {
     let has_scope = !ends.is_empty() && push(Scope::Receiving(ends));
@@ -112,7 +112,7 @@ pub(super) fn receiving<T>(ends: Vec<Option<End>>, decode: impl FnOnce() -> T) -
     decode()
 }
 
-/// What was under way around this value, which is so again when this is dropped, also while a panic unwinds.
+/// The state around this value, which is restored when this is dropped, also while a panic unwinds.
 struct Guard(Now);
 
 impl Guard {
@@ -159,7 +159,7 @@ pub(super) fn attach<E: Ends + ?Sized>(end: &E) -> Result<u32, &'static str> {
     with_last(|scope| {
         let Some(Scope::Sending(attached)) = scope else { return Err(ONLY_ON_CHANNELS) };
         let index = attached.count;
-        // That there are too many is said when all are counted.
+        // Too many are refused when all are counted.
         if index < MOST {
             match end::one_descriptor(end).and_then(End::duplicate) {
                 Ok(duplicate) => attached.ends.push(duplicate),

@@ -1,4 +1,4 @@
-//! The end of a channel that values go into.
+//! The sending end of a channel.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,19 +17,19 @@ use crate::wait::{Patience, Until};
 
 /// The end of a [`channel`](crate::channel()) that sends values.
 ///
-/// A value is whatever implements serde's [`Serialize`], and may have ends in it: it is encoded, sent in one message, and
-/// decoded by whoever receives it.
+/// A value is of any type with serde's [`Serialize`], and may have ends in it. It is encoded, sent in one message, and decoded
+/// by its receiver. See [`channel`](crate::channel()) for an example.
 ///
 /// All calls take `&self`. Several threads and processes can send on one channel ([`try_clone`](Self::try_clone)); each value
 /// arrives whole.
 ///
-/// A `Sender` is an end: it is given to a child, to a program and in messages like any other, and can be a field of a value
-/// itself. One over a link with a buffer ([`Link`]) is not; make that one where it is used.
+/// A `Sender` is an end: it is given to a child, to a program and in messages like any other. It can be a field of a value
+/// itself. A sender over a link with a buffer ([`Link`]) is no end: make it in the process that uses it.
 ///
 /// # Types
 ///
-/// `T` is a promise between the two sides that nobody checks, as it is with bytes: what a peer of another type sends is
-/// decoded as far as it goes.
+/// The two sides agree on `T`, and nothing checks that, as with bytes. A value of another type is decoded as far as its bytes
+/// fit.
 ///
 /// # What does not compile
 ///
@@ -43,7 +43,7 @@ use crate::wait::{Patience, Until};
 /// # Ok::<(), ipc::Error>(())
 /// ```
 ///
-/// A sender made of what only receives, and a receiver that sends:
+/// A sender made of a link that only receives, and a receiver that sends:
 ///
 /// ```compile_fail,E0277
 /// let (reader, _writer) = ipc::pipe()?;
@@ -77,7 +77,7 @@ impl<T, L: Outgoing> Sender<T, L> {
 impl<T, L: Link> Sender<T, L> {
     /// Blocks until there is room in the peer's queue, and sends the value: all of it, or an error and nothing.
     ///
-    /// Its ends go to whoever receives it, and are closed here.
+    /// Its ends go to the receiver, and are closed here. See [`channel`](crate::channel()) for an example.
     ///
     /// # Errors
     ///
@@ -86,12 +86,12 @@ impl<T, L: Link> Sender<T, L> {
     /// - [`Error::Closed`]: no receiver is left.
     /// - [`Error::Encode`]: the value cannot be encoded, or is over the [receiver's bounds](crate::Receiver#a-sender-that-is-not-trusted)
     ///   for nesting and for elements without bytes.
-    /// - [`Error::TooLong`]: more than 253 ends, or 252 in a value that is too large for a datagram; or the value is too long
-    ///   for the link.
+    /// - [`Error::TooLong`]: the value has more than 253 ends, or 252 if it is too large for a datagram. Or it is too long for
+    ///   the link.
     /// - [`Error::CannotCarry`]: the value has ends, and the link carries none.
     /// - [`Error::NotGiven`]: this process was not given the sender, or one of the ends.
-    /// - [`Error::System`]: no descriptor is left for a moment's copy of an end, or for the memory of a large value (`EMFILE`); no
-    ///   memory (`ENOMEM`, `ENOBUFS`); too many ends of this user are under way (`ETOOMANYREFS`).
+    /// - [`Error::System`]: no descriptor is left for a moment's copy of an end, or for the memory of a large value (`EMFILE`).
+    ///   Or no memory is left (`ENOMEM`, `ENOBUFS`), or too many ends of this user are under way (`ETOOMANYREFS`).
     ///
     /// [`Error`]: crate::Error
     /// [`Error::Closed`]: crate::Error::Closed
@@ -116,7 +116,8 @@ impl<T, L: Link> Sender<T, L> {
         self.send_value(value, Patience::Blocking)
     }
 
-    /// Sends the value without blocking; otherwise the same as [`send`](Self::send).
+    /// Sends the value without blocking; otherwise the same as [`send`](Self::send). [`send_timeout`](Self::send_timeout) has
+    /// an example.
     ///
     /// # Errors
     ///
@@ -175,46 +176,51 @@ impl<T, L: Link> Sender<T, L> {
 }
 
 impl<T, L: Link> Sender<T, L> {
-    /// Sends what waits in the link's buffer. Blocks while the peer's queue is full. Over a [`DatagramSocket`] nothing waits.
+    /// Sends the buffered values of the link, as in the [example](Link#examples). Blocks while the peer's queue is full. A
+    /// [`DatagramSocket`] has no buffer.
     ///
     /// # Errors
     ///
-    /// Those of the link's own `flush`.
+    /// Those of the link's own [`flush`](Link::flush).
     pub fn flush(&self) -> Result<()> {
         L::flush(&self.link, Until(Patience::Blocking))
     }
 
-    /// Sends what waits without blocking; otherwise the same as [`flush`](Self::flush).
+    /// Sends the buffered values without blocking; otherwise the same as [`flush`](Self::flush), which the
+    /// [example](Link#examples) calls.
     ///
     /// # Errors
     ///
-    /// [`Error::WouldBlock`](crate::Error::WouldBlock): the peer's queue is full. What waits stays; and as
-    /// [`flush`](Self::flush).
+    /// - [`Error::WouldBlock`](crate::Error::WouldBlock): the peer's queue is full. The buffered values stay.
+    /// - Those of [`flush`](Self::flush).
     pub fn try_flush(&self) -> Result<()> {
         L::flush(&self.link, Until(Patience::None))
     }
 
-    /// Sends what waits, and blocks for room until the time is up; otherwise the same as [`flush`](Self::flush).
+    /// Sends the buffered values, and blocks for room until the time is up; otherwise the same as [`flush`](Self::flush), which
+    /// the [example](Link#examples) calls.
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`](crate::Error::TimedOut): the time is up. What waits stays; and as [`flush`](Self::flush).
+    /// - [`Error::TimedOut`](crate::Error::TimedOut): the time is up. The buffered values stay.
+    /// - Those of [`flush`](Self::flush).
     pub fn flush_timeout(&self, timeout: Duration) -> Result<()> {
         L::flush(&self.link, Until(Patience::timeout(timeout)))
     }
 
-    /// Gives the link back, with what waits in its buffer. Never blocks.
+    /// Gives the link of the [example](Link#examples) back, with the values in its buffer. Never blocks.
     pub fn into_inner(self) -> L {
         L::unshare(self.link)
     }
 
-    /// Flushes and closes, and says what went wrong with either. The receivers get EOF when it was the last sender.
+    /// Flushes and closes, and returns the error of either. The receivers get EOF when it was the last sender. See [`Link`] for
+    /// an example.
     ///
-    /// Dropping does the same and can say nothing.
+    /// Dropping does the same, and returns no error.
     ///
     /// # Errors
     ///
-    /// Those of the link's own `close`.
+    /// Those of the link's own [`close`](Link::close).
     pub fn close(self) -> Result<()> {
         self.into_inner().close()
     }
@@ -223,7 +229,7 @@ impl<T, L: Link> Sender<T, L> {
 impl<T> Sender<T> {
     /// Makes another sender of the same channel. Never blocks.
     ///
-    /// The receivers get EOF when all of them are closed, in every process.
+    /// The receivers get EOF when all of them are closed, in every process: see the [example](crate::guide::closing) of a pipe.
     ///
     /// # Errors
     ///
@@ -233,8 +239,8 @@ impl<T> Sender<T> {
         Ok(Self::new(self.link.try_clone()?))
     }
 
-    /// Sets how long a call looks again for room before it sleeps; at first it does not. See
-    /// [`DatagramSocket::set_spin`].
+    /// Sets how long a call looks again for room before it sleeps; at first it does not. See [`DatagramSocket::set_spin`], and
+    /// the [example](crate::guide::spinning) of a pipe.
     pub fn set_spin(&mut self, spin: Duration) {
         self.link.set_spin(spin);
     }
@@ -243,7 +249,7 @@ impl<T> Sender<T> {
 impl<T> TryFrom<OwnedFd> for Sender<T> {
     type Error = FromFdError;
 
-    /// Takes the descriptor over, if a [`DatagramSocket`] can. What the other side receives is not looked at.
+    /// Takes the descriptor over, if a [`DatagramSocket`] can. The type of the other side's values is not checked.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         DatagramSocket::try_from(fd).map(Self::new)
     }

@@ -17,8 +17,8 @@ use crate::wait::Patience;
 
 /// A [`ForkServer`] whose orders are values of one type, with ends in them.
 ///
-/// Everything that is said of [`ForkServer`] holds: start it as the first thing in `main`, and any thread can start workers
-/// with it from then on. A value travels as in a [`channel`](crate::channel()): whatever implements serde's `Serialize` and
+/// Everything about [`ForkServer`] holds here: start it as the first thing in `main`, and any thread can start workers with it
+/// from then on. A value travels as in a [`channel`](crate::channel()): any type with serde's `Serialize` and
 /// `DeserializeOwned`, of any size, with up to 253 ends. [`assert_travels`](crate::assert_travels) tells whether a type
 /// survives the way.
 ///
@@ -62,7 +62,7 @@ pub struct TypedForkServer<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> TypedForkServer<T> {
-    /// Starts the server. Each worker runs `entry` with the value of its order, and leaves with what that returns
+    /// Starts the server. Each worker runs `entry` with the value of its order, and its status is the value that `entry` returns
     /// ([`Outcome`]). See [`ForkServer::start`].
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl<T: Serialize + DeserializeOwned> TypedForkServer<T> {
     /// The error gives the value back, with its ends open, and `?` turns it into [`Error`]. Nothing has run:
     ///
     /// - [`Error::Encode`]: the value cannot be encoded.
-    /// - [`Error::TooLong`]: more than 253 ends, or 252 in a value that is too large for a message.
+    /// - [`Error::TooLong`]: the value has more than 253 ends, or 252 if it is too large for a message.
     /// - [`Error::System`]: no descriptor is left for a moment's copy of an end, or for the memory of a large value
     ///   (`EMFILE`); no memory.
     ///
@@ -170,7 +170,7 @@ impl<T> fmt::Debug for TypedForkServer<T> {
     }
 }
 
-/// Starts a worker with a value, after a head that is not empty where there is one.
+/// Starts a worker with a value, after a head that may be empty.
 #[allow(clippy::result_large_err)] // it gives the value back
 pub(super) fn order<T: Serialize>(
     server: &ForkServer,
@@ -195,7 +195,7 @@ pub(super) fn order<T: Serialize>(
     ordered.map_err(|error| Unsent { value, error })
 }
 
-/// In the worker, the value. Its caller is the program that it is a copy of, and may send as much as it likes.
+/// Decodes the value, in the worker. Its caller is the program that it is a copy of, and may send any amount.
 pub(super) fn open<T: DeserializeOwned>(message: &[u8], received: Received) -> Result<T> {
     match message {
         [] if !received.is_empty() => large::take(received, usize::MAX, value::open)?,

@@ -16,20 +16,20 @@ use crate::sys::before_main::{BeforeMain, Task, before_main};
 /// Runs `worker` in a new process, also from a `#[test]`, which has threads beside it. Blocks until the process is there, and
 /// does not wait for it.
 ///
-/// It has the form of [`fork`](crate::fork()): what is given is moved into the worker, and closed here. Two things differ.
+/// It is called like [`fork`](crate::fork()): the value is moved into the worker, and its ends are closed here. Two things differ.
 /// `worker` is a function or a closure that captures nothing. The value may be anything that a
 /// [`channel`](crate::channel()) takes, with ends in it: `(String, PipeWriter)`, or a struct of yours.
 ///
-/// The worker is forked by a [`ForkServer`], which is started before `main`. So it is a copy of the program before `main`: no
-/// thread, no static that a test has set, the environment and directory of the start. What it prints is not captured by the
-/// test harness.
+/// The worker is forked by a [`ForkServer`], which is started before `main`. So it is a copy of the program before `main`. It has
+/// no other thread, no static that a test has set, and the environment and directory of the start. The test harness does not
+/// capture its output.
 ///
 /// # Cost
 ///
-/// A program with a call of this function in it starts the server before `main`, on each run, also for `--list`: a process
-/// that sleeps, with the memory that the program had then, until the program leaves. It counts as one of the
-/// [`open_ends`](crate::open_ends). Programs without a call have nothing of it. Use the feature `testing` in
-/// `[dev-dependencies]` alone.
+/// A program with a call of this function in it starts the server before `main`, on each run, also for `--list`. The server is a
+/// process that sleeps until the program leaves, with the memory that the program had then. It counts as one of the
+/// [`open_ends`](crate::open_ends). Programs without a call start no server. Use the feature `testing` in `[dev-dependencies]`
+/// alone.
 ///
 /// # Errors
 ///
@@ -93,7 +93,7 @@ impl BeforeMain for Start {
     }
 }
 
-/// What goes to a worker: a task, and its value.
+/// An order: a task, and its value.
 type Context = (Vec<u8>, Received);
 
 /// The entry of the server.
@@ -109,7 +109,7 @@ fn carry_out(message: Vec<u8>, received: Received) -> u8 {
     }
 }
 
-/// What the worker of one type does.
+/// The task of one type.
 fn run<T: DeserializeOwned, R: Outcome>(worker: fn(T) -> R, (message, received): Context) -> u8 {
     let bytes = message.get(Task::<Context>::LEN..).unwrap_or_default();
     open(bytes, received).map(worker).status()

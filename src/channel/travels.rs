@@ -18,20 +18,20 @@ use super::scope;
 /// | `flatten` | cannot be encoded |
 /// | `skip_serializing_if` | encodes, and is decoded as garbage, or as another value |
 /// | `skip_serializing` alone, `skip_deserializing` alone | the same; `skip`, which does both, works |
-/// | `untagged`, `tag = "…"`, and whatever else calls `deserialize_any` | encodes, and cannot be decoded |
+/// | `untagged`, `tag = "…"`, and others that call `deserialize_any` | encodes, and cannot be decoded |
 /// | `default`, `alias`, `rename` | have no effect: fields are told by their order |
 ///
-/// Nor do values of `serde_json::Value` and the like travel. A type's two sides have to be of one build, or of the same fields in
-/// the same order.
+/// Values of `serde_json::Value` and the like do not travel either. A type's two sides have to be of one build, or of the same
+/// fields in the same order.
 ///
-/// A `Serialize` written by hand may call another format inside, and put what it makes into a string or bytes. Ends in there
-/// are an error where the format is text, like JSON. In a format of bytes an end is its index among those of the whole value:
-/// it works if the bytes are decoded while the value is, and once.
+/// A `Serialize` written by hand may call another format inside, and put its output into a string or bytes. Ends in there are
+/// an error if the format is text, like JSON. In a format of bytes, an end is its index among those of the whole value. It
+/// works if the bytes are decoded once, while the value is decoded.
 ///
 /// # Panics
 ///
-/// If the value cannot be encoded or decoded, or is another one afterwards. A value that is not equal to itself, like one with
-/// a NaN, is never the same.
+/// If the value cannot be encoded or decoded, or differs afterwards. A value that is not equal to itself, like one with a NaN,
+/// always differs.
 ///
 /// # Examples
 ///

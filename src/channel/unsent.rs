@@ -8,7 +8,7 @@ use crate::error::{Error, gives_back};
 ///
 /// `?` turns it into [`Error`] or [`io::Error`](std::io::Error), and drops the value.
 ///
-/// `anyhow::Error` and `Box<dyn Error>` take the value along, with its ends open, and take none that borrows something, such as a
+/// `anyhow::Error` and `Box<dyn Error>` take the value along, with its ends open. They take no value that borrows, such as a
 /// `&str`. `.map_err(ipc::Error::from)?` drops the value first.
 ///
 /// # Examples
@@ -28,7 +28,7 @@ use crate::error::{Error, gives_back};
 pub struct Unsent<T> {
     /// The value.
     pub value: T,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 
@@ -40,9 +40,9 @@ pub struct Unsent<T> {
 ///
 /// See [`Duplex::call_timeout`](crate::Duplex::call_timeout).
 pub struct CallError<S> {
-    /// The value, where it was not sent. `None`: it was sent, and no answer came.
+    /// The value, if it was not sent. `None`: it was sent, and no answer came.
     pub unsent: Option<S>,
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
 }
 
@@ -67,14 +67,14 @@ impl<S> fmt::Display for CallError<S> {
     }
 }
 
-/// Without the value, whatever that is.
+/// Without the value, which need not implement `Debug`.
 impl<T> fmt::Debug for Unsent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Unsent").field("error", &self.error).finish_non_exhaustive()
     }
 }
 
-/// Without the value, whatever that is.
+/// Without the value, which need not implement `Debug`.
 impl<S> fmt::Debug for CallError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_unsent = self.unsent.is_some();

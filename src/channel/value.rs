@@ -45,7 +45,7 @@ impl Drop for Buffer {
     }
 }
 
-/// Encodes a value and sends it. Nothing of it is consumed: whoever called has it still.
+/// Encodes a value and sends it. The caller keeps the value.
 #[inline]
 pub(super) fn send<T: Serialize + ?Sized, L: Link>(link: &L::Shared, value: &T, patience: Patience) -> Result<()> {
     lend(value, L::CARRIES_ENDS, |message| L::send(link, message, Until(patience)))
@@ -93,7 +93,7 @@ pub(super) fn recv<T: DeserializeOwned, L: Link>(
     L::recv(link, max, Until(patience), open)?.transpose()
 }
 
-/// Decodes a message with what came beside it.
+/// Decodes a message with the ends that came beside it.
 #[inline]
 pub(super) fn open<T: DeserializeOwned>(message: &[u8], received: Received) -> Result<T> {
     let ends = if received.is_empty() { Vec::new() } else { received.into_ends() };

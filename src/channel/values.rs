@@ -9,8 +9,8 @@ use super::link::Link;
 use super::receiver::{Receiver, is_over_with_the_value};
 use crate::error::Result;
 
-/// Iterates over the values that arrive at a [`Receiver`] or a [`Duplex`]. Blocks for each of them, until EOF. An error that
-/// would come again ends it too.
+/// Iterates over the values that arrive at a [`Receiver`] or a [`Duplex`], until EOF. Its `next` blocks. An error that would
+/// come again ends it too.
 ///
 /// # Examples
 ///
