@@ -100,8 +100,7 @@ impl fmt::Debug for Keys {
 }
 
 impl Options {
-    /// Starts with values of 64 MiB at most, a queue of 1000 values, a deadline of 30 s, and a second for the values that
-    /// are left at the end. See the [example](Self#examples).
+    /// Starts with values of 64 MiB at most, a queue of 1000, a deadline of 30 s, a linger of 1 s. See the [example](Self#examples).
     pub fn new() -> Self {
         Self {
             max_message: 64 << 20,
@@ -112,8 +111,7 @@ impl Options {
         }
     }
 
-    /// Sets the longest value that is sent, in bytes, and the longest part that is received (`ZMQ_MAXMSGSIZE`). The
-    /// [example](Self#examples) has the defaults.
+    /// Sets the longest value that is sent, in bytes, and the longest part that is received (`ZMQ_MAXMSGSIZE`). See [`new`](Self::new).
     ///
     /// libzmq gathers the parts of one message, however many, before this crate sees any. So a hostile peer can take memory
     /// without a limit. Let none connect: use [`curve_server`](Self::curve_server), and a network that keeps others out.
@@ -122,8 +120,7 @@ impl Options {
         self
     }
 
-    /// Sets how many values wait for one peer at each side (`ZMQ_SNDHWM`, `ZMQ_RCVHWM`), at least one. The
-    /// [example](Self#examples) has the default.
+    /// Sets how many values wait for one peer at each side (`ZMQ_SNDHWM`, `ZMQ_RCVHWM`), at least one. See [`new`](Self::new).
     pub fn queue(mut self, values: u32) -> Self {
         self.queue = i32::try_from(values).unwrap_or(i32::MAX).max(1);
         self
@@ -136,15 +133,13 @@ impl Options {
         self
     }
 
-    /// Sets how long closing waits for the queue (`ZMQ_LINGER`). Values that are left then are lost. The
-    /// [example](Self#examples) has the default.
+    /// Sets how long closing waits for the queue (`ZMQ_LINGER`). Values that are left then are lost. See [`new`](Self::new).
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
 
-    /// Encrypts with CURVE, as the side that binds. Any peer that knows its public key may connect. [`curve_keys`] makes
-    /// the keys.
+    /// Encrypts with CURVE, as the side that binds. Any peer that knows its public key may connect. See [`curve_keys`].
     pub fn curve_server(mut self, secret: [u8; 32]) -> Self {
         self.keys = Keys::Server { secret };
         self
@@ -156,8 +151,8 @@ impl Options {
         self
     }
 
-    /// Makes the sending side of jobs or results, at an address of this machine, such as `tcp://10.0.0.1:7000`. The
-    /// [example](Self#examples) binds the other side in the same way.
+    /// Makes the sending side of jobs or results, at an address of this machine, such as `tcp://10.0.0.1:7000`.
+    /// [`pull_bind`](Self::pull_bind) has an example.
     ///
     /// # Errors
     ///
@@ -166,8 +161,7 @@ impl Options {
         Ok(Push::new(self.bound(zmq::PUSH, address)?))
     }
 
-    /// Makes the sending side, connected to another one's address. The other side need not be there yet. See the
-    /// [example](Self#examples).
+    /// Makes the sending side, connected to another one's address, perhaps before that is there. See the [example](Self#examples).
     ///
     /// # Errors
     ///
@@ -185,8 +179,7 @@ impl Options {
         Ok(Pull::new(self.bound(zmq::PULL, address)?))
     }
 
-    /// Makes the receiving side, connected to another one's address. The [example](Self#examples) connects the other side
-    /// in the same way.
+    /// Makes the receiving side, connected to another one's address. [`push_connect`](Self::push_connect) has an example.
     ///
     /// # Errors
     ///
@@ -195,8 +188,7 @@ impl Options {
         Ok(Pull::new(self.connected(zmq::PULL, address, None)?))
     }
 
-    /// Makes the master's side of orders and answers, at an address of this machine. The example `count_words_cluster` has
-    /// one.
+    /// Makes the master's side of orders and answers, at an address of this machine: see the example `count_words_cluster`.
     ///
     /// # Errors
     ///

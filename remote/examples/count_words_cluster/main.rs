@@ -42,7 +42,7 @@ Counts the words of files on several machines, one of which fails half-way, and 
                  none does nothing (default: kill)
   --help         this text";
 
-/// After this time, a machine that says nothing is taken for gone.
+/// After this time, a silent machine counts as gone.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long a machine may take to come up.
@@ -68,7 +68,7 @@ struct Options {
     place: Option<Place>,
     fault: Fault,
     files: Vec<PathBuf>,
-    /// This process is a machine: where its master is, and its name.
+    /// If this process is a machine: the address of its master, and its name.
     worker: Option<(String, String)>,
 }
 
