@@ -115,7 +115,7 @@ impl Watches {
         })
     }
 
-    /// Does what can be done for the program now. Pending where that is nothing.
+    /// Does the work that is ready. Pending if there is none.
     fn poll(&mut self, cx: &mut Context<'_>, talk: &mut Conversation<'_>) -> Poll<Result<()>> {
         let mut is_idle = true;
         // First: the rest of its input has no reader any more.

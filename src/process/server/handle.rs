@@ -115,7 +115,7 @@ impl Handle {
         if wait_any(&mut on, left)? == 0 {
             return Err(Error::TimedOut);
         }
-        // The server says nothing on its socket, and so it is gone. The worker has the line too, and keeps it from ending.
+        // The server never sends on its socket, so it is gone. The worker has the line too, and keeps it from ending.
         if on[0].ready().is_empty() && look(line.as_fd(), POLLIN).is_ok_and(|events| events == 0) {
             return Err(Error::Closed);
         }
@@ -271,13 +271,14 @@ pub(in crate::process) struct Reporter {
 }
 
 impl Reporter {
-    /// Readable when the server has said how the worker left, or is gone itself.
+    /// Readable when the server has reported how the worker left, or is gone itself.
     #[cfg(feature = "tokio")]
     pub(in crate::process) fn line(&self) -> &Arc<OwnedFd> {
         &self.line
     }
 
-    /// The wait status ([wait(2)]) of the worker if it has left. It is told once. Waits for it for at most `patience`.
+    /// The wait status ([wait(2)]) of the worker if it has left. The server reports it once. Waits for it for at most
+    /// `patience`.
     ///
     /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
     pub(in crate::process) fn reap(&self, pidfd: BorrowedFd<'_>, patience: Duration) -> sys::Result<Option<i32>> {

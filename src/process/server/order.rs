@@ -47,7 +47,7 @@ pub(super) enum Answer {
     ///
     /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
     Left(i32),
-    /// The worker leaves without having run. Its pidfd comes with it, where it has one.
+    /// The worker leaves without having run. Its pidfd comes with it, if it has one.
     Unused(i32),
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Server<'a> {
     is_parent: bool,
     /// The signals that are blocked in a worker.
     mask: &'a Mask,
-    /// This thread, where workers can be children of the caller's.
+    /// This thread, if workers can be children of the caller's.
     thread: Option<Thread>,
     /// The workers that are not.
     children: Vec<OwnChild>,
@@ -125,7 +125,7 @@ impl<'a> Server<'a> {
         let mut fds = vec![watch(self.control.as_fd().as_raw_fd(), POLLIN | POLLRDHUP)];
         fds.extend(self.children.iter().map(|child| watch(child.pidfd.as_raw_fd(), POLLIN)));
         if sys::retry(|| sys::poll::poll(&mut fds, None)).is_err() {
-            // The memory for so many is not there. Orders go on.
+            // There is no memory for that many. Orders go on.
             return true;
         }
         let before = self.children.len();
@@ -138,7 +138,7 @@ impl<'a> Server<'a> {
         is_order
     }
 
-    /// Makes the worker: a child of the caller's, or of this process where that is refused.
+    /// Makes the worker: a child of the caller's, or of this process if that is refused.
     fn fork(&mut self) -> Result<Made, (Step, Errno)> {
         if let Some(thread) = &self.thread {
             match alone().and_then(|permit| thread.fork(permit)) {
@@ -195,7 +195,7 @@ impl Order {
         let answer = if whose == Whose::Callers { Answer::Yours(pid) } else { Answer::Mine(pid) };
         let bytes = answer.to_bytes();
         let send = |fds: &[_]| sys::retry(|| ancillary::send(self.line.as_fd(), &bytes, fds, false));
-        // Without it where too many descriptors are under way: the caller opens one by the number.
+        // Without it if too many descriptors are under way: the caller opens one by the number.
         match send(&[pidfd.as_raw_fd()]).or_else(|_| send(&[])) {
             // The caller has given up, and so does the worker.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
