@@ -2,8 +2,8 @@
 //! machine, or over a [`TcpStream`](tokio::net::TcpStream) to another machine, from one definition.
 //!
 //! [`transport`] makes a transport of either, with a limit for each message. A call has a deadline of its own
-//! ([`tarpc::context::Context`]), and is an error when that has passed: this is how a machine that vanished is noticed. A peer
-//! that left is noticed at once. Nothing connects anew, and nothing is asked twice.
+//! ([`tarpc::context::Context`]), and is an error when that has passed. So a machine that vanished is noticed by a
+//! deadline, and a peer that left at once. A transport does not connect anew, and no call is repeated.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_serde::{Deserializer, Serializer};
 
-/// The format of a message: postcard's, as in the channels of `ipc`.
+/// The format of a message: postcard's, as in the channels of `ipc`. [`transport`] uses it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postcard;
 
@@ -41,8 +41,10 @@ impl<T: for<'de> Deserialize<'de>> Deserializer<T> for Postcard {
     }
 }
 
-/// Makes a transport for a client or a server of the stream. A message that is longer than `max_message` bytes is an error, both
-/// of a side that sends it and, before memory is taken, of one that receives its length.
+/// Makes a transport for a client or a server of the stream. The example `count_words_cluster` makes both.
+///
+/// A message that is longer than `max_message` bytes is an error for the side that sends it. It is one for the side that
+/// receives its length too, before memory is taken.
 pub fn transport<S, Item, SinkItem>(stream: S, max_message: usize) -> Transport<S, Item, SinkItem, Postcard>
 where
     S: AsyncRead + AsyncWrite,

@@ -2,37 +2,39 @@
 //!
 //! # A send means that it was accepted here
 //!
-//! `send` puts a value into this process's queue, and returns. ZeroMQ carries it over when there is a connection. No error
-//! says later that it did not arrive:
+//! `send` puts a value into this process's queue, and returns. ZeroMQ carries it over when there is a connection. If the
+//! value is lost later, no error says so:
 //!
-//! | what happens | what becomes of the values |
+//! | event | fate of the values |
 //! |---|---|
-//! | a worker is killed | those in its queue, and under way to it, are lost; others go to other workers |
-//! | a broker or a master restarts | those in this process's queue wait, and go when it is back; those in its queue are lost |
-//! | the queue is full, or nobody is there | `send` blocks; `try_send` is [`Error::WouldBlock`] and gives the value back |
+//! | a worker is killed | values in its queue, and under way to it, are lost; other values go to other workers |
+//! | a broker or a master restarts | values in this process's queue wait, and go when it is back; values in its queue are lost |
+//! | the queue is full, or there is no peer | `send` blocks; `try_send` is [`Error::WouldBlock`] and gives the value back |
 //! | a value is over the limit that was set here | [`Error::TooLong`], and nothing was sent |
 //! | a value is over the peer's limit | the peer drops the connection and the value, and the connection comes back |
 //!
-//! So a program counts results, and sends a job again whose result does not come. [`Router`] says which worker is gone.
+//! So a program counts results, and sends a job again if its result does not come. [`Router`] says which worker is gone.
 //!
 //! # EOF
 //!
-//! ZeroMQ has none. A sender that is closed or dropped here says goodbye, and EOF is that. A process that is killed says
-//! nothing: see [`Pull`] and [`Router`].
+//! ZeroMQ has none. A sender that is closed or dropped here says goodbye, and a receiver takes the goodbye for EOF. A
+//! process that is killed says nothing: see [`Pull`] and [`Router`].
 //!
 //! # A peer that is not trusted
 //!
-//! Whoever reaches a port without keys may send values, and goodbyes too: a stranger's goodbye counts as a worker's, and a [`Pull`]
-//! is at EOF too early. Nothing in a message can tell the two apart. So EOF proves nothing where strangers may connect: count
-//! results, or set keys ([`Options::curve_server`]) and keep the server's public key among the workers.
+//! Any process that reaches a port without keys may send values, and goodbyes too. A stranger's goodbye counts as a
+//! worker's, and a [`Pull`] is at EOF too early. Nothing in a message can tell the two apart. So EOF proves nothing where
+//! strangers may connect: count results, or set keys ([`Options::curve_server`]) and keep the server's public key among the
+//! workers.
 //!
 //! A deadline holds, whatever strangers send.
 //!
 //! # Format
 //!
-//! A message of one part is one value, as `docs/channel.md` has it. A message of two parts is a word to the other side: the first
-//! part is empty, and the second is `bye`, or `hi`, which says that the sender is there. Between a dealer and a router, eight bytes
-//! follow that the dealer chose by chance. A goodbye to a worker that has left is none to the next one of its name.
+//! A message of one part is one value, as `docs/channel.md` has it. A message of two parts is a word to the other side: the
+//! first part is empty, and the second is `bye`, or `hi`, which says that the sender is there. Between a dealer and a
+//! router, eight bytes follow, which the dealer chose at random. So a goodbye to a worker that has left is none to the next
+//! one of its name.
 
 mod dealer;
 mod one_way;
@@ -55,7 +57,7 @@ const HI: &[u8] = b"hi";
 /// How long closing waits for room for a goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How ZeroMQ sockets are made.
+/// Options of ZeroMQ sockets.
 ///
 /// # Examples
 ///
@@ -63,10 +65,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// use ipc::{Receiver, Sender};
 /// use ipc_remote::zeromq::Options;
 ///
-/// let results = Receiver::<u32, _>::new(Options::new().pull_bind("tcp://127.0.0.1:*")?);
-/// # let results = results.into_inner();
-/// # let address = results.address()?;
-/// # let results = Receiver::<u32, _>::new(results);
+/// let pull = Options::new().pull_bind("tcp://127.0.0.1:*")?;
+/// let address = pull.address()?;
+/// let results = Receiver::<u32, _>::new(pull);
 /// let worker = Sender::new(Options::new().push_connect(&address)?);
 /// worker.send(7_u32)?;
 /// worker.close()?;
@@ -84,7 +85,7 @@ pub struct Options {
     keys: Keys,
 }
 
-/// How a connection is encrypted.
+/// The encryption of a connection.
 #[derive(Clone)]
 enum Keys {
     None,
@@ -99,7 +100,7 @@ impl fmt::Debug for Keys {
 }
 
 impl Options {
-    /// Starts with values of 64 MiB at most, a queue of 1000 values, a deadline of 30 s, and a second for what is left at the end.
+    /// Starts with values of 64 MiB at most, a queue of 1000, a deadline of 30 s, a linger of 1 s. See the [example](Self#examples).
     pub fn new() -> Self {
         Self {
             max_message: 64 << 20,
@@ -110,55 +111,57 @@ impl Options {
         }
     }
 
-    /// Sets the longest value that is sent, in bytes, and the longest part that is received (`ZMQ_MAXMSGSIZE`).
+    /// Sets the longest value that is sent, in bytes, and the longest part that is received (`ZMQ_MAXMSGSIZE`). See [`new`](Self::new).
     ///
-    /// libzmq gathers the parts of one message, however many, before this crate sees any. So a peer that means harm can take
-    /// memory without a limit: let none connect, with [`curve_server`](Self::curve_server) and a network that keeps others out.
+    /// libzmq gathers the parts of one message, however many, before this crate sees any. So a hostile peer can take memory
+    /// without a limit. Let none connect: use [`curve_server`](Self::curve_server), and a network that keeps others out.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.max_message = bytes;
         self
     }
 
-    /// Sets how many values wait for one peer at each side (`ZMQ_SNDHWM`, `ZMQ_RCVHWM`). At least one.
+    /// Sets how many values wait for one peer at each side (`ZMQ_SNDHWM`, `ZMQ_RCVHWM`), at least one. See [`new`](Self::new).
     pub fn queue(mut self, values: u32) -> Self {
         self.queue = i32::try_from(values).unwrap_or(i32::MAX).max(1);
         self
     }
 
-    /// Sets the time after which a peer whose machine says nothing is disconnected (`ZMQ_HEARTBEAT_TIMEOUT`).
+    /// Sets how long a peer's machine may be silent before the peer is disconnected (`ZMQ_HEARTBEAT_TIMEOUT`). The example
+    /// `count_words_cluster` sets it.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets how long closing waits for what is in the queue (`ZMQ_LINGER`). What did not go then is lost.
+    /// Sets how long closing waits for the queue (`ZMQ_LINGER`). Values that are left then are lost. See [`new`](Self::new).
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
 
-    /// Encrypts with CURVE, as the side that binds. Whoever knows its public key may connect.
+    /// Encrypts with CURVE, as the side that binds. Any peer that knows its public key may connect. See [`curve_keys`].
     pub fn curve_server(mut self, secret: [u8; 32]) -> Self {
         self.keys = Keys::Server { secret };
         self
     }
 
-    /// Encrypts with CURVE, as a side that connects to the one that has the key `server`.
+    /// Encrypts with CURVE, as a side that connects to the one that has the key `server`. [`curve_keys`] makes the keys.
     pub fn curve_client(mut self, server: [u8; 32], public: [u8; 32], secret: [u8; 32]) -> Self {
         self.keys = Keys::Client { server, public, secret };
         self
     }
 
     /// Makes the sending side of jobs or results, at an address of this machine, such as `tcp://10.0.0.1:7000`.
+    /// [`pull_bind`](Self::pull_bind) has an example.
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: what libzmq says; and so the next three.
+    /// [`Error::System`]: the error of libzmq.
     pub fn push_bind(&self, address: &str) -> Result<Push> {
         Ok(Push::new(self.bound(zmq::PUSH, address)?))
     }
 
-    /// Makes the sending side, connected to another one's address. It need not be there yet.
+    /// Makes the sending side, connected to another one's address, perhaps before that is there. See the [example](Self#examples).
     ///
     /// # Errors
     ///
@@ -167,7 +170,7 @@ impl Options {
         Ok(Push::new(self.connected(zmq::PUSH, address, None)?))
     }
 
-    /// Makes the receiving side at an address of this machine.
+    /// Makes the receiving side at an address of this machine. See the [example](Self#examples).
     ///
     /// # Errors
     ///
@@ -176,7 +179,7 @@ impl Options {
         Ok(Pull::new(self.bound(zmq::PULL, address)?))
     }
 
-    /// Makes the receiving side, connected to another one's address.
+    /// Makes the receiving side, connected to another one's address. [`push_connect`](Self::push_connect) has an example.
     ///
     /// # Errors
     ///
@@ -185,7 +188,7 @@ impl Options {
         Ok(Pull::new(self.connected(zmq::PULL, address, None)?))
     }
 
-    /// Makes the master's side of orders and answers, at an address of this machine.
+    /// Makes the master's side of orders and answers, at an address of this machine: see the example `count_words_cluster`.
     ///
     /// # Errors
     ///
@@ -195,7 +198,7 @@ impl Options {
     }
 
     /// Makes a worker's side of orders and answers, connected to a router's address. `name` is its own among the router's
-    /// workers; a second one of that name takes its place.
+    /// workers; a second worker of that name takes its place. The example `count_words_cluster` has one in each worker.
     ///
     /// # Errors
     ///
@@ -282,12 +285,12 @@ fn failed(call: &'static str) -> impl Fn(zmq::Error) -> Error {
 struct Engine {
     socket: Socket,
     max: usize,
-    /// What the socket's timeouts are, in milliseconds.
+    /// The socket's timeouts as they are set, in milliseconds.
     send_timeout: i32,
     receive_timeout: i32,
 }
 
-/// What arrived.
+/// A message that arrived.
 enum Arrived {
     Value(zmq::Message),
     Word(zmq::Message),
@@ -350,7 +353,7 @@ impl Engine {
         }
     }
 
-    /// What a message whose first part this is turns out to be. `None`: nothing that this crate sends.
+    /// Receives the rest of a message that begins with this part. `None`: this crate sends no such message.
     fn complete(&mut self, first: zmq::Message) -> Result<Option<Arrived>> {
         if !first.get_more() {
             return Ok(Some(Arrived::Value(first)));
@@ -365,7 +368,7 @@ impl Engine {
     }
 }
 
-/// The timeout and the flag of a call that may take so long.
+/// The timeout and the flag of a call that may take that long.
 fn millis_left(deadline: Option<Instant>, within: Option<Duration>) -> (i32, i32) {
     match (within, deadline) {
         (Some(Duration::ZERO), _) => (-1, zmq::DONTWAIT),
@@ -383,7 +386,7 @@ fn sent(sent: bool, until: Until) -> Result<()> {
     if sent { Ok(()) } else { Err(until.error()) }
 }
 
-/// Hands on a message that came, if the receiver takes one so long. No link of ZeroMQ carries ends.
+/// Hands on a message that came, if the receiver takes one of its length. No link of ZeroMQ carries ends.
 fn taken<R>(message: &[u8], max: usize, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
     if message.len() > max {
         return Err(Error::TooLong { len: message.len(), max });

@@ -23,7 +23,7 @@ const SHORTEST: Duration = Duration::from_secs(3);
 /// The longest deadline: the kernel takes no longer pause before a question.
 const LONGEST: Duration = Duration::from_secs(3 * 32_767);
 
-/// How a channel to another machine is made over TCP: limits, and what each side checks about the other.
+/// Options of a channel to another machine over TCP: its limits, and the checks of each side on the other.
 ///
 /// [`connect`](Self::connect) on one machine and [`greet`](Self::greet) on the other make a [`TcpLink`]: a [`TcpReader`] to
 /// make a [`Receiver`](crate::Receiver) of, and a [`TcpWriter`] for a [`Sender`](crate::Sender). Each side says hello first,
@@ -34,12 +34,12 @@ const LONGEST: Duration = Duration::from_secs(3 * 32_767);
 /// # A machine that vanishes
 ///
 /// A process that leaves or is killed is seen as on a pipe: its values arrive, and then EOF. A machine that loses its power
-/// or its cable says nothing. Each call that waits is [`Error::System`] with `ETIMEDOUT` when nothing came from the other
-/// kernel for the time that [`deadline`](Self::deadline) sets, or at most half as much longer. So is each later call. A process
-/// that is slow or stopped is not taken for dead: its kernel answers for it.
+/// or its cable says nothing. A call that waits is [`Error::System`] with `ETIMEDOUT` once the other kernel has been silent
+/// for the [`deadline`](Self::deadline), or at most half as much longer. So is each later call. A process that is slow or
+/// stopped is not taken for dead: its kernel answers for it.
 ///
 /// A value that was sent may be on its way to a machine that is gone. No error tells which values arrived there: count
-/// results, not values sent. Nothing connects anew by itself.
+/// results, not values sent. A lost connection does not come back by itself.
 ///
 /// # A peer that is not trusted
 ///
@@ -91,32 +91,36 @@ pub struct TcpOptions {
 }
 
 impl TcpOptions {
-    /// Starts with a longest value of 64 MiB, a deadline of 30 s and no stamp.
+    /// Starts with a longest value of 64 MiB, a deadline of 30 s and no stamp. See the [example](Self#examples).
     pub fn new() -> Self {
         Self { max_message: 64 << 20, stamp: 0, deadline: Duration::from_secs(30) }
     }
 
-    /// Sets the longest value that this side receives, in bytes. The hello tells the peer, whose [`Sender`](crate::Sender)
-    /// then refuses a longer one before it is sent ([`Error::TooLong`]).
+    /// Sets the longest value that this side receives, in bytes. The [example](Self#examples) sets the stamp in the same
+    /// way.
     ///
-    /// A limit of the [`Receiver`](crate::Receiver) that is lower holds too.
+    /// The hello tells the peer. Its [`Sender`](crate::Sender) then refuses a longer value before it is sent
+    /// ([`Error::TooLong`]).
+    ///
+    /// A lower limit of the [`Receiver`](crate::Receiver) holds too.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.max_message = bytes;
         self
     }
 
-    /// Sets a number that says which values are sent here: the version of the two programs' agreement, for one.
+    /// Sets a number for the kind of values that are sent here, such as a version that the two programs agreed on. See the
+    /// [example](Self#examples).
     ///
-    /// Two sides that say different numbers refuse each other. 0 is no stamp, and a side without one is not refused.
+    /// Two sides with different stamps refuse each other. 0 is no stamp, and a side without one is not refused.
     pub fn stamp(mut self, stamp: u64) -> Self {
         self.stamp = stamp;
         self
     }
 
-    /// Sets the stamp to one that is made of the name of a type.
+    /// Sets the stamp to a hash of the name of a type. The [example](Self#examples) sets a number in the same way.
     ///
-    /// Both sides name the same type, such as a tuple of everything that is sent. Programs that were built of one source
-    /// agree. The compiler promises no names, so for programs that are built apart, [`stamp`](Self::stamp) is the better.
+    /// Both sides name the same type, such as a tuple of everything that is sent. Programs that were built from one source
+    /// agree. The compiler does not promise stable names: use [`stamp`](Self::stamp) for programs that are built apart.
     pub fn stamp_of<T>(self) -> Self {
         // FNV-1a.
         let hash = std::any::type_name::<T>()
@@ -125,23 +129,23 @@ impl TcpOptions {
         self.stamp(hash.max(1))
     }
 
-    /// Sets how long connecting and the hello may take, and after which time a machine that says nothing is taken for gone.
+    /// Sets how long connecting and the hello may take, and how long a machine may be silent before it counts as gone.
     ///
-    /// At least 3 s, and at most a day; whole seconds count.
+    /// At least 3 s, and at most a day; whole seconds count. The [example](Self#examples) sets the stamp in the same way.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Connects to another machine and greets it. Blocks until that has answered, or the deadline.
+    /// Connects to another machine and greets it. Blocks until that machine has answered, or the deadline.
     ///
-    /// Of several addresses, the first that accepts is taken. One that does not answer uses up its share of the time alone. The
-    /// deadline does not end the lookup of a name: where that may take long, hand in a [`SocketAddr`](std::net::SocketAddr).
+    /// Takes the first of several addresses that accepts. One that does not answer uses up only its share of the time. The
+    /// deadline does not end the lookup of a name: if that may take long, pass a [`SocketAddr`](std::net::SocketAddr).
     ///
     /// # Errors
     ///
     /// - [`Error::System`]: no address could be connected to (`ECONNREFUSED`, `EHOSTUNREACH`).
-    /// - [`Error::TimedOut`]: nobody answered in time.
+    /// - [`Error::TimedOut`]: the peer did not answer in time.
     /// - As [`greet`](Self::greet).
     ///
     /// # Platform
@@ -164,17 +168,17 @@ impl TcpOptions {
         Err(refused)
     }
 
-    /// Greets the peer of a connection that was accepted. Blocks until it has said hello, or the deadline.
+    /// Greets the peer of a connection that was accepted. Blocks until the peer has said hello, or the deadline.
     ///
-    /// A peer that says nothing holds up whoever greets it, until the deadline: where several may connect, greet each on a
-    /// thread of its own. Both sides are equal: it does not matter who connected.
+    /// A silent peer holds this call up until the deadline. If several may connect, greet each on its own thread. Both
+    /// sides are equal: it does not matter who connected.
     ///
     /// # Errors
     ///
-    /// - [`Error::Malformed`]: the peer says something else, or speaks another version. Its bytes are in the error.
+    /// - [`Error::Malformed`]: the peer sent something else, or has another version. Its bytes are in the error.
     /// - [`Error::WrongKind`]: it has another stamp.
-    /// - [`Error::System`] with `ECONNREFUSED`: the connection leads to itself. The kernel makes one where nobody listens at a
-    ///   port of this machine that it gives to sockets that connect.
+    /// - [`Error::System`] with `ECONNREFUSED`: the connection leads to itself. The kernel can make one if no process
+    ///   listens at a local port of its ephemeral range.
     /// - [`Error::Truncated`]: it left before it had said hello.
     /// - [`Error::TimedOut`]: it did not say hello in time.
     /// - [`Error::Reset`], [`Error::Closed`]: it went away.
@@ -182,11 +186,11 @@ impl TcpOptions {
     ///
     /// # Platform
     ///
-    /// The options `TCP_NODELAY`, `SO_KEEPALIVE` with its times, and `SO_RCVTIMEO`, `SO_SNDTIMEO` of the socket are set
+    /// Sets the socket's options `TCP_NODELAY`, `SO_KEEPALIVE` with its times, `SO_RCVTIMEO` and `SO_SNDTIMEO`
     /// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html),
-    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). The stream must be nobody else's. Before Linux 6.15,
-    /// a machine that vanishes while its process does not read, so that the connection is full, is noticed some minutes
-    /// later.
+    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)). The stream must have no other user. A peer that
+    /// does not read lets the connection fill. Before Linux 6.15, a machine that vanishes while it is full is noticed some
+    /// minutes later.
     ///
     /// # Examples
     ///
@@ -197,22 +201,22 @@ impl TcpOptions {
         self.greet_until(stream, None, until)
     }
 
-    /// Greets the peer over a stream that goes through a connection: TLS. Otherwise the same as [`greet`](Self::greet).
+    /// Greets the peer over a stream around the connection, such as TLS. Otherwise the same as [`greet`](Self::greet).
     ///
-    /// `stream` reads and writes `socket`; hand in a clone of the socket that it has ([`TcpStream::try_clone`]). The socket is
-    /// made non-blocking here, the stream has to pass on [`WouldBlock`](io::ErrorKind::WouldBlock), and its calls are
-    /// repeated when the socket is ready. A handshake that has not taken place yet takes place with the hello.
+    /// `stream` reads and writes `socket`: pass a clone of the socket that it has ([`TcpStream::try_clone`]). This call
+    /// makes the socket non-blocking. The stream has to pass on [`WouldBlock`](io::ErrorKind::WouldBlock): its calls are
+    /// repeated when the socket is ready. A handshake that is still due takes place with the hello.
     ///
     /// `finish` tells the peer that nothing follows, as TLS does with `close_notify`. It is called when the [`TcpWriter`] is
     /// closed or dropped. A connection that ends without it is [`Error::Reset`] to a peer whose TLS looks at that.
     ///
     /// # Errors
     ///
-    /// As [`greet`](Self::greet); and [`Error::System`] with what the stream said.
+    /// As [`greet`](Self::greet); and [`Error::System`] with the error of the stream.
     ///
     /// # Examples
     ///
-    /// With rustls: `remote/examples/tls`. With a stream that does nothing:
+    /// With rustls: `remote/examples/tls`. With a stream that adds nothing:
     ///
     /// ```
     /// use std::net::{TcpListener, TcpStream};

@@ -66,7 +66,7 @@ impl<T> Sender<T> {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a value is sent whole or not at all. Where its future is dropped before, the value is dropped with it.
+    /// Cancel safe: a value is sent whole or not at all. If the future is dropped before, the value is dropped with it.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl<T> Sender<T> {
 /// See [`Sender`].
 pub struct Receiver<T> {
     end: Watched<channel::Receiver<T>>,
-    /// Of the stream.
+    /// Whether the stream has ended.
     is_over: bool,
 }
 
@@ -250,8 +250,8 @@ impl<S, R> Duplex<S, R> {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe, but nothing is mixed up: where the value was sent and the future is dropped, the answer is still to come. The
-    /// next call is [`Error::Unread`] until [`recv`](Self::recv) has taken it.
+    /// Not cancel safe, but no answer is mixed up. If the future is dropped after the value was sent, the answer is still
+    /// to come. The next call is [`Error::Unread`] until [`recv`](Self::recv) has taken it.
     ///
     /// # Errors
     ///

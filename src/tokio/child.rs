@@ -16,7 +16,7 @@ use crate::sys::poll::{POLLIN, look};
 
 /// A child process, for tokio: a [`Child`](crate::Child) whose exit can be awaited.
 ///
-/// It is watched by its pidfd: no signal handler, no thread, and nobody else's children are touched. As with
+/// It is watched by its pidfd. It uses no signal handler and no thread, and leaves other children alone. As with
 /// [`Child`](crate::Child), dropping it neither kills nor waits.
 ///
 /// # Examples
@@ -32,7 +32,7 @@ use crate::sys::poll::{POLLIN, look};
 /// ```
 pub struct Child {
     child: Watched<crate::process::Child>,
-    /// Where another process waits for the child and reports.
+    /// The line of another process that waits for the child and reports.
     report: Option<Watched<Arc<OwnedFd>>>,
 }
 
@@ -65,7 +65,7 @@ impl Child {
         self.child.into_inner()
     }
 
-    /// Returns the number of the process. Never blocks.
+    /// Returns the number of the process (PID). Never blocks.
     ///
     /// # Examples
     ///
@@ -86,7 +86,7 @@ impl Child {
         self.child.end().id()
     }
 
-    /// Waits until the child has left, and says how. Waiting again gives the same status.
+    /// Waits until the child has left, and returns its status. Waiting again returns the same status.
     ///
     /// # Cancel safety
     ///
@@ -104,7 +104,7 @@ impl Child {
             // Readiness without a status is spurious: the runtime forgets it, and waits again.
             return self.child.call(Interest::READABLE, |child| child.status_so_far()?.ok_or(Error::WouldBlock)).await;
         };
-        // It leaves first. The pidfd need not tell of the report, which may come later.
+        // It leaves first. The report may come later, and the pidfd does not tell of it.
         self.has_left().await?;
         let child = self.child.end();
         let [mut time, longest] = NAPS;
@@ -120,14 +120,14 @@ impl Child {
             if let Some(status) = child.status_so_far()? {
                 return Ok(status);
             }
-            // The server was killed, and whoever has the worker now is about to wait for it. Nothing becomes ready when that is
-            // done.
+            // The server was killed, and the process that has the worker now is about to wait for it. No descriptor becomes
+            // ready then.
             nap(time).await?;
             time = longest.min(time * 2);
         }
     }
 
-    /// Returns how the child has left, without waiting; `None` as long as that is not known.
+    /// Returns the child's status without waiting, or `None` as long as it is not known.
     ///
     /// # Errors
     ///
@@ -150,10 +150,11 @@ impl Child {
         self.child.end().try_wait()
     }
 
-    /// Asks the child to leave, with `SIGTERM`, and waits until it has; kills it if it takes longer than `grace`. Says how it left.
+    /// Asks the child to leave, with `SIGTERM`, and waits until it has. Kills it if it takes longer than `grace`. Returns
+    /// its status.
     ///
     /// A program that leads a group ([`process_group(0)`](crate::Command::process_group),
-    /// [`new_session`](crate::Command::new_session)) is shut down with it: the same as
+    /// [`new_session`](crate::Command::new_session)) is shut down with its group. Otherwise the same as
     /// [`Child::shut_down`](crate::Child::shut_down), but awaited.
     ///
     /// # Cancel safety
@@ -275,7 +276,7 @@ impl Child {
         self.child.end().signal(signal)
     }
 
-    /// Sends a signal to the group that the child leads, by its number: to the child and what it started.
+    /// Sends a signal, by its number, to the group that the child leads: to the child and the processes that it started.
     ///
     /// # Errors
     ///
@@ -302,7 +303,7 @@ impl Child {
         self.child.end().signal_group(signal)
     }
 
-    /// Kills every process of the group that the child leads; no-op if nobody is left in it, or if it leads none.
+    /// Kills every process of the group that the child leads; no-op if no process is left in it, or if it leads none.
     ///
     /// # Errors
     ///

@@ -17,23 +17,24 @@ use crate::error::{Error, Result};
 use crate::process::{Command, CommunicateError, Conversation};
 use crate::sys::descriptor::duplicate;
 
-/// How long a program that was killed is waited for where no runtime is left to do so.
+/// How long to wait for a killed program if no runtime is left to do so.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// Feeds `input` to the program's standard input, reads its standard output and error meanwhile, and waits for it: the same as
-/// [`Command::communicate`](crate::Command::communicate), but awaited.
+/// Feeds `input` to the program's standard input, reads its standard output and error meanwhile, and waits for it.
+///
+/// The same as [`Command::communicate`](crate::Command::communicate), but awaited.
 ///
 /// When the time is up, the program is killed and waited for. The error holds the bytes that it had written until then.
 ///
 /// # Cancel safety
 ///
-/// Not cancel safe: where its future is dropped, the program is killed, and its output is lost. A task of the runtime waits for
-/// it, so that it does not stay a zombie. To keep the output, use `timeout`.
+/// Not cancel safe: if its future is dropped, the program is killed, and its output is lost. A task of the runtime waits
+/// for it, so that it does not stay a zombie. To keep the output, use `timeout`.
 ///
 /// # Errors
 ///
-/// The same as [`Command::communicate`](crate::Command::communicate). Outside of a runtime [`Error::System`]: the program was not
-/// started.
+/// The same as [`Command::communicate`](crate::Command::communicate). Outside of a runtime, [`Error::System`]: the program
+/// was not started.
 ///
 /// # Panics
 ///
@@ -70,7 +71,7 @@ pub async fn communicate(
     let Some(talk) = &mut program.0 else { unreachable!("it was put there") };
     let left = until_it_leaves(talk).await;
     if left.is_err() && talk.stop() {
-        // An error would mean that somebody else has waited for it.
+        // An error would mean that other code has waited for it.
         let _ = exit(talk, None).await;
     }
     let end = talk.end(left);
@@ -81,13 +82,13 @@ pub async fn communicate(
 async fn until_it_leaves(talk: &mut Conversation<'_>) -> Result<ExitStatus> {
     let mut watches = Watches::new(talk)?;
     while !talk.is_over()? {
-        // Where the time is up, it is over.
+        // When the time is up, it is over.
         until(talk.until(), poll_fn(|cx| watches.poll(cx, talk))).await?.unwrap_or(Ok(()))?;
     }
     exit(talk, talk.deadline()).await
 }
 
-/// Waits until the program has left, and says how.
+/// Waits until the program has left, and returns its status.
 async fn exit(talk: &Conversation<'_>, deadline: Option<Instant>) -> Result<ExitStatus> {
     // One watch for all looks: a program that is traced is ready, and has no status until its tracer lets go of it.
     let pidfd = Watched::new(talk.child.as_fd(), Interest::READABLE)?;
@@ -114,10 +115,10 @@ impl Watches {
         })
     }
 
-    /// Does what can be done for the program now. Pending where that is nothing.
+    /// Does the work that is ready. Pending if there is none.
     fn poll(&mut self, cx: &mut Context<'_>, talk: &mut Conversation<'_>) -> Poll<Result<()>> {
         let mut is_idle = true;
-        // First: nobody reads what it is still to be fed.
+        // First: the rest of its input has no reader any more.
         if talk.is_running() && self.pidfd.0.poll_read_ready(cx)?.is_ready() {
             talk.has_left();
             self.stdin = None;

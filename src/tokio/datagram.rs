@@ -107,8 +107,8 @@ impl DatagramSocket {
         self.0.call(Interest::READABLE, |end| end.try_recv(buf)).await
     }
 
-    /// Waits until a message arrives, of any length, and returns it. `None`: the peer is gone, and everything that it sent was
-    /// received.
+    /// Waits until a message of any length arrives, and returns it. `None`: the peer is gone, and everything that it sent
+    /// was received.
     ///
     /// # Cancel safety
     ///
@@ -129,7 +129,7 @@ impl DatagramSocket {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: where its future is dropped before it completed, nothing was sent. The ends are dropped with it.
+    /// Cancel safe: if its future is dropped before it completes, nothing was sent. The ends are dropped with it.
     ///
     /// # Errors
     ///
@@ -159,8 +159,8 @@ impl DatagramSocket {
         sent.map_err(|error| SendError { ends, error })
     }
 
-    /// Waits until a message arrives, of any length, puts it into `message`, and returns what came with it: ends, and who sent
-    /// it. `None`: the peer is gone, and everything that it sent was received.
+    /// Waits until a message of any length arrives, puts it into `message`, and returns its ends and its sender. `None`:
+    /// the peer is gone, and everything that it sent was received.
     ///
     /// # Cancel safety
     ///

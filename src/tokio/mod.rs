@@ -1,16 +1,17 @@
 //! The ends for [tokio](https://docs.rs/tokio): reading, writing, sending, receiving and waiting as `async fn`.
 //!
-//! Each type here is put around an end of the same name with `new`, inside of a runtime, and gives it back with `into_inner`.
-//! The end itself stays as it is: **`O_NONBLOCK` is never set**. Other holders of the end, in this process or another, still
-//! block where they did before. The runtime only tells when a `try_` call is worth making.
+//! Each type here wraps the end of the same name: `new` takes it, inside a runtime, and `into_inner` gives it back. The end
+//! itself stays as it is: **`O_NONBLOCK` is never set**. Other holders of the end, in this process or another, still block
+//! where they did before. The runtime only tells when a `try_` call is worth making.
 //!
 //! [`communicate`] talks to a program. The chapter of the guide about [tokio](crate::guide::tokio) also shows the ends with
 //! async-io, for programs without tokio.
 //!
 //! # Cancel safety
 //!
-//! Every method says whether it is cancel safe: whether its future can be dropped, as `tokio::select!` and timeouts do,
-//! without losing anything. Sending and receiving messages are: a message is taken whole or not at all.
+//! The docs of every method say whether it is cancel safe: whether its future can be dropped, as `tokio::select!` and
+//! timeouts do, without losing anything. Sending and receiving messages are cancel safe: a message is taken whole or not at
+//! all.
 //!
 //! # Runtimes
 //!
@@ -19,11 +20,11 @@
 //!
 //! # Forking
 //!
-//! A process inside of a runtime is not forked: [`fork`](crate::fork()) answers [`Error::InsideRuntime`]. A child would share the
+//! [`fork`](crate::fork()) is refused inside a runtime: it returns [`Error::InsideRuntime`]. A child would share the
 //! runtime's epoll instance with its parent, and dropping an end there would end the parent's watch of it. Fork before the
-//! runtime is entered, or have a [`ForkServer`](crate::ForkServer) fork. A runtime that was built and not entered is refused too if
-//! it has worker threads ([`Error::MultiThreaded`]). One on the current thread is not seen, and must not be used or dropped in the
-//! child.
+//! runtime is entered, or have a [`ForkServer`](crate::ForkServer) fork. A runtime that was built and not entered is
+//! refused too if it has worker threads ([`Error::MultiThreaded`]). One on the current thread is not noticed: the child
+//! must not use or drop it.
 //!
 //! # Examples
 //!
@@ -108,8 +109,8 @@ impl<T: AsRawFd> Watched<T> {
         self.0.into_inner()
     }
 
-    /// Makes a `try_` call until it does not answer `WouldBlock`, which is also when readiness is forgotten, and of the direction
-    /// that was tried alone. A short count says nothing: long writes to a pipe are cut.
+    /// Makes a `try_` call until it does not return `WouldBlock`. Only that clears readiness, and only of the direction
+    /// that was tried. A short count does not: long writes to a pipe are cut.
     async fn call<R>(&self, interest: Interest, mut attempt: impl FnMut(&T) -> Result<R>) -> Result<R> {
         self.0.async_io(interest, |end| outcome(attempt(end))).await?
     }
@@ -178,7 +179,7 @@ fn check_runtime() -> io::Result<()> {
     Handle::try_current().map(drop).map_err(io::Error::other)
 }
 
-/// `WouldBlock` as the runtime knows it. Any other error stays what it is, with the name of its call.
+/// `WouldBlock` as the runtime knows it. Any other error stays as it is, with the name of its call.
 fn outcome<R>(done: Result<R>) -> io::Result<Result<R>> {
     match done {
         Err(Error::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

@@ -12,10 +12,10 @@ use crate::error::Error;
 
 /// The reading end of a pipe, for tokio: a [`PipeReader`](crate::PipeReader) that is [`AsyncRead`].
 ///
-/// A read completes when there is something, or with 0 bytes at EOF, when the last writer in any process is closed.
+/// A read completes when there are bytes, or with 0 bytes at EOF. EOF comes when the last writer in any process is closed.
 ///
-/// A named FIFO can get another writer after EOF. The runtime goes on to report EOF then, and a task that waits for bytes takes a
-/// whole core. Before reading on, put the end under the runtime anew: `PipeReader::new(reader.into_inner())`.
+/// A named FIFO can get another writer after EOF. The runtime goes on to report EOF then, and a task that waits for bytes
+/// takes a whole core. Before reading on, wrap the end anew: `PipeReader::new(reader.into_inner())`.
 ///
 /// # Cancel safety
 ///
@@ -48,12 +48,15 @@ impl PipeReader {
     ///
     /// # Errors
     ///
-    /// Outside of a runtime, and in one that is shutting down. An error of [epoll_ctl(2)]: `ENOSPC` past the user's limit on watches,
-    /// `EEXIST` of a descriptor that the program has put under this runtime itself. The end is closed then.
+    /// Each of them closes the end:
+    ///
+    /// - The call was made outside of a runtime, or in one that is shutting down.
+    /// - [epoll_ctl(2)]: `ENOSPC` past the user's limit on watches, `EEXIST` if the program itself has put the descriptor
+    ///   under this runtime.
     ///
     /// # Panics
     ///
-    /// In a runtime whose IO is not enabled, as tokio's own types do.
+    /// In a runtime whose IO is not enabled, as with tokio's own types.
     ///
     /// # Examples
     ///
@@ -104,8 +107,8 @@ impl AsFd for PipeReader {
 ///
 /// There is nothing to flush, and shutting down does nothing: EOF comes when the value is dropped.
 ///
-/// A named FIFO can get another reader after the last one is gone. A task that waits for room takes a whole core then, as with
-/// [`PipeReader`] after EOF. Put the end under the runtime anew.
+/// A named FIFO can get another reader after the last one is gone. A task that waits for room takes a whole core then, as
+/// with [`PipeReader`] after EOF. Wrap the end anew.
 ///
 /// # Cancel safety
 ///
@@ -159,7 +162,7 @@ impl PipeWriter {
     /// ```
     /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
     /// let (reader, writer) = ipc::pipe()?;
-    /// let reader = ipc::tokio::PipeReader::new(reader)?.into_inner();
+    /// let writer = ipc::tokio::PipeWriter::new(writer)?.into_inner();
     /// writer.write_atomic(b"x")?;
     /// assert_eq!(reader.try_read(&mut [0; 8])?, 1);
     /// # Ok::<(), ipc::Error>(())

@@ -16,7 +16,7 @@ use crate::ring;
 
 /// The reading side of a ring, for tokio: a [`RingReader`](crate::RingReader) that is [`AsyncRead`].
 ///
-/// While there is something to read, reading makes no system call. The writer can be plain blocking code.
+/// While there are bytes to read, reading makes no system call. The writer can be plain blocking code.
 ///
 /// # Cancel safety
 ///
@@ -168,9 +168,8 @@ impl AsRawFd for Rung<ring::RingWriter> {
     }
 }
 
-/// Makes a `try_` call until it does not answer `WouldBlock`, and sleeps in between as the protocol has it: it says that
-/// it waits, looks once more, and then waits for the socket. Readiness of a ring that was heard before is forgotten on
-/// the way.
+/// Makes a `try_` call until it does not return `WouldBlock`. It sleeps in between as the protocol has it: it says that it
+/// waits, looks once more, and then waits for the socket. Readiness of a ring that was heard before is cleared on the way.
 fn poll<T, R>(
     watched: &mut AsyncFd<Rung<T>>,
     cx: &mut Context<'_>,
@@ -180,7 +179,7 @@ fn poll<T, R>(
 where
     Rung<T>: AsRawFd,
 {
-    // The runtime is not asked while there is something to do, so this counts what the task may still do before it yields.
+    // The runtime is not asked while there is work, so this counts how much the task may still do before it yields.
     let turn = ready!(coop::poll_proceed(cx));
     let mut was_in_vain = false;
     loop {

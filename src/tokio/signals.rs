@@ -10,9 +10,9 @@ use crate::error::Result;
 
 /// Signals that are read, for tokio: [`Signals`](crate::Signals) whose next one can be awaited.
 ///
-/// Make the [`Signals`](crate::Signals) first thing in `main`, before the runtime has threads, which hold them back too then.
-/// It is not `Send`, and neither is this: use it on the thread that made it, in the future that `block_on` runs, or in a
-/// `LocalSet`.
+/// Make the [`Signals`](crate::Signals) first thing in `main`, before the runtime has threads: they block the signals too
+/// then. It is not `Send`, and neither is this: use it on the thread that made it, in the future that `block_on` runs, or
+/// in a `LocalSet`.
 ///
 /// In a runtime with worker threads, only signals that are sent to the process are seen. A signal that is sent to one thread, as
 /// [raise(3)](https://man7.org/linux/man-pages/man3/raise.3.html) does, is seen on a current-thread runtime only.
@@ -69,7 +69,7 @@ impl Signals {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a signal is taken or left where it is.
+    /// Cancel safe: a signal is taken, or left for the next call.
     ///
     /// # Errors
     ///

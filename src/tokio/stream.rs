@@ -73,11 +73,11 @@ impl StreamSocket {
         self.0.into_inner()
     }
 
-    /// Waits until there is room, sends at least one of the bytes, with ends, and returns how many went.
+    /// Waits until there is room, sends at least one of the bytes, with ends, and returns the number of bytes sent.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: where its future is dropped before it completes, nothing was sent. The ends are dropped with it.
+    /// Cancel safe: if its future is dropped before it completes, nothing was sent. The ends are dropped with it.
     ///
     /// # Errors
     ///
@@ -106,8 +106,8 @@ impl StreamSocket {
         sent.map_err(|error| SendError { ends, error })
     }
 
-    /// Waits until bytes arrive, puts them into `buf`, and returns their number with what came along: ends, and who sent it. 0
-    /// is EOF.
+    /// Waits until bytes arrive, puts them into `buf`, and returns their number, with their ends and their sender. 0 is
+    /// EOF.
     ///
     /// # Cancel safety
     ///

@@ -16,7 +16,7 @@ pub enum Place {
     Loopback,
 }
 
-/// Goes where the machines are going to be. For namespaces, the program begins anew in a network of its own, which disappears
+/// Goes to the place of the machines. For namespaces, the program begins anew in a network of its own, which disappears
 /// with it.
 pub fn enter(asked: Option<Place>) -> Result<Place> {
     if std::env::var_os(ENTERED).is_some() {

@@ -1,14 +1,8 @@
 //! Counts the words of files on several machines, one of which fails half-way, and prints what `wc -w` prints.
 //!
 //! ```text
-//! cargo run -p ipc-remote --example count_words_cluster -- [OPTIONS] FILE...
-//!
-//!   --link tcp|zeromq|rpc              how a machine is spoken to (tcp)
-//!   --machines N                       how many there are (3)
-//!   --on namespaces|loopback           what a machine is: a network namespace that is joined by a cable (veth), which root
-//!                                      may make, or a process on loopback; at first what is possible
-//!   --fault kill|cut|none              what happens to the first machine half-way: its process is killed, or its cable
-//!                                      is cut, which namespaces have (kill)
+//! cargo run -p ipc-remote --example count_words_cluster -- FILE...
+//! cargo run -p ipc-remote --example count_words_cluster -- --help
 //! ```
 //!
 //! The machines are made here, so that the example runs on one. The worker function in `work.rs` is the same over each link.
@@ -20,6 +14,7 @@ mod over_rpc;
 mod pieces;
 mod work;
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +29,20 @@ use machines::{Machine, Place};
 use pieces::Pieces;
 use work::{Done, Job, work};
 
-/// After this time, a machine that says nothing is taken for gone.
+const HELP: &str = "\
+usage: count_words_cluster [--link LINK] [--machines N] [--on PLACE] [--fault FAULT] [--help] FILE...
+
+Counts the words of files on several machines, one of which fails half-way, and prints what `wc -w` prints.
+
+  --link LINK    carries the jobs: tcp, zeromq or rpc (default: tcp)
+  --machines N   the number of machines (default: 3)
+  --on PLACE     namespaces: a machine is a network namespace at the end of a cable (veth), which root may make
+                 loopback: a machine is a process (default: namespaces, if they can be made)
+  --fault FAULT  happens to the first machine half-way: kill ends its process, cut cuts the cable of its namespace,
+                 none does nothing (default: kill)
+  --help         this text";
+
+/// After this time, a silent machine counts as gone.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long a machine may take to come up.
@@ -60,16 +68,18 @@ struct Options {
     place: Option<Place>,
     fault: Fault,
     files: Vec<PathBuf>,
-    /// This process is a machine: where its master is, and its name.
+    /// If this process is a machine: the address of its master, and its name.
     worker: Option<(String, String)>,
 }
 
-fn options() -> Result<Options, lexopt::Error> {
+/// `None`: the help was asked for.
+fn options() -> Result<Option<Options>, lexopt::Error> {
     let mut options =
         Options { link: Link::Tcp, machines: 3, place: None, fault: Fault::Kill, files: Vec::new(), worker: None };
     let mut parser = Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
+            Arg::Long("help") => return Ok(None),
             Arg::Long("link") => {
                 options.link = match parser.value()?.string()?.as_str() {
                     "tcp" => Link::Tcp,
@@ -99,21 +109,29 @@ fn options() -> Result<Options, lexopt::Error> {
             _ => return Err(arg.unexpected()),
         }
     }
-    if options.machines == 0 || options.files.is_empty() && options.worker.is_none() {
-        return Err("it takes a file at least, and a machine".into());
+    if options.machines == 0 {
+        return Err("--machines takes a number over 0".into());
     }
-    Ok(options)
+    if options.files.is_empty() && options.worker.is_none() {
+        return Err("there is no FILE".into());
+    }
+    Ok(Some(options))
 }
 
 fn main() -> ExitCode {
-    let run = || -> Result<bool, Box<dyn std::error::Error>> {
-        let options = options()?;
-        match &options.worker {
-            Some((address, name)) => serve(options.link, address, name).map(|()| true),
-            None => count_all(&options),
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => return help(),
+        Err(wrong) => {
+            eprintln!("count_words_cluster: {wrong}\n{HELP}");
+            return ExitCode::from(2);
         }
     };
-    match run() {
+    let counted = match &options.worker {
+        Some((address, name)) => serve(options.link, address, name).map(|()| true),
+        None => count_all(&options),
+    };
+    match counted {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -123,7 +141,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a machine does.
+fn help() -> ExitCode {
+    match writeln!(std::io::stdout(), "{HELP}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("count_words_cluster: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs in a machine: does jobs until its master is gone.
 fn serve(link: Link, address: &str, name: &str) -> Result<(), Box<dyn std::error::Error>> {
     machines::wait_for_network()?;
     match link {

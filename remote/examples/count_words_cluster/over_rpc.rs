@@ -24,7 +24,7 @@ pub trait Count {
     async fn count(job: Job) -> Result<Done, String>;
 }
 
-/// Answers with what a worker says, which is a process of its own.
+/// Answers with the results of a worker, a process of its own.
 #[derive(Clone)]
 struct Server {
     worker: Arc<Mutex<(ipc::tokio::Sender<Job>, ipc::tokio::Receiver<Done>)>>,

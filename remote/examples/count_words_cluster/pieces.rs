@@ -1,4 +1,4 @@
-//! What is to be counted: pieces of files, which are taken, done, or given back.
+//! The work: pieces of files, which are taken, done, or given back.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -84,7 +84,7 @@ impl Pieces {
         self.changed.notify_all();
     }
 
-    /// Blocks until half of the bytes were counted. `false`: nobody counts any more.
+    /// Blocks until half of the bytes were counted. `false`: no machine counts any more.
     pub fn wait_for_half(&self) -> bool {
         let mut state = self.state();
         while state.counted < self.half {

@@ -9,14 +9,17 @@ use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 use super::turns::{SLICE, Token, Turns, pass_over};
 use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, sent, taken};
 
-/// The orders for this worker. A [`Link`] for a [`Receiver`](ipc::Receiver). It is at EOF when the router's
-/// [`RouterWriter`](super::RouterWriter) for this worker is closed or dropped.
+/// The orders for this worker. A [`Link`] for a [`Receiver`](ipc::Receiver). The example `count_words_cluster` has one in
+/// each worker.
 ///
-/// A router that was killed is waited for, since it may come back: for a limit, use
+/// It is at EOF when the router's [`RouterWriter`](super::RouterWriter) for this worker is closed or dropped.
+///
+/// It waits for a router that was killed, since that may come back. For a limit, use
 /// [`recv_timeout`](ipc::Receiver::recv_timeout).
 pub struct DealerReader(Arc<Turns<Half>>);
 
-/// The answers of this worker. A [`Link`] for a [`Sender`](ipc::Sender).
+/// The answers of this worker. A [`Link`] for a [`Sender`](ipc::Sender). The example `count_words_cluster` has one in each
+/// worker.
 ///
 /// Dropping it says goodbye if there is room in the queue. Closing waits for room for a second, and is
 /// [`Error::TimedOut`] if there is none.

@@ -1,4 +1,4 @@
-//! Jobs to whoever is free, and results from everybody: push and pull.
+//! Push and pull: jobs to the next free worker, and results from all of them.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,18 +8,21 @@ use ipc::{Error, Incoming, Link, Locked, Outbound, Outgoing, Received, Result, U
 use super::turns::pass_over;
 use super::{Arrived, BYE, Engine, GOODBYE, NO_WAY, failed, sent, taken};
 
-/// Sends values, each to one of those that pull: in turn, to whoever has room. A [`Link`] for a [`Sender`](ipc::Sender).
+/// Sends each value to one of the peers that pull: the next one that has room. A [`Link`] for a [`Sender`](ipc::Sender).
+/// See [`Options`](super::Options) for an example.
 ///
-/// Closing or dropping it says goodbye to one of them.
+/// Closing or dropping it says goodbye to one of those peers.
 pub struct Push {
     engine: Engine,
     has_finished: bool,
 }
 
-/// Receives values from all that push. A [`Link`] for a [`Receiver`](ipc::Receiver).
+/// Receives values from all peers that push. A [`Link`] for a [`Receiver`](ipc::Receiver). See [`Options`](super::Options)
+/// for an example.
 ///
-/// It is at EOF after a goodbye, or after as many as [`writers`](Self::writers) says. One that was killed says none, and a stranger
-/// may say one ([A peer that is not trusted](super#a-peer-that-is-not-trusted)): a program that counts its results relies on neither.
+/// It is at EOF after one goodbye, or after as many as [`writers`](Self::writers) sets. A peer that was killed says none,
+/// and a stranger may say one ([A peer that is not trusted](super#a-peer-that-is-not-trusted)). A program that counts its
+/// results relies on neither.
 pub struct Pull {
     engine: Engine,
     writers: usize,
@@ -30,7 +33,7 @@ impl Push {
         Self { engine, has_finished: false }
     }
 
-    /// Returns the address that it is bound to, with the port that the kernel chose.
+    /// Returns the address that it is bound to, with the port that the kernel chose. See [`Pull::address`] for an example.
     ///
     /// # Errors
     ///
@@ -45,14 +48,16 @@ impl Pull {
         Self { engine, writers: 1 }
     }
 
-    /// Sets how many that push are to say goodbye before this is at EOF. At first one.
+    /// Sets how many peers have to say goodbye before this is at EOF. It is one unless it is set, as in the example of
+    /// [`Options`](super::Options).
     #[must_use]
     pub fn writers(mut self, count: usize) -> Self {
         self.writers = count;
         self
     }
 
-    /// Returns the address that it is bound to, with the port that the kernel chose.
+    /// Returns the address that it is bound to, with the port that the kernel chose. See [`Options`](super::Options) for an
+    /// example.
     ///
     /// # Errors
     ///
@@ -91,7 +96,7 @@ impl Link for Push {
     fn close(mut self) -> Result<()> {
         self.has_finished = true;
         match self.engine.send(&[b"", BYE], Some(GOODBYE))? {
-            true => Ok(()), // dropping the socket waits for what is in its queue, as long as was set
+            true => Ok(()), // dropping the socket waits for its queue, as long as was set
             false => Err(Error::TimedOut),
         }
     }

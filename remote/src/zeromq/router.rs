@@ -11,11 +11,11 @@ use super::one_way::address;
 use super::turns::{PASSED_OVER, SLICE, Token, Turns, pass_over};
 use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, sent, taken};
 
-/// How many workers one router knows, and how many answers of one wait. A worker that is over it is dropped.
+/// The most workers that one router knows, and the most answers of one that wait. A worker that is over it is dropped.
 const WORKERS: usize = 1024;
 const ANSWERS: usize = 1024;
 
-/// Knows many workers, and sends each what is for it. Clones are the same router.
+/// Routes each message to its worker. Clones are the same router. The example `count_words_cluster` has one.
 ///
 /// [`accept`](Self::accept) returns the two links of a worker that has connected.
 #[derive(Clone)]
@@ -36,10 +36,10 @@ struct Hub {
 struct Worker {
     /// `None`: it had said hi to a router that was here before.
     token: Option<Token>,
-    /// Which one it was that was met. The links of one that left say nothing to the next of its name.
+    /// How many were met up to this one. The links of a worker that left say nothing to the next of its name.
     number: u64,
     answers: VecDeque<Answer>,
-    /// Whether its reader was dropped: what it still says is for nobody.
+    /// Whether its reader was dropped: its messages are dropped too.
     is_left: bool,
 }
 
@@ -131,7 +131,7 @@ impl Hub {
         }
     }
 
-    /// Forgets those that nobody reads from and that left without a goodbye.
+    /// Forgets the workers that have no reader and left without a goodbye.
     fn forget_the_gone(&mut self) {
         let Self { engine, workers, .. } = self;
         workers.retain(|name, worker| !worker.is_left || !engine.is_gone(name));
@@ -144,16 +144,18 @@ impl Router {
         Self { hub: Arc::new(Turns::new(hub)), question }
     }
 
-    /// Returns the address that it is bound to, with the port that the kernel chose.
+    /// Returns the address that it is bound to, with the port that the kernel chose. The example `count_words_cluster`
+    /// takes its port from there.
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: what libzmq says.
+    /// [`Error::System`]: the error of libzmq.
     pub fn address(&self) -> Result<String> {
         self.hub.take_turn(|hub| address(&hub.engine))
     }
 
-    /// Blocks until a worker of a new name has connected or the time is up, and returns its name and its two links.
+    /// Blocks until a worker of a new name has connected or the time is up, and returns its name and its two links. The
+    /// example `count_words_cluster` accepts its workers so.
     ///
     /// # Errors
     ///
@@ -180,7 +182,7 @@ impl Router {
     }
 }
 
-/// The answers of one worker. A [`Link`] for a [`Receiver`](ipc::Receiver).
+/// The answers of one worker. A [`Link`] for a [`Receiver`](ipc::Receiver), returned by [`Router::accept`].
 ///
 /// It is at EOF when the worker's sender is closed. A worker that was killed, or whose machine vanished, is [`Error::Closed`]
 /// after its answers: at once, or after the deadline of the [`Options`](super::Options) or somewhat later.
@@ -191,7 +193,7 @@ pub struct RouterReader {
     name: Vec<u8>,
 }
 
-/// The orders for one worker. A [`Link`] for a [`Sender`](ipc::Sender).
+/// The orders for one worker. A [`Link`] for a [`Sender`](ipc::Sender), returned by [`Router::accept`].
 ///
 /// Sending is [`Error::Closed`] when the worker is not connected any more. Dropping it says goodbye to the worker if there is room
 /// in its queue. Closing waits for room for a second, and is [`Error::TimedOut`] if there is none. A worker that came back under
@@ -292,7 +294,7 @@ impl Link for RouterWriter {
 
     fn close(mut self) -> Result<()> {
         match self.say_goodbye(GOODBYE) {
-            Ok(true) | Err(Error::Closed) => Ok(()), // nobody is left to whom it could be said
+            Ok(true) | Err(Error::Closed) => Ok(()), // no worker is left to say it to
             Ok(false) => Err(Error::TimedOut),
             Err(error) => Err(error),
         }

@@ -1,4 +1,5 @@
-//! What the links share: a socket that several threads use, which process of a name is meant, and what is passed over.
+//! Parts that the links share: a socket that several threads use, the token of a process, and the limit on messages that
+//! are passed over.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -9,14 +10,14 @@ use ipc::{Result, Until};
 /// How long a call that waits keeps the socket from others.
 pub(super) const SLICE: Duration = Duration::from_millis(5);
 
-/// How many messages that are no values a call passes over, at least, before it heeds that its time is up: one that may not wait finds
-/// a value behind them.
+/// How many messages that are no values a call passes over, at least, before it heeds that its time is up. So a call that
+/// may not wait finds a value behind them.
 pub(super) const PASSED_OVER: usize = 64;
 
 /// A socket that several threads use, one after the other.
 ///
-/// Whoever waits for it has the queue meanwhile, where a thread that has just had a turn waits before its next one. With the inner
-/// lock alone that thread would be there first each time, since it need not wake up.
+/// A waiting thread has the queue meanwhile. A thread that has just had a turn waits there before its next one. With the
+/// inner lock alone that thread would be first each time, since it need not wake up.
 pub(super) struct Turns<T> {
     queue: Mutex<()>,
     inner: Mutex<T>,

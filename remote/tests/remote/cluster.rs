@@ -11,6 +11,8 @@ pub fn trials() -> Vec<Trial> {
         totals_are_those_of_wc_over_each_link,
         a_machine_that_is_killed_is_noticed,
         a_file_that_cannot_be_read_is_said,
+        wrong_arguments_are_said_with_the_usage,
+        help_prints_the_usage,
         a_machine_in_a_namespace_that_is_killed_is_noticed needs [OwnNetwork, IP],
         a_machine_that_is_cut_off_is_noticed needs [OwnNetwork, IP] within 120,
         values_go_through_tls,
@@ -81,6 +83,29 @@ fn a_file_that_cannot_be_read_is_said() {
     assert_eq!(output.status.code(), Some(1));
     let said = format!("count_words_cluster: {}: No such file or directory\n", missing.display());
     assert_eq!(String::from_utf8_lossy(&output.stderr), said);
+}
+
+fn wrong_arguments_are_said_with_the_usage() {
+    for (arguments, wrong) in [
+        ("--unknown file", "invalid option '--unknown'"),
+        ("--link none file", "no link is called none"),
+        ("--machines 0 file", "--machines takes a number over 0"),
+        ("", "there is no FILE"),
+    ] {
+        let output = Command::new(example("count_words_cluster")).args(arguments.split_whitespace()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with(&format!("count_words_cluster: {wrong}\nusage: ")), "{arguments}: {said}");
+    }
+}
+
+fn help_prints_the_usage() {
+    let output = Command::new(example("count_words_cluster")).arg("--help").output().unwrap();
+    assert!(output.status.success());
+    let help = String::from_utf8_lossy(&output.stdout);
+    for option in ["--link", "--machines", "--on", "--fault", "--help"] {
+        assert!(help.starts_with("usage: count_words_cluster") && help.contains(&format!("\n  {option} ")), "{help}");
+    }
 }
 
 fn values_go_through_tls() {

@@ -1,4 +1,4 @@
-//! Connections that are made in time, and lead to somebody else.
+//! Connecting within a time, and never to itself.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Connects to the first of so many addresses, which share the time.
+/// Connects to an address: the first of `share` that share the time that is left.
 pub(super) fn connect(address: &SocketAddr, until: Instant, share: usize) -> Result<TcpStream> {
     let left = until.saturating_duration_since(Instant::now()) / u32::try_from(share).unwrap_or(u32::MAX);
     if left.is_zero() {
@@ -18,8 +18,8 @@ pub(super) fn connect(address: &SocketAddr, until: Instant, share: usize) -> Res
     })
 }
 
-/// Whether the kernel connected a socket with itself. It does so when a port of this machine at which nobody listens is one that it
-/// gives to sockets that connect, and happens to give it to this one.
+/// Whether the kernel connected a socket with itself. It does so if no process listens at a local port of its ephemeral
+/// range, and it happens to give that port to this socket.
 pub(super) fn leads_to_itself(socket: &TcpStream) -> bool {
     matches!((socket.local_addr(), socket.peer_addr()), (Ok(here), Ok(there)) if here == there)
 }

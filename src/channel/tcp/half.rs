@@ -1,4 +1,4 @@
-//! The two halves of a connection: each waits for its peer in turns, between which it asks the kernel whether there is one.
+//! The two halves of a connection: each waits for its peer in turns. Between them it asks the kernel whether there is one.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,11 +15,11 @@ use crate::sys::poll::{POLLIN, POLLOUT, look};
 use crate::sys::{self, Errno};
 use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until, Watch};
 
-/// How much waits before it goes: a message of 64 KiB goes in one write, with its head.
+/// How many bytes are buffered before they go: a message of 64 KiB goes in one write, with its head.
 const BATCH: usize = 68 << 10;
 
-/// A stream that cannot be written may be waiting to read instead (a handshake), about which nobody asks it. So it is tried
-/// again after this time.
+/// A stream that cannot be written may be waiting to read instead (a handshake), and does not say so. So it is tried again
+/// after this time.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A stream around the connection, such as TLS. Its calls do not wait.
@@ -56,7 +56,7 @@ impl<S: Read + Write + Send, F: FnMut(&mut S) -> io::Result<()> + Send> Around f
     }
 }
 
-/// What both halves share.
+/// The state that both halves share.
 struct Connection {
     socket: TcpStream,
     around: Option<Mutex<Box<dyn Around>>>,
@@ -164,7 +164,7 @@ pub struct Half {
     was_silent: bool,
 }
 
-/// The halves that receive and send.
+/// Makes the two halves: one receives, and the other sends.
 pub(super) fn halves(socket: TcpStream, around: Option<Box<dyn Around>>, deadline: Duration) -> Result<(Half, Half)> {
     let turn = deadline / 4;
     let refused = |call| move |errno| Error::system(call, errno);

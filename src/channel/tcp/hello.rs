@@ -7,20 +7,20 @@ use crate::error::{Error, Result};
 use crate::framed::Outlet;
 use crate::wait::{Patience, TimedRead, Until};
 
-/// What no text begins with, and what a transfer as text would change.
+/// The magic: no text begins with it, and a transfer as text would change it.
 const MAGIC: [u8; 8] = *b"\xffipc\r\n\x1a\0";
 
 const VERSION: u32 = 1;
 
-/// How long a hello is.
+/// The length of a hello, in bytes.
 pub(super) const LEN: usize = 32;
 
-/// What each side says about itself.
+/// The hello of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hello {
     /// The longest message that it receives.
     pub(super) longest: u64,
-    /// Which values it speaks of. 0: it does not say.
+    /// The stamp of its values. 0: none.
     pub(super) stamp: u64,
 }
 
@@ -36,7 +36,7 @@ impl Hello {
 
     pub(super) fn parse(bytes: &[u8; LEN]) -> Result<Self> {
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
-        // The version and, above it, what is kept for later ones.
+        // The version and, above it, bytes that are kept for later ones.
         if bytes[..8] != MAGIC || word(8) != u64::from(VERSION) {
             return Err(Error::Malformed { message: bytes.to_vec() });
         }
@@ -61,7 +61,7 @@ impl Hello {
                 }
                 count => here += count,
             }
-            // A peer of another kind may wait for an answer to what it said.
+            // A peer of another kind may wait for an answer to the bytes that it sent.
             let begun = here.min(MAGIC.len());
             if theirs[..begun] != MAGIC[..begun] {
                 return Err(Error::Malformed { message: theirs[..here].to_vec() });

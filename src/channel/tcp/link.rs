@@ -1,4 +1,4 @@
-//! What carries the values of a connection, each way.
+//! The links of a connection, one for each direction.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use crate::framed::{MessageReader, MessageWriter};
 use crate::socket::Received;
 use crate::wait::{Until, Watch};
 
-/// The two directions of a connection to another machine. Made by [`TcpOptions`](crate::TcpOptions).
+/// The two directions of a connection to another machine. Made by [`TcpOptions`](crate::TcpOptions), which has an example.
 ///
-/// The connection lasts until both are gone. When the writer is gone the peer receives EOF. When the reader is gone alone,
-/// the peer is not told, and fills the connection.
+/// The connection lasts until both are gone. When the writer is gone, the peer receives EOF. When only the reader is gone,
+/// the peer is not told, and its values fill the connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct TcpLink {
@@ -23,17 +23,21 @@ pub struct TcpLink {
     pub writer: TcpWriter,
 }
 
-/// What arrives over a connection to another machine: a [`Link`] for a [`Receiver`](crate::Receiver).
+/// The receiving side of a connection to another machine: a [`Link`] for a [`Receiver`](crate::Receiver). See
+/// [`TcpOptions`](crate::TcpOptions) for an example.
 ///
-/// EOF means that the peer's [`Sender`](crate::Sender) is gone, or its process. See [`TcpOptions`](crate::TcpOptions) for the end of a machine.
-/// [`watch`](crate::Receiver::watch) wakes when a value comes, and at the end of an idle peer. While values of this side are
-/// under way, only a call that receives or sends asks whether the peer is there: wake for one now and then.
+/// EOF means that the peer's [`Sender`](crate::Sender) is gone, or its process. [`TcpOptions`](crate::TcpOptions) says how
+/// the loss of a machine is noticed.
+///
+/// [`watch`](crate::Receiver::watch) wakes when a value comes, and at the end of an idle peer. While values of this side
+/// are under way, only a call that receives or sends checks for the peer: wake for one now and then.
 pub struct TcpReader {
     pub(super) reader: MessageReader<Half>,
     pub(super) longest: usize,
 }
 
-/// What is sent over a connection to another machine: a [`Link`] for a [`Sender`](crate::Sender).
+/// The sending side of a connection to another machine: a [`Link`] for a [`Sender`](crate::Sender). See
+/// [`TcpOptions`](crate::TcpOptions) for an example.
 ///
 /// Values wait in a buffer of 68 KiB until [`flush`](crate::Sender::flush), and go when that is full. A value with ends is
 /// refused ([`Error::CannotCarry`]), as is one over the peer's limit ([`Error::TooLong`]).
@@ -42,7 +46,7 @@ pub struct TcpWriter {
     pub(super) longest: usize,
 }
 
-/// A half, as a channel keeps it: with the longest message that goes that way.
+/// A half, as a channel keeps it, with the longest message that goes that way.
 #[derive(Debug)]
 pub struct Limited<L> {
     link: Locked<L>,

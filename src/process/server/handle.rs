@@ -1,4 +1,4 @@
-//! The caller's side: orders, and the workers that come of them.
+//! The caller's side: orders, and the workers that are made for them.
 
 use std::io;
 use std::net::Shutdown;
@@ -21,14 +21,13 @@ use crate::wait::{Patience, Watch, wait_any};
 /// How long a server that was told to leave may take, and a worker that was never told to begin.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// How long is waited for what is certain to come at once, unless the machine is very busy.
+/// How long to wait for an answer that comes at once, unless the machine is very busy.
 const SHORTLY: Duration = Duration::from_millis(200);
 
-/// A message of so many bytes is not too long, whatever the default of a socket's buffer is: the kernel allows none of less than
-/// 4 KiB.
+/// A message of this length, in bytes, fits every socket buffer: the kernel allows none of less than 4 KiB.
 const ALWAYS_FITS: usize = 2048;
 
-/// So many orders may be given up and not be settled, before there is another with a deadline.
+/// The most orders that may be given up and unsettled before the next one with a deadline.
 const MOST_LATE: usize = 64;
 
 /// The server as its caller holds it: together with the workers that it has to report about.
@@ -116,7 +115,7 @@ impl Handle {
         if wait_any(&mut on, left)? == 0 {
             return Err(Error::TimedOut);
         }
-        // The server says nothing on its socket, and so it is gone. The worker has the line too, and keeps it from ending.
+        // The server never sends on its socket, so it is gone. The worker has the line too, and keeps it from ending.
         if on[0].ready().is_empty() && look(line.as_fd(), POLLIN).is_ok_and(|events| events == 0) {
             return Err(Error::Closed);
         }
@@ -152,7 +151,7 @@ impl Handle {
         lock(&self.late).append(&mut lines);
     }
 
-    /// Whoever orders again and again from a server that does not answer is not to run out of descriptors.
+    /// A caller that keeps giving orders to a server that does not answer must not run out of descriptors.
     fn make_room(&self, deadline: Instant) -> Result<()> {
         let is_full = || lock(&self.late).len() >= MOST_LATE;
         if is_full() {
@@ -172,7 +171,7 @@ impl Drop for Handle {
         if !self.is_callers() {
             return;
         }
-        // Also where another process has a copy of the socket. An error would mean that somebody closed its number.
+        // Also where another process has a copy of the socket. An error would mean that other code closed its number.
         let _ = self.control.shutdown(Shutdown::Both);
         if let Ok(None) = self.process.wait_timeout(LEAVING) {
             // It was stopped. Its workers are none of its business any more.
@@ -196,7 +195,7 @@ type Said = (Answer, Option<OwnedFd>);
 fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
     let mut bytes = [0; Answer::LEN];
     let mut receive = || sys::retry(|| ancillary::receive(line.as_fd(), &mut bytes, false));
-    // A worker that was killed had not read its message. That is told once, before what was said.
+    // A worker that was killed had not read its message. The kernel reports that once, before the answers.
     let arrived = match receive() {
         Err(Errno::CONNRESET) => receive()?,
         arrived => arrived?,
@@ -206,7 +205,7 @@ fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
     Ok(Some((answer, beside.fds.pop())))
 }
 
-/// Holds the worker that an answer names, and says whether the server has to report about it.
+/// Holds the worker that an answer names, and returns whether the server has to report about it.
 fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
     let (number, is_reported) = match answer {
         Answer::Yours(pid) => (pid, false),
@@ -219,14 +218,14 @@ fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
     let pid = Pid::from_raw(number).ok_or_else(|| Error::system("recvmsg", Errno::BADMSG))?;
     let pidfd = match pidfd {
         Some(pidfd) => pidfd,
-        // Another thread took the place. Nobody has waited for the worker, and so the number is still its own.
+        // Another thread took the place. No process has waited for the worker, so the number is still its own.
         None if is_reported => sys::process::pidfd(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
         None => sys::process::hold(pid, None).map_err(|errno| Error::system("pidfd_open", errno))?,
     };
     Ok((Child::new(pid, pidfd), is_reported))
 }
 
-/// Whether nothing comes any more of an order that was given up. A worker that came is waited for.
+/// Whether an order that was given up is settled. A worker that came is waited for.
 fn is_settled(line: &DatagramSocket, deadline: Instant) -> bool {
     loop {
         match said(line) {
@@ -261,7 +260,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How a worker that is the server's child has left.
+/// The source of the status of a worker that is the server's child.
 pub(in crate::process) struct Reporter {
     /// Shared with a runtime that watches it.
     line: Arc<OwnedFd>,
@@ -272,13 +271,14 @@ pub(in crate::process) struct Reporter {
 }
 
 impl Reporter {
-    /// Readable when the server has said how the worker left, or is gone itself.
+    /// Readable when the server has reported how the worker left, or is gone itself.
     #[cfg(feature = "tokio")]
     pub(in crate::process) fn line(&self) -> &Arc<OwnedFd> {
         &self.line
     }
 
-    /// The wait status ([wait(2)]) of the worker if it has left. It is told once. Waits for it for at most `patience`.
+    /// The wait status ([wait(2)]) of the worker if it has left. The server reports it once. Waits for it for at most
+    /// `patience`.
     ///
     /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
     pub(in crate::process) fn reap(&self, pidfd: BorrowedFd<'_>, patience: Duration) -> sys::Result<Option<i32>> {
@@ -303,12 +303,12 @@ impl Reporter {
             return Ok(None);
         }
         let adopted = *self.adopted.get_or_init(Instant::now);
-        // Then that of whoever adopts orphans, which may be this process.
+        // Then it is the child of the process that adopts orphans, which may be this one.
         match sys::process::reap(pidfd) {
             Err(Errno::CHILD) => {}
             reaped => return reaped,
         }
-        // Or another, which is about to wait for it, unless it never does.
+        // Or of another one, which is about to wait for it, unless it never does.
         wait_for(pidfd, 0)?;
         match sys::sibling::exit_status(pidfd) {
             Ok(None) if adopted.elapsed() < LEAVING => Ok(None),

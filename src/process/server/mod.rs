@@ -39,14 +39,15 @@ use serve::Server;
 /// - **A worker has one thread**, may start more, and may fork.
 /// - **A worker begins when [`fork`](Self::fork) returns it.** An order that failed has run nothing.
 ///
-/// The server ends when this value is dropped, and when this process does, however that happens. Running workers go on, and see
-/// the end of this process by the EOF of their ends; or see [`die_with_parent`](Fork::die_with_parent). The server has every
-/// signal blocked: Ctrl-C in a terminal, which goes to all processes of a job, does not end it.
+/// The server ends when this value is dropped, and when this process ends, even if it is killed. Running workers go on, and
+/// see the end of this process as EOF of their ends. [`die_with_parent`](Fork::die_with_parent) ends them with this
+/// process. The server has every signal blocked: Ctrl-C in a terminal, which goes to all processes of a job, does not end
+/// it.
 ///
 /// The server's memory is that of the program at the start. It grows no further, so a worker costs the same from a process of
 /// 1 GiB as from a small one. Files that were open at the start and are no ends of this crate stay open in the server.
 ///
-/// Orders are bytes and ends here; with the feature `channel`, a `TypedForkServer` takes values with ends in them.
+/// An order is bytes and ends. With the feature `channel`, a `TypedForkServer` takes values with ends in them.
 ///
 /// As an [end](crate::open_ends), a server counts as one: the socket that orders go through. A fork severs it.
 ///
@@ -54,10 +55,11 @@ use serve::Server;
 ///
 /// # Platform
 ///
-/// [clone(2)] with `CLONE_PARENT` and `CLONE_PIDFD`. The handlers of [pthread_atfork(3)] do not run. A sandbox may refuse that
-/// call, and it is not made with a C library other than glibc. Then workers are children of the server, by [fork(2)]. [`Child`]
-/// says the same of them: the server waits for them and reports, and so it lives as long as one of these values. If it is
-/// killed, their status comes from the kernel ([ioctl_pidfd(2)], Linux 6.15), or is [`Error::StatusTaken`] before that.
+/// [clone(2)] with `CLONE_PARENT` and `CLONE_PIDFD`. The handlers of [pthread_atfork(3)] do not run. A sandbox may refuse
+/// that call, and it is not made with a C library other than glibc. Then workers are children of the server, by [fork(2)].
+/// [`Child`] returns the same for them: the server waits for them and reports. So it lives as long as one of these values.
+/// If it is killed, their status comes from the kernel ([ioctl_pidfd(2)], Linux 6.15), or is [`Error::StatusTaken`] before
+/// that.
 ///
 /// # Examples
 ///
@@ -93,17 +95,17 @@ pub struct ForkServer {
 }
 
 impl ForkServer {
-    /// Starts the server. Each worker runs `entry` with the message and the ends of its order, and leaves with what `entry`
-    /// returns ([`Outcome`]).
+    /// Starts the server. Each worker runs `entry` with the message and the ends of its order. Its exit status is the value
+    /// of `entry` ([`Outcome`]).
     ///
-    /// `entry` is moved into the server, and each worker has a copy of what it captured. A destructor of that runs here, when
-    /// this returns, and in no worker. Ends that it captured answer [`Error::NotGiven`] in a worker.
+    /// `entry` is moved into the server, and each worker has a copy of its captures. Their destructors run here, when this
+    /// returns, and in no worker. Captured ends return [`Error::NotGiven`] in a worker.
     ///
     /// # Errors
     ///
-    /// The same as [`fork`](crate::fork()): [`Error::MultiThreaded`] where it is too late. And [`Error::InvalidInput`]: the
-    /// process has moved its children to another PID namespace ([unshare(2)], [setns(2)]). Start the server before that, or in
-    /// a child that is there.
+    /// - The same as [`fork`](crate::fork()): [`Error::MultiThreaded`] if it is too late.
+    /// - [`Error::InvalidInput`]: the process has moved its children to another PID namespace ([unshare(2)], [setns(2)]).
+    ///   Start the server before that, or in a child that is there.
     ///
     /// [unshare(2)]: https://man7.org/linux/man-pages/man2/unshare.2.html
     /// [setns(2)]: https://man7.org/linux/man-pages/man2/setns.2.html
@@ -134,7 +136,8 @@ impl ForkServer {
                 what: "the workers of a fork server have the ends of their orders alone",
             });
         }
-        // The server would be the first process there, and its workers end with it; or tell numbers that are others' here.
+        // The server would be the first process there, and its workers end with it; or it would tell numbers that belong to
+        // others here.
         if sys::process::children_are_elsewhere() {
             return Err(Error::InvalidInput {
                 what: "children of this process are in another PID namespace, and a fork server is to be in its caller's",
@@ -150,7 +153,7 @@ impl ForkServer {
         let mut mask = Mask::block_all();
         let fork = Fork { holds_signals: true, ..Fork::new() };
         let started = fork.spawn(servers, |control| {
-            // Who reads signals is the caller.
+            // The caller reads the signals, and not the server.
             sys::signalfd::forget(&mut mask);
             Server::new(control, options, parent, &mask).run(&entry)
         });
@@ -183,7 +186,7 @@ impl ForkServer {
     /// })?;
     /// let (reader, writer) = ipc::pipe()?;
     /// let children = [server.fork(b"", &writer)?, server.fork(b"", writer)?];
-    /// assert_eq!(std::io::read_to_string(reader)?, "!!"); // EOF came: nobody holds a writer any more
+    /// assert_eq!(std::io::read_to_string(reader)?, "!!"); // EOF: no writer is left
     /// for child in children {
     ///     assert!(child.wait()?.success());
     /// }
@@ -199,8 +202,9 @@ impl ForkServer {
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`]: the server has not answered, because the machine is busy or the server was stopped. Nothing has
-    /// run, and a worker that comes late leaves without running anything. And as [`fork`](Self::fork).
+    /// - [`Error::TimedOut`]: the server has not answered, because the machine is busy or the server was stopped. Nothing has
+    ///   run, and a worker that comes late leaves without running `entry`.
+    /// - As [`fork`](Self::fork).
     ///
     /// # Examples
     ///

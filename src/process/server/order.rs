@@ -4,24 +4,24 @@
 //! that follows goes over the line, so that orders of several threads never meet:
 //!
 //! 1. the server, or a process that the server did not make, answers: an [`Answer`];
-//! 2. the caller sends the worker its message and its ends, which is what the worker waits for before it runs anything;
-//! 3. of a worker that is the server's own child, the server says how it left.
+//! 2. the caller sends the worker its message and its ends; the worker waits for them before it runs anything;
+//! 3. the server reports how a worker that is its own child left.
 //!
 //! A caller that gives up closes the line or shuts it down, and a worker that has not begun leaves.
 
-/// What a caller wants: the worker will be sent so much.
+/// An order: how many ends and bytes the worker will be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     /// At most 253.
     pub(super) ends: usize,
-    /// Bytes, at most what a message has.
+    /// In bytes; at most the longest message of the line.
     pub(super) message: usize,
 }
 
 impl Request {
     pub(super) const LEN: usize = 5;
 
-    /// What goes over the line for an empty message, which would look like EOF.
+    /// The message that stands for an empty one, which would look like EOF.
     pub(super) const NO_MESSAGE: &[u8] = &[0];
 
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
@@ -41,13 +41,13 @@ pub(super) enum Answer {
     Yours(i32),
     /// The worker is a child of the server's, which says later how it left. Its pidfd comes with it.
     Mine(i32),
-    /// There is no worker: what failed, and its errno.
+    /// There is no worker: the call that failed, and its errno.
     Refused(Step, i32),
     /// The worker has left, with that wait status ([wait(2)]).
     ///
     /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
     Left(i32),
-    /// The worker leaves without having run. Its pidfd comes with it, where it has one.
+    /// The worker leaves without having run. Its pidfd comes with it, if it has one.
     Unused(i32),
 }
 
@@ -94,7 +94,7 @@ impl Answer {
         bytes
     }
 
-    /// `None`: nobody who knows the format has written this.
+    /// `None`: the bytes are not of this format.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
         let word = |i: usize| i32::from_ne_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);

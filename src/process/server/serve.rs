@@ -1,4 +1,4 @@
-//! The server's own process, and what a worker does before it runs the entry.
+//! The server's own process, and the first steps of a worker, before it runs the entry.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::sys::sibling::{Sibling, Thread};
 use crate::sys::signal::{self, Mask};
 use crate::sys::{self, Errno, ancillary};
 
-/// How long the server sleeps where a child of its own has left, and another process that traces it has to let go of it.
+/// How long the server sleeps if a child of its own has left, and the process that traces it has not let go of it.
 const NAP: Duration = Duration::from_millis(10);
 
-/// The server. Every signal is blocked in it, so that neither a terminal's Ctrl-C nor whatever else goes to a whole process
-/// group ends it, and its workers have the dispositions of the start.
+/// The server. Every signal is blocked in it, so that no signal to a whole process group ends it, such as a terminal's
+/// Ctrl-C. Its workers have the dispositions of the start.
 pub(super) struct Server<'a> {
     control: DatagramSocket,
     options: Fork,
@@ -31,13 +31,13 @@ pub(super) struct Server<'a> {
     is_parent: bool,
     /// The signals that are blocked in a worker.
     mask: &'a Mask,
-    /// This thread, where workers can be children of the caller's.
+    /// This thread, if workers can be children of the caller's.
     thread: Option<Thread>,
-    /// Those that are not.
+    /// The workers that are not.
     children: Vec<OwnChild>,
 }
 
-/// A worker that the server has to wait for, and the line of whoever wants to know.
+/// A worker that the server has to wait for, and the line of its caller.
 struct OwnChild {
     pidfd: OwnedFd,
     line: End,
@@ -87,7 +87,7 @@ impl<'a> Server<'a> {
                 }
                 Ok(Made::Worker) => {
                     let Self { control, options, parent, mask, children, .. } = self;
-                    // The server's socket and the lines of other orders are none of this process's business.
+                    // A worker has neither the server's socket nor the lines of other orders.
                     drop((control, children));
                     work(order, parent, options, mask, entry)
                 }
@@ -118,14 +118,14 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Blocks until there is an order, which is true, or a child of the server's own has left, and says how those have that
-    /// did.
+    /// Blocks until there is an order, or a child of the server's own has left. Reports the children that have. Returns
+    /// whether there is an order.
     fn await_children(&mut self) -> bool {
         let watch = |fd, events| pollfd { fd, events, revents: 0 };
         let mut fds = vec![watch(self.control.as_fd().as_raw_fd(), POLLIN | POLLRDHUP)];
         fds.extend(self.children.iter().map(|child| watch(child.pidfd.as_raw_fd(), POLLIN)));
         if sys::retry(|| sys::poll::poll(&mut fds, None)).is_err() {
-            // The memory for so many is not there. Orders go on.
+            // There is no memory for that many. Orders go on.
             return true;
         }
         let before = self.children.len();
@@ -138,7 +138,7 @@ impl<'a> Server<'a> {
         is_order
     }
 
-    /// Makes the worker: a child of the caller's, or of this process where that is refused.
+    /// Makes the worker: a child of the caller's, or of this process if that is refused.
     fn fork(&mut self) -> Result<Made, (Step, Errno)> {
         if let Some(thread) = &self.thread {
             match alone().and_then(|permit| thread.fork(permit)) {
@@ -180,8 +180,8 @@ impl Order {
         sys::poll::look(self.line.as_fd(), POLLRDHUP).is_ok_and(|events| events != 0)
     }
 
-    /// Sees that there is a place for all that the worker will be sent. Nobody else in this process takes it meanwhile, and the
-    /// worker has a copy of it.
+    /// Checks that there is a place for all that the worker will be sent. Nothing else in this process takes it meanwhile,
+    /// and the worker has a copy of it.
     fn reserve(&mut self) -> Result<(), (Step, Errno)> {
         let places = (0..self.request.ends).map(|_| sys::descriptor::duplicate(self.line.as_fd()));
         drop(places.collect::<Result<Vec<_>, _>>().map_err(|errno| (Step::Receiving, errno))?);
@@ -189,13 +189,13 @@ impl Order {
         self.message.try_reserve_exact(len).map_err(|_| (Step::Reserving, Errno::NOMEM))
     }
 
-    /// Says who the worker is. One that nobody can be told of is ended.
+    /// Reports the worker. One that cannot be reported is ended.
     fn answer_with(&self, pid: Pid, pidfd: &OwnedFd, whose: Whose) {
         let pid = pid.as_raw_nonzero().get();
         let answer = if whose == Whose::Callers { Answer::Yours(pid) } else { Answer::Mine(pid) };
         let bytes = answer.to_bytes();
         let send = |fds: &[_]| sys::retry(|| ancillary::send(self.line.as_fd(), &bytes, fds, false));
-        // Without it where too many descriptors are under way: the caller opens one by the number.
+        // Without it if too many descriptors are under way: the caller opens one by the number.
         match send(&[pidfd.as_raw_fd()]).or_else(|_| send(&[])) {
             // The caller has given up, and so does the worker.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
@@ -209,7 +209,7 @@ impl Order {
 }
 
 impl OwnChild {
-    /// Whether it has left, and that was said.
+    /// Reports it if it has left, and returns whether it did.
     fn is_reported(&self) -> bool {
         match sys::process::peek(self.pidfd.as_fd()) {
             Ok(None) => false,
@@ -219,13 +219,13 @@ impl OwnChild {
                 let _ = sys::process::reap(self.pidfd.as_fd());
                 true
             }
-            // Cannot be: it is this process's child. Whoever waits sees the line end.
+            // Cannot be: it is this process's child. A caller that waits sees the line end.
             Err(_) => true,
         }
     }
 }
 
-/// Says something to a caller, who may be gone.
+/// Sends an answer to a caller, which may be gone.
 fn say(line: &impl AsFd, answer: Answer, fds: &[i32]) {
     let _ = sys::retry(|| ancillary::send(line.as_fd(), &answer.to_bytes(), fds, false));
 }
