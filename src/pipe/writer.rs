@@ -270,20 +270,12 @@ impl PipeWriter {
         self.spin.set(spin);
     }
 
-    /// Returns how many bytes the pipe holds at most. Never blocks. Same as [`PipeReader::capacity`].
-    ///
-    /// # Errors
-    ///
-    /// As [`PipeReader::capacity`].
+    /// Returns how many bytes the pipe holds at most. Never blocks. Same as [`PipeReader::capacity`], with its errors.
     pub fn capacity(&self) -> Result<usize> {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// Makes the pipe hold at least `bytes`. Never blocks. Same as [`PipeReader::set_capacity`].
-    ///
-    /// # Errors
-    ///
-    /// As [`PipeReader::set_capacity`].
+    /// Makes the pipe hold at least `bytes`. Never blocks. Same as [`PipeReader::set_capacity`], with its errors.
     #[doc(alias = "F_SETPIPE_SZ")]
     pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
