@@ -329,15 +329,31 @@ fn a_peer_that_trickles_keeps_no_deadline_waiting() {
 }
 
 fn fill(sender: &Sender<Vec<u8>, TcpWriter>) {
-    // The kernel takes some more once it has moved what it had.
-    while sender.send_timeout(vec![0; 100_000], Duration::from_millis(100)).is_ok() {}
+    // The kernel takes some more once it has moved what it had, and looks for room again now and then.
+    while sender.send_timeout(vec![0; 100_000], Duration::from_millis(500)).is_ok() {}
+}
+
+/// Fills it until a flush waits for all of its time.
+fn assert_flush_times_out(sender: &Sender<Vec<u8>, TcpWriter>) {
+    loop {
+        fill(sender);
+        let timeout = Duration::from_millis(30);
+        let started = Instant::now();
+        match sender.flush_timeout(timeout) {
+            Ok(()) => {} // there was room after all
+            flushed => {
+                let took = started.elapsed();
+                assert!(matches!(flushed, Err(Error::TimedOut)), "{flushed:?}");
+                return assert!(took >= timeout && took < FAR, "{took:?}");
+            }
+        }
+    }
 }
 
 fn a_full_connection_keeps_no_deadline_waiting() {
     let (link, _there) = greeted(&short());
     let sender = Sender::new(link.writer);
-    fill(&sender);
-    assert_times_out("it is full", Duration::from_millis(30), |timeout| sender.flush_timeout(timeout));
+    assert_flush_times_out(&sender);
     let unsent = sender.try_send(vec![7; 100_000]).unwrap_err();
     assert!(matches!(unsent.error, Error::WouldBlock), "{unsent:?}");
     assert_eq!(unsent.value.len(), 100_000);
@@ -526,8 +542,7 @@ fn a_stream_around_the_connection_carries_the_same() {
     there.write_all(&framed(&[1]).iter().map(|byte| !byte).collect::<Vec<_>>()).unwrap();
     assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
     assert_eq!(values.recv().unwrap(), Some(1));
-    fill(&sender);
-    assert_times_out("it is full", Duration::from_millis(30), |timeout| sender.flush_timeout(timeout));
+    assert_flush_times_out(&sender);
 }
 
 /// Ends as TLS does whose peer was cut off.

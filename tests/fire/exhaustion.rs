@@ -6,8 +6,8 @@ use std::io::{IoSlice, Read, Write};
 use std::time::Duration;
 
 use crate::support::{
-    self, Trial, assert_times_out, become_nobody, exhaust_pipe_pages, exit_code, fill, limit, pipe_setting, read_all,
-    read_some, refused, spliced_once,
+    self, Trial, assert_times_out, become_nobody, exhaust_pipe_pages, exit_code, fill, is_root, limit, pipe_setting,
+    read_all, read_some, refused, spliced_once,
 };
 use ipc::{Command, DatagramFlags, DatagramSocket, Error, PIPE_BUF, PipeReader, PipeWriter, SendError};
 use ipc::{datagram_pair, datagram_pair_with, fork, pipe, stream_pair};
@@ -39,7 +39,7 @@ fn on_pipes_of_one_page_every_promise_is_kept() {
     if pipe_setting("user-pages-soft") > 0 {
         let (_, writer) = pipe().unwrap();
         assert!(writer.capacity().unwrap() <= 2 * PIPE_BUF, "past the soft limit");
-        if !root() {
+        if !is_root() {
             assert_eq!(refused(writer.set_capacity(1 << 20)), ("fcntl", libc::EPERM));
         }
     }
@@ -86,11 +86,6 @@ fn on_pipes_of_one_page_every_promise_is_kept() {
         assert_eq!(reader.splice_to(&second, 1 << 20).unwrap(), pages * PIPE_BUF);
         assert_eq!(second_reader.available().unwrap(), pages * PIPE_BUF);
     }
-}
-
-fn root() -> bool {
-    // SAFETY: no conditions.
-    unsafe { libc::geteuid() == 0 }
 }
 
 fn a_stream_passes((mut reader, writer): (PipeReader, PipeWriter)) {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use crate::support::{
-    self, Gate, Is, Kernel, Trial, asleep_in, exit_code, poll_until, process_state, refuse_calls, refused,
+    self, Gate, Is, Kernel, Trial, asleep_in, exit_code, is_root, poll_until, process_state, refuse_calls, refused,
 };
 use ipc::{Command, Error, Fork, ProcessMap, Side, Stdio, datagram_pair, fork, holders, pipe, stream_pair};
 
@@ -40,11 +40,6 @@ pub fn trials() -> Vec<Trial> {
 
 fn me() -> u32 {
     std::process::id()
-}
-
-fn is_root() -> bool {
-    // SAFETY: no conditions.
-    unsafe { libc::geteuid() == 0 }
 }
 
 /// Process, number and side of each.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use crate::support::{self, TRACED, Trial, asleep_in, measured, traced_calls};
+use crate::support::{self, TRACED, Trial, asleep_in, is_root, measured, traced_calls};
 use ipc::{ProcessMap, datagram_pair, holders, pipe};
 
 /// What this program does where a test of this module has started it.
@@ -61,11 +61,6 @@ fn asked(name: &str) -> BTreeMap<(String, String), usize> {
         }
     }
     asked
-}
-
-fn is_root() -> bool {
-    // SAFETY: no conditions.
-    unsafe { libc::geteuid() == 0 }
 }
 
 #[track_caller]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     self, FAR, Gate, Held, Is, Kernel, SOON, Trial, await_orphans, await_whoever_is_left, closed_standard_descriptors,
-    exit_code, handle_signal, handled, poll_until, process_state, read_all, refused, with_interval_timer,
+    exit_code, handle_signal, handled, is_root, poll_until, process_state, read_all, refused, with_interval_timer,
 };
 use ipc::{Command, Error, Fork, Stdio, fork, open_ends, pipe, stream_pair};
 
@@ -518,11 +518,6 @@ fn a_descriptor_that_is_not_close_on_exec_is_open_once() {
         drop(refused);
     });
     assert_eq!(exit_code(&child.unwrap()), 0);
-}
-
-fn is_root() -> bool {
-    // SAFETY: no conditions.
-    unsafe { libc::geteuid() == 0 }
 }
 
 fn user_groups_and_limits_are_set() {

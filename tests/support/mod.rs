@@ -57,7 +57,7 @@ pub use kernel::{
     refuse_calls, refuse_flags, userfaults,
 };
 pub use messages::{assert_next, assert_same, message};
-pub use pipes::{become_nobody, exhaust_pipe_pages, fill, kinds, pipe_setting, read_all, read_some, refused};
+pub use pipes::{become_nobody, exhaust_pipe_pages, fill, is_root, kinds, pipe_setting, read_all, read_some, refused};
 pub use places::{
     ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,
     tcp_pair,

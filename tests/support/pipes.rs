@@ -66,6 +66,11 @@ pub fn kinds() -> Vec<(&'static str, PipeReader, PipeWriter)> {
     ]
 }
 
+pub fn is_root() -> bool {
+    // SAFETY: no conditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// Gives up what root may, for the rest of the test. What the kernel counts for this user is then of this test alone.
 pub fn become_nobody() {
     let nobody = 100_000 + std::process::id();
