@@ -36,7 +36,8 @@ pub fn trials() -> Vec<Trial> {
     support::trials![
         without_descriptors_each_call_says_so_and_gives_everything_back within 120,
         a_limit_of_no_more_than_the_standard_three_is_a_full_table,
-        what_needs_no_descriptor_works_without_any,
+        // How many descriptors one user may have under way is limited with them.
+        what_needs_no_descriptor_works_without_any needs [Alone],
         without_descriptors_ends_are_claimed_later,
         for_want_of_a_descriptor_no_holder_is_left_out within 120,
         without_processes_nothing_is_started,
