@@ -111,8 +111,8 @@ fn stream<A: 'static, B: 'static, W: AsyncWrite + Unpin + 'static, R: AsyncRead 
     name: &'static str,
     size: usize,
     make: fn() -> io::Result<(A, B)>,
-    writer: fn(A) -> io::Result<W>,
-    reader: fn(B) -> io::Result<R>,
+    writer: Open<A, W>,
+    reader: Open<B, R>,
 ) -> Entry {
     Entry::new(name, move || {
         let (message, mut buf) = (vec![FILL; size], vec![0; 64 << 10]);
@@ -143,7 +143,7 @@ fn one_way<E: 'static, M: Messages + 'static>(
     name: &'static str,
     size: usize,
     make: fn() -> io::Result<(E, E)>,
-    open: fn(E) -> io::Result<M>,
+    open: Open<E, M>,
 ) -> Entry {
     Entry::new(name, move || {
         let (message, mut buf) = (vec![FILL; size], vec![0; size]);
@@ -169,7 +169,7 @@ fn trip<E: 'static, M: Messages + 'static>(
     name: &'static str,
     size: usize,
     make: fn() -> io::Result<(E, E)>,
-    open: fn(E) -> io::Result<M>,
+    open: Open<E, M>,
 ) -> Entry {
     Entry::new(name, move || {
         let (message, mut buf) = (vec![FILL; size], vec![0; size]);
@@ -199,11 +199,14 @@ fn trip<E: 'static, M: Messages + 'static>(
     })
 }
 
+/// How an end is put under the runtime that runs.
+type Open<E, M> = fn(E) -> io::Result<M>;
+
 /// A peer's part and this process's, each with its side under a runtime of its own. It takes as long as all of ours, unless that
 /// says itself how long it took.
 fn both<A: 'static, B: 'static, L: 'static, M: 'static>(
     (theirs, ours): (A, B),
-    (open_theirs, open_ours): (fn(A) -> io::Result<L>, fn(B) -> io::Result<M>),
+    (open_theirs, open_ours): (Open<A, L>, Open<B, M>),
     mut their_part: impl AsyncFnMut(&mut L, u64) -> io::Result<()> + 'static,
     mut our_part: impl AsyncFnMut(&mut M, u64) -> io::Result<Option<Pass>> + 'static,
 ) -> io::Result<Passes<impl FnMut(u64) -> io::Result<Pass> + 'static>> {
