@@ -396,17 +396,11 @@ extern "C" fn reap_all(_: libc::c_int) {
 /// The program is over and waited for, on the one core that there is, before this process comes to hold it: one of this
 /// policy takes the core from nobody when it wakes up.
 fn a_handler_that_waits_for_every_child_takes_no_program_away() {
-    // SAFETY: a handler that may run at any time, one core that this process may use, and a policy that children do not
-    // inherit; all of them valid and read only.
+    support::run_on_core(0);
+    // SAFETY: a handler that may run at any time, and a policy that children do not inherit, both valid and read only.
     unsafe {
         let handler = reap_all as *const () as libc::sighandler_t;
         assert_ne!(libc::signal(libc::SIGCHLD, handler), libc::SIG_ERR);
-        let mut cores: libc::cpu_set_t = std::mem::zeroed();
-        assert_eq!(libc::sched_getaffinity(0, size_of_val(&cores), &mut cores), 0);
-        let core = (0..libc::CPU_SETSIZE as usize).find(|&core| libc::CPU_ISSET(core, &cores)).expect("a core");
-        libc::CPU_ZERO(&mut cores);
-        libc::CPU_SET(core, &mut cores);
-        assert_eq!(libc::sched_setaffinity(0, size_of_val(&cores), &cores), 0);
         let priority = libc::sched_param { sched_priority: 0 };
         assert_eq!(libc::sched_setscheduler(0, libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK, &priority), 0);
     }

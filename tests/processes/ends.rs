@@ -494,7 +494,7 @@ fn a_handler_in_the_child_never_meets_an_end_of_the_parent() {
     let me = std::process::id();
     let mut seen = 0;
     let mut pids = vec![0; 1 << 16];
-    for _ in 0..100 {
+    for _ in 0..support::rounds(30) {
         let child = fork((), |()| ()).unwrap();
         assert_eq!(exit_code(&child), 0);
         while let Ok(len) = reader.try_read(&mut pids) {

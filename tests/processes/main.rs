@@ -1,4 +1,4 @@
-//! Which ends a forked child or a started program has, and how it takes them.
+//! How processes are started, which ends a forked child or a started program has, and who holds an end.
 
 mod claim;
 mod command;
@@ -6,7 +6,9 @@ mod command_start;
 mod ends;
 mod failed_exec;
 mod fork;
+mod inspect;
 mod real_programs;
+mod server;
 mod starting;
 #[path = "../support/mod.rs"]
 mod support;
@@ -15,7 +17,9 @@ mod watched_signals;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(done) = claim::started().or_else(command::started).or_else(real_programs::started) {
+    if let Some(done) =
+        claim::started().or_else(command::started).or_else(inspect::started).or_else(real_programs::started)
+    {
         return done;
     }
     support::run([
@@ -25,7 +29,9 @@ fn main() -> ExitCode {
         ends::trials(),
         failed_exec::trials(),
         fork::trials(),
+        inspect::trials(),
         real_programs::trials(),
+        server::trials(),
         starting::trials(),
         watched_signals::trials(),
     ])

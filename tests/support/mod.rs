@@ -62,7 +62,7 @@ pub use places::{
     ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,
     tcp_pair,
 };
-pub use processes::{Gate, asleep_in, children, exit_code, limit, panics, poll_until, process_state};
+pub use processes::{Gate, asleep_in, children, exit_code, limit, panics, poll_until, process_state, run_on_core};
 pub use programs::{Folder, example, python};
 pub use rounds::rounds;
 pub use runner::{Trial, run};

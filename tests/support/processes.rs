@@ -1,7 +1,7 @@
 //! Processes as seen from outside, and how they meet.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::SOON;
 
@@ -18,7 +18,23 @@ pub fn poll_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !holds() {
         assert!(Instant::now() < deadline, "it never came to this: {what}");
-        std::thread::yield_now();
+        // Leaves the processor to whoever is to bring it about. The time decides nothing.
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+}
+
+/// Runs this thread, and what it forks, on one of the cores that it may use: the first is number 0.
+pub fn run_on_core(number: usize) {
+    // SAFETY: a zeroed set of cores is a set of none; the calls read and write sets of that size.
+    unsafe {
+        let mut cores: libc::cpu_set_t = std::mem::zeroed();
+        assert_eq!(libc::sched_getaffinity(0, size_of_val(&cores), &mut cores), 0);
+        let mut usable = (0..libc::CPU_SETSIZE as usize).filter(|&core| libc::CPU_ISSET(core, &cores));
+        // Where there are not so many, it runs where it can.
+        let Some(core) = usable.nth(number) else { return };
+        libc::CPU_ZERO(&mut cores);
+        libc::CPU_SET(core, &mut cores);
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&cores), &cores), 0);
     }
 }
 

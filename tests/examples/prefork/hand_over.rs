@@ -10,7 +10,7 @@ use super::workers::{load, under_load, wrk, wrk_counted};
 pub fn hand_overs_under_load_fail_no_request() {
     let (folder, large) = load();
     let server = Server::start(folder, &["--workers", "2", "--timeout", "60"]);
-    let wrk = wrk(&server, 2);
+    let wrk = wrk(&server, 1);
     let mut idle = server.connect();
     assert_eq!(idle.get("/small").unwrap().status, 200);
     let mut masters = vec![server.child.id()];

@@ -79,7 +79,7 @@ pub fn killed_workers_of_the_sibling_are_replaced_under_load() {
     let wrk = Command::new("wrk").args(["--threads", "1", "--connections"]).arg(CLIENTS.to_string());
     let wrk = wrk
         .args(["--timeout", "10s", "--duration"])
-        .arg(format!("{}s", rounds(1) + 1))
+        .arg(format!("{}s", rounds(1)))
         .arg(format!("http://{}/", sibling.address));
     let wrk = wrk.stdout(writer).spawn().unwrap();
     let (started, mut killed) = (Instant::now(), 0);

@@ -1,0 +1,690 @@
+//! Channels to another machine: hellos, limits, and peers that leave, stall, lie or vanish.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{self, FAR, Trial, assert_times_out, exit_code, own_network, tcp_pair};
+use ipc::{Error, Link, PipeReader, Receiver, Sender, TcpLink, TcpOptions, TcpReader, TcpWriter, fork, pipe, wait_any};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        one_worker_runs_on_another_machine,
+        each_side_says_what_it_takes,
+        a_receivers_own_limit_holds_too,
+        a_value_with_ends_does_not_travel,
+        a_peer_that_speaks_something_else_is_refused_at_once,
+        a_hello_that_is_cut_says_so,
+        two_stamps_refuse_each_other,
+        a_peer_without_a_hello_keeps_nobody_longer_than_the_deadline,
+        a_deadline_that_the_kernel_cannot_keep_is_refused,
+        nobody_at_the_address_is_an_error,
+        an_address_that_does_not_answer_leaves_time_for_the_next,
+        a_connection_to_itself_is_nobody,
+        values_arrive_however_they_are_cut,
+        a_length_that_is_a_lie_takes_no_memory,
+        a_peer_that_trickles_keeps_no_deadline_waiting,
+        a_full_connection_keeps_no_deadline_waiting,
+        what_a_killed_worker_sent_arrives_and_then_eof,
+        a_worker_that_is_gone_is_closed,
+        a_worker_that_left_values_unread_is_a_reset,
+        closing_the_sender_is_eof_while_results_come_back,
+        a_copy_in_a_child_tells_the_peer_nothing,
+        a_connection_can_be_waited_for,
+        both_ways_at_once_fill_no_dead_end,
+        a_stream_around_the_connection_carries_the_same,
+        a_stream_that_ends_without_its_last_word_is_a_reset,
+        a_worker_that_is_stopped_is_not_gone within 90,
+        a_machine_that_vanishes_is_an_error needs [OwnNetwork, IP] within 90,
+    ]
+}
+
+/// The shortest that is allowed.
+const SHORT: Duration = Duration::from_secs(3);
+
+fn short() -> TcpOptions {
+    TcpOptions::new().deadline(SHORT)
+}
+
+fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// A worker that connects, and the master's side of the connection.
+fn with_worker(options: &TcpOptions, work: impl FnOnce(TcpLink) + 'static) -> (ipc::Child, TcpLink) {
+    let (listener, address) = listen();
+    let theirs = options.clone();
+    let child = fork((), move |()| work(theirs.connect(address).unwrap())).unwrap();
+    let link = options.greet(listener.accept().unwrap().0).unwrap();
+    (child, link)
+}
+
+/// A hello, as `docs/channel.md` has it.
+fn hello(longest: u64, stamp: u64) -> Vec<u8> {
+    [&b"\xffipc\r\n\x1a\0\x01\0\0\0\0\0\0\0"[..], &longest.to_le_bytes(), &stamp.to_le_bytes()].concat()
+}
+
+/// The side that is tested, and a bare stream that has said `bytes`.
+fn with_bare(options: &TcpOptions, bytes: &[u8]) -> (ipc::Result<TcpLink>, TcpStream) {
+    let (here, mut there) = tcp_pair();
+    there.write_all(bytes).unwrap();
+    (options.greet(here), there)
+}
+
+fn greeted(options: &TcpOptions) -> (TcpLink, TcpStream) {
+    let (link, mut there) = with_bare(options, &hello(u64::MAX, 0));
+    let link = link.unwrap();
+    there.read_exact(&mut [0; 32]).unwrap();
+    (link, there)
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u32).to_le_bytes(), message].concat()
+}
+
+/// Runs over any link.
+fn lengths(jobs: Receiver<String, impl Link>, results: Sender<u64, impl Link>) {
+    for job in jobs.iter() {
+        results.send(job.unwrap().len() as u64).unwrap();
+    }
+    results.close().unwrap();
+}
+
+fn one_worker_runs_on_another_machine() {
+    let options = TcpOptions::new().stamp_of::<(String, u64)>();
+    let (child, link) = with_worker(&options, |link| lengths(Receiver::new(link.reader), Sender::new(link.writer)));
+    let (jobs, results) = (Sender::new(link.writer), Receiver::<u64, _>::new(link.reader));
+    for len in (0..1000).chain([5 << 20]) {
+        jobs.send("x".repeat(len)).unwrap();
+    }
+    jobs.close().unwrap();
+    let lens: Vec<_> = results.iter().map(Result::unwrap).collect();
+    assert!(lens.into_iter().eq((0..1000).chain([5 << 20])));
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn each_side_says_what_it_takes() {
+    let (link, mut there) = with_bare(&TcpOptions::new().max_message(77).stamp(5), &hello(100, 0));
+    let mut said = [0; 32];
+    there.read_exact(&mut said).unwrap();
+    assert_eq!(said[..], hello(77, 5));
+    let jobs = Sender::<String, _>::new(link.unwrap().writer);
+    let unsent = jobs.send("x".repeat(100)).unwrap_err(); // a byte for the length
+    assert!(matches!(unsent.error, Error::TooLong { len: 101, max: 100 }), "{unsent:?}");
+    assert_eq!(unsent.value.len(), 100);
+    jobs.send("x".repeat(99)).unwrap();
+    jobs.close().unwrap();
+    let mut rest = Vec::new();
+    there.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len(), 4 + 100);
+}
+
+fn a_receivers_own_limit_holds_too() {
+    let (link, mut there) = greeted(&TcpOptions::new().max_message(100));
+    let values = Receiver::<Vec<u8>, _>::new(link.reader);
+    for (len, max) in [(101, 100), (51, 50)] {
+        there.write_all(&framed(&vec![9; len])).unwrap();
+        there.write_all(&framed(&[1, 7])).unwrap();
+        let too_long = values.recv().unwrap_err();
+        assert!(matches!(too_long, Error::TooLong { len: is, max: most } if (is, most) == (len, max)), "{too_long:?}");
+        assert_eq!(values.recv().unwrap().unwrap(), [7]);
+        values.set_max_message(50);
+    }
+}
+
+fn a_value_with_ends_does_not_travel() {
+    let (link, there) = greeted(&TcpOptions::new());
+    let (reader, mut writer) = pipe().unwrap();
+    let sender = Sender::<(u8, PipeReader), _>::new(link.writer);
+    let unsent = sender.send((1, reader)).unwrap_err();
+    assert!(matches!(unsent.error, Error::CannotCarry), "{unsent:?}");
+    writer.write_all(b"still open").unwrap();
+    drop(writer);
+    assert_eq!(io::read_to_string(unsent.value.1).unwrap(), "still open");
+    sender.close().unwrap();
+    assert_eq!(io::read_to_string(there).unwrap(), "", "nothing was sent");
+}
+
+fn a_peer_that_speaks_something_else_is_refused_at_once() {
+    // It says no more until it is answered.
+    for bytes in [&b"GET"[..], b"\xffipc\n\n", &hello(0, 0).iter().map(|byte| byte ^ 1).collect::<Vec<_>>()] {
+        let (link, _there) = with_bare(&TcpOptions::new(), bytes);
+        assert!(matches!(link, Err(Error::Malformed { message }) if message == bytes));
+    }
+    for at in 8..16 {
+        let mut other = hello(1 << 20, 0);
+        other[at] = 9;
+        let (link, _there) = with_bare(&TcpOptions::new(), &other);
+        assert!(matches!(link, Err(Error::Malformed { message }) if message == other));
+    }
+}
+
+fn a_hello_that_is_cut_says_so() {
+    let whole = hello(1 << 20, 0);
+    for len in 0..whole.len() {
+        let (here, mut there) = tcp_pair();
+        there.write_all(&whole[..len]).unwrap();
+        there.shutdown(std::net::Shutdown::Write).unwrap();
+        let cut = TcpOptions::new().greet(here).unwrap_err();
+        assert!(
+            matches!(&cut, Error::Truncated { message, expected: Some(32) } if *message == whole[..len]),
+            "{len}: {cut:?}"
+        );
+    }
+}
+
+fn two_stamps_refuse_each_other() {
+    let (link, _there) = with_bare(&TcpOptions::new().stamp(1), &hello(1 << 20, 2));
+    assert!(matches!(link, Err(Error::WrongKind { .. })));
+    for (ours, theirs) in [(0, 2), (2, 0), (2, 2), (0, 0)] {
+        let (link, _there) = with_bare(&TcpOptions::new().stamp(ours), &hello(1 << 20, theirs));
+        assert!(link.is_ok());
+    }
+    let (link, _there) = with_bare(&TcpOptions::new().stamp_of::<(u8, String)>(), &hello(1 << 20, 2));
+    assert!(matches!(link, Err(Error::WrongKind { .. })));
+}
+
+fn a_peer_without_a_hello_keeps_nobody_longer_than_the_deadline() {
+    let (silent, _there) = tcp_pair();
+    // A byte each second, that is in time for the kernel.
+    let (here, mut there) = tcp_pair();
+    let (until, leave) = pipe().unwrap();
+    let child = fork(until, move |until| {
+        for byte in hello(1 << 20, 0) {
+            let _ = there.write_all(&[byte]); // it may have left
+            if !matches!(until.read_timeout(&mut [0], Duration::from_secs(1)), Err(Error::TimedOut)) {
+                return;
+            }
+        }
+    })
+    .unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| assert_times_out("silence", SHORT, |_| short().greet(silent)));
+        assert_times_out("a byte each second", SHORT, |_| short().greet(here));
+    });
+    drop(leave);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_deadline_that_the_kernel_cannot_keep_is_refused() {
+    for deadline in [Duration::ZERO, Duration::from_millis(2999), Duration::from_secs(1 << 20), Duration::MAX] {
+        let (here, _there) = tcp_pair();
+        assert!(matches!(TcpOptions::new().deadline(deadline).greet(here), Err(Error::InvalidInput { .. })));
+    }
+}
+
+fn nobody_at_the_address_is_an_error() {
+    let (listener, address) = listen();
+    drop(listener);
+    let refused = TcpOptions::new().connect(address).unwrap_err();
+    assert!(
+        matches!(&refused, Error::System { call: "connect", source } if source.kind() == ErrorKind::ConnectionRefused)
+    );
+    assert!(matches!(TcpOptions::new().connect(&[] as &[SocketAddr]), Err(Error::InvalidInput { .. })));
+}
+
+/// What a peer says, in two parts, and then EOF.
+struct Said {
+    bytes: Vec<u8>,
+    cut: usize,
+    at: usize,
+}
+
+impl Read for Said {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let end = if self.at < self.cut { self.cut } else { self.bytes.len() };
+        let count = (end - self.at).min(buf.len());
+        buf[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+impl Write for Said {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    // One waits to be accepted, and the kernel passes over whoever comes after it.
+    let (silent, silent_address) = listen();
+    rustix::net::listen(&silent, 0).unwrap();
+    let _waiting = TcpStream::connect(silent_address).unwrap();
+    let (listener, address) = listen();
+    let child = fork((), move |()| {
+        let link = short().connect(&[silent_address, address][..]).unwrap();
+        Sender::new(link.writer).send(7_u32).unwrap();
+    })
+    .unwrap();
+    let link = short().greet(listener.accept().unwrap().0).unwrap();
+    assert_eq!(Receiver::<u32, _>::new(link.reader).recv().unwrap(), Some(7));
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_connection_to_itself_is_nobody() {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let here: SocketAddr = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
+    rustix::net::connect(&socket, &here).unwrap();
+    let refused = short().greet(TcpStream::from(socket)).unwrap_err();
+    assert!(
+        matches!(&refused, Error::System { source, .. } if source.kind() == ErrorKind::ConnectionRefused),
+        "{refused}"
+    );
+}
+
+fn values_arrive_however_they_are_cut() {
+    let all = [hello(1 << 20, 0), framed(b"\x03one"), framed(b"\x00"), framed(b"\x05three")].concat();
+    let (here, _there) = tcp_pair();
+    let receive = |said: Said| {
+        let link = TcpOptions::new().greet_over(said, here.try_clone().unwrap(), |_| Ok(()))?;
+        let values: Vec<ipc::Result<String>> = Receiver::new(link.reader).iter().collect();
+        Ok::<_, Error>(values)
+    };
+    for cut in 0..=all.len() {
+        let values = receive(Said { bytes: all.clone(), cut, at: 0 }).unwrap();
+        let values: Vec<_> = values.into_iter().map(Result::unwrap).collect();
+        assert_eq!(values, ["one", "", "three"], "cut at {cut}");
+    }
+    let ends = [32, 40, 45, 55];
+    for len in 32..all.len() {
+        let values = receive(Said { bytes: all[..len].to_vec(), cut: 0, at: 0 }).unwrap();
+        let whole = values.iter().filter(|value| value.is_ok()).count();
+        assert_eq!(whole, ends[1..].iter().filter(|end| len >= **end).count(), "{len}");
+        let cut = values.iter().any(|value| matches!(value, Err(Error::Truncated { .. })));
+        assert_eq!(cut, !ends.contains(&len), "{len}");
+    }
+}
+
+fn a_length_that_is_a_lie_takes_no_memory() {
+    let (link, mut there) = greeted(&TcpOptions::new().max_message(usize::MAX));
+    let values = Receiver::<Vec<u8>, _>::new(link.reader);
+    values.set_max_message(usize::MAX);
+    there.write_all(&[&[0xff; 4][..], &(1_u64 << 62).to_le_bytes(), b"little"].concat()).unwrap();
+    drop(there);
+    assert!(matches!(values.recv(), Err(Error::Truncated { message, expected: Some(_) }) if message == b"little"));
+    assert!(values.recv().unwrap().is_none());
+}
+
+fn a_peer_that_trickles_keeps_no_deadline_waiting() {
+    let (link, mut there) = greeted(&short());
+    let values = Receiver::<String, _>::new(link.reader);
+    assert_times_out("nothing", Duration::from_millis(30), |timeout| values.recv_timeout(timeout));
+    there.write_all(&framed(b"\x03one")[..5]).unwrap();
+    assert_times_out("a part", Duration::from_millis(30), |timeout| values.recv_timeout(timeout));
+    assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+    there.write_all(b"one").unwrap();
+    assert_eq!(values.recv_timeout(FAR).unwrap().unwrap(), "one");
+}
+
+fn fill(sender: &Sender<Vec<u8>, TcpWriter>) {
+    // The kernel takes some more once it has moved what it had, and looks for room again now and then.
+    while sender.send_timeout(vec![0; 100_000], Duration::from_millis(300)).is_ok() {}
+}
+
+/// Fills it until a flush waits for all of its time.
+fn assert_flush_times_out(sender: &Sender<Vec<u8>, TcpWriter>) {
+    loop {
+        fill(sender);
+        let timeout = Duration::from_millis(30);
+        let started = Instant::now();
+        match sender.flush_timeout(timeout) {
+            Ok(()) => {} // there was room after all
+            flushed => {
+                let took = started.elapsed();
+                assert!(matches!(flushed, Err(Error::TimedOut)), "{flushed:?}");
+                return assert!(took >= timeout && took < FAR, "{took:?}");
+            }
+        }
+    }
+}
+
+fn a_full_connection_keeps_no_deadline_waiting() {
+    let (link, _there) = greeted(&short());
+    let sender = Sender::new(link.writer);
+    assert_flush_times_out(&sender);
+    let unsent = sender.try_send(vec![7; 100_000]).unwrap_err();
+    assert!(matches!(unsent.error, Error::WouldBlock), "{unsent:?}");
+    assert_eq!(unsent.value.len(), 100_000);
+}
+
+fn what_a_killed_worker_sent_arrives_and_then_eof() {
+    let (child, link) = with_worker(&short(), |link| {
+        let results = Sender::new(link.writer);
+        results.send(vec![1_u8; 70_000]).unwrap();
+        results.send(vec![2; 3]).unwrap();
+        results.flush().unwrap();
+        // The next one is cut by its death.
+        results.send(vec![3; 5]).unwrap();
+        let _ = Receiver::<(), _>::new(link.reader).recv();
+    });
+    let results = Receiver::<Vec<u8>, _>::new(link.reader);
+    assert_eq!(results.recv().unwrap().unwrap().len(), 70_000);
+    assert_eq!(results.recv().unwrap().unwrap(), [2; 3]);
+    child.kill().unwrap();
+    assert!(results.recv().unwrap().is_none());
+    assert!(results.recv().unwrap().is_none());
+    child.wait().unwrap();
+    drop(link.writer);
+}
+
+fn a_worker_that_is_gone_is_closed() {
+    let (child, link) = with_worker(&short(), drop);
+    assert_eq!(exit_code(&child), 0);
+    let sender = Sender::new(link.writer);
+    let error = loop {
+        if let Err(unsent) = sender.send(vec![0_u8; 100_000]) {
+            assert_eq!(unsent.value.len(), 100_000);
+            break unsent.error;
+        }
+    };
+    assert!(matches!(error, Error::Closed), "{error:?}");
+    assert!(matches!(sender.send(vec![1]).unwrap_err().error, Error::Closed));
+    assert!(matches!(sender.close(), Err(Error::Closed)));
+}
+
+fn a_worker_that_left_values_unread_is_a_reset() {
+    let (link, mut there) = greeted(&short());
+    let (jobs, results) = (Sender::new(link.writer), Receiver::<String, _>::new(link.reader));
+    there.write_all(&framed(b"\x03one")).unwrap();
+    jobs.send(5_u8).unwrap();
+    jobs.flush().unwrap();
+    there.read_exact(&mut [0]).unwrap();
+    assert_eq!(results.recv().unwrap().unwrap(), "one");
+    drop(there);
+    assert!(matches!(results.recv(), Err(Error::Reset)));
+    assert!(results.recv().unwrap().is_none());
+    assert!(
+        matches!(jobs.send(6).and_then(|()| jobs.flush().map_err(|error| ipc::Unsent { value: 6, error })), Err(unsent) if matches!(unsent.error, Error::Closed))
+    );
+}
+
+fn closing_the_sender_is_eof_while_results_come_back() {
+    let (child, link) = with_worker(&short(), |link| {
+        let jobs = Receiver::<u32, _>::new(link.reader);
+        assert_eq!(jobs.iter().map(Result::unwrap).sum::<u32>(), 3);
+        let results = Sender::new(link.writer);
+        results.send(jobs.recv().unwrap().is_none()).unwrap();
+        results.close().unwrap();
+    });
+    let jobs = Sender::new(link.writer);
+    jobs.send(1_u32).unwrap();
+    jobs.send(2).unwrap();
+    drop(jobs);
+    let results = Receiver::<bool, _>::new(link.reader);
+    assert_eq!(results.recv().unwrap(), Some(true));
+    assert_eq!(results.recv().unwrap(), None);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_copy_in_a_child_tells_the_peer_nothing() {
+    let (link, mut there) = greeted(&short());
+    let (jobs, values) = (Sender::new(link.writer), Receiver::<u8, _>::new(link.reader));
+    let copied = (jobs, values);
+    // SAFETY: this process has one thread.
+    match unsafe { ipc::fork_raw() }.unwrap() {
+        ipc::Forked::Child => {
+            let (jobs, values) = copied;
+            assert!(matches!(values.recv(), Err(Error::NotGiven)));
+            jobs.send(1).unwrap(); // into the buffer
+            assert!(matches!(jobs.flush(), Err(Error::NotGiven)));
+            drop((jobs, values));
+            std::process::exit(0);
+        }
+        ipc::Forked::Parent(child) => assert_eq!(exit_code(&child), 0),
+    }
+    copied.0.send(7_u8).unwrap();
+    copied.0.close().unwrap();
+    let mut rest = Vec::new();
+    there.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, framed(&[7]));
+}
+
+fn a_connection_can_be_waited_for() {
+    let (link, mut there) = greeted(&short());
+    let mut values = Receiver::<u8, TcpReader>::new(link.reader);
+    assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(Duration::ZERO)).unwrap(), 0);
+    there.write_all(&[framed(&[1]), framed(&[2])].concat()).unwrap();
+    for number in [1, 2] {
+        assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+        assert_eq!(values.try_recv().unwrap(), Some(number));
+    }
+    drop(there);
+    assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+    assert_eq!(values.try_recv().unwrap(), None);
+}
+
+/// Echoes, on two threads so that neither way waits for the other.
+fn both_ways(link: TcpLink) {
+    const VALUES: u8 = 100;
+    let (sender, receiver) = (Sender::new(link.writer), Receiver::<Vec<u8>, _>::new(link.reader));
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 0..VALUES {
+                sender.send(vec![number; 100_000]).unwrap();
+            }
+            sender.close().unwrap();
+        });
+        let values =
+            receiver.iter().enumerate().map(|(number, value)| assert_eq!(value.unwrap(), vec![number as u8; 100_000]));
+        assert_eq!(values.count(), usize::from(VALUES));
+    });
+}
+
+fn both_ways_at_once_fill_no_dead_end() {
+    let (child, link) = with_worker(&short(), both_ways);
+    both_ways(link);
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// Turns every bit, and counts how often its end is told.
+struct Turned(TcpStream);
+
+impl Read for Turned {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buf)?;
+        buf[..count].iter_mut().for_each(|byte| *byte = !*byte);
+        Ok(count)
+    }
+}
+
+impl Write for Turned {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let turned: Vec<_> = buf.iter().take(5000).map(|byte| !byte).collect();
+        self.0.write(&turned)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn turned(socket: TcpStream, finished: &Arc<AtomicU32>) -> TcpLink {
+    let finished = Arc::clone(finished);
+    let stream = Turned(socket.try_clone().unwrap());
+    let finish = move |_: &mut Turned| {
+        finished.fetch_add(1, Relaxed);
+        Ok(())
+    };
+    short().greet_over(stream, socket, finish).unwrap()
+}
+
+fn a_stream_around_the_connection_carries_the_same() {
+    let (listener, address) = listen();
+    let child = fork((), move |()| {
+        let finished = Arc::default();
+        both_ways(turned(TcpStream::connect(address).unwrap(), &finished));
+        assert_eq!(finished.load(Relaxed), 1);
+    })
+    .unwrap();
+    let finished = Arc::default();
+    both_ways(turned(listener.accept().unwrap().0, &finished));
+    assert_eq!(finished.load(Relaxed), 1);
+    assert_eq!(exit_code(&child), 0);
+    // Deadlines, and looks that do not wait.
+    let (here, mut there) = tcp_pair();
+    there.write_all(&hello(1 << 20, 0).iter().map(|byte| !byte).collect::<Vec<_>>()).unwrap();
+    let link = turned(here, &finished);
+    let (mut values, sender) = (Receiver::<u8, _>::new(link.reader), Sender::new(link.writer));
+    assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+    assert_times_out("nothing", Duration::from_millis(30), |timeout| values.recv_timeout(timeout));
+    there.write_all(&framed(&[1]).iter().map(|byte| !byte).collect::<Vec<_>>()).unwrap();
+    assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+    assert_eq!(values.recv().unwrap(), Some(1));
+    assert_flush_times_out(&sender);
+}
+
+/// Ends as TLS does whose peer was cut off.
+struct Cut(Said);
+
+impl Read for Cut {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buf)? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+impl Write for Cut {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn a_stream_that_ends_without_its_last_word_is_a_reset() {
+    let (here, _there) = tcp_pair();
+    let said = Said { bytes: [hello(9, 0), framed(&[7])].concat(), cut: 0, at: 0 };
+    let link = short().greet_over(Cut(said), here, |_| Ok(())).unwrap();
+    let values = Receiver::<u8, _>::new(link.reader);
+    assert_eq!(values.recv().unwrap(), Some(7));
+    assert!(matches!(values.recv(), Err(Error::Reset)));
+}
+
+fn a_worker_that_is_stopped_is_not_gone() {
+    let (child, link) = with_worker(&short(), |link| {
+        lengths_of_bytes(Receiver::new(link.reader), Sender::new(link.writer));
+    });
+    let (jobs, results) = (Sender::new(link.writer), Receiver::<u64, _>::new(link.reader));
+    child.signal(libc::SIGSTOP).unwrap();
+    fill(&jobs);
+    // Its kernel answers all that time, with no room for more.
+    let wait = SHORT + Duration::from_secs(support::rounds(1).clamp(1, 9));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let started = Instant::now();
+            let flushed = jobs.flush_timeout(wait);
+            assert!(matches!(flushed, Err(Error::TimedOut)), "{flushed:?}");
+            assert!(started.elapsed() >= wait);
+        });
+        let received = results.recv_timeout(wait);
+        assert!(matches!(received, Err(Error::TimedOut)), "{received:?}");
+    });
+    child.signal(libc::SIGCONT).unwrap();
+    jobs.send(vec![0; 3]).unwrap();
+    jobs.close().unwrap();
+    let last = results.iter().map(Result::unwrap).last();
+    assert_eq!(last, Some(3));
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn lengths_of_bytes(jobs: Receiver<Vec<u8>, impl Link>, results: Sender<u64, impl Link>) {
+    for job in jobs.iter() {
+        results.send(job.unwrap().len() as u64).unwrap();
+    }
+    results.close().unwrap();
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn is_vanished(error: &Error) -> bool {
+    matches!(error, Error::System { source, .. } if source.raw_os_error() == Some(libc::ETIMEDOUT))
+}
+
+fn a_machine_that_vanishes_is_an_error() {
+    assert!(own_network());
+    let (ready, tell_ready) = pipe().unwrap();
+    let (go, tell_go) = pipe().unwrap();
+    // Another machine: a process with a network of its own, joined to this one's by a cable.
+    let child = fork((tell_ready, go), |(ready, mut go)| {
+        assert!(own_network());
+        drop(ready);
+        go.read_exact(&mut [0]).unwrap();
+        ip("address add 10.9.8.2/24 dev there");
+        ip("link set there up");
+        let connect = |_| {
+            let link = short().connect("10.9.8.1:7000").unwrap();
+            // Says that the hello arrived here, and nothing is under way.
+            let writer = Sender::new(link.writer);
+            writer.send(1_u8).unwrap();
+            writer.flush().unwrap();
+            (writer, link.reader)
+        };
+        let links: Vec<_> = (0..4).map(connect).collect();
+        let _ = go.read(&mut [0]);
+        drop(links);
+    })
+    .unwrap();
+    assert_eq!(io::read_to_string(ready).unwrap(), "");
+    ip(&format!("link add here type veth peer name there netns {}", child.id()));
+    ip("address add 10.9.8.1/24 dev here");
+    ip("link set here up");
+    let listener = TcpListener::bind("10.9.8.1:7000").unwrap();
+    (&tell_go).write_all(&[0]).unwrap();
+    let mut links: Vec<_> = (0..4).map(|_| short().greet(listener.accept().unwrap().0).unwrap()).collect();
+
+    let idle = |link: TcpLink| {
+        let values = Receiver::<u8, _>::new(link.reader);
+        assert_eq!(values.recv().unwrap(), Some(1));
+        (values, link.writer)
+    };
+    let (first, second) = (idle(links.pop().unwrap()), idle(links.pop().unwrap()));
+    let full = Sender::new(links.pop().unwrap().writer);
+    fill(&full);
+    ip("link set here down");
+    let noticed = |what: &str, call: &dyn Fn() -> Error| {
+        let started = Instant::now();
+        let error = call();
+        let took = started.elapsed();
+        assert!(is_vanished(&error), "{what}: {error:?}");
+        assert!(took <= 3 * SHORT, "{what}: {took:?}");
+        assert!(is_vanished(&call()), "{what}: and each later call says so");
+    };
+    let (mut watched, _writer) = second;
+    thread::scope(|scope| {
+        scope.spawn(move || noticed("idle", &|| first.0.recv().unwrap_err()));
+        let (results, writer) = idle(links.pop().unwrap());
+        scope.spawn(move || {
+            let jobs = Sender::new(writer);
+            jobs.send(1_u8).unwrap();
+            jobs.flush().unwrap(); // it went into the kernel's buffer, and no error tells that it did not arrive
+            noticed("with a job under way", &|| results.recv().unwrap_err());
+        });
+        scope.spawn(move || {
+            assert_eq!(wait_any(&mut [watched.watch().unwrap()], Some(4 * SHORT)).unwrap(), 1);
+            let error = watched.try_recv().unwrap_err();
+            assert!(is_vanished(&error), "watched: {error:?}");
+        });
+        scope.spawn(move || noticed("full", &|| full.flush().unwrap_err()));
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -1,0 +1,155 @@
+//! Typed channels: values that are awaited, and what a dropped future leaves behind.
+
+use std::future::poll_fn;
+use std::io::Read;
+use std::pin::pin;
+
+use futures_core::Stream;
+
+use super::messages::polled;
+use super::{on_one_thread, on_threads};
+use crate::support::{self, Trial, exit_code};
+use ipc::tokio::{Duplex, Receiver, Sender};
+use ipc::{Error, PipeReader, channel, datagram_pair, duplex, fork, open_ends, pipe};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        values_are_sent_by_one_task_and_received_by_another,
+        values_of_any_size_come_from_another_process,
+        a_stream_of_values_goes_on_after_one_that_is_none,
+        a_cancelled_receive_takes_no_value,
+        a_cancelled_send_sends_nothing_and_leaves_no_end,
+        a_value_that_is_not_sent_comes_back_with_its_ends,
+        a_call_that_is_dropped_leaves_its_answer_to_be_received,
+    ]
+}
+
+fn values_are_sent_by_one_task_and_received_by_another() {
+    on_threads().block_on(async {
+        let (sender, receiver) = channel::<(u32, String)>().unwrap();
+        let (sender, receiver) = (Sender::new(sender).unwrap(), Receiver::new(receiver).unwrap());
+        let sending = tokio::spawn(async move {
+            for number in 0..5000 {
+                sender.send((number, "x".repeat(number as usize % 50))).await.unwrap();
+            }
+        });
+        for number in 0..5000 {
+            assert_eq!(receiver.recv().await.unwrap(), Some((number, "x".repeat(number as usize % 50))));
+        }
+        assert_eq!(receiver.recv().await.unwrap(), None);
+        sending.await.unwrap();
+    });
+}
+
+fn values_of_any_size_come_from_another_process() {
+    let (sender, receiver) = channel::<Vec<u8>>().unwrap();
+    let child = fork(sender, |sender| {
+        for len in [0, 1, 100_000, 1 << 20].into_iter().cycle().take(40) {
+            sender.send(vec![len as u8; len]).unwrap();
+        }
+    })
+    .unwrap();
+    on_one_thread().block_on(async {
+        let receiver = Receiver::new(receiver).unwrap();
+        let mut count = 0;
+        while let Some(value) = receiver.recv().await.unwrap() {
+            assert!(value.iter().all(|byte| *byte == value.len() as u8));
+            count += 1;
+        }
+        assert_eq!(count, 40);
+    });
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_stream_of_values_goes_on_after_one_that_is_none() {
+    on_one_thread().block_on(async {
+        let pair = datagram_pair().unwrap();
+        let mut values = pin!(Receiver::<u8>::new(ipc::Receiver::new(pair.child)).unwrap());
+        for message in [&[7][..], &[1, 2], &[8]] {
+            pair.parent.send(message).unwrap();
+        }
+        drop(pair.parent);
+        let mut next = async || poll_fn(|cx| values.as_mut().poll_next(cx)).await;
+        assert!(matches!(next().await, Some(Ok(7))));
+        assert!(matches!(next().await, Some(Err(Error::Decode { message, .. })) if message == [1, 2]));
+        assert!(matches!(next().await, Some(Ok(8))));
+        assert!(next().await.is_none() && next().await.is_none());
+    });
+}
+
+fn a_cancelled_receive_takes_no_value() {
+    on_one_thread().block_on(async {
+        let (sender, receiver) = channel::<u32>().unwrap();
+        let receiver = Receiver::new(receiver).unwrap();
+        let mut expected = 0;
+        for number in 0..200 {
+            if let Some(value) = polled(1, receiver.recv()).await {
+                assert_eq!(value.unwrap(), Some(expected));
+                expected += 1;
+            }
+            sender.send(number).unwrap();
+            tokio::task::yield_now().await;
+        }
+        drop(sender);
+        while let Some(value) = receiver.recv().await.unwrap() {
+            assert_eq!(value, expected);
+            expected += 1;
+        }
+        assert_eq!(expected, 200);
+    });
+}
+
+fn a_cancelled_send_sends_nothing_and_leaves_no_end() {
+    on_one_thread().block_on(async {
+        let (sender, receiver) = channel::<(u32, Option<PipeReader>)>().unwrap();
+        let sender = Sender::new(sender).unwrap();
+        let mut sent = 0;
+        while polled(3, sender.send((sent, None))).await.is_some_and(|sent| sent.is_ok()) {
+            sent += 1;
+        }
+        assert!(sent > 0);
+        let before = open_ends();
+        let (reader, writer) = pipe().unwrap();
+        assert!(polled(3, sender.send((sent, Some(reader)))).await.is_none(), "the queue is full");
+        assert!(matches!(writer.try_write(b"x"), Err(Error::Closed)), "the value is gone with its future");
+        drop(writer);
+        assert_eq!(open_ends(), before);
+        drop(sender);
+        assert!(receiver.iter().map(|value| value.unwrap().0).eq(0..sent));
+    });
+}
+
+fn a_value_that_is_not_sent_comes_back_with_its_ends() {
+    on_one_thread().block_on(async {
+        let (sender, receiver) = channel::<PipeReader>().unwrap();
+        drop(receiver);
+        let sender = Sender::new(sender).unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let unsent = sender.send(reader).await.unwrap_err();
+        assert!(matches!(unsent.error, Error::Closed), "{unsent:?}");
+        writer.write_atomic(b"ours").unwrap();
+        drop(writer);
+        let mut text = String::new();
+        { unsent.value }.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "ours");
+    });
+}
+
+fn a_call_that_is_dropped_leaves_its_answer_to_be_received() {
+    on_one_thread().block_on(async {
+        let pair = duplex::<u32, u32>().unwrap();
+        let mut calls = Duplex::new(pair.parent).unwrap();
+        let peer = pair.child;
+        assert!(polled(3, calls.call(1)).await.is_none());
+        let refused = calls.call(2).await.unwrap_err();
+        assert!(matches!(refused.error, Error::Unread) && refused.unsent == Some(2), "{refused:?}");
+        assert_eq!(peer.recv().unwrap(), Some(1));
+        peer.send(10).unwrap();
+        assert_eq!(calls.recv().await.unwrap(), Some(10));
+        peer.send(20).unwrap();
+        assert_eq!(calls.call(2).await.unwrap(), Some(20));
+        drop(peer);
+        let mut calls = calls.into_inner();
+        assert!(matches!(calls.call(3).unwrap_err().error, Error::Closed));
+    });
+}

@@ -1,0 +1,43 @@
+//! The ends for tokio: the promises of the blocking ends hold, nothing is lost when a future is dropped, and `O_NONBLOCK` is
+//! left alone.
+
+#[cfg(feature = "channel")]
+mod cancelled;
+#[cfg(feature = "channel")]
+mod channels;
+mod children;
+mod ends;
+mod messages;
+mod programs;
+mod rings;
+mod watching;
+
+use crate::support::Trial;
+
+pub fn trials() -> Vec<Trial> {
+    [
+        #[cfg(feature = "channel")]
+        cancelled::trials(),
+        #[cfg(feature = "channel")]
+        channels::trials(),
+        children::trials(),
+        ends::trials(),
+        messages::trials(),
+        programs::trials(),
+        rings::trials(),
+        watching::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A runtime on the calling thread.
+fn on_one_thread() -> ::tokio::runtime::Runtime {
+    ::tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A runtime with two threads of its own.
+fn on_threads() -> ::tokio::runtime::Runtime {
+    ::tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}

@@ -1,0 +1,129 @@
+//! Programs that are talked to, and what is left of one when its future is dropped.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use super::messages::polled;
+use super::{on_one_thread, on_threads};
+use crate::support::{self, SOON, Trial, bytes, poll_until};
+use ipc::tokio::communicate;
+use ipc::{Command, CommunicateError, Error, pipe};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        a_program_is_fed_and_heard_at_once_on_both_runtimes,
+        a_program_that_reads_nothing_is_no_error,
+        when_the_time_is_up_the_program_is_killed_and_what_it_said_is_kept,
+        a_helper_that_keeps_the_outputs_is_not_waited_for,
+        a_dropped_future_leaves_no_program,
+        a_runtime_that_ends_leaves_no_program,
+        outside_of_a_runtime_nothing_is_started,
+        many_programs_are_talked_to_at_once within 120,
+    ]
+}
+
+fn shell(script: &str) -> Command {
+    Command::new("sh").arg("-c").arg(script)
+}
+
+fn a_program_is_fed_and_heard_at_once_on_both_runtimes() {
+    for runtime in [on_one_thread(), on_threads()] {
+        let data = bytes(3_000_000);
+        let expected = data.clone();
+        // Both outputs are far more than a pipe holds.
+        let talk = async move { communicate(shell("tee /dev/stderr; exit 3"), &data, Some(SOON)).await };
+        let output = runtime.block_on(async { tokio::spawn(talk).await.unwrap().unwrap() });
+        assert_eq!(output.status.code(), Some(3));
+        assert!(output.stdout == expected && output.stderr == expected);
+    }
+}
+
+fn a_program_that_reads_nothing_is_no_error() {
+    on_one_thread().block_on(async {
+        let output = communicate(Command::new("true"), &bytes(1_000_000), None).await.unwrap();
+        assert!(output.status.success() && output.stdout.is_empty());
+    });
+}
+
+fn when_the_time_is_up_the_program_is_killed_and_what_it_said_is_kept() {
+    // A runtime without timers.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    runtime.block_on(async {
+        let (reader, writer) = pipe().unwrap();
+        let program = shell("echo said; echo complained >&2; exec sleep 1000").give_at(9, writer);
+        let late = communicate(program, b"", Some(Duration::from_millis(300))).await.unwrap_err();
+        let CommunicateError { stdout, stderr, error } = late;
+        assert!(matches!(error, Error::TimedOut), "{error:?}");
+        assert_eq!((&stdout[..], &stderr[..]), (&b"said\n"[..], &b"complained\n"[..]));
+        assert_eq!((&reader).read(&mut [0]).unwrap(), 0, "it is gone");
+    });
+}
+
+fn a_helper_that_keeps_the_outputs_is_not_waited_for() {
+    on_one_thread().block_on(async {
+        let (hold, release) = pipe().unwrap();
+        let program = shell("cat <&9 & echo started").give_at(9, hold);
+        let output = communicate(program, b"", None).await.unwrap();
+        assert_eq!(output.stdout, b"started\n");
+        drop(release);
+    });
+    support::await_whoever_is_left();
+}
+
+fn a_dropped_future_leaves_no_program() {
+    on_one_thread().block_on(async {
+        let input = bytes(1_000_000);
+        for times in 1..10 {
+            assert!(polled(times, communicate(shell("exec sleep 1000"), &input, None)).await.is_none());
+        }
+        assert!(!support::children().is_empty());
+        while !support::children().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+fn a_runtime_that_ends_leaves_no_program() {
+    for runtime in [on_one_thread(), on_threads()] {
+        let (started, said) = pipe().unwrap();
+        let program = shell("echo >&9; exec sleep 1000").give_at(9, said);
+        let task = runtime.spawn(async move { communicate(program, b"", None).await.map(drop) });
+        runtime.block_on(async {
+            let mut started = ipc::tokio::PipeReader::new(started).unwrap();
+            tokio::io::AsyncReadExt::read_u8(&mut started).await.unwrap();
+        });
+        drop(runtime);
+        drop(task);
+        poll_until("the program is gone", || support::children().is_empty());
+    }
+}
+
+fn outside_of_a_runtime_nothing_is_started() {
+    let mut talk = std::pin::pin!(communicate(Command::new("true"), b"", None));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match talk.as_mut().poll(&mut cx) {
+        std::task::Poll::Ready(Err(refused)) => assert!(matches!(refused.error, Error::System { .. }), "{refused:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(support::children().is_empty());
+}
+
+fn many_programs_are_talked_to_at_once() {
+    on_threads().block_on(async {
+        let tasks: Vec<_> = (0..40)
+            .map(|number: usize| {
+                tokio::spawn(async move {
+                    let data = bytes(number * 10_000);
+                    let output = communicate(Command::new("cat"), &data, Some(SOON)).await.unwrap();
+                    assert!(output.status.success() && output.stdout == data);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let killed = communicate(shell("kill -9 $$"), b"", None).await.unwrap();
+        assert_eq!(killed.status.signal(), Some(libc::SIGKILL));
+    });
+}
