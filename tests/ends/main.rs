@@ -1,17 +1,35 @@
-//! What goes through an end: pipes, messages and streams, and shared memory; and how calls wait for it.
+//! What goes through an end: bytes, messages and typed values, through the kernel and through shared memory, in calls that block
+//! and under tokio.
 
+#[cfg(feature = "channel")]
+mod channel;
 mod messages;
 mod pipes;
 mod shared_memory;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "tokio")]
+mod tokio;
 mod waiting;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "channel")]
+    if let Some(done) = channel::started() {
+        return done;
+    }
     if let Some(done) = shared_memory::started() {
         return done;
     }
-    support::run([messages::trials(), pipes::trials(), shared_memory::trials(), waiting::trials()])
+    support::run([
+        #[cfg(feature = "channel")]
+        channel::trials(),
+        messages::trials(),
+        pipes::trials(),
+        shared_memory::trials(),
+        #[cfg(feature = "tokio")]
+        tokio::trials(),
+        waiting::trials(),
+    ])
 }

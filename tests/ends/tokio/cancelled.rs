@@ -1,5 +1,5 @@
 //! Calls whose futures are dropped, tens of thousands of them: what each was to move was moved whole or not at all.
-//! `IPC_TESTS_ROUNDS=50 cargo test --all-features --test features dropped_calls` makes it a million.
+//! `IPC_TESTS_ROUNDS=50 cargo test --all-features --test ends dropped_calls` makes it a million.
 
 use std::io::{Read, Write};
 use std::ops::AsyncFnMut;
