@@ -265,7 +265,7 @@ fn count_words_says_how_it_is_used() {
 }
 
 fn soak_counts_what_it_has_done() {
-    let output = run("soak", &["--minutes", "0.02", "--workers", "1", "--seed", "1"]);
+    let output = run("soak", &["--minutes", "0.01", "--workers", "1", "--seed", "1"]);
     let (table, lines) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{lines}");
     assert!(lines.contains("--seed 1"), "{lines}");

@@ -462,7 +462,7 @@ fn programs_that_start_at_the_same_moment_keep_to_their_own() {
         for by_number in [false, true] {
             let before = &before;
             scope.spawn(move || {
-                for _ in 0..200 {
+                for _ in 0..support::rounds(40) {
                     let (reader, writer) = pipe().unwrap();
                     let number = if by_number { 200 } else { writer.as_raw_fd() };
                     let expected = what_is(&writer);
@@ -477,7 +477,7 @@ fn programs_that_start_at_the_same_moment_keep_to_their_own() {
             });
         }
         // And std starts its own meanwhile.
-        scope.spawn(|| (0..200).for_each(|_| assert_eq!(started_by_std(), before)));
+        scope.spawn(|| (0..support::rounds(40)).for_each(|_| assert_eq!(started_by_std(), before)));
     });
 }
 

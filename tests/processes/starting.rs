@@ -463,7 +463,7 @@ fn an_exec_that_fails_among_threads_makes_no_signal_of_their_errors() {
 
 /// Each takes 20 ms, in which the other thread could have left.
 fn execs_that_fail_among_threads() {
-    for _ in 0..40 {
+    for _ in 0..support::rounds(10) {
         let refused = Command::new("/no/such/program").exec();
         assert_eq!(errno(&refused.error), ("execve", libc::ENOENT));
     }
