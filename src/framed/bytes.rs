@@ -152,7 +152,7 @@ impl Outlet for StreamSocket {
 
 /// The standard library's streams, whose settings are left alone. Here and for a [`Deadline`](crate::Deadline).
 macro_rules! std_streams {
-    ($($stream:ty),*) => {$(
+    ($($stream:ty: $batch:expr),*) => {$(
         impl TimedRead for $stream {
             fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
                 let read = |wait| sys::socket::read(self.as_fd(), buf, wait);
@@ -162,7 +162,7 @@ macro_rules! std_streams {
 
         impl TimedWrite for $stream {
             fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
-                let piece = &buf[..buf.len().min(PIECE)];
+                let piece = &buf[..buf.len().min($batch)];
                 let write = |wait| sys::socket::write(self.as_fd(), piece, wait);
                 until.0.persist(self, &Spin::default(), "send", POLLOUT, None, write)
             }
@@ -180,7 +180,7 @@ macro_rules! std_streams {
 
         impl Outlet for $stream {
             fn batch_size(&self) -> usize {
-                PIECE
+                $batch
             }
 
             fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
@@ -196,4 +196,4 @@ macro_rules! std_streams {
         }
     )*};
 }
-std_streams!(UnixStream, TcpStream);
+std_streams!(UnixStream: PIECE, TcpStream: 2 * PIECE);

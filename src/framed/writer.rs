@@ -22,9 +22,9 @@ use crate::wait::Patience;
 ///
 /// # When messages go
 ///
-/// Messages wait in a buffer of this process, of 8 KiB for a pipe and 32 KiB for a socket. They go when the buffer is full,
-/// or with [`flush`](Self::flush), [`try_flush`](Self::try_flush), [`flush_timeout`](Self::flush_timeout). Flush before
-/// waiting for the effect of a message.
+/// Messages wait in a buffer of this process, of 8 KiB for a pipe or a ring, 16 KiB for a unix socket, and 32 KiB for TCP. They go
+/// when the buffer is full, or with [`flush`](Self::flush), [`try_flush`](Self::try_flush),
+/// [`flush_timeout`](Self::flush_timeout). Flush before waiting for the effect of a message.
 ///
 /// A message is taken, or it is not. It is taken as soon as its first byte was written, also if there is no more room
 /// then or the time is up. The rest waits, and is written before anything else, so the stream is never torn.

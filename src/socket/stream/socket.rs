@@ -20,7 +20,7 @@ use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until};
 ///
 /// [`Read`] blocks until there is something to read or the peer is gone. [`Write`] blocks while the peer's buffer is full, and
 /// fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the peer is gone. `SIGPIPE` is never raised. A long write is
-/// several system calls, of 32 KiB each.
+/// several system calls, of 16 KiB each.
 ///
 /// A peer that went away without reading everything is [`Error::Reset`], reported once, to a reader, after all that it sent.
 ///
@@ -335,7 +335,7 @@ impl Write for &StreamSocket {
         self.write_with(buf, Patience::Blocking).map_err(Error::into_io)
     }
 
-    /// Writes as many leading slices as have 32 KiB together, or the first; at most 1024 of them.
+    /// Writes as many leading slices as have 16 KiB together, or the first; at most 1024 of them.
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(which) = sys::for_one_call(bufs) else { return Ok(0) };
         let bufs = &bufs[which];
