@@ -15,11 +15,12 @@ mod waiting;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    #[cfg(feature = "channel")]
-    if let Some(done) = channel::started() {
-        return done;
-    }
-    if let Some(done) = shared_memory::started() {
+    let started = [
+        #[cfg(feature = "channel")]
+        channel::started,
+        shared_memory::started,
+    ];
+    if let Some(done) = started.iter().find_map(|started| started()) {
         return done;
     }
     support::run([

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     self, Gate, Later, SOON, Sigpipe, Trial, asleep_in, await_orphans, exit_code, poll_until, process_state,
+    processor_time, traced_zombie,
 };
 use ipc::{Child, Error, Fork, Forked, Watch, fork, fork_raw, fork_unchecked, open_ends, pipe, wait_any};
 
@@ -288,40 +289,6 @@ fn waiting_waits_whatever_the_flags_of_the_pidfd() {
         assert_eq!(status.code(), Some(7));
         later.done();
     }
-}
-
-/// A child that has left, and its tracer, which goes on to do something and then leaves too.
-fn traced_zombie(tracer_then: impl FnOnce()) -> (Child, Child) {
-    let (ready, seized) = (Gate::new(), Gate::new());
-    let (reader, writer) = pipe().unwrap();
-    let child = fork(reader, |mut reader| {
-        // SAFETY: numbers. It is refused where everybody of the same user may trace anyway.
-        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
-        ready.open();
-        reader.read(&mut [0]).map(|_| 7_u8)
-    })
-    .unwrap();
-    ready.pass();
-    let tracer = fork((), |()| {
-        // SAFETY: numbers.
-        let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, child.id() as libc::pid_t, 0, 0) };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-        seized.open();
-        tracer_then();
-    })
-    .unwrap();
-    seized.pass();
-    drop(writer);
-    poll_until("the child has left", || process_state(child.id()) == Some('Z'));
-    (child, tracer)
-}
-
-/// How long this process has run.
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: room for a time.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }, 0);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn a_deadline_of_waiting_for_a_traced_child_is_kept_without_a_busy_loop() {

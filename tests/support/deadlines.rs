@@ -13,7 +13,12 @@ pub const FAR: Duration = Duration::from_secs(5);
 pub fn assert_times_out<T: Debug>(what: &str, timeout: Duration, call: impl FnOnce(Duration) -> ipc::Result<T>) {
     let started = Instant::now();
     let result = call(timeout);
-    let took = started.elapsed();
+    assert_timed_out(what, timeout, started.elapsed(), result);
+}
+
+/// The same of a call that was made.
+#[track_caller]
+pub fn assert_timed_out<T: Debug>(what: &str, timeout: Duration, took: Duration, result: ipc::Result<T>) {
     assert!(matches!(result, Err(Error::TimedOut)), "{what}: {result:?}");
     assert!(took >= timeout && took < FAR, "{what}: {took:?} instead of {timeout:?}");
 }

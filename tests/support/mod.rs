@@ -46,7 +46,7 @@ mod trial;
 use std::fmt::Debug;
 use std::time::Duration;
 
-pub use deadlines::{FAR, assert_times_out};
+pub use deadlines::{FAR, assert_timed_out, assert_times_out};
 pub use descriptors::{
     closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
 };
@@ -62,10 +62,13 @@ pub use places::{
     ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,
     tcp_pair,
 };
-pub use processes::{Gate, asleep_in, children, exit_code, limit, panics, poll_until, process_state, run_on_core};
+pub use processes::{
+    Gate, asleep_in, children, exit_code, limit, panics, poll_until, process_state, processor_time, run_on_core,
+    traced_zombie,
+};
 pub use programs::{Folder, example, python};
 pub use rounds::rounds;
-pub use runner::{Trial, run};
+pub use runner::{Trial, joined, run};
 pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };

@@ -1,5 +1,6 @@
 //! Processes as seen from outside, and how they meet.
 
+use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,40 @@ pub fn run_on_core(number: usize) {
         libc::CPU_SET(core, &mut cores);
         assert_eq!(libc::sched_setaffinity(0, size_of_val(&cores), &cores), 0);
     }
+}
+
+/// A child that has left, and its tracer, which goes on to do something and then leaves too.
+pub fn traced_zombie(tracer_then: impl FnOnce()) -> (ipc::Child, ipc::Child) {
+    let (ready, seized) = (Gate::new(), Gate::new());
+    let (reader, writer) = ipc::pipe().unwrap();
+    let child = ipc::fork(reader, |mut reader| {
+        // SAFETY: numbers. It is refused where everybody of the same user may trace anyway.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
+        ready.open();
+        reader.read(&mut [0]).map(|_| 7_u8)
+    })
+    .unwrap();
+    ready.pass();
+    let tracer = ipc::fork((), |()| {
+        // SAFETY: numbers.
+        let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, child.id() as libc::pid_t, 0, 0) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        seized.open();
+        tracer_then();
+    })
+    .unwrap();
+    seized.pass();
+    drop(writer);
+    poll_until("the child has left", || process_state(child.id()) == Some('Z'));
+    (child, tracer)
+}
+
+/// How long this process has run.
+pub fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for a time.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Runs something that panics, and prints nothing of it: a backtrace takes seconds on a machine that is busy.

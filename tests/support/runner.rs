@@ -47,6 +47,11 @@ impl Trial {
     }
 }
 
+/// The tests of an area, from those of its modules.
+pub fn joined<const MODULES: usize>(modules: [Vec<Trial>; MODULES]) -> Vec<Trial> {
+    modules.into_iter().flatten().collect()
+}
+
 /// Runs the tests that the command line asks for: three at once for each processor, for most of them wait for something,
 /// or as many as `--test-threads` says.
 pub fn run(modules: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {

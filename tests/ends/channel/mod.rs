@@ -12,7 +12,7 @@ mod values;
 
 use std::process::ExitCode;
 
-use crate::support::Trial;
+use crate::support::{self, Trial};
 
 /// What this program does where a test of this area has started it.
 pub fn started() -> Option<ExitCode> {
@@ -27,7 +27,7 @@ pub fn started() -> Option<ExitCode> {
 }
 
 pub fn trials() -> Vec<Trial> {
-    [
+    support::joined([
         calls::trials(),
         ends::trials(),
         formats::trials(),
@@ -37,8 +37,5 @@ pub fn trials() -> Vec<Trial> {
         shapes::trials(),
         tcp::trials(),
         values::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ])
 }

@@ -17,10 +17,10 @@ mod receivers;
 mod streams;
 mod whole;
 
-use crate::support::Trial;
+use crate::support::{self, Trial};
 
 pub fn trials() -> Vec<Trial> {
-    [
+    support::joined([
         ancillary::trials(),
         ancillary_edges::trials(),
         foreign_peers::trials(),
@@ -36,8 +36,5 @@ pub fn trials() -> Vec<Trial> {
         packed::trials(),
         packed_peers::trials(),
         streams::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ])
 }

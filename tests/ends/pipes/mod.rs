@@ -8,10 +8,10 @@ mod pipe_ends;
 mod splice;
 mod streaming;
 
-use crate::support::Trial;
+use crate::support::{self, Trial};
 
 pub fn trials() -> Vec<Trial> {
-    [
+    support::joined([
         buffered::trials(),
         copy::trials(),
         copy_stops::trials(),
@@ -19,8 +19,5 @@ pub fn trials() -> Vec<Trial> {
         pipe_ends::trials(),
         streaming::trials(),
         splice::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ])
 }

@@ -9,7 +9,7 @@ mod rings;
 use std::io::Read;
 use std::process::ExitCode;
 
-use crate::support::{Trial, bytes, descriptor_flags};
+use crate::support::{self, Trial, bytes, descriptor_flags};
 use ipc::{Blob, RingReader, claim};
 
 /// What this program does where a test of this area has started it.
@@ -26,10 +26,13 @@ pub fn started() -> Option<ExitCode> {
 }
 
 pub fn trials() -> Vec<Trial> {
-    [blobs::trials(), ring_peers::trials(), ring_programs::trials(), ring_shortage::trials(), rings::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    support::joined([
+        blobs::trials(),
+        ring_peers::trials(),
+        ring_programs::trials(),
+        ring_shortage::trials(),
+        rings::trials(),
+    ])
 }
 
 fn claim_blob() {

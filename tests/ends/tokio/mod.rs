@@ -12,10 +12,10 @@ mod programs;
 mod rings;
 mod watching;
 
-use crate::support::Trial;
+use crate::support::{self, Trial};
 
 pub fn trials() -> Vec<Trial> {
-    [
+    support::joined([
         #[cfg(feature = "channel")]
         cancelled::trials(),
         #[cfg(feature = "channel")]
@@ -26,10 +26,7 @@ pub fn trials() -> Vec<Trial> {
         programs::trials(),
         rings::trials(),
         watching::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ])
 }
 
 /// A runtime on the calling thread.

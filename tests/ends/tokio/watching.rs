@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use super::{on_one_thread, on_threads};
-use crate::support::{self, Gate, Trial, exit_code, poll_until, process_state};
+use crate::support::{self, Gate, Trial, exit_code, poll_until, process_state, processor_time, traced_zombie};
 use ::tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ipc::tokio::{Child, PipeReader, PipeWriter, StreamSocket};
 use ipc::{Error, Fork, fork, pipe, stream_pair};
@@ -169,27 +169,8 @@ fn an_error_names_its_call() {
 }
 
 fn a_child_that_is_traced_is_awaited() {
-    let (ready, seized, go) = (Gate::new(), Gate::new(), Gate::new());
-    let (reader, writer) = pipe().unwrap();
-    let child = fork(reader, |mut reader| {
-        // SAFETY: numbers. It is refused where everybody of the same user may trace anyway.
-        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
-        ready.open();
-        reader.read(&mut [0]).map(|_| 7_u8)
-    })
-    .unwrap();
-    ready.pass();
-    let tracer = fork((), |()| {
-        // SAFETY: numbers.
-        let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, child.id() as libc::pid_t, 0, 0) };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-        seized.open();
-        go.pass();
-    })
-    .unwrap();
-    seized.pass();
-    drop(writer);
-    poll_until("the child has left", || process_state(child.id()) == Some('Z'));
+    let go = Gate::new();
+    let (child, tracer) = traced_zombie(|| go.pass());
     on_one_thread().block_on(async {
         let child = Child::new(child).unwrap();
         // It is ready, and has no status yet.
@@ -309,14 +290,6 @@ fn a_process_inside_of_a_runtime_is_not_forked() {
         let child = Child::new(ipc::Command::new("true").spawn().unwrap()).unwrap();
         assert!(child.wait().await.unwrap().success());
     });
-}
-
-/// How long this process has run.
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: room for a time.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) }, 0);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Where a sandbox refuses workers that are the caller's children, their server waits for them and says how they left. It may

@@ -6,11 +6,8 @@ mod signals;
 mod spin;
 mod wait_any;
 
-use crate::support::Trial;
+use crate::support::{self, Trial};
 
 pub fn trials() -> Vec<Trial> {
-    [deadlines::trials(), errors::trials(), signals::trials(), spin::trials(), wait_any::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    support::joined([deadlines::trials(), errors::trials(), signals::trials(), spin::trials(), wait_any::trials()])
 }

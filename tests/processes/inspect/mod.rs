@@ -6,12 +6,12 @@ mod one_pass;
 
 use std::process::ExitCode;
 
-use crate::support::Trial;
+use crate::support::{self, Trial};
 
 pub fn started() -> Option<ExitCode> {
     one_pass::started()
 }
 
 pub fn trials() -> Vec<Trial> {
-    [held::trials(), maps::trials(), one_pass::trials()].into_iter().flatten().collect()
+    support::joined([held::trials(), maps::trials(), one_pass::trials()])
 }

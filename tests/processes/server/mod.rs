@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::support::{self, Is, Kernel, Trial};
 
 pub fn trials() -> Vec<Trial> {
-    [
+    support::joined([
         workers::trials(),
         #[cfg(feature = "channel")]
         typed::trials(),
@@ -24,10 +24,7 @@ pub fn trials() -> Vec<Trial> {
         killed::trials(),
         callers::trials(),
         fire::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ])
 }
 
 /// Each test three times: with workers that are children of the caller's; with a sandbox that refuses that; and with one on a
