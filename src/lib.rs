@@ -77,7 +77,7 @@
 //! - The error of a failed call gives back what the call took: ends ([`ForkError`], [`SendError`]), the command
 //!   ([`SpawnError`]), the descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), bytes that were not written
 //!   ([`CopyError`]).
-//! - A read or a write makes one system call when there is data or room, and allocates nothing.
+//! - A read or a short write makes one system call when there is data or room, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
 //!
 //! It needs Linux 5.10 or newer; [platforms](guide::platforms) lists what each kernel version adds.

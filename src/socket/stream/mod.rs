@@ -49,8 +49,8 @@ impl From<StreamPair> for (StreamSocket, StreamSocket) {
 ///   `Ok(0)`.
 /// - **Writing** blocks while the peer's buffer is full.
 ///
-/// Both sides hang if both write a lot before they read: each waits for the other to make room. For messages, a
-/// [`datagram_pair`](crate::datagram_pair()) keeps them apart.
+/// Both sides hang if both write a lot before they read: each waits for the other to make room. Where messages must not run together,
+/// a [`datagram_pair`](crate::datagram_pair()) keeps them apart.
 ///
 /// Both ends are close-on-exec, and after a [`fork`](crate::fork()) open only in the process that they were given to.
 ///

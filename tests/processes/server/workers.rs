@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::{all_ways, at_rest, descriptors, signal};
+use super::{MAKES_SIBLINGS, all_ways, at_rest, descriptors, signal};
 use crate::support::{
     Gate, Trial, block_signal, exit_code, handle_signal, handled, poll_until, process_state, read_all, signal_mask,
     with_interval_timer,
@@ -136,7 +137,15 @@ fn a_worker_is_waited_for_like_any_child() {
         assert_eq!(wait_any(&mut [Watch::readable(&child)], Some(Duration::ZERO)).unwrap(), 0);
         drop(writer);
         assert_eq!(wait_any(&mut [Watch::readable(&child)], None).unwrap(), 1);
-        assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(3));
+        let mut status = child.try_wait().unwrap();
+        if !MAKES_SIBLINGS.load(Relaxed) {
+            // For a moment, until the server has reported it, it is not known.
+            poll_until("it is reported", || {
+                status = status.or_else(|| child.try_wait().unwrap());
+                status.is_some()
+            });
+        }
+        assert_eq!(status.unwrap().code(), Some(3));
         assert_eq!(exit_code(&child), 3);
         assert_eq!(child.wait_timeout(Duration::ZERO).unwrap().unwrap().code(), Some(3));
         child.kill().unwrap();
