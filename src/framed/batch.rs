@@ -9,6 +9,9 @@ use crate::wait::{Patience, Until};
 
 /// Where a batch goes.
 pub trait Outlet: Sized {
+    /// Messages from this length on, in bytes, are not copied into the batch, but go past it.
+    const PAST: usize = usize::MAX;
+
     /// How much waits before it goes, in bytes.
     fn batch_size(&self) -> usize;
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use super::batch::Outlet;
 use crate::error::{Error, Result};
 use crate::pipe::{BUFFER, PipeReader, PipeWriter};
-use crate::ring::{RingReader, RingWriter};
+use crate::ring::{self, RingReader, RingWriter};
 use crate::socket::{PIECE, StreamSocket};
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
@@ -54,6 +54,9 @@ impl ByteWriter for TcpStream {}
 
 /// The part of [`ByteReader`] that cannot be named outside. That of [`ByteWriter`] is [`Outlet`].
 pub trait Source: TimedRead + fmt::Debug + Sized {
+    /// How many bytes are read at a time. A buffer is never shorter.
+    const READ: usize = 64 << 10;
+
     /// Ready when reading is worth a try.
     fn watch(&mut self) -> Result<Watch<'_>>;
 
@@ -102,6 +105,9 @@ impl Outlet for PipeWriter {
 }
 
 impl Source for RingReader {
+    /// What was read is still in the first cache when it is received. A read makes no system call that longer ones would save.
+    const READ: usize = ring::PIECE;
+
     fn watch(&mut self) -> Result<Watch<'_>> {
         Ok(self.watch())
     }
@@ -112,8 +118,11 @@ impl Source for RingReader {
 }
 
 impl Outlet for RingWriter {
+    /// A put makes no system call, so that a batch saves less than the copy of a long message costs.
+    const PAST: usize = 2 << 10;
+
     fn batch_size(&self) -> usize {
-        BUFFER
+        ring::PIECE
     }
 
     fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize> {

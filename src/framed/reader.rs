@@ -14,9 +14,6 @@ use crate::pipe::PipeReader;
 use crate::sys::Errno;
 use crate::wait::{Patience, Until, Watch};
 
-/// As many bytes are read at once, and a buffer is never shorter.
-const READ: usize = 64 << 10;
-
 /// The longest message that is received, unless [`MessageReader::set_max_message`] sets another.
 const MAX: usize = 64 << 20;
 
@@ -93,7 +90,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// For both directions of a socket, clone it (`try_clone`) and make a [`MessageWriter`](crate::MessageWriter) of the
     /// clone. See [`MessageReader`].
     pub fn new(reader: R) -> Self {
-        Self { reader, buf: vec![0; READ], start: 0, end: 0, max: MAX, to_skip: 0, skipped: 0 }
+        Self { reader, buf: vec![0; R::READ], start: 0, end: 0, max: MAX, to_skip: 0, skipped: 0 }
     }
 
     /// Blocks until a message has arrived, and lends it until the next call; [`recv_vec`](Self::recv_vec) gives it away.
@@ -302,7 +299,7 @@ impl<R: ByteReader> MessageReader<R> {
     fn truncated(&mut self, measure: Option<(usize, u64)>) -> Error {
         let (head, expected) = measure.map_or((self.end, None), |(head, len)| (head, Some(len)));
         // In the memory that it has: a peer decides how much that is.
-        let mut message = std::mem::replace(&mut self.buf, vec![0; READ]);
+        let mut message = std::mem::replace(&mut self.buf, vec![0; R::READ]);
         message.truncate(self.end);
         message.drain(..head);
         self.end = 0;

@@ -139,7 +139,7 @@ impl<W: ByteWriter> MessageWriter<W> {
     /// Adds a message, and waits for room as long as it is told.
     #[inline]
     pub(crate) fn send_by(&mut self, message: &[u8], patience: impl FnOnce() -> Patience) -> Result<()> {
-        if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience()) }
+        if message.len() < W::PAST && self.batch.push(message) { Ok(()) } else { self.send_with(message, patience()) }
     }
 
     /// Sends what waits, and is as patient for room as it is told.
@@ -161,14 +161,16 @@ impl<W: ByteWriter> MessageWriter<W> {
         loop {
             let before = self.batch.waiting().len();
             head = self.batch.fill(head);
-            rest = self.batch.fill(rest); // nothing, if there was no room for all of the head
+            if rest.len() < W::PAST {
+                rest = self.batch.fill(rest); // nothing, if there was no room for all of the head
+            }
             if head.is_empty() && rest.is_empty() {
                 return Ok(());
             }
             let added = self.batch.waiting().len() - before;
             let mut written = self.batch.flush(patience);
             begun |= self.batch.waiting().len() < added;
-            while written.is_ok() && head.is_empty() && rest.len() >= self.batch.size() {
+            while written.is_ok() && head.is_empty() && rest.len() >= self.batch.size().min(W::PAST) {
                 written = self.batch.put(rest, patience).map(|count| rest = &rest[count..]);
                 puts += 1;
                 written = written.and(in_time(patience, puts));

@@ -23,8 +23,9 @@ const SPIN: Duration = Duration::from_micros(20);
 const LOOKS: u32 = 64;
 const LOOKS_AT_ONCE: u32 = 32;
 
-/// How much is copied before the other side is told. It goes on with that while this side copies the rest.
-pub(super) const PIECE: usize = 32 << 10;
+/// How much is copied before the other side is told. It goes on with that while this side copies the rest. Half of the first
+/// cache of most processors.
+pub(crate) const PIECE: usize = 16 << 10;
 
 /// How many rings a call that does not wait takes before it fails. A peer could ring for ever.
 const RINGS: u32 = 16;

@@ -13,6 +13,7 @@ mod writer;
 
 use std::fmt;
 
+pub(crate) use half::PIECE;
 pub use reader::RingReader;
 pub use writer::RingWriter;
 

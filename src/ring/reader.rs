@@ -22,6 +22,9 @@ const MAX_CAPACITY: usize = 64 << 20;
 /// system call while there are bytes to read and the writer is awake. [`RingWriter`](crate::RingWriter) describes the ring,
 /// and when a pipe is better.
 ///
+/// Buffers of 16 KiB are the fastest: what was read is still in the processor's first cache when it is used, and a shorter read
+/// costs no system call.
+///
 /// # A writer that is not trusted
 ///
 /// The writer can write anything into the memory and the socket, at any time. It decides which bytes are read, and nothing
