@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net;
 use std::pin::Pin;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ use crate::machine::Core;
 use crate::peer::Peer;
 use crate::turns::{Contender, Pass};
 
-use super::bare::Seqpacket;
+use super::bare::{Seqpacket, check};
 use super::{Made, ended, other};
 
 pub const NOTE: &str = "Each process has a runtime on its one thread, and is inside of it for a whole pass. Tokio's pipes and \
@@ -132,6 +132,9 @@ pub fn datagram(end: net::UnixDatagram) -> io::Result<UnixDatagram> {
 }
 
 pub fn seqpacket(end: Seqpacket) -> io::Result<UnixSeqpacket> {
+    // `try_from` leaves it as it is, and a socket that blocks would hold up the runtime.
+    // SAFETY: it sets a flag of an open descriptor.
+    check(unsafe { libc::fcntl(end.0.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
     UnixSeqpacket::try_from(end.0)
 }
 
