@@ -2,6 +2,7 @@
 
 mod fallbacks;
 mod old_kernels;
+mod promises;
 mod sandboxes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,9 +1,12 @@
 //! How processes are started, which ends a forked child or a started program has, and who holds an end.
 
+mod children;
 mod claim;
+mod claim_hostile;
 mod command;
 mod command_start;
 mod ends;
+mod execs;
 mod failed_exec;
 mod fork;
 mod inspect;
@@ -23,10 +26,13 @@ fn main() -> ExitCode {
         return done;
     }
     support::run([
+        children::trials(),
         claim::trials(),
+        claim_hostile::trials(),
         command::trials(),
         command_start::trials(),
         ends::trials(),
+        execs::trials(),
         failed_exec::trials(),
         fork::trials(),
         inspect::trials(),

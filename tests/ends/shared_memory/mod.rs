@@ -1,9 +1,11 @@
 //! Shared memory: rings, what their peers can do wrong, and blobs.
 
 mod blobs;
+mod ring_forks;
 mod ring_peers;
 mod ring_programs;
 mod ring_shortage;
+mod ring_waits;
 mod rings;
 
 use std::io::Read;
@@ -28,9 +30,11 @@ pub fn started() -> Option<ExitCode> {
 pub fn trials() -> Vec<Trial> {
     support::joined([
         blobs::trials(),
+        ring_forks::trials(),
         ring_peers::trials(),
         ring_programs::trials(),
         ring_shortage::trials(),
+        ring_waits::trials(),
         rings::trials(),
     ])
 }

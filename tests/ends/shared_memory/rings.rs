@@ -2,18 +2,13 @@
 //! what was written arrives.
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
-use std::time::Duration;
 
+use super::ring_forks::mappings;
 use crate::support::{
-    self, FAR, Gate, Inventory, Sigpipe, Trial, asleep_in, assert_times_out, bytes, exit_code, handled,
-    limit_descriptors, poll_until, refused, sigpipe, with_interval_timer,
+    self, FAR, Gate, Inventory, Sigpipe, Trial, asleep_in, bytes, exit_code, limit_descriptors, refused, sigpipe,
 };
-use ipc::{
-    Child, Command, Error, Fork, Forked, Ready, RingReader, RingWriter, StreamSocket, Watch, datagram_pair, fork,
-    fork_raw, open_ends, stream_pair, wait_any,
-};
+use ipc::{Child, Error, RingReader, RingWriter, fork, open_ends, stream_pair, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -27,13 +22,6 @@ pub fn trials() -> Vec<Trial> {
         the_next_write_says_that_the_reader_left_whether_it_looked_or_not,
         a_writer_learns_of_a_killed_reader_when_it_asks_and_when_it_is_full,
         closing_says_that_all_is_well,
-        a_full_ring_and_an_empty_one_would_block,
-        deadlines_are_kept,
-        deadlines_are_kept_before_the_hello,
-        deadlines_are_kept_across_signals,
-        a_blocked_reader_sleeps_and_is_woken,
-        a_blocked_writer_sleeps_and_is_woken,
-        a_socket_that_never_waits_is_not_waited_for,
         vectored_calls_take_and_fill_all_slices,
         slices_that_are_longer_than_memory_together_fill_the_ring,
         empty_buffers_do_nothing,
@@ -42,31 +30,20 @@ pub fn trials() -> Vec<Trial> {
         a_reader_takes_no_more_memory_than_it_agreed_to,
         a_ring_takes_one_descriptor_and_counts_as_one_end,
         a_full_table_is_an_error_and_loses_nothing,
-        waiting_for_a_ring_and_others,
-        a_watched_writer_is_ready_when_there_is_room,
-        a_watch_does_not_miss_what_came_before,
-        rings_that_nobody_waited_for_wake_nobody,
-        a_socket_travels_and_becomes_a_ring,
-        a_captured_ring_is_not_given,
-        a_ring_that_was_copied_by_a_raw_fork_is_not_given,
-        a_ring_that_a_child_drops_goes_on,
-        a_severed_socket_becomes_no_ring,
-        a_child_makes_rings_of_its_own,
         rings_by_the_thousand_leave_nothing within 120,
-        spinning_changes_no_answer,
     ]
 }
 
 /// A child that has one side of a ring, and the other side here.
 #[track_caller]
-fn with_reader(child: impl FnOnce(RingReader)) -> (RingWriter, Child) {
+pub(super) fn with_reader(child: impl FnOnce(RingReader)) -> (RingWriter, Child) {
     let pair = stream_pair().unwrap();
     let child = fork(pair.child, |socket| child(RingReader::new(socket).unwrap())).unwrap();
     (RingWriter::new(pair.parent).unwrap(), child)
 }
 
 #[track_caller]
-fn with_writer(child: impl FnOnce(RingWriter)) -> (RingReader, Child) {
+pub(super) fn with_writer(child: impl FnOnce(RingWriter)) -> (RingReader, Child) {
     let pair = stream_pair().unwrap();
     let child = fork(pair.child, |socket| child(RingWriter::new(socket).unwrap())).unwrap();
     (RingReader::new(pair.parent).unwrap(), child)
@@ -74,20 +51,20 @@ fn with_writer(child: impl FnOnce(RingWriter)) -> (RingReader, Child) {
 
 /// Both sides in this process, for what needs no other.
 #[track_caller]
-fn alone(capacity: usize) -> (RingReader, RingWriter) {
+pub(super) fn alone(capacity: usize) -> (RingReader, RingWriter) {
     let pair = stream_pair().unwrap();
     (RingReader::new(pair.parent).unwrap(), RingWriter::with_capacity(pair.child, capacity).unwrap())
 }
 
 #[track_caller]
-fn read_to_end(ring: &mut RingReader) -> Vec<u8> {
+pub(super) fn read_to_end(ring: &mut RingReader) -> Vec<u8> {
     let mut data = Vec::new();
     ring.read_to_end(&mut data).unwrap();
     data
 }
 
 #[track_caller]
-fn fill(ring: &mut RingWriter) -> usize {
+pub(super) fn fill(ring: &mut RingWriter) -> usize {
     let mut written = 0;
     loop {
         match ring.try_write(&[1; 1000]) {
@@ -177,7 +154,7 @@ fn eof_comes_when_the_writer_is_killed() {
     assert_eq!(exit_code(&killer.unwrap()), 0);
 }
 
-fn parent() -> u32 {
+pub(super) fn parent() -> u32 {
     // SAFETY: no conditions.
     unsafe { libc::getppid() as u32 }
 }
@@ -304,126 +281,6 @@ fn closing_says_that_all_is_well() {
     reader.close().unwrap();
 }
 
-fn a_full_ring_and_an_empty_one_would_block() {
-    let (mut reader, mut writer) = alone(8192);
-    for _ in 0..5 {
-        assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::WouldBlock)));
-        assert_eq!(fill(&mut writer), 8192);
-        assert!(matches!(writer.try_write(&[0]), Err(Error::WouldBlock)));
-        // A byte of room is room, and what does not fit does not go.
-        assert_eq!(reader.try_read(&mut [0; 5]).unwrap(), 5);
-        assert_eq!(writer.try_write(&[0; 100]).unwrap(), 5);
-        assert_eq!(reader.try_read(&mut [0; 10_000]).unwrap(), 8192);
-    }
-}
-
-fn deadlines_are_kept() {
-    let (mut reader, mut writer) = alone(4096);
-    for spin in [Duration::ZERO, Duration::from_micros(50), Duration::MAX] {
-        reader.set_spin(spin);
-        writer.set_spin(spin);
-        for timeout in [Duration::ZERO, Duration::from_millis(5)] {
-            assert_times_out("read", timeout, |timeout| reader.read_timeout(&mut [0; 8], timeout));
-        }
-        fill(&mut writer);
-        for timeout in [Duration::ZERO, Duration::from_millis(5)] {
-            assert_times_out("write", timeout, |timeout| writer.write_timeout(&[0; 8], timeout));
-        }
-        assert_eq!(reader.read_timeout(&mut [0; 8192], Duration::ZERO).unwrap(), 4096);
-        assert_eq!(writer.write_timeout(&[0; 8], Duration::ZERO).unwrap(), 8);
-        assert_eq!(reader.read_timeout(&mut [0; 8], Duration::MAX).unwrap(), 8);
-    }
-}
-
-fn deadlines_are_kept_before_the_hello() {
-    let pair = stream_pair().unwrap();
-    let mut ring = RingReader::new(pair.parent).unwrap();
-    for timeout in [Duration::ZERO, Duration::from_millis(5)] {
-        assert_times_out("read", timeout, |timeout| ring.read_timeout(&mut [0; 8], timeout));
-    }
-    let mut writer = RingWriter::new(pair.child).unwrap();
-    assert_times_out("read", Duration::from_millis(5), |timeout| ring.read_timeout(&mut [0; 8], timeout));
-    writer.write_all(b"late").unwrap();
-    assert_eq!(ring.read_timeout(&mut [0; 8], Duration::ZERO).unwrap(), 4);
-}
-
-fn deadlines_are_kept_across_signals() {
-    let (mut reader, mut writer) = alone(4096);
-    fill(&mut writer);
-    with_interval_timer(Duration::from_micros(500), || {
-        assert_times_out("write", Duration::from_millis(30), |timeout| writer.write_timeout(&[0; 8], timeout));
-        reader.read_exact(&mut [0; 4096]).unwrap();
-        assert_times_out("read", Duration::from_millis(30), |timeout| reader.read_timeout(&mut [0; 8], timeout));
-    });
-    assert!(handled() > 10);
-    // And a call without a deadline goes on.
-    let (mut reader, child) = with_writer(|mut ring| {
-        asleep_in(parent(), &[libc::SYS_recvfrom]);
-        asleep_in(parent(), &[libc::SYS_recvfrom]);
-        ring.write_all(&bytes(1_000_000)).unwrap();
-    });
-    let data = with_interval_timer(Duration::from_micros(300), || read_to_end(&mut reader));
-    assert!(data == bytes(1_000_000));
-    assert_eq!(exit_code(&child), 0);
-}
-
-fn a_blocked_reader_sleeps_and_is_woken() {
-    let (mut reader, child) = with_writer(|mut ring| {
-        for number in 0..20 {
-            asleep_in(parent(), &[libc::SYS_recvfrom, libc::SYS_ppoll]);
-            ring.write_all(&[number]).unwrap();
-        }
-    });
-    for number in 0..20 {
-        let mut byte = [0];
-        if number % 2 == 0 {
-            reader.read_exact(&mut byte).unwrap();
-        } else {
-            assert_eq!(reader.read_timeout(&mut byte, FAR).unwrap(), 1);
-        }
-        assert_eq!(byte, [number]);
-    }
-    assert_eq!(exit_code(&child), 0);
-}
-
-fn a_blocked_writer_sleeps_and_is_woken() {
-    let (mut writer, child) = with_reader(|mut ring| {
-        for _ in 0..20 {
-            asleep_in(parent(), &[libc::SYS_recvfrom, libc::SYS_ppoll]);
-            ring.read_exact(&mut [0; 10]).unwrap();
-        }
-        // A parent that was woken and has not run yet counts as asleep, so it may still have to write.
-        std::io::copy(&mut ring, &mut std::io::sink()).unwrap();
-    });
-    let full = fill(&mut writer);
-    assert_eq!(full, writer.capacity());
-    for number in 0..20 {
-        if number % 2 == 0 {
-            writer.write_all(&[0; 10]).unwrap();
-        } else {
-            assert_eq!(writer.write_timeout(&[0; 10], FAR).unwrap(), 10);
-        }
-    }
-    drop(writer);
-    assert_eq!(exit_code(&child), 0);
-}
-
-fn a_socket_that_never_waits_is_not_waited_for() {
-    let pair = stream_pair().unwrap();
-    for socket in [&pair.parent, &pair.child] {
-        // SAFETY: an open descriptor and a number.
-        assert_eq!(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
-    }
-    let mut reader = RingReader::new(pair.parent).unwrap();
-    assert_eq!(reader.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    let mut writer = RingWriter::with_capacity(pair.child, 1).unwrap();
-    assert_eq!(reader.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    fill(&mut writer);
-    assert_eq!(writer.write(&[0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    // A deadline is waited for all the same.
-    assert_times_out("write", Duration::from_millis(5), |timeout| writer.write_timeout(&[0; 8], timeout));
-}
-
 fn vectored_calls_take_and_fill_all_slices() {
     let (mut reader, mut writer) = alone(4096);
     let empty = [IoSlice::new(b""), IoSlice::new(b"")];
@@ -545,250 +402,6 @@ fn a_full_table_is_an_error_and_loses_nothing() {
     assert_eq!(reader.try_read(&mut [0; 8]).unwrap(), 1);
 }
 
-fn waiting_for_a_ring_and_others() {
-    let go = Gate::new();
-    let (mut reader, child) = with_writer(|mut ring| {
-        for _ in 0..10 {
-            go.pass();
-            ring.write_all(b"x").unwrap();
-        }
-    });
-    let (quiet, _keep) = ipc::pipe().unwrap();
-    for _ in 0..10 {
-        // Nothing, and it sleeps through the time.
-        poll_until("nothing is there", || {
-            wait_any(&mut [Watch::readable(&quiet), reader.watch()], Some(Duration::ZERO)).unwrap() == 0
-        });
-        go.open();
-        let mut on = [Watch::readable(&quiet), reader.watch()];
-        assert_eq!(wait_any(&mut on, Some(FAR)).unwrap(), 1);
-        assert!(on[0].ready().is_empty() && on[1].ready().contains(Ready::READ));
-        poll_until("a byte is there", || match reader.try_read(&mut [0; 8]) {
-            Ok(count) => {
-                assert_eq!(count, 1);
-                true
-            }
-            Err(Error::WouldBlock) => false, // the hello came
-            Err(error) => panic!("{error:?}"),
-        });
-    }
-    assert_eq!(exit_code(&child), 0);
-    let mut on = [reader.watch()];
-    assert_eq!(wait_any(&mut on, None).unwrap(), 1);
-    assert!(on[0].ready().contains(Ready::READ));
-    assert_eq!(reader.try_read(&mut [0; 8]).unwrap(), 0);
-}
-
-fn a_watched_writer_is_ready_when_there_is_room() {
-    let go = Gate::new();
-    let (mut writer, child) = with_reader(|mut ring| {
-        for _ in 0..10 {
-            go.pass();
-            ring.read_exact(&mut [0; 100]).unwrap();
-        }
-        go.pass();
-    });
-    assert_eq!(wait_any(&mut [writer.watch()], None).unwrap(), 1);
-    fill(&mut writer);
-    for _ in 0..10 {
-        assert_eq!(wait_any(&mut [writer.watch()], Some(Duration::ZERO)).unwrap(), 0);
-        go.open();
-        let mut on = [writer.watch()];
-        assert_eq!(wait_any(&mut on, Some(FAR)).unwrap(), 1);
-        assert_eq!(on[0].ready(), Ready::WRITE);
-        assert_eq!(writer.try_write(&[0; 100]).unwrap(), 100);
-    }
-    go.open();
-    let mut on = [writer.watch()];
-    assert_eq!(wait_any(&mut on, Some(FAR)).unwrap(), 1);
-    assert!(on[0].ready().contains(Ready::WRITE));
-    assert_eq!(exit_code(&child), 0);
-    assert!(matches!(writer.try_write(&[0; 100]), Err(Error::Closed)));
-}
-
-fn a_watch_does_not_miss_what_came_before() {
-    let (mut reader, mut writer) = alone(4096);
-    assert_eq!(reader.available().unwrap(), 0);
-    for _ in 0..1000 {
-        let _ = reader.watch();
-        writer.write_all(b"x").unwrap();
-        assert_eq!(wait_any(&mut [reader.watch()], None).unwrap(), 1);
-        assert_eq!(reader.try_read(&mut [0; 8]).unwrap(), 1);
-    }
-    // Armed when it was written to, and by another process.
-    let (mut reader, child) = with_writer(|mut ring| (0..1000).for_each(|_| ring.write_all(b"x").unwrap()));
-    let mut read = 0;
-    while read < 1000 {
-        assert_eq!(wait_any(&mut [reader.watch()], Some(FAR)).unwrap(), 1);
-        match reader.try_read(&mut [0; 3]) {
-            Ok(count) => read += count,
-            Err(Error::WouldBlock) => {}
-            Err(error) => panic!("{error:?}"),
-        }
-    }
-    assert_eq!(exit_code(&child), 0);
-}
-
-fn rings_that_nobody_waited_for_wake_nobody() {
-    let (mut reader, mut writer) = alone(4096);
-    for _ in 0..100 {
-        // Each watch arms, and each write rings.
-        let _ = reader.watch();
-        writer.write_all(b"x").unwrap();
-        assert_eq!(reader.read(&mut [0; 8]).unwrap(), 1);
-    }
-    assert_eq!(wait_any(&mut [reader.watch()], Some(Duration::ZERO)).unwrap(), 0);
-    assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::WouldBlock)));
-}
-
-fn a_socket_travels_and_becomes_a_ring() {
-    // By exec.
-    let pair = stream_pair().unwrap();
-    let me = std::env::current_exe().unwrap();
-    let child = Command::new(me).args(["worker", "ring"]).give("ring", pair.child).spawn().unwrap();
-    let mut ring = RingWriter::new(pair.parent).unwrap();
-    ring.write_all(&bytes(1 << 20)).unwrap();
-    drop(ring);
-    assert_eq!(exit_code(&child), 0);
-    // In a message, with the hello under way before anybody holds the other end.
-    let messages = datagram_pair().unwrap();
-    let child = fork(messages.child, |messages| {
-        let socket: StreamSocket = messages.recv_with(&mut Vec::new()).unwrap().unwrap().take().unwrap();
-        assert!(read_to_end(&mut RingReader::new(socket).unwrap()) == bytes(100_000));
-    });
-    let pair = stream_pair().unwrap();
-    let mut ring = RingWriter::new(pair.parent).unwrap();
-    ring.write_all(&bytes(100_000)).unwrap();
-    messages.parent.send_with(b"", pair.child).unwrap();
-    ring.close().unwrap();
-    assert_eq!(exit_code(&child.unwrap()), 0);
-}
-
-/// That every call says that it is not given.
-#[track_caller]
-fn assert_not_given(reader: &mut RingReader, writer: &mut RingWriter) {
-    let not_given = |result: ipc::Result<usize>| assert!(matches!(result, Err(Error::NotGiven)), "{result:?}");
-    let read = reader.read(&mut [0; 8]).map_err(Error::from);
-    let write = writer.write(&[0; 8]).map_err(Error::from);
-    not_given(read);
-    not_given(write);
-    not_given(reader.read_vectored(&mut [IoSliceMut::new(&mut [0; 8])]).map_err(Error::from));
-    not_given(writer.write_vectored(&[IoSlice::new(&[0; 8])]).map_err(Error::from));
-    not_given(reader.try_read(&mut [0; 8]));
-    not_given(writer.try_write(&[0; 8]));
-    not_given(reader.read_timeout(&mut [0; 8], FAR));
-    not_given(writer.write_timeout(&[0; 8], FAR));
-    not_given(reader.available());
-    not_given(writer.is_closed().map(usize::from));
-    // Ready at once, or refused as any end that was severed.
-    for watch in [reader.watch(), writer.watch()] {
-        assert!(matches!(wait_any(&mut [watch], Some(FAR)), Ok(1) | Err(Error::NotGiven)));
-    }
-}
-
-fn mappings() -> usize {
-    std::fs::read_to_string("/proc/self/maps").unwrap().lines().filter(|line| line.contains("memfd:ipc-ring")).count()
-}
-
-fn a_captured_ring_is_not_given() {
-    let (mut reader, mut writer) = alone(4096);
-    writer.write_all(b"before").unwrap();
-    reader.read_exact(&mut [0; 1]).unwrap();
-    assert!(mappings() > 0);
-    for fork in [Fork::new(), Fork::new().keep_all_ends()] {
-        let child = fork.spawn((), |()| {
-            assert_eq!(mappings(), 0, "a child does not have the memory");
-            assert_not_given(&mut reader, &mut writer);
-        });
-        assert_eq!(exit_code(&child.unwrap()), 0);
-    }
-    let mut data = [0; 5];
-    reader.read_exact(&mut data).unwrap();
-    assert_eq!(&data, b"efore");
-    writer.write_all(b"after").unwrap();
-    reader.read_exact(&mut data).unwrap();
-    assert_eq!(&data, b"after");
-}
-
-#[allow(unsafe_code)]
-fn a_ring_that_was_copied_by_a_raw_fork_is_not_given() {
-    let (mut reader, mut writer) = alone(4096);
-    writer.write_all(b"x").unwrap();
-    assert_eq!(reader.available().unwrap(), 1);
-    // SAFETY: the child leaves with exit, below.
-    match unsafe { fork_raw() }.unwrap() {
-        Forked::Child => {
-            assert_not_given(&mut reader, &mut writer);
-            assert!(matches!(writer.close(), Err(Error::NotGiven)));
-            drop(reader);
-            std::process::exit(0);
-        }
-        Forked::Parent(child) => assert_eq!(exit_code(&child), 0),
-        #[allow(unreachable_patterns)]
-        _ => unreachable!(),
-    }
-    assert!(!writer.is_closed().unwrap());
-    writer.write_all(b"y").unwrap();
-    assert_eq!(reader.read(&mut [0; 8]).unwrap(), 2);
-    // Forked by somebody who knows nothing of this crate.
-    // SAFETY: the child leaves with exit, below.
-    match unsafe { libc::fork() } {
-        0 => {
-            assert_not_given(&mut reader, &mut writer);
-            drop((reader, writer));
-            std::process::exit(0);
-        }
-        pid => {
-            let mut status = 0;
-            // SAFETY: a child, and room for its status.
-            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
-            assert_eq!(status, 0);
-        }
-    }
-    writer.write_all(b"z").unwrap();
-    assert_eq!(reader.read(&mut [0; 8]).unwrap(), 1);
-}
-
-fn a_ring_that_a_child_drops_goes_on() {
-    let (reader, writer) = alone(4096);
-    let (mut reader, mut writer) = (Some(reader), Some(writer));
-    writer.as_mut().unwrap().write_all(b"x").unwrap();
-    assert_eq!(reader.as_mut().unwrap().available().unwrap(), 1);
-    for fork in [Fork::new(), Fork::new().keep_all_ends()] {
-        let child = fork.spawn((), |()| drop((reader.take(), writer.take())));
-        assert_eq!(exit_code(&child.unwrap()), 0);
-    }
-    assert!(!writer.as_ref().unwrap().is_closed().unwrap());
-    assert!(matches!(reader.as_mut().unwrap().read(&mut [0; 8]), Ok(1)));
-    assert!(matches!(reader.as_mut().unwrap().try_read(&mut [0; 8]), Err(Error::WouldBlock)));
-}
-
-fn a_severed_socket_becomes_no_ring() {
-    let pair = stream_pair().unwrap();
-    let child = fork((), |()| {
-        let refused = RingWriter::new(pair.parent).unwrap_err();
-        assert!(matches!(refused.error, Error::NotGiven));
-        let refused = RingReader::new(pair.child).unwrap_err();
-        assert!(matches!(refused.error, Error::NotGiven));
-    });
-    assert_eq!(exit_code(&child.unwrap()), 0);
-}
-
-fn a_child_makes_rings_of_its_own() {
-    let (mut reader, mut writer) = alone(4096);
-    let child = fork((), |()| {
-        let (mut own_reader, mut own_writer) = alone(4096);
-        own_writer.write_all(b"own").unwrap();
-        assert_eq!(own_reader.read(&mut [0; 8]).unwrap(), 3);
-        assert_not_given(&mut reader, &mut writer);
-        let grandchild = fork((), |()| assert_not_given(&mut own_reader, &mut own_writer)).unwrap();
-        assert_eq!(exit_code(&grandchild), 0);
-    });
-    assert_eq!(exit_code(&child.unwrap()), 0);
-    writer.write_all(b"x").unwrap();
-    assert_eq!(reader.read(&mut [0; 8]).unwrap(), 1);
-}
-
 fn rings_by_the_thousand_leave_nothing() {
     let before = std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
     for number in 0..support::rounds(1000) {
@@ -803,28 +416,4 @@ fn rings_by_the_thousand_leave_nothing() {
     assert_eq!(mappings(), 0);
     let after = std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
     assert!(after <= before + 10, "{before} mappings, and then {after}");
-}
-
-fn spinning_changes_no_answer() {
-    for spin in [Duration::ZERO, Duration::from_micros(50), Duration::from_millis(5)] {
-        let (there, back) = (stream_pair().unwrap(), stream_pair().unwrap());
-        let child = fork((there.child, back.child), |(there, back)| {
-            let (mut there, mut back) = (RingReader::new(there).unwrap(), RingWriter::new(back).unwrap());
-            there.set_spin(spin);
-            back.set_spin(spin);
-            std::io::copy(&mut there, &mut back).unwrap();
-        });
-        let (mut there, mut back) = (RingWriter::new(there.parent).unwrap(), RingReader::new(back.parent).unwrap());
-        there.set_spin(spin);
-        back.set_spin(spin);
-        for number in 0..2000_u32 {
-            there.write_all(&number.to_le_bytes()).unwrap();
-            let mut answer = [0; 4];
-            back.read_exact(&mut answer).unwrap();
-            assert_eq!(answer, number.to_le_bytes());
-        }
-        drop(there);
-        assert_eq!(back.read(&mut [0; 8]).unwrap(), 0);
-        assert_eq!(exit_code(&child.unwrap()), 0);
-    }
 }
