@@ -9,7 +9,7 @@ use crate::support::{
     self, FAR, Trial, asleep_in, assert_times_out, exit_code, fill, handled, kinds, poll_until, read_all, read_some,
     status_flags, with_interval_timer,
 };
-use ipc::{Deadline, Error, PIPE_BUF, Watch, fork, pipe, stream_pair, wait_any};
+use ipc::{Child, Deadline, Error, PIPE_BUF, Watch, fork, pipe, stream_pair, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -359,9 +359,8 @@ fn a_killed_reader_ends_the_wait() {
     assert_killed(processes);
 }
 
-/// Two processes wait for what only one of them can have. One gets it, and the other one's time is up, when it is due.
-#[track_caller]
-fn assert_one_wins(race: impl Fn() -> ipc::Result<usize> + Copy, give: impl FnOnce()) {
+/// Two processes that wait for what only one of them can have, once it is there.
+fn rivals(race: impl Fn() -> ipc::Result<usize> + Copy, give: impl FnOnce()) -> [Child; 2] {
     let rivals = [(); 2].map(|()| {
         let child = ipc::Fork::new().keep_all_ends().spawn((), |()| {
             let started = Instant::now();
@@ -377,6 +376,12 @@ fn assert_one_wins(race: impl Fn() -> ipc::Result<usize> + Copy, give: impl FnOn
         asleep_in(rival.id(), &[libc::SYS_ppoll]);
     }
     give();
+    rivals
+}
+
+/// One has it, and the other one's time was up, when it was due.
+#[track_caller]
+fn assert_one_won(rivals: [Child; 2]) {
     let mut codes = rivals.map(|rival| exit_code(&rival));
     codes.sort_unstable();
     assert_eq!(codes, [1, 2]);
@@ -386,19 +391,23 @@ fn assert_one_wins(race: impl Fn() -> ipc::Result<usize> + Copy, give: impl FnOn
 const RACE: Duration = Duration::from_millis(300);
 
 fn rival_readers_keep_their_deadlines() {
-    for (_, reader, mut writer) in kinds() {
-        assert_one_wins(|| reader.read_timeout(&mut [0; 8], RACE), || writer.write_all(b"x").unwrap());
-    }
+    let mut kinds = kinds();
+    let all = kinds.iter_mut().map(|(_, reader, writer)| {
+        rivals(|| reader.read_timeout(&mut [0; 8], RACE), || writer.write_all(b"x").unwrap())
+    });
+    Vec::from_iter(all).into_iter().for_each(assert_one_won);
 }
 
 fn rival_writers_keep_their_deadlines() {
-    for (_, reader, writer) in kinds() {
+    let kinds = kinds();
+    let all = kinds.iter().map(|(_, reader, writer)| {
         writer.set_capacity(PIPE_BUF).unwrap();
-        fill(&writer);
+        fill(writer);
         // The page that is read has room for one of two.
         let race = || writer.write_timeout(&[2; PIPE_BUF], RACE).map(|len| len / PIPE_BUF);
-        assert_one_wins(race, || drop(read_some(&reader, PIPE_BUF)));
-    }
+        rivals(race, || drop(read_some(reader, PIPE_BUF)))
+    });
+    Vec::from_iter(all).into_iter().for_each(assert_one_won);
 }
 
 fn a_very_long_timeout_waits_until_there_is_something() {
