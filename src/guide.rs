@@ -49,9 +49,14 @@ macro_rules! chapters {
 }
 use chapters;
 
+// An item of a feature links to a chapter of the guide if the feature is off.
 macro_rules! chapter {
     ($name:ident, $file:literal, $items:literal) => {
         #[doc = chapters!()]
+        #[cfg_attr(feature = "channel", doc = "[`TypedForkServer`]: crate::TypedForkServer")]
+        #[cfg_attr(not(feature = "channel"), doc = "[`TypedForkServer`]: crate::guide::channels")]
+        #[cfg_attr(feature = "testing", doc = "[`fork_in_test`]: crate::fork_in_test\n")]
+        #[cfg_attr(not(feature = "testing"), doc = "[`fork_in_test`]: crate::guide::testing\n")]
         #[doc = include_str!(concat!("../docs/", $file))]
         #[doc = concat!("\n\n**See also:** ", $items, ".")]
         pub mod $name {}
@@ -115,7 +120,7 @@ chapter!(
 chapter!(
     fork_server,
     "guide/fork-server.md",
-    "[`ForkServer`](crate::ForkServer), [`TypedForkServer`](crate::TypedForkServer), [`Fork::serve`](crate::Fork::serve), [`Child`](crate::Child)"
+    "[`ForkServer`](crate::ForkServer), [`TypedForkServer`], [`Fork::serve`](crate::Fork::serve), [`Child`](crate::Child)"
 );
 chapter!(
     signals,
@@ -161,7 +166,7 @@ pub mod from_one_machine_to_many {}
 chapter!(
     testing,
     "guide/testing.md",
-    "[`fork_in_test`](crate::fork_in_test), [`fork()`](crate::fork()), [`open_ends`](crate::open_ends), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
+    "[`fork_in_test`], [`fork()`](crate::fork()), [`open_ends`](crate::open_ends), [`Error::MultiThreaded`](crate::Error::MultiThreaded)"
 );
 chapter!(
     when_it_hangs,

@@ -36,6 +36,13 @@
 //!
 #![doc = include_str!("../docs/four-ends.svg")]
 //!
+// An item of a feature links to a chapter of the guide if the feature is off.
+#![cfg_attr(not(feature = "channel"), doc = "[`channel()`]: guide::channels")]
+#![cfg_attr(not(feature = "channel"), doc = "[`duplex()`]: guide::channels")]
+#![cfg_attr(not(feature = "channel"), doc = "[`TypedForkServer`]: guide::channels")]
+#![cfg_attr(not(feature = "channel"), doc = "[`TcpOptions`]: guide::from_one_machine_to_many")]
+#![cfg_attr(not(feature = "testing"), doc = "[`fork_in_test`]: guide::testing\n")]
+//!
 //! # Where to look
 //!
 //! | task | items |
@@ -74,8 +81,8 @@
 //! - Every end that a [`fork()`] does not give to the child is severed there. Using it returns [`Error::NotGiven`].
 //! - Writing without a reader returns [`Error::Closed`] and raises no `SIGPIPE`; [`PipeWriter`] has the one exception.
 //! - A signal ends no call early, makes no deadline longer, and is never an error.
-//! - The error of a failed call gives back what the call took: ends ([`ForkError`], [`SendError`]), the command
-//!   ([`SpawnError`]), the descriptor ([`FromFdError`]), the message ([`Error::BufferTooSmall`]), bytes that were not written
+//! - The error of a failed call gives back its arguments: ends ([`ForkError`], [`SendError`]), the command ([`SpawnError`]),
+//!   the descriptor ([`FromFdError`]). It has the message ([`Error::BufferTooSmall`]), and bytes that were not written
 //!   ([`CopyError`]).
 //! - A read or a short write makes one system call when there is data or room, and allocates nothing.
 //! - Sizes are bytes, times are [`Duration`](std::time::Duration)s. No call changes `O_NONBLOCK`.
