@@ -14,8 +14,8 @@ use crate::sys;
 use crate::sys::frozen::Frozen;
 use crate::sys::memfd::{self, CONTENTS, Unfit};
 
-/// Bytes in memory with a descriptor, which no process can change any more: they are shared with another process by passing
-/// the descriptor, and are not copied.
+/// Bytes in memory with a descriptor, which no process can change any more. Passing the descriptor shares them with another
+/// process, without a copy.
 ///
 /// A `Blob` is a `[u8]`: reading it is reading memory, and takes no system call. A clone is another handle of the same
 /// bytes, and takes no descriptor.
@@ -26,8 +26,8 @@ use crate::sys::memfd::{self, CONTENTS, Unfit};
 /// It does not count among the [`open_ends`](crate::open_ends).
 ///
 /// The bytes take memory for as long as any process has them, and count as shared memory (`Shmem` of `/proc/meminfo`).
-/// Making one copies the bytes once; one is worth it where they are many, or go to several processes. For less than some
-/// 64 KiB that go to one process, a message is cheaper: a blob is a descriptor and a mapping at each side, some µs.
+/// Making one copies the bytes once, which is worth it for many bytes, or for several processes. A message is cheaper for
+/// less than some 64 KiB to one process. A blob takes a descriptor and a mapping at each side, some µs.
 ///
 /// # Platform
 ///
@@ -182,7 +182,7 @@ fn map(fd: BorrowedFd<'_>) -> Result<Frozen> {
     })
 }
 
-/// How long it is, and its number. The bytes may be many.
+/// Shows its length and its number. The bytes may be many.
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blob").field("len", &self.len()).field("fd", &self.as_fd().as_raw_fd()).finish()

@@ -23,8 +23,8 @@ use crate::sys::{self, Errno, ledger};
 /// - **EOF of a pipe or a socket** comes when the last writer is closed, in every process. A reader at the other side of `to`
 ///   sees EOF when `to` is closed, which `copy` does not do.
 /// - **A file** is read from its current position, and written at its current position, and both move on.
-/// - **Bytes arrive as they were.** The reader of `to` does not see later changes of a file that was copied. (With
-///   [`splice_from`](crate::PipeWriter::splice_from), which copies nothing, it does.)
+/// - **Bytes arrive as they were.** The reader of `to` does not see later changes of a file that was copied. With
+///   [`splice_from`](crate::PipeWriter::splice_from), which copies nothing, it does.
 /// - **An end with `O_NONBLOCK`** is waited for like any other.
 ///
 /// Ends that travel in a stream of bytes are not copied along.
@@ -82,8 +82,8 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<u64, CopyError> {
 
 /// Blocks until `len` bytes of `from` are copied to `to`, or EOF comes before, and returns the number of bytes.
 ///
-/// Same as [`copy`], but stops after `len` bytes, and takes nothing after them from `from`. (Of a pipe of packets, made with
-/// `O_DIRECT`, the rest of the last packet can be lost.)
+/// Same as [`copy`], but stops after `len` bytes, and takes nothing after them from `from`. A pipe of packets, made with
+/// `O_DIRECT`, can lose the rest of the last packet.
 ///
 /// # Errors
 ///
@@ -193,8 +193,8 @@ enum Way {
 impl Way {
     /// The ways worth trying, best first. After these, bytes are read and written, which always works.
     ///
-    /// From a file to a pipe or a socket, sendfile and splice would put the file's own memory there, and the reader would see
-    /// later writes to the file. So that is read and written.
+    /// From a file to a pipe or a socket, sendfile and splice would put the file's own memory there. The reader would see later
+    /// writes to the file. So the file is read and written.
     ///
     /// Between a pipe and a socket or a terminal, splice holds the pipe's lock while it waits for the other side. Every
     /// other call on the pipe waits too, whatever its deadline. So that is read and written as well.
@@ -269,7 +269,7 @@ impl Copy<'_> {
         self.read_and_write(to, sigpipe)
     }
 
-    /// How much of a piece is still to be copied.
+    /// How many bytes of a piece are still to be copied.
     fn room(&self, piece: usize) -> usize {
         (self.len - self.copied).min(piece as u64) as usize
     }
@@ -364,7 +364,7 @@ fn is_writable(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(!flags.contains(OFlags::PATH) && [OFlags::WRONLY, OFlags::RDWR].contains(&(flags & OFlags::RWMODE)))
 }
 
-/// Whether the errno means that the kernel does not make this call with these two (any more), and has moved no byte.
+/// Whether the errno means that the kernel does not make this call with these two, or no longer does, and has moved no byte.
 fn is_refusal(errno: Errno) -> bool {
     matches!(
         errno,

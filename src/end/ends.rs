@@ -173,7 +173,7 @@ pub(crate) fn descriptors<E: Ends + ?Sized>(ends: &E) -> Result<Vec<BorrowedFd<'
     }
 }
 
-/// The first of the same, and how many they are, without memory of its own.
+/// The first of the descriptors, and how many there are. Does not allocate.
 pub(crate) fn first_descriptors<const N: usize>(
     ends: &(impl Ends + ?Sized),
 ) -> Result<([Option<BorrowedFd<'_>>; N], usize)> {

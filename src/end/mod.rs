@@ -59,8 +59,8 @@ pub(crate) struct End {
 impl End {
     /// Takes over a descriptor that was just made, close-on-exec.
     ///
-    /// A process that was started with 0, 1 or 2 closed would get these numbers, and `println!` would write into the
-    /// pipe: they are left free.
+    /// The numbers 0, 1 and 2 are left free. A process that was started with them closed would get them, and `println!` would
+    /// write into the pipe.
     pub(crate) fn new(fd: OwnedFd) -> Result<Self> {
         let fd = if fd.as_raw_fd() > 2 {
             fd
@@ -106,8 +106,8 @@ impl End {
         Ok(())
     }
 
-    /// Puts the time in the place of the label, which a receive with room for ends may not see. Where the label is off already,
-    /// another holder did that; or it let a clone leave, whose program would lose ends to the time.
+    /// Replaces the label by the time, as a receive with room for ends may not see the label. Does nothing where the label is off
+    /// already: another holder replaced it, or let a clone leave. The clone's program would lose ends to the time.
     pub(crate) fn mark_for_ends(&self) -> sys::Result<()> {
         if Mark::Label.is_set(self.as_fd()) != Ok(false) {
             Mark::Time.set(self.as_fd(), true)?;
@@ -167,7 +167,7 @@ pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> 
     match errno {
         Errno::BADF if on.iter().any(|fd| ledger::is_severed(fd.as_raw_fd())) => Error::NotGiven,
         Errno::AGAIN => Error::WouldBlock,
-        // The last two: a connectionless peer that is gone, at the first send and at later ones.
+        // ECONNREFUSED and ENOTCONN: a connectionless peer that is gone, at the first send and at later ones.
         Errno::PIPE | Errno::CONNREFUSED | Errno::NOTCONN => Error::Closed,
         Errno::CONNRESET => Error::Reset,
         errno => Error::system(call, errno),
@@ -180,7 +180,7 @@ pub(crate) fn leave(fd: BorrowedFd<'_>) -> bool {
     let marks = match ledger::mark(fd.as_raw_fd()) {
         None => &[][..],
         Some(Mark::Time) => &[Mark::Time],
-        // A clone of it may have changed the one for the other.
+        // A clone may have replaced the label by the time.
         Some(Mark::Label) => &[Mark::Label, Mark::Time],
     };
     let mut was_marked = false;

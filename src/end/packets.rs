@@ -6,7 +6,7 @@ use std::io;
 /// The longest packet, in bytes: `PIPE_BUF`.
 pub(crate) const PACKET: usize = 4096;
 
-/// So much room is made at once, where the vector has it.
+/// How many bytes one read asks for at most, where the vector has room for them.
 const AT_ONCE: usize = 64 << 10;
 
 /// Reads until EOF into a vector, behind what is in it. Each read has room for a packet.
@@ -34,7 +34,7 @@ pub(crate) fn read_to_end(
             Ok(0) => break Ok(end - start),
             Ok(count) => {
                 if !has_room {
-                    // The vector grows for what there is, and not where nothing comes any more.
+                    // The vector grows for bytes that arrived, and not for EOF.
                     buf.truncate(end);
                     if buf.try_reserve(count).is_err() {
                         break Err(io::ErrorKind::OutOfMemory.into());

@@ -160,7 +160,7 @@ macro_rules! from_descriptor {
 
 super::std_owners!(from_descriptor);
 
-/// Which of the kinds it is; of an end, its number.
+/// Shows the kind, or the number of an end.
 impl fmt::Debug for Stdio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_tuple("Stdio");

@@ -7,12 +7,12 @@ use crate::socket::DatagramSocket;
 use crate::sys;
 use crate::wait::{Patience, Until};
 
-/// Where a batch goes.
+/// The stream or socket that a batch is sent to.
 pub trait Outlet: Sized {
     /// Messages from this length on, in bytes, are not copied into the batch, but go past it.
     const PAST: usize = usize::MAX;
 
-    /// How much waits before it goes, in bytes.
+    /// How many bytes wait before they are sent.
     fn batch_size(&self) -> usize;
 
     /// Sends `bytes`, which are not empty, from the first one on, and returns how many went: at least one.
@@ -20,8 +20,8 @@ pub trait Outlet: Sized {
     /// `Closed` is final: bytes that did not go are lost.
     fn put(&mut self, bytes: &[u8], until: Until) -> Result<usize>;
 
-    /// `len` bytes belong together, and may be worth more room. Returns whether that is settled, for all that follow.
-    /// Never blocks.
+    /// Makes room in the kernel for `len` bytes that belong together, if that is worth it. Returns `true` if it need not be
+    /// called again. Never blocks.
     fn make_room(&mut self, _len: usize) -> bool {
         true
     }
@@ -33,15 +33,15 @@ pub trait Outlet: Sized {
 /// Messages that wait, and their outlet. Dropping it sends them, if that takes no more than a second.
 pub(super) struct Batch<W: Outlet> {
     outlet: Held<W>,
-    /// As long as there is room, also where nothing is in it yet.
+    /// Its length is its room: bytes outside of `start..end` are not used.
     buf: Vec<u8>,
     /// The waiting bytes are from here…
     start: usize,
     /// …to here.
     end: usize,
-    /// How long the buffer is, unless it had to take more. 0: nothing is taken any more.
+    /// The length of the buffer, unless one message made it longer. 0: no message is taken any more.
     size: usize,
-    /// Whether the outlet has as much room as it is going to have.
+    /// Whether `make_room` need not be called again.
     is_settled: bool,
 }
 
@@ -111,12 +111,12 @@ impl<W: Outlet> Batch<W> {
         &self.buf[self.start..self.end]
     }
 
-    /// How much waits before it goes.
+    /// How many bytes wait before they are sent.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether there would be room for the message if nothing were waiting.
+    /// Whether the empty buffer has room for the message.
     pub(super) fn could_take(&self, message: &[u8]) -> bool {
         message.len() <= self.size.saturating_sub(HEAD)
     }

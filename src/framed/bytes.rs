@@ -52,7 +52,7 @@ impl ByteWriter for StreamSocket {}
 impl ByteWriter for UnixStream {}
 impl ByteWriter for TcpStream {}
 
-/// The part of [`ByteReader`] that cannot be named outside. That of [`ByteWriter`] is [`Outlet`].
+/// The part of [`ByteReader`] that cannot be named outside this crate. [`Outlet`] is the one of [`ByteWriter`].
 pub trait Source: TimedRead + fmt::Debug + Sized {
     /// How many bytes are read at a time. A buffer is never shorter.
     const READ: usize = 64 << 10;
@@ -83,8 +83,8 @@ impl Outlet for PipeWriter {
         self.write_some(bytes, until.0)
     }
 
-    /// The last bytes of a message that just does not fit would wait for the reader to wake, and the reader for them.
-    /// Where something is in the pipe already, it is the reader who is late.
+    /// Enlarges an empty pipe of the usual size for a message that just does not fit. Otherwise the writer sleeps with the last
+    /// bytes until the reader has emptied the pipe. A pipe with bytes in it has a slow reader, and more room would not help.
     fn make_room(&mut self, len: usize) -> bool {
         if len <= USUAL_CAPACITY || len > 2 * USUAL_CAPACITY {
             return false;
@@ -94,7 +94,7 @@ impl Outlet for PipeWriter {
         if is_usual && !matches!(sys::pipe::available(&*self), Ok(0)) {
             return false;
         }
-        // Refused where the user has too many pages in pipes. Then it takes longer, and that is all.
+        // The kernel refuses it where the user has too many pages in pipes. The message then takes longer.
         let _ = is_usual.then(|| self.set_capacity(2 * USUAL_CAPACITY));
         true
     }

@@ -1,4 +1,4 @@
-//! How messages share one piece: each is its length and then its bytes. `docs/packed.md` has both formats in full.
+//! The formats of many messages in one piece: each is its length and then its bytes. `docs/packed.md` has both formats in full.
 //!
 //! The functions here take a peer's bytes apart, and do nothing else.
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// In front of each message: its length, little-endian.
 pub(crate) const HEAD: usize = size_of::<u32>();
 
-/// The size of a datagram, where the socket sends as long ones.
+/// The size of a packed datagram in bytes, if the socket sends datagrams of that size.
 pub(super) const PACK: usize = 32 << 10;
 
 /// In a stream, stands for a length that follows in eight bytes more.
@@ -35,7 +35,8 @@ pub(crate) fn is_pack(bytes: &[u8]) -> bool {
     false
 }
 
-/// How long the head at the beginning of a stream's bytes is, and the message after it. `None`: that takes more bytes.
+/// The length of the head at the beginning of a stream's bytes, and of the message after it. `None`: more bytes are needed to
+/// tell.
 #[inline]
 pub(crate) fn measure(stream: &[u8]) -> Option<(usize, u64)> {
     let (head, rest) = stream.split_first_chunk()?;
@@ -66,7 +67,7 @@ impl Pack {
         Self { buf: vec![0; size], next: 0, end: 0 }
     }
 
-    /// Where the next pack goes, once this one is empty.
+    /// The buffer for the next pack, once this one is empty.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buf
     }

@@ -17,8 +17,8 @@ use crate::wait::{Patience, Watch};
 
 /// A [`DatagramSocket`] that packs many messages into each datagram, which makes small ones many times as fast.
 ///
-/// Both sides have to pack. The promises of a datagram pair hold: a message arrives whole, in order, and never joined with
-/// the next; an empty one is a message; `None` is EOF. The difference is *when* it goes.
+/// Both sides have to pack. The promises of a datagram pair hold. A message arrives whole, in order, and never joined with the
+/// next. An empty one is a message, and `None` is EOF. The difference is *when* it goes.
 ///
 /// In the guide: [many small messages](crate::guide::many_small_messages), and
 /// [the format](crate::guide::packed) for peers in another language.
@@ -44,7 +44,7 @@ use crate::wait::{Patience, Watch};
 /// # Not an end
 ///
 /// A `PackedSocket` is no [`Ends`](crate::Ends) and has no descriptor of its own, on purpose. A fork would copy its buffers,
-/// and their contents would be sent twice; and `poll` does not see what has arrived in them. Give the bare socket away, and
+/// and their contents would be sent twice. `poll` does not see messages that have arrived in them. Give the bare socket away, and
 /// pack it where it is used. For [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
 ///
 /// ```compile_fail,E0277
@@ -115,7 +115,7 @@ impl PackedSocket {
         self.send_by(message, || Patience::Blocking)
     }
 
-    /// Adds a message to the pack without blocking; otherwise the same as [`send`](Self::send).
+    /// Adds a message to the pack without blocking; otherwise the same as [`send`](Self::send). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -125,8 +125,8 @@ impl PackedSocket {
         self.send_by(message, || Patience::None)
     }
 
-    /// Adds a message to the pack, and blocks for room until the time is up; otherwise the same as [`send`](Self::send).
-    /// The deadline holds as that of [`DatagramSocket::send_timeout`](crate::DatagramSocket::send_timeout).
+    /// Adds a message to the pack, and blocks for room until the time is up; otherwise the same as [`send`](Self::send). The
+    /// deadline holds as that of [`DatagramSocket::send_timeout`](crate::DatagramSocket::send_timeout). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -136,19 +136,19 @@ impl PackedSocket {
         self.send_by(message, || Patience::timeout(timeout))
     }
 
-    /// Adds a message, and is as patient for room as it is told.
+    /// Adds a message, and waits for room with that patience.
     #[inline]
     pub(crate) fn send_by(&mut self, message: &[u8], patience: impl FnOnce() -> Patience) -> Result<()> {
         if self.batch.push(message) { Ok(()) } else { self.send_with(message, patience()) }
     }
 
-    /// Sends what waits, and is as patient for room as it is told.
+    /// Sends the buffered messages, and waits for room with that patience.
     #[cfg(feature = "channel")]
     pub(crate) fn flush_until(&mut self, patience: Patience) -> Result<()> {
         self.batch.flush(patience)
     }
 
-    /// Sends what did not fit the pack.
+    /// Sends a message that does not fit the pack.
     #[inline(never)]
     fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<()> {
         self.batch.check_open()?;
@@ -170,7 +170,8 @@ impl PackedSocket {
         self.batch.heed(sent)
     }
 
-    /// Sends the buffered messages. Blocks while the peer's queue is full. [`close`](Self::close) does so in the [example](Self#examples).
+    /// Sends the buffered messages. Blocks while the peer's queue is full. [`close`](Self::close) does so in the
+    /// [example](Self#examples). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -181,7 +182,7 @@ impl PackedSocket {
         self.batch.flush(Patience::Blocking)
     }
 
-    /// Sends the buffered messages without blocking; otherwise the same as [`flush`](Self::flush).
+    /// Sends the buffered messages without blocking; otherwise the same as [`flush`](Self::flush). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -190,7 +191,8 @@ impl PackedSocket {
         self.batch.flush(Patience::None)
     }
 
-    /// Sends the buffered messages, and blocks for room until the time is up, as [`send_timeout`](Self::send_timeout) does.
+    /// Sends the buffered messages, and blocks for room until the time is up, as [`send_timeout`](Self::send_timeout) does. See
+    /// [`Messages`].
     ///
     /// # Errors
     ///
@@ -224,7 +226,7 @@ impl PackedSocket {
         self.receive(|| Patience::Blocking)
     }
 
-    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv).
+    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv). See [`Messages`].
     ///
     /// If there is none, sends the buffered messages, as far as there is room.
     ///
@@ -236,8 +238,8 @@ impl PackedSocket {
         self.receive(|| Patience::None)
     }
 
-    /// Blocks until a message arrives or the time is up; otherwise the same as [`recv`](Self::recv).
-    /// The deadline holds as that of [`DatagramSocket::recv_timeout`](crate::DatagramSocket::recv_timeout), for flushing too.
+    /// Blocks until a message arrives or the time is up; otherwise the same as [`recv`](Self::recv). The deadline holds as that of
+    /// [`DatagramSocket::recv_timeout`](crate::DatagramSocket::recv_timeout), for flushing too. See [`Messages`].
     ///
     /// # Errors
     ///
@@ -247,7 +249,8 @@ impl PackedSocket {
         self.receive(|| Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv).
+    /// Blocks until a message arrives, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv). See
+    /// [`Messages`].
     ///
     /// # Errors
     ///
@@ -256,7 +259,7 @@ impl PackedSocket {
         Ok(self.recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
+    /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -265,7 +268,8 @@ impl PackedSocket {
         Ok(self.try_recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Blocks until a message arrives or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec).
+    /// Blocks until a message arrives or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec). See
+    /// [`Messages`].
     ///
     /// # Errors
     ///
@@ -274,11 +278,8 @@ impl PackedSocket {
         Ok(self.recv_timeout(timeout)?.map(<[u8]>::to_vec))
     }
 
-    /// Returns an iterator over the messages, each of which it blocks for, until EOF.
-    ///
-    /// # Examples
-    ///
-    /// See [`MessageReader::iter`](crate::MessageReader::iter).
+    /// Returns an iterator over the messages, each of which it blocks for, until EOF. See
+    /// [`MessageReader::iter`](crate::MessageReader::iter) for an example.
     pub fn iter(&mut self) -> Messages<'_, Self> {
         Messages::new(self)
     }
@@ -291,7 +292,7 @@ impl PackedSocket {
         Ok(self.arrived.take())
     }
 
-    /// Waits for a pack, after what waits was sent. `false`: EOF.
+    /// Waits for a pack, after the buffered messages were sent. `false`: EOF.
     #[inline(never)]
     fn arrive(&mut self, patience: Patience) -> Result<bool> {
         loop {
@@ -315,8 +316,8 @@ impl PackedSocket {
         }
     }
 
-    /// Returns whether a message has arrived in the buffer, so that the next [`recv`](Self::recv) takes it without a
-    /// system call. Never blocks. See [`watch`](Self::watch).
+    /// Returns whether a message has arrived in the buffer, so that the next [`recv`](Self::recv) takes it without a system call.
+    /// Never blocks. See [`Messages`].
     #[must_use]
     pub fn has_message(&self) -> bool {
         !self.arrived.is_empty()
@@ -324,7 +325,7 @@ impl PackedSocket {
 
     /// Returns a [`Watch`] for [`wait_any`](crate::wait_any), ready when [`try_recv`](Self::try_recv) is. Never blocks.
     ///
-    /// Sends the buffered messages. If there is no room, `wait_any` waits for room too, and `try_recv` then sends them. Where
+    /// Sends the buffered messages. If there is no room, `wait_any` waits for room too, and `try_recv` then sends them. If
     /// a message has arrived in the buffer, `wait_any` returns at once.
     ///
     /// # Errors
@@ -354,7 +355,7 @@ impl PackedSocket {
         Ok(self.get_ref().max_message()?.saturating_sub(HEAD))
     }
 
-    /// Returns the socket of the [example](Self#examples). Sending or receiving through it bypasses the buffers.
+    /// Returns the socket of the [example](Self#examples). Sending or receiving through it bypasses the buffers. See [`Messages`].
     #[must_use]
     pub fn get_ref(&self) -> &DatagramSocket {
         self.batch.outlet()

@@ -34,8 +34,8 @@ const MAX: usize = 64 << 20;
 ///
 /// # Not an end
 ///
-/// A `MessageReader` is no [`Ends`](crate::Ends) and has no descriptor of its own, on purpose: a fork would copy the
-/// messages that it has read ahead, and both processes would receive them; and `poll` does not see them. Give the bare end away, and make
+/// A `MessageReader` is no [`Ends`](crate::Ends) and has no descriptor of its own, on purpose. A fork would copy the messages
+/// that it has read ahead, and both processes would receive them. `poll` does not see them. Give the bare end away, and make
 /// this of it where it is used. For [`wait_any`](crate::wait_any) there is [`watch`](Self::watch).
 ///
 /// ```compile_fail,E0277
@@ -121,7 +121,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::Blocking)
     }
 
-    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv).
+    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::None)
     }
 
-    /// Blocks until a message has arrived or the time is up; otherwise the same as [`recv`](Self::recv).
+    /// Blocks until a message has arrived or the time is up; otherwise the same as [`recv`](Self::recv). See [`Messages`].
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
     /// and for the whole message, in however small parts it comes. `O_NONBLOCK` is not touched.
@@ -144,7 +144,8 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::timeout(timeout))
     }
 
-    /// Blocks until a message has arrived, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv).
+    /// Blocks until a message has arrived, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv). See
+    /// [`Messages`].
     ///
     /// # Errors
     ///
@@ -153,7 +154,7 @@ impl<R: ByteReader> MessageReader<R> {
         Ok(self.recv()?.map(<[u8]>::to_vec))
     }
 
-    /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
+    /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -163,6 +164,7 @@ impl<R: ByteReader> MessageReader<R> {
     }
 
     /// Blocks until a message has arrived or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec).
+    /// See [`Messages`].
     ///
     /// # Errors
     ///
@@ -205,7 +207,7 @@ impl<R: ByteReader> MessageReader<R> {
         Ok(self.buf.get(next))
     }
 
-    /// Where in the buffer the next message is, if all of it is there.
+    /// The place of the next message in the buffer, if all of it is there.
     #[inline]
     fn next(&self) -> Option<Range<usize>> {
         let bytes = self.buf.get(self.start..self.end)?;
@@ -237,7 +239,7 @@ impl<R: ByteReader> MessageReader<R> {
                 self.buf.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             }
-            // A pipe whose writer has set O_DIRECT is made of packets, and throws away what of one there is no room for.
+            // If the writer has set O_DIRECT, the pipe throws away the part of a packet that the buffer has no room for.
             if self.buf.len() - self.end < PACKET {
                 self.grow(measure)?;
             }
@@ -249,8 +251,7 @@ impl<R: ByteReader> MessageReader<R> {
         }
     }
 
-    /// Passes over the next message, which was refused for its length. The part that has not arrived is thrown away when it
-    /// comes.
+    /// Passes over the next message, which was refused for its length. The part that comes later is thrown away.
     #[cfg(feature = "channel")]
     pub(crate) fn skip(&mut self) {
         let bytes = &self.buf[self.start..self.end];
@@ -285,8 +286,7 @@ impl<R: ByteReader> MessageReader<R> {
         Ok(())
     }
 
-    /// Makes room for a message that is longer than the buffer, and for a packet: at most about as much again as has
-    /// arrived.
+    /// Makes room for a message that is longer than the buffer, and for a packet: at most about twice the bytes that arrived.
     fn grow(&mut self, measure: Option<(usize, u64)>) -> Result<()> {
         let (head, len) = measure.unwrap_or((LONGEST_HEAD, 0));
         let whole = usize::try_from(len).unwrap_or(usize::MAX).saturating_add(head + PACKET);
@@ -298,7 +298,7 @@ impl<R: ByteReader> MessageReader<R> {
 
     fn truncated(&mut self, measure: Option<(usize, u64)>) -> Error {
         let (head, expected) = measure.map_or((self.end, None), |(head, len)| (head, Some(len)));
-        // In the memory that it has: a peer decides how much that is.
+        // Within the memory that the buffer has: a peer decides how much the rest is.
         let mut message = std::mem::replace(&mut self.buf, vec![0; R::READ]);
         message.truncate(self.end);
         message.drain(..head);
@@ -306,8 +306,8 @@ impl<R: ByteReader> MessageReader<R> {
         Error::Truncated { message, expected }
     }
 
-    /// Returns whether the next [`recv`](Self::recv) has its answer in the buffer, and makes no system call. Never
-    /// blocks. See [`watch`](Self::watch).
+    /// Returns whether the next [`recv`](Self::recv) has its answer in the buffer, and makes no system call. Never blocks. See
+    /// [`Messages`].
     #[must_use]
     pub fn has_message(&self) -> bool {
         let too_long = |(_, len)| len > self.max as u64;
@@ -316,9 +316,8 @@ impl<R: ByteReader> MessageReader<R> {
 
     /// Returns a [`Watch`] for [`wait_any`](crate::wait_any), ready when [`try_recv`](Self::try_recv) is. Never blocks.
     ///
-    /// Where a message has arrived in the buffer, `wait_any` returns at once. Where a part of one arrives, it returns as
-    /// well, and [`try_recv`](Self::try_recv) then keeps the part and returns [`WouldBlock`](Error::WouldBlock). For an example,
-    /// see [`PackedSocket::watch`](crate::PackedSocket::watch).
+    /// With a message in the buffer, `wait_any` returns at once. With a part of one it returns as well, and
+    /// [`try_recv`](Self::try_recv) then keeps the part and returns [`WouldBlock`](Error::WouldBlock). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -328,7 +327,8 @@ impl<R: ByteReader> MessageReader<R> {
         Ok(self.reader.watch()?.buffered(has_message))
     }
 
-    /// Returns the longest message that is received, in bytes; 64 MiB at first. See [`set_max_message`](Self::set_max_message).
+    /// Returns the longest message that is received, in bytes; 64 MiB at first. See [`set_max_message`](Self::set_max_message). See
+    /// [`Messages`].
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.max
@@ -357,13 +357,14 @@ impl<R: ByteReader> MessageReader<R> {
         self.max = bytes;
     }
 
-    /// Returns the reader of the [example](Self#examples), for its settings. Bytes that are read through it are missing in the stream of messages.
+    /// Returns the reader of the [example](Self#examples), for its settings. Bytes that are read through it are missing in the
+    /// stream of messages. See [`Messages`].
     #[must_use]
     pub fn get_ref(&self) -> &R {
         &self.reader
     }
 
-    /// Gives the reader of the [example](Self#examples) back, if its buffer is empty. Never blocks.
+    /// Gives the reader of the [example](Self#examples) back, if its buffer is empty. Never blocks. See [`Messages`].
     ///
     /// # Errors
     ///

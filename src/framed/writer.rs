@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(doc)]
+use super::Messages;
 use super::batch::{Batch, in_time};
 use super::bytes::ByteWriter;
 use super::frame;
@@ -11,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::pipe::PipeWriter;
 use crate::wait::Patience;
 
-/// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write: through a pipe
-/// or a [ring](crate::RingWriter), or over a [`StreamSocket`](crate::StreamSocket), a
+/// Sends messages of any length to a [`MessageReader`](crate::MessageReader), many of them in one write.
+///
+/// It goes over a pipe or a [ring](crate::RingWriter), a [`StreamSocket`](crate::StreamSocket), a
 /// [`UnixStream`](std::os::unix::net::UnixStream) or a [`TcpStream`](std::net::TcpStream).
 ///
 /// A message arrives whole, in order, and never joined with the next. An empty one is a message. One process writes and
@@ -22,15 +25,15 @@ use crate::wait::Patience;
 ///
 /// # When messages go
 ///
-/// Messages wait in a buffer of this process, of 8 KiB for a pipe or a ring, 16 KiB for a unix socket, and 32 KiB for TCP. They go
-/// when the buffer is full, or with [`flush`](Self::flush), [`try_flush`](Self::try_flush),
+/// Messages wait in a buffer of this process. It has 8 KiB for a pipe or a ring, 16 KiB for a unix socket, and 32 KiB for TCP.
+/// They go when the buffer is full, or with [`flush`](Self::flush), [`try_flush`](Self::try_flush),
 /// [`flush_timeout`](Self::flush_timeout). Flush before waiting for the effect of a message.
 ///
 /// A message is taken, or it is not. It is taken as soon as its first byte was written, also if there is no more room
 /// then or the time is up. The rest waits, and is written before anything else, so the stream is never torn.
 ///
-/// An empty pipe of the usual 64 KiB is made one of 128 KiB for a message that fits only then, as far as the user's limit
-/// allows. A request and its answer then take two thirds of the time. Any other [`capacity`](PipeWriter::set_capacity) is left
+/// An empty pipe of the usual 64 KiB is enlarged to 128 KiB for a message that fits only then. The user's limit may prevent it.
+/// A request and its answer then take two thirds of the time. Any other [`capacity`](PipeWriter::set_capacity) is left
 /// alone.
 ///
 /// # Closing
@@ -89,9 +92,9 @@ pub struct MessageWriter<W: ByteWriter = PipeWriter> {
 impl<W: ByteWriter> MessageWriter<W> {
     /// Sends messages through `writer` from here on. Never blocks.
     ///
-    /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before. For requests and answers over TCP,
-    /// [`set_nodelay(true)`](std::net::TcpStream::set_nodelay) is one of them: otherwise the last part of a message may wait
-    /// for an acknowledgement that the other machine delays. See [`MessageWriter`].
+    /// Settings, such as [`set_spin`](PipeWriter::set_spin), are made before. Set
+    /// [`set_nodelay(true)`](std::net::TcpStream::set_nodelay) for requests and answers over TCP. Otherwise the last part of a
+    /// message may wait for an acknowledgement that the other machine delays. See [`MessageWriter`].
     pub fn new(writer: W) -> Self {
         Self { batch: Batch::new(writer) }
     }
@@ -111,7 +114,7 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.send_by(message, || Patience::Blocking)
     }
 
-    /// Adds a message to the buffer without blocking; otherwise the same as [`send`](Self::send).
+    /// Adds a message to the buffer without blocking; otherwise the same as [`send`](Self::send). See [`Messages`].
     ///
     /// # Errors
     ///
@@ -122,7 +125,8 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.send_by(message, || Patience::None)
     }
 
-    /// Adds a message to the buffer, and blocks for room until the time is up; otherwise the same as [`send`](Self::send).
+    /// Adds a message to the buffer, and blocks for room until the time is up; otherwise the same as [`send`](Self::send). See
+    /// [`Messages`].
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     /// If the time is up in the middle of a long message, the message was taken. Its rest waits in a buffer that is longer
@@ -180,11 +184,11 @@ impl<W: ByteWriter> MessageWriter<W> {
                 Err(Error::Closed) => return Err(Error::Closed),
                 Err(error) if !begun => {
                     self.batch.take_back(added);
-                    // Something of what waits may have gone, and left room enough.
+                    // A part of the waiting bytes may have gone, and left enough room.
                     let room = matches!(error, Error::WouldBlock | Error::TimedOut) && self.batch.push(message);
                     return if room { Ok(()) } else { Err(error) };
                 }
-                // The next call returns what hinders the rest, if it still does.
+                // The next call returns the error, if it still holds.
                 Err(_) => {
                     self.batch.keep(head);
                     self.batch.keep(rest);
@@ -195,6 +199,7 @@ impl<W: ByteWriter> MessageWriter<W> {
     }
 
     /// Writes the buffered messages. Blocks while there is no room. [`close`](Self::close) does so in the [example](Self#examples).
+    /// See [`Messages`].
     ///
     /// # Errors
     ///
@@ -204,6 +209,7 @@ impl<W: ByteWriter> MessageWriter<W> {
     }
 
     /// Writes as much of the buffered messages as there is room for; otherwise the same as [`flush`](Self::flush). Never blocks.
+    /// See [`Messages`].
     ///
     /// # Errors
     ///
@@ -212,7 +218,8 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.batch.flush(Patience::None)
     }
 
-    /// Writes the buffered messages, and blocks for room until the time is up; otherwise the same as [`flush`](Self::flush).
+    /// Writes the buffered messages, and blocks for room until the time is up; otherwise the same as [`flush`](Self::flush). See
+    /// [`Messages`].
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -223,8 +230,8 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.batch.flush(Patience::timeout(timeout))
     }
 
-    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). Bytes that are written
-    /// through it land between messages, or inside one: the stream is torn then. See the [example](Self#examples).
+    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). Bytes that are written through it
+    /// land between messages, or inside one: the stream is torn then. See the [example](Self#examples). See [`Messages`].
     #[must_use]
     pub fn get_ref(&self) -> &W {
         self.batch.outlet()

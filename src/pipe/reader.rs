@@ -68,6 +68,8 @@ impl PipeReader {
     /// [preadv2(2)]: https://man7.org/linux/man-pages/man2/preadv2.2.html
     /// [splice(2)]: https://man7.org/linux/man-pages/man2/splice.2.html
     /// [vmsplice(2)]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
+    #[doc(alias = "preadv2")]
+    #[doc(alias = "RWF_NOWAIT")]
     #[inline]
     pub fn try_read(&self, buf: &mut [u8]) -> Result<usize> {
         self.read_with(buf, Patience::None)
@@ -204,13 +206,13 @@ impl PipeReader {
 
     /// Lets blocking and `_timeout` calls look again for this long before they sleep. Zero, the default, is not at all.
     ///
-    /// Being woken takes the kernel far longer than passing a few bytes. Between two processes on two cores an answer comes
-    /// several times sooner, at the price of a busy core while waiting. 20 to 50 µs is a good time. Set it on both sides:
-    /// one that sleeps still has to be woken.
+    /// Waking a thread takes the kernel far longer than passing a few bytes. Between two processes on two cores an answer comes
+    /// several times sooner, and the core is busy while it waits. 20 to 50 µs is a good time. Set it on both sides: one that
+    /// sleeps still has to be woken.
     ///
-    /// It adapts. After four calls in a row that looked in vain, as on one shared core, calls sleep at once again, and only
-    /// now and then one tries the whole time. After a thousand in a row that had nothing to wait for, only every fourth
-    /// looks, for as long as that holds.
+    /// It adapts. After four calls in a row that spun in vain, as on one shared core, calls sleep at once again. Only now and
+    /// then one spins for the whole time. After a thousand calls in a row that succeeded at once, only every fourth can spin, for
+    /// as long as that holds.
     ///
     /// Deadlines are kept, and bytes that are there already are read with one system call. `try_` calls answer at once.
     /// `Read` and `Write` of an end with `O_NONBLOCK` answer after some 3 µs.
@@ -277,6 +279,7 @@ impl PipeReader {
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    #[doc(alias = "dup")]
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), sigpipe: self.sigpipe })
     }

@@ -24,7 +24,7 @@ pub(crate) const CUT: usize = 8 << 10;
 /// left, in any process. It is implemented for `&PipeWriter` too. There is nothing to flush: bytes that `write` took are in
 /// the pipe.
 ///
-/// `SIGPIPE` is never raised, with one exception: the program ignores it when the end is made, and sets it back to its default
+/// `SIGPIPE` is never raised, with one exception. The program ignores it when the end is made, and resets it to its default
 /// later, by other means than [`Fork::reset_signals`](crate::Fork::reset_signals).
 ///
 /// See [`pipe`](crate::pipe()) for an example. In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
@@ -264,18 +264,18 @@ impl PipeWriter {
         self.cut = bytes.max(1);
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep. Same as
-    /// [`PipeReader::set_spin`], which says what it costs and how it adapts.
+    /// Lets calls look again for this long before they sleep. Same as [`PipeReader::set_spin`]. See [spinning](crate::guide::spinning).
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
 
-    /// Returns how many bytes the pipe holds at most. Never blocks. Same as [`PipeReader::capacity`], with its errors.
+    /// Returns how many bytes the pipe holds at most. Never blocks. See [`PipeReader::set_capacity`].
+    #[doc(alias = "F_GETPIPE_SZ")]
     pub fn capacity(&self) -> Result<usize> {
         rustix::pipe::fcntl_getpipe_size(&self.end).map_err(|errno| self.end.error("fcntl", errno))
     }
 
-    /// Makes the pipe hold at least `bytes`. Never blocks. Same as [`PipeReader::set_capacity`], with its errors.
+    /// Makes the pipe hold at least `bytes`. Never blocks. Same as [`PipeReader::set_capacity`], with its errors and example.
     #[doc(alias = "F_SETPIPE_SZ")]
     pub fn set_capacity(&self, bytes: usize) -> Result<usize> {
         sys::pipe::set_capacity(self.end.as_fd(), bytes).map_err(|errno| self.end.error("fcntl", errno))
@@ -283,13 +283,13 @@ impl PipeWriter {
 
     /// Makes a second writer of the same pipe, in this process. Never blocks.
     ///
-    /// It counts in full: EOF comes when *all* writers are closed. It has the settings of this value. See
-    /// [`PipeReader::close`] for an example.
+    /// EOF comes when *all* writers are closed. It has the settings of this value. See [`PipeReader::close`] for an example.
     ///
     /// # Errors
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    #[doc(alias = "dup")]
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), ..*self })
     }
@@ -326,7 +326,7 @@ impl PipeWriter {
             };
             match write {
                 Ok(written) => return Ok(written),
-                // Then it goes another way.
+                // The loop then tries another way.
                 Err(errno) if !waits && sys::is_refused(errno) => {}
                 Err(errno) => refused = Some(errno),
             }

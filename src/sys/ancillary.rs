@@ -13,8 +13,8 @@ use super::{Errno, Result, errno};
 /// [unix(7)]: https://man7.org/linux/man-pages/man7/unix.7.html
 pub(crate) const MOST: usize = 253;
 
-/// Room for that many descriptors, one set of credentials, and whatever else a socket that came from elsewhere may ask for,
-/// in 8-byte units so that headers are aligned.
+/// Room for that many descriptors, one set of credentials, and the other control messages that a socket from elsewhere may ask
+/// for. It is counted in 8-byte units, so that headers are aligned.
 const ROOM: usize = {
     // SAFETY: arithmetic on lengths.
     let bytes = unsafe {
@@ -33,8 +33,8 @@ const HEAD: usize = {
 /// The sender as a descriptor, since Linux 6.5.
 const SCM_PIDFD: libc::c_int = 4;
 
-/// The sender that the kernel names for messages from before the option was set: no process, and the user and group that
-/// stand for those that have no number here ([user_namespaces(7)]). They can be set, and are 65534 where nobody did.
+/// The sender that the kernel names for messages from before the option was set. It is no process, and the overflow user and
+/// group ([user_namespaces(7)]), which are 65534 unless somebody has set them.
 ///
 /// [user_namespaces(7)]: https://man7.org/linux/man-pages/man7/user_namespaces.7.html
 fn is_nobody((pid, uid, gid): (u32, u32, u32)) -> bool {
@@ -87,10 +87,10 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], wait: bool) 
 
 /// Receives bytes, with all that came beside them; the descriptors are close-on-exec and owned. `None`: the end.
 ///
-/// On a socket that keeps messages apart, messages have to be marked with the time: then one has that beside it, and the end
-/// has nothing. On a stream, 0 bytes are the end, unless `buf` is empty.
+/// On a socket that keeps messages apart, messages have to be marked with the time. A message then has the time beside it, and
+/// EOF has nothing. On a stream, 0 bytes are EOF, unless `buf` is empty.
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<Option<(usize, Beside)>> {
-    // To zero all of it would take as long as the rest of a call with nothing beside its message.
+    // Zeroing all of it would take as long as the rest of a call that has only a message.
     let mut control = [const { MaybeUninit::<u64>::uninit() }; ROOM];
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let mut message = header(&mut part, 1);

@@ -24,8 +24,8 @@ pub(crate) fn before_main<B: BeforeMain>() {
         CODE.get_or_init(|| mapped_code(run::<B> as *const () as usize));
         B::run();
     }
-    // SAFETY: no instruction. One more pointer in the array of functions that the C library calls when it has loaded the
-    // program, which pass over the arguments that some C libraries give them.
+    // SAFETY: no instruction, but one more pointer in the array of functions that the C library calls when it has loaded the
+    // program. The function ignores the arguments that some C libraries pass.
     #[cfg(target_pointer_width = "64")]
     unsafe {
         asm!(
@@ -91,7 +91,7 @@ impl<C> Task<C> {
             usize::from_ne_bytes(word)
         };
         let (call, function) = (word(0), word(WORD));
-        // SAFETY: two functions of that program, which `new` has seen to be in its code, and which this process has at the same
+        // SAFETY: two functions of that program. `new` has seen that they are in its code, and this process has them at the same
         // addresses, as its memory is a copy. The types differ from the functions' own in the type of a function pointer
         // alone, and all of these are passed in the same way.
         let (call, function) = unsafe {

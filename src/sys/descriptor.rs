@@ -30,7 +30,7 @@ pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
 
-/// Whether the number stands for anything now.
+/// Whether the number is open.
 pub(crate) fn is_open(number: RawFd) -> bool {
     // SAFETY: borrowed for one call, which copes with a number that is not open.
     rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok()
@@ -39,7 +39,7 @@ pub(crate) fn is_open(number: RawFd) -> bool {
 /// A second descriptor of the same open file, close-on-exec, and never 0, 1 or 2.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
-        // Where the limit is so low that no number from 3 on is allowed (fcntl.2). It is a full table all the same.
+        // The limit is so low that no number from 3 on is allowed (fcntl.2). For the caller that is a full table.
         Err(Errno::INVAL) => Err(Errno::MFILE),
         done => done,
     }
@@ -97,8 +97,8 @@ pub(crate) fn table_limit() -> u64 {
 
 /// A descriptor that can be used for nothing: not read, written, sent to, opened through, or stood in.
 ///
-/// It is an `O_PATH` descriptor, which the kernel refuses every operation on. Its file is an eventfd's, that has no path,
-/// no directory above it, and cannot be opened again through /proc: of a pipe, that would be a way back to the pipe.
+/// It is an `O_PATH` descriptor, which the kernel refuses every operation on. Its file is an eventfd's, which has no path and no
+/// directory above it, and cannot be opened again through /proc. A pipe's could be, and would lead back to the pipe.
 ///
 /// Two descriptors: the inert one, and the eventfd itself, which holds a place in the table.
 pub(crate) struct Inert {
@@ -113,8 +113,8 @@ impl Inert {
         Ok(Self { fd: off_standard(fd)?, _place: place.map(off_standard).transpose()? })
     }
 
-    /// open_tree is refused in some sandboxes, and a table with one free place has none for the eventfd. /dev/null has a path,
-    /// but is no directory that could be left through: if it is what it is called.
+    /// Some sandboxes refuse open_tree, and a table with one free place has none for the eventfd. The usual /dev/null has a path,
+    /// but is no directory that a path could lead out of.
     fn null() -> Result<Self> {
         let fd =
             rustix::fs::openat(CWD, c"/dev/null", OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
@@ -158,8 +158,8 @@ impl Inert {
     }
 }
 
-/// Whether the number is that of an [`Inert`] descriptor, or of a copy: not open for anything, and of no file that has a
-/// path; or of a device, as where there is only `/dev/null` for it. An error where that cannot be told.
+/// Whether the number is that of an [`Inert`] descriptor, or of a copy. Such a descriptor is open for nothing, and its file has no
+/// path or is a device, as `/dev/null` is. Fails if that cannot be told.
 pub(crate) fn is_inert(number: RawFd) -> Result<bool> {
     if number < 0 {
         return Err(Errno::BADF);
@@ -173,7 +173,7 @@ pub(crate) fn is_inert(number: RawFd) -> Result<bool> {
     Ok(kind == 0 || kind == libc::S_IFCHR)
 }
 
-/// Whether the number is a copy of an [`Inert`] descriptor, and no device of somebody's that was opened with `O_PATH`.
+/// Whether the number is a copy of an [`Inert`] descriptor, and not a device that other code opened with `O_PATH`.
 pub(super) fn is_copy_of_inert(number: RawFd) -> bool {
     // SAFETY: borrowed for calls that cope with a number that is not open.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
@@ -196,9 +196,9 @@ macro_rules! from_raw_fd {
 }
 pub(crate) use from_raw_fd;
 
-/// Whether the number is a descriptor that this process was started with, with that identity (of [fstat(2)]), and can be
-/// nobody else's: it was open when the program started, and whoever took it over since has set close-on-exec. Of a number
-/// that was too large to be noted, the identity alone speaks.
+/// Whether the number is a descriptor that this process was started with, has that identity (of [fstat(2)]), and belongs to no
+/// other code. It was open when the program started, and code that takes one over sets close-on-exec. A number that was too
+/// large to be noted is checked by its identity alone.
 ///
 /// [fstat(2)]: https://man7.org/linux/man-pages/man2/fstat.2.html
 pub(crate) fn is_inherited(number: RawFd, device: u64, inode: u64) -> bool {
@@ -235,8 +235,8 @@ pub(crate) fn take_inherited(number: RawFd, device: u64, inode: u64) -> Result<O
     }
     // SAFETY: it is open, as was just seen.
     set_close_on_exec(unsafe { BorrowedFd::borrow_raw(number) })?;
-    // SAFETY: it is open, and the one that the parent left here for whoever asks by its name. Whoever asked before had it
-    // close-on-exec, and is in the list of what was claimed.
+    // SAFETY: it is open, and the parent left it here for the code that asks by its name. Code that asked before has set
+    // close-on-exec, and the number is in the list of claimed ones.
     Ok(Some(unsafe { std::os::fd::FromRawFd::from_raw_fd(number) }))
 }
 
@@ -247,8 +247,7 @@ pub(crate) fn leave_inherited(fd: OwnedFd) {
     let _ = fd.into_raw_fd();
 }
 
-/// Whether two threads, by their numbers, have one table of descriptors between them. `false` where the kernel does not say
-/// ([kcmp(2)]).
+/// Whether two threads, by their numbers, share one table of descriptors. `false` if the kernel does not say ([kcmp(2)]).
 ///
 /// [kcmp(2)]: https://man7.org/linux/man-pages/man2/kcmp.2.html
 pub(crate) fn is_table_shared(one: u32, other: u32) -> bool {

@@ -1,4 +1,4 @@
-//! Which process this is, asked with one load: a value notices that it was copied into a child by a fork, whoever forked.
+//! The identity of this process, for one load. A value compares it to notice that a fork has copied it into a child.
 
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -29,8 +29,8 @@ impl Page {
     fn new() -> Result<Self> {
         // Rounded up to a page. The kernel never maps at address 0 unless it is told to.
         let len = size_of::<u64>();
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists, and what is
-        // advised of it goes for that mapping alone.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists. The advice applies to
+        // that mapping alone.
         unsafe {
             let prot = ProtFlags::READ | ProtFlags::WRITE;
             let start = rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE)?;

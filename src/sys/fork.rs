@@ -1,4 +1,4 @@
-//! Whether a fork is safe, the fork itself, and the gate at which a child waits.
+//! The check that a fork is safe, the fork itself, and the gate at which a child waits.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::{Errno, Result, errno, retry};
 /// How long a thread that has been joined may still be on its way out.
 const LEAVING: Duration = Duration::from_millis(20);
 
-/// Which process this is after a fork.
+/// The two processes after a fork.
 pub(crate) enum Side {
     Child,
     Parent(Pid),
@@ -50,8 +50,8 @@ impl Permit {
         if self.is_promise { Gate::new().map(Some) } else { Ok(None) }
     }
 
-    /// [fork(2)], through libc, so that its own locks are in order in the child. What the frames on the stack hold is held by
-    /// both processes afterwards.
+    /// [fork(2)], through libc, so that its own locks are in order in the child. Both processes then hold the values in the frames
+    /// on the stack.
     ///
     /// [fork(2)]: https://man7.org/linux/man-pages/man2/fork.2.html
     pub(crate) fn fork(self) -> Result<Side> {
@@ -111,7 +111,7 @@ impl Gate {
     }
 }
 
-/// How many threads this process has, if more than one. A thread that is just leaving is given time to.
+/// How many threads this process has, if more than one. Waits a little for a thread that is leaving.
 fn second_thread() -> Result<Option<usize>> {
     let mut started = None;
     loop {

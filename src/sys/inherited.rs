@@ -1,5 +1,5 @@
-//! Which descriptors this program was started with, noted before anything of it runs. One that is opened later, also
-//! without close-on-exec, is somebody's already.
+//! The descriptors that this program was started with, noted before any of its code runs. One that is opened later has an owner,
+//! even without close-on-exec.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -13,8 +13,8 @@ static OPEN: [AtomicU64; NOTED as usize / 64] = [const { AtomicU64::new(0) }; NO
 
 static IS_NOTED: AtomicBool = AtomicBool::new(false);
 
-/// The C library calls it when it starts the program, before `main`, on the only thread; when it loads a library that this
-/// crate is a part of, then.
+/// The C library calls it when it starts the program, before `main`, on the only thread. In a library, it is called when that is
+/// loaded.
 #[used]
 // SAFETY: the section is an array of functions of this kind. Arguments that some C libraries pass are ignored.
 #[unsafe(link_section = ".init_array")]

@@ -1,5 +1,5 @@
-//! Which descriptors belong to this crate's ends: one process-wide, lock-free bitmap, and others for those that were
-//! severed, and for the sockets whose messages are marked, by their mark.
+//! The numbers of this crate's ends, in one process-wide, lock-free bitmap. Others have the severed ends, and the sockets whose
+//! messages are marked, one for each mark.
 //!
 //! A bit is set after the descriptor exists and cleared before it is closed or handed on, so a set bit is always ours. Only
 //! the bit of a severed end stays when its descriptor is handed on, and is looked at again before it is believed.
@@ -121,7 +121,7 @@ pub(crate) fn is_severed(fd: RawFd) -> bool {
     severed
 }
 
-/// Whether this was such an end, or is a copy of one. An open end costs no system call.
+/// Whether this was an end that this process was not given, or is a copy of one. An open end costs no system call.
 pub(crate) fn is_severed_or_copy(fd: RawFd) -> bool {
     let is_live = || find(fd).is_some_and(|(word, bit)| word.live.load(SeqCst) & bit != 0);
     is_severed(fd) || (!is_live() && is_copy_of_inert(fd))
@@ -168,8 +168,8 @@ pub(crate) fn others(given: &[RawFd]) -> impl Iterator<Item = RawFd> {
 /// nothing and takes no lock.
 pub(crate) fn sever_others(given: &[RawFd], inert: BorrowedFd<'_>) -> Result<()> {
     others(given).try_for_each(|number| {
-        // SAFETY: a live number is owned by an end of this crate, and every end expects to be severed: it owns a valid
-        // descriptor as before, and asks here what an EBADF means.
+        // SAFETY: an end of this crate owns a live number, and every end expects to be severed. It owns a valid descriptor as
+        // before, and asks here for the meaning of an EBADF.
         unsafe { replace(number, inert)? };
         sever(number);
         Ok(())

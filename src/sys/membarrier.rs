@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-/// Whether this process has registered: not tried, done, refused. A child that is forked is registered as well.
+/// Whether this process has registered: not tried, done, refused. A forked child is registered as well.
 static REGISTERED: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 const UNKNOWN: u8 = 0;

@@ -21,7 +21,7 @@ pub(crate) const CONTENTS: SealFlags = LENGTH.union(SealFlags::WRITE);
 /// [statfs(2)]: https://man7.org/linux/man-pages/man2/statfs.2.html
 const TMPFS_MAGIC: u32 = 0x0102_1994;
 
-/// So much is allocated in one call. A signal interrupts the call, which then undoes all that it did.
+/// How many bytes one call allocates. A signal interrupts the call, which then undoes its work.
 const STEP: u64 = 128 << 10;
 
 /// New, empty memory that can be sealed, close-on-exec. The name is for those who look into `/proc`.
@@ -34,8 +34,8 @@ pub(crate) fn create(name: &CStr) -> Result<OwnedFd> {
     off_standard(fd)
 }
 
-/// Looks whether this process may make files so long (`RLIMIT_FSIZE`, [getrlimit(2)]): `EFBIG`. Where it may not, the kernel
-/// raises `SIGXFSZ`, which ends the process.
+/// Fails with `EFBIG` if this process may not make files that long (`RLIMIT_FSIZE`, [getrlimit(2)]). The kernel would raise
+/// `SIGXFSZ`, which ends the process.
 ///
 /// [getrlimit(2)]: https://man7.org/linux/man-pages/man2/getrlimit.2.html
 pub(crate) fn check_limit(len: u64) -> Result<()> {
@@ -94,9 +94,9 @@ pub(crate) fn check(fd: BorrowedFd<'_>, seals: SealFlags, for_writing: bool) -> 
 
 /// Whether there is a part that was never written, and that would take the reader's memory.
 ///
-/// The one way to ask is a seek, and the position belongs to all who share the descriptor: another process may be reading the
-/// memory as a file. So a descriptor of its own is asked. Where there is none to be had, without `/proc` or in a full table, the
-/// position is put back.
+/// The one way to ask is a seek. The position belongs to all holders of the descriptor, and another process may be reading the
+/// memory as a file. So the memory is opened once more. If that fails, without `/proc` or in a full table, the position is put
+/// back.
 pub(crate) fn has_holes(fd: BorrowedFd<'_>, len: u64) -> Result<bool> {
     if len == 0 {
         return Ok(false);
@@ -117,7 +117,7 @@ fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
         OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
         Mode::empty(),
     )?;
-    // What is mounted there may be anything.
+    // Another file may be mounted there.
     let (own_stat, stat) = (rustix::fs::fstat(&own)?, rustix::fs::fstat(fd)?);
     if (own_stat.st_dev, own_stat.st_ino) == (stat.st_dev, stat.st_ino) { Ok(own) } else { Err(Errno::NOENT) }
 }

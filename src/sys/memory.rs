@@ -6,9 +6,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::Result;
 
-/// More than the largest message that the kernel builds on a unix socket, whatever the size of its pages: 17 of them, and one
-/// piece, which is 4 MiB where pages are of 4 KiB. Of larger pages the kernel joins more (`MAX_PAGE_ORDER`): of 16 KiB to
-/// 32 MiB, of 64 KiB to 512 MiB.
+/// More bytes than the largest message that the kernel builds on a unix socket: 17 pages and one piece. The piece is 4 MiB with
+/// pages of 4 KiB. The kernel joins more of larger pages (`MAX_PAGE_ORDER`): to 32 MiB with 16 KiB, to 512 MiB with 64 KiB.
 fn size(page: usize) -> usize {
     match page {
         0..=0x1000 => 8 << 20,
@@ -48,7 +47,7 @@ impl Spill {
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is `len` bytes long, readable, writable and zeroed by the kernel, it is ours alone, and
+        // SAFETY: the mapping is `len` bytes long, readable, writable and zeroed by the kernel. It is ours alone, and
         // `&mut self` is the only way to it.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }

@@ -1,5 +1,5 @@
-//! The kernel, as this crate needs it: the only home of `unsafe`, of libc, and of what stands in for a call that an
-//! older kernel does not have. Names no public type; failures are bare errnos.
+//! The kernel, as this crate needs it: the only home of `unsafe`, of libc, and of the substitutes for calls that older kernels
+//! do not have. Names no public type; failures are bare errnos.
 
 #![allow(unsafe_code)]
 
@@ -52,8 +52,8 @@ fn from_io(error: std::io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
-/// Whether a call that moves bytes, or a flag with it, is not to be had here: an older kernel says `EOPNOTSUPP` or `ENOSYS`,
-/// and many a sandbox `EPERM`, which none of these calls says of a pipe otherwise.
+/// Whether the errno means that this kernel lacks a call that moves bytes, or its flag. An older kernel returns `EOPNOTSUPP` or
+/// `ENOSYS`. Many a sandbox returns `EPERM`, which none of these calls returns for a pipe otherwise.
 pub(crate) fn is_refused(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
 }
@@ -63,14 +63,14 @@ pub(crate) fn is_refused(errno: Errno) -> bool {
 /// [readv(2)]: https://man7.org/linux/man-pages/man2/readv.2.html
 pub(crate) const MOST_SLICES: usize = 1024;
 
-/// Which of the slices one vectored call takes: from the first that is not empty, as many as the kernel takes. Empty ones
-/// first would leave no room for a byte, and 0 would look like the end. `None`: all of them are empty.
+/// The slices that one vectored call takes: from the first that is not empty, as many as the kernel takes. With empty ones first
+/// there may be no room for a byte, and 0 would look like EOF. `None`: all of them are empty.
 pub(crate) fn for_one_call(slices: &[impl Deref<Target = [u8]>]) -> Option<Range<usize>> {
     let first = slices.iter().position(|slice| !slice.is_empty())?;
     Some(first..slices.len().min(first + MOST_SLICES))
 }
 
-/// How many of the slices, from the first on, have so many bytes together at most.
+/// How many leading slices have at most that many bytes together.
 pub(crate) fn leading(slices: &[impl Deref<Target = [u8]>], mut room: usize) -> usize {
     let fitting = slices.iter().take_while(|slice| {
         let fits = slice.len() <= room;

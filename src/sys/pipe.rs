@@ -34,7 +34,7 @@ pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Re
 
 #[cold]
 fn read_another_way(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>], refused: Errno) -> Result<usize> {
-    // Which way vmsplice(2) moves bytes, the descriptor says: on one that can be written, it would lend the buffers to the
+    // The descriptor decides which way vmsplice(2) moves bytes. On one that can be written, it would lend the buffers to the
     // pipe.
     if rustix::fs::fcntl_getfl(fd)? & OFlags::RWMODE == OFlags::RDONLY {
         match vmsplice_nowait(fd, bufs) {
@@ -53,8 +53,8 @@ fn read_another_way(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>], refused: Er
 /// [vmsplice(2)]: https://man7.org/linux/man-pages/man2/vmsplice.2.html
 fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let copy = |bufs: &[IoSliceRaw<'_>]| {
-        // SAFETY: the slices come from exclusive borrows that outlive the call, and after it the kernel has no
-        // interest in them: on a descriptor that cannot be written it copies, and lends no page to the pipe.
+        // SAFETY: the slices come from exclusive borrows that outlive the call. The kernel keeps no reference to them: on a
+        // descriptor that cannot be written it copies, and lends no page to the pipe.
         unsafe { rustix::pipe::vmsplice(fd, bufs, SpliceFlags::NONBLOCK) }
     };
     if let [only] = bufs {
@@ -68,7 +68,7 @@ fn vmsplice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<us
 fn splice_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let len = bufs.iter().map(|buf| buf.len()).sum();
     let (reader, writer) = private()?;
-    // All of it is read, for the slices have room for what was moved. Where the writer has made packets, each is a read.
+    // The slices have room for all bytes that were moved. A pipe of packets needs one read for each.
     let moved = rustix::pipe::splice(fd, None, &writer, None, len, SpliceFlags::NONBLOCK)?;
     let mut read = 0;
     while read < moved {
@@ -113,7 +113,7 @@ fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlag
     if !NO_NOSIGNAL.load(Ordering::Relaxed) {
         match rustix::io::pwritev2(fd, bufs, CURRENT, flags | NOSIGNAL) {
             Err(errno) if is_refused(errno) => {
-                // With other flags it may be those that were refused.
+                // Of several flags, another one may be the one that was refused.
                 if flags.is_empty() {
                     NO_NOSIGNAL.store(true, Ordering::Relaxed);
                 }
@@ -127,8 +127,8 @@ fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlag
     })
 }
 
-/// Writes what there is room for, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says; or [`is_refused`], where the
-/// kernel does not do that on this end.
+/// Writes as many bytes as there is room for, or returns `EAGAIN`, whatever the end's `O_NONBLOCK` says. Returns an errno that
+/// [`is_refused`] knows if the kernel cannot do that on this end.
 #[inline]
 pub(crate) fn write_nowait(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Sigpipe) -> Result<usize> {
     match sigpipe {
@@ -137,15 +137,15 @@ pub(crate) fn write_nowait(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Si
     }
 }
 
-/// One write that does not wait, tried again until it went in: whatever the end's `O_NONBLOCK` says, and with at most
-/// `PIPE_BUF` bytes going in whole or not at all.
+/// One write that does not wait, and is repeated until it works. The end's `O_NONBLOCK` does not matter. At most `PIPE_BUF` bytes
+/// go in whole or not at all.
 pub(crate) struct NowaitWrite<'buf> {
     buf: &'buf [u8],
     sigpipe: Sigpipe,
     staged: Option<Staged>,
 }
 
-/// Where the kernel refuses the flag: the bytes, in a private pipe, from where they can be moved without waiting.
+/// A write on a kernel that refuses the flag. The bytes are in a private pipe, and can be moved from there without waiting.
 struct Staged {
     reader: OwnedFd,
     len: usize,

@@ -11,14 +11,14 @@ pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, po
 /// something to report. May return `EINTR`.
 pub(crate) fn poll(fds: &mut [pollfd], timeout: Option<Duration>) -> Result<usize> {
     let timeout = timeout.map(|left| libc::timespec {
-        // For what the type has no room for: 68 years, which it has whatever its width.
+        // A time that is too long for the type becomes 68 years, which fit any width.
         tv_sec: left.as_secs().try_into().unwrap_or(i32::MAX.into()),
-        // Less than 1e9, which the type has room for whatever its width.
+        // Less than 1e9, which fits any width.
         tv_nsec: left.subsec_nanos() as _,
     });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: the slice is valid for its length, the timeout is null or points to a live timespec, and a null mask
-    // leaves the signal mask alone.
+    // SAFETY: the slice is valid for its length, and the timeout is null or points to a live timespec. A null mask leaves the
+    // signal mask alone.
     let ready = unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout, std::ptr::null()) };
     if ready < 0 { Err(errno()) } else { Ok(ready as usize) }
 }

@@ -129,8 +129,8 @@ pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd> {
 static CAN_HOLD: AtomicBool = AtomicBool::new(false);
 static CAN_WAIT: AtomicBool = AtomicBool::new(false);
 
-/// Fails, with the name of the call, where a forked child could not be held or waited for: before there is one, which would
-/// have to be ended in the middle of what it does. Kernels have had both calls since 5.4; a sandbox may not.
+/// Fails, with the name of the call, if a forked child could not be held or waited for. It is asked before the fork, as a child
+/// would have to be killed in the middle of its work. Kernels have had both calls since 5.4; a sandbox may refuse them.
 pub(crate) fn check_holding() -> std::result::Result<(), (&'static str, Errno)> {
     check_waiting()?;
     if CAN_HOLD.load(Ordering::Relaxed) {
@@ -204,7 +204,7 @@ pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
     }
 }
 
-/// Whether a child can be waited for, which takes nothing away.
+/// Whether a child can be waited for. Leaves its status where it is.
 const LOOK: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT).union(ALL);
 
 /// Also of a child that does not run its program yet, whose exit signal is 0 (`__WALL`, [waitpid(2)]).
@@ -307,7 +307,7 @@ pub(crate) fn group_goes_on(group: u32) -> bool {
         let mut fields = rest.split(|byte| *byte == b' ').skip(1);
         let state = fields.next();
         let is_its = fields.nth(1) == Some(group.to_string().as_bytes());
-        // Where the first thread has left, the state is its; the others are counted 14 fields on.
+        // After the first thread has left, the state is still its own. The other threads are counted 14 fields on.
         let mut others = || fields.nth(14).is_some_and(|threads| !matches!(threads, b"0" | b"1"));
         is_its && state.is_some_and(|state| !matches!(state, b"Z" | b"X") || others())
     })

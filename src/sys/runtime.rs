@@ -10,13 +10,12 @@ use tokio::io::unix::AsyncFd;
 
 /// Has the current runtime watch a descriptor.
 ///
-/// For the ends and the children of this crate, and for borrowed descriptors, alone: each owns or borrows one descriptor, answers
-/// its number as long as it lives, and lends out nothing that could replace it.
+/// Only for the ends and the children of this crate, and for borrowed descriptors. Each owns or borrows one descriptor, returns its
+/// number as long as it lives, and lends nothing that could replace it.
 pub(crate) fn watch<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     // SAFETY: the owner moves into the `AsyncFd`, which drops its registration before it. Until then nobody can close the
-    // descriptor: closing, or turning into something else, takes the owner by value, and what is lent is not
-    // closed meanwhile. Severing in a forked child replaces it
-    // in the child's table alone, where the number stays open.
+    // descriptor: closing and converting take the owner by value, and a borrowed descriptor stays open. Severing in a forked
+    // child replaces it in the child's table alone, where the number stays open.
     unsafe { AsyncFd::register_with_interest(owner, interest) }.map_err(io::Error::from)
 }
 
@@ -25,7 +24,7 @@ pub(crate) fn watch<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<Asyn
 /// [timerfd_create(2)](https://man7.org/linux/man-pages/man2/timerfd_create.2.html)
 pub(crate) fn timer(left: Duration) -> io::Result<OwnedFd> {
     let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
-    // Zero would be never, and so is what is too long for the kernel's clock.
+    // Zero would disarm the timer, and a time that is too long for the kernel's clock never comes.
     let left = left.clamp(Duration::from_nanos(1), Duration::from_secs(u32::MAX.into()));
     let it_value = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
     let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };

@@ -1,7 +1,7 @@
 //! The memory of a ring, which another process writes to at the same time, and may write anything to.
 //!
-//! No reference to the bytes ever exists: words go through atomics, and bytes are copied by a routine that the compiler
-//! cannot look into, so that whatever the peer does meanwhile is a wrong byte and nothing worse.
+//! No reference to the bytes ever exists. Words go through atomics, and a routine that the compiler cannot look into copies the
+//! bytes. So a peer that writes meanwhile causes a wrong byte and nothing worse.
 
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
@@ -29,7 +29,7 @@ static COPY: Copy = libc::memcpy;
 /// Both places must be so long, and mapped; the bytes of the shared one may change all the time.
 #[inline(always)]
 unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: a static of that type. What is called has the caller's promise.
+    // SAFETY: a static of that type. The caller promises the rest.
     unsafe {
         let copy = (&raw const COPY).read_volatile();
         copy(to.cast(), from.cast(), len);
@@ -81,8 +81,8 @@ impl SharedMemory {
 
     /// Makes all of it be there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.
     ///
-    /// [`memfd::allocate`] would wait for the lock of the file. The peer can hold that for as long as it likes, in a `write` to
-    /// the file whose bytes do not come ([userfaultfd(2)]), and not even `SIGKILL` ends the wait. Pages are taken without it.
+    /// [`memfd::allocate`] would wait for the lock of the file. The peer can hold that for as long as it likes, in a `write` whose
+    /// bytes do not come ([userfaultfd(2)]). Not even `SIGKILL` ends the wait. Touching the pages needs no lock.
     ///
     /// [userfaultfd(2)]: https://man7.org/linux/man-pages/man2/userfaultfd.2.html
     pub(crate) fn populate(&self, fd: BorrowedFd<'_>) -> Result<()> {
@@ -104,8 +104,8 @@ impl SharedMemory {
     #[inline(always)]
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8) && offset + 8 <= 4096, "no page is smaller");
-        // SAFETY: aligned, mapped as long as `self`, and outside of everything that Rust knows; both processes access it
-        // through atomics, or the peer harms itself alone: a word of any value is valid.
+        // SAFETY: aligned, mapped as long as `self`, and outside of all memory that Rust knows. Both processes access it through
+        // atomics. A peer that does not harms only itself: a word of any value is valid.
         unsafe { AtomicU64::from_ptr(self.at(offset).cast()) }
     }
 
@@ -135,8 +135,8 @@ impl SharedMemory {
 impl Drop for SharedMemory {
     fn drop(&mut self) {
         if self.epoch.lasts() {
-            // SAFETY: our own mapping, whole, which nothing borrows any more, in the process that made it. (A child does not
-            // have it, and something else may be there.) Unmapping it cannot fail.
+            // SAFETY: our own mapping, whole, that nothing borrows any more. This is the process that made it: a child does not have
+            // it, and may have something else there. Unmapping it cannot fail.
             let _ = unsafe { rustix::mm::munmap(self.at(0).cast(), self.page + 2 * self.capacity) };
         }
     }

@@ -1,5 +1,5 @@
-//! Processes that are not this one's children: making a sibling, a child of this process's parent, and asking how a process
-//! has left that another one waits for.
+//! Processes that are not this one's children. Makes a sibling, which is a child of this process's parent, and asks for the
+//! status of a process that another one waits for.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -10,16 +10,16 @@ use super::poll::{POLLIN, look};
 use super::process::send_signal;
 use super::{Errno, Result, errno};
 
-/// Which process this is after [`Thread::fork`].
+/// The two processes after [`Thread::fork`].
 pub(crate) enum Sibling {
     /// The new one.
     New,
-    /// The one that made it, which has no child by that.
+    /// The one that made it. It has no new child.
     Maker(Pid, OwnedFd),
 }
 
-/// Whether this is a libc whose processes are known to work after a bare [clone(2)], on an architecture that passes its
-/// arguments in one of the two usual orders.
+/// Whether processes work after a bare [clone(2)] with this libc, on an architecture that passes its arguments in one of the two
+/// usual orders.
 ///
 /// [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 const KNOWN: bool = cfg!(all(
@@ -37,7 +37,7 @@ const KNOWN: bool = cfg!(all(
 
 /// The thread that forks, as libc and the kernel keep it: it stays on this one.
 pub(crate) struct Thread {
-    /// Where libc has the thread's number.
+    /// The address at which libc has the thread's number.
     number: *mut libc::pid_t,
     /// The list of its robust mutexes, and the length of that list's head.
     robust: (*mut libc::c_void, usize),
@@ -54,13 +54,13 @@ impl Thread {
         if unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut number) } != 0 {
             return Err(errno());
         }
-        // SAFETY: where it is not null, libc has told the kernel to write to it when the thread ends, so it is the thread's
-        // for as long as that runs.
+        // SAFETY: if it is not null, libc has told the kernel to write to it when the thread ends. So it is valid for as long as
+        // the thread runs.
         if number.is_null() || unsafe { number.read() } != rustix::thread::gettid().as_raw_nonzero().get() {
             return Err(Errno::NOSYS);
         }
         let mut robust = (std::ptr::null_mut::<libc::c_void>(), 0_usize);
-        // SAFETY: room for a pointer and a length. Where it is refused, there is none.
+        // SAFETY: room for a pointer and a length. If it is refused, there is none.
         unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut robust.0, &raw mut robust.1) };
         Ok(Self { number, robust })
     }
@@ -75,10 +75,10 @@ impl Thread {
         let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
         let mut pidfd: libc::c_int = -1;
         let no_stack = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: a copy of this process with a memory of its own, like a fork: the only thread, which is this one, goes on in
-        // both, on its own copy of the stack. The kernel writes the pidfd to an integer that is ours, and the new thread's
-        // number, in the new process, to where libc keeps it, which is what libc's own fork has it do. The last two arguments
-        // change places between architectures; without CLONE_SETTLS one of them is not looked at.
+        // SAFETY: a copy of this process with a memory of its own, like a fork. The only thread is this one, and goes on in both,
+        // each on its own copy of the stack. The kernel writes the pidfd to an integer that is ours. In the new process it writes
+        // the thread's number to where libc keeps it, as for libc's own fork. The last two arguments change places between
+        // architectures, and the kernel ignores one of them without CLONE_SETTLS.
         let pid = unsafe {
             let flags = flags as libc::c_ulong;
             libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut pidfd, self.number, self.number)

@@ -27,7 +27,7 @@ static RESET: AtomicBool = AtomicBool::new(false);
 /// How a write to a pipe avoids `SIGPIPE`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sigpipe {
-    /// The process ignores it: nothing.
+    /// The process ignores it, so nothing is to do.
     Ignored,
     /// It would come, and must not.
     Avoid,
@@ -147,7 +147,7 @@ mod kernel {
     /// The bytes of a set of them.
     pub(super) const SET: usize = SIGNALS as usize / 8;
 
-    /// Where an action has its handler: it begins with it, or with the flags.
+    /// The word of an action that has the handler. An action begins with it, or with the flags.
     pub(super) const HANDLER: usize = if SIGNALS == 64 { 0 } else { 1 };
 }
 
@@ -185,9 +185,9 @@ impl Action {
     }
 }
 
-/// Sets to its default what a program is not to begin with: every signal that is caught, `SIGPIPE`, which Rust programs
-/// ignore, and `SIGCHLD`, without which no program can wait for its children. Other signals stay ignored ([nohup(1)]). Those
-/// that are caught may be left to [execve(2)], which does the same: other threads may still count on them.
+/// Resets the signals that a program must not begin with. They are every signal that is caught, `SIGPIPE`, which Rust programs
+/// ignore, and `SIGCHLD`, without which a program cannot wait for its children. Other signals stay ignored ([nohup(1)]). Caught
+/// signals can be left to [execve(2)], which resets them too: other threads may still count on them.
 ///
 /// Async-signal-safe, also where the memory is another process's.
 ///

@@ -93,8 +93,8 @@ pub(crate) fn hold_back(set: Set) {
     KEPT.set(kept);
 }
 
-/// Holds the signals back no longer, unless another `Signals` reads them or the thread held them back before. What has come of
-/// them since is dropped, and does nothing to this process.
+/// Unblocks the signals, unless another `Signals` reads them or the thread blocked them before. Signals that came meanwhile are
+/// dropped, and do nothing to this process.
 pub(crate) fn let_go(set: Set) {
     let mut kept = KEPT.get();
     let mut last = Set::default();
@@ -128,8 +128,8 @@ pub(crate) fn forget(mask: &mut Mask) {
     KEPT.set(Kept { readers: [0; SIGNALS as usize], before: 0 });
 }
 
-/// Whether no other thread of this process can take one of them; otherwise the number of threads. The kernel gives a signal
-/// to any thread that does not hold it back.
+/// Checks that no other thread of this process can take one of the signals. Otherwise the error has the number of threads. The
+/// kernel gives a signal to any thread that does not block it.
 pub(crate) fn are_held_back_elsewhere(set: Set) -> Result<std::result::Result<(), usize>> {
     let Err(threads) = Permit::alone()? else { return Ok(Ok(())) };
     let tasks = std::fs::read_dir("/proc/self/task").map_err(super::from_io)?;

@@ -26,8 +26,8 @@ pub(crate) fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
 
 /// Receives one message into `buf` and, what it has no room for, into `spill`. `None`: the end.
 ///
-/// An empty message and the end both give 0 bytes. With a [`Mark`], the kernel has something to say about every
-/// message, and nowhere to put it, and says so with `MSG_CTRUNC`; about the end it has nothing to say.
+/// An empty message and EOF both return 0 bytes. With a [`Mark`], the kernel has a control message for every message and no room
+/// for it, which it reports as `MSG_CTRUNC`. For EOF it has no control message.
 #[inline(always)]
 pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait: bool) -> Result<Option<usize>> {
     let is_short = buf.len() <= SHORT;
@@ -43,7 +43,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait
     Ok(arrived)
 }
 
-/// To copy so many bytes takes less time than the kernel needs for a second place to put them.
+/// Copying up to this many bytes takes less time than a second place to put them takes the kernel.
 const SHORT: usize = 512;
 
 /// Copies the beginning of the next message, which stays, and says how long the message is. `None`: the end.
@@ -55,7 +55,7 @@ pub(crate) fn peek(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<Opt
 #[inline]
 fn message(fd: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>], flags: libc::c_int) -> Result<Option<usize>> {
     let mut message = header(parts.as_mut_ptr().cast(), parts.len());
-    // SAFETY: the message points to so many parts, which have the layout of an iovec (`IoSliceMut`), and these to memory
+    // SAFETY: the message points to that many parts, which have the layout of an iovec (`IoSliceMut`). The parts point to memory
     // that is borrowed exclusively for the call.
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) };
     let len = usize::try_from(len).map_err(|_| errno())?;
@@ -81,8 +81,8 @@ pub(super) fn header(parts: *mut libc::iovec, count: usize) -> libc::msghdr {
 /// An addition that the kernel makes to each message that arrives at a socket, and not to EOF, which tells the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// The security label of its sender. Where there is no room for it, the kernel only says so, which takes no time. Where
-    /// there is room, few systems have a label to put there.
+    /// The security label of its sender. Without room for it, the kernel sets a flag, which takes no time. With room, few systems
+    /// have a label to put there.
     Label,
     /// The time, which is there for every receiver, and takes some 100 ns.
     Time,
@@ -119,8 +119,8 @@ impl Mark {
         }
     }
 
-    /// The cheapest mark that a receive without room for it sees on this kernel. That is tried once, on a pair that was just
-    /// made, and that nobody else has.
+    /// The cheapest mark that a receive without room for it sees on this kernel. It is tried once, on a new pair that nobody else
+    /// has.
     pub(crate) fn cheapest(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<Mark> {
         // No lock: a child that was forked while a thread held it would wait for ever.
         static IS_LABEL: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -147,7 +147,7 @@ impl Mark {
     }
 }
 
-/// Whether such a socket does not tell the end to a call that is not to wait: see [`receives_no_more`].
+/// Whether the socket is one that does not report EOF to a call that does not wait: see [`receives_no_more`].
 pub(crate) fn is_connectionless(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(sockopt::socket_type(fd)? == SocketType::DGRAM)
 }
@@ -220,7 +220,7 @@ pub(crate) fn set_max_message(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
 /// Lets twice as much wait at the peer as is usual, as far as any process may, and never less.
 #[cfg(feature = "channel")]
 pub(crate) fn lengthen_queue(fd: BorrowedFd<'_>) -> Result<()> {
-    // What the kernel allows everybody unless it was told otherwise (`net.core.wmem_max`). It doubles what it is given.
+    // The kernel allows this to everybody by default (`net.core.wmem_max`), and doubles it.
     const MOST: usize = 208 << 10;
     if sockopt::socket_send_buffer_size(fd)? >= 2 * MOST {
         return Ok(());

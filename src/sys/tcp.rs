@@ -14,10 +14,10 @@ const QUESTIONS: u32 = 2;
 /// New in Linux 6.15: the longest time between two attempts to get something across.
 const TCP_RTO_MAX_MS: c_int = 44;
 
-/// Makes a connection that nobody else uses into one of a channel's: nothing waits to be sent together with what comes later,
-/// a call waits no longer than `turn`, and an idle peer is asked often enough to have answered within `deadline`.
+/// Makes a connection that nobody else uses into one of a channel's. No bytes wait to be sent with later ones, and a call waits no
+/// longer than `turn`. An idle peer is asked often enough to have answered within `deadline`.
 pub(crate) fn prepare(fd: BorrowedFd<'_>, deadline: Duration, turn: Duration) -> Result<()> {
-    // A question is asked after so long, again after as long, and answered after as long.
+    // The time until a question, until the next one, and until its answer.
     let question = Duration::from_secs((deadline.as_secs() / 3).max(1));
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_timeout(fd, Timeout::Recv, Some(turn))?;
@@ -26,7 +26,7 @@ pub(crate) fn prepare(fd: BorrowedFd<'_>, deadline: Duration, turn: Duration) ->
     sockopt::set_tcp_keepintvl(fd, question)?;
     sockopt::set_tcp_keepcnt(fd, QUESTIONS)?;
     sockopt::set_socket_keepalive(fd, true)?;
-    // Where it is refused, a peer whose window is full is asked every two minutes.
+    // If it is refused, a peer whose window is full is asked every two minutes.
     let _ = set_longest_interval(fd, question);
     Ok(())
 }
@@ -52,7 +52,7 @@ fn set_longest_interval(fd: BorrowedFd<'_>, interval: Duration) -> Result<()> {
 pub(crate) struct Silence {
     /// How long nothing came from it, not even an acknowledgement.
     pub(crate) lasts: Duration,
-    /// Whether the peer's kernel would have had something to say: it was sent something, or asked.
+    /// Whether the peer's kernel had something to answer: bytes or a question were sent to it.
     pub(crate) is_asked: bool,
 }
 
@@ -78,8 +78,8 @@ struct Info {
 pub(crate) fn silence(fd: BorrowedFd<'_>) -> Result<Silence> {
     let mut info = Info::default();
     let mut len = size_of::<Info>() as libc::socklen_t;
-    // SAFETY: the kernel writes no more than `len` bytes into a structure of that size, which is borrowed exclusively and
-    // whose fields are numbers, for which every bit pattern is a value.
+    // SAFETY: the kernel writes no more than `len` bytes into a structure of that size, which is borrowed exclusively. Its fields
+    // are numbers, for which every bit pattern is a value.
     let got = unsafe {
         libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
     };

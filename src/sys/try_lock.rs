@@ -15,8 +15,8 @@ pub(crate) struct TryLock<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is used by one thread at a time, the one that took the lock, and is dropped by who owns it: it goes from thread
-// to thread, and is never in two.
+// SAFETY: one thread at a time uses the value, the one that took the lock, and its owner drops it. It goes from thread to thread,
+// and is never in two.
 unsafe impl<T: Send> Sync for TryLock<T> {}
 
 impl<T> UnwindSafe for TryLock<T> {}
@@ -55,8 +55,8 @@ impl<T> Deref for TryLockGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: there is one guard at a time, as `is_locked` went from false to true for this one and is false again when it is
-        // dropped; and `get_mut` and `into_inner` need the lock itself, which this borrows.
+        // SAFETY: there is one guard at a time: `is_locked` went from false to true for this one, and is false again when it is
+        // dropped. `get_mut` and `into_inner` need the lock itself, which this borrows.
         unsafe { &*self.lock.value.get() }
     }
 }

@@ -80,7 +80,7 @@ pub struct Deadline<T> {
 }
 
 impl<T> Deadline<T> {
-    /// Puts an end under a deadline. See [`Deadline`] for an example.
+    /// Puts an end under a deadline. See [`bytes_read`](Self::bytes_read) for an example.
     #[must_use]
     pub fn at(end: T, deadline: Instant) -> Self {
         Self { end, deadline: Some(deadline), read: 0, written: 0, steps: 0 }
@@ -99,8 +99,8 @@ impl<T> Deadline<T> {
         self.steps = 0;
     }
 
-    /// Sets another deadline, `timeout` from now. [`Duration::MAX`] waits for ever. The counters go on. See
-    /// [`bytes_read`](Self::bytes_read) for an example.
+    /// Sets another deadline, `timeout` from now. [`Duration::MAX`] waits for ever. The counters go on. See [`Deadline`] for an
+    /// example.
     pub fn set_after(&mut self, timeout: Duration) {
         self.deadline = Instant::now().checked_add(timeout);
         self.steps = 0;
@@ -115,16 +115,16 @@ impl<T> Deadline<T> {
     ///
     /// ```
     /// use std::io::{Read, Write};
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     ///
     /// let (reader, mut writer) = ipc::pipe()?;
     /// writer.write_all(b"half")?;
-    /// let mut timed = ipc::Deadline::after(reader, Duration::from_millis(10));
+    /// let mut timed = ipc::Deadline::at(reader, Instant::now() + Duration::from_millis(10));
     /// let mut record = [0; 8];
     /// assert!(timed.read_exact(&mut record).is_err()); // too late for the rest
     ///
     /// writer.write_all(b"past")?;
-    /// timed.set_after(Duration::from_secs(5));
+    /// timed.set_at(Instant::now() + Duration::from_secs(5));
     /// let so_far = timed.bytes_read() as usize;
     /// timed.read_exact(&mut record[so_far..])?;
     /// assert_eq!(&record, b"halfpast");

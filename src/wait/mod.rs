@@ -155,7 +155,7 @@ impl fmt::Debug for Watch<'_> {
     }
 }
 
-/// How many fit without an allocation.
+/// How many watches one wait takes without an allocation.
 const FEW: usize = 32;
 
 /// Blocks until at least one of several is ready, and returns how many are; 0: the time is up.

@@ -42,8 +42,8 @@ impl Patience {
     /// it sleeps again, for what is left of the time. Before the first sleep, the attempt is repeated for as long as `spin`
     /// says.
     ///
-    /// Keep a single call site of the attempt, so that the compiler inlines the fast path: each return after a system call
-    /// costs the processor a wrong guess.
+    /// Keep a single call site of the attempt, so that the compiler inlines the fast path. Each return after a system call
+    /// is a branch that the processor mispredicts.
     #[inline(always)]
     pub(crate) fn persist<T>(
         self,
@@ -87,9 +87,9 @@ impl Patience {
                     std::hint::spin_loop();
                 } else if look.take().is_none() || !matches!(self, Patience::Blocking) {
                     self.wait(end, events)?;
-                } // or it was looked at in vain, and now the call itself waits
+                } // otherwise spinning found nothing, and the next attempt waits in the kernel
             }
-            // This end cannot be looked at without waiting, and this call may wait.
+            // The kernel cannot try this end without waiting, and this call may wait.
             _ if sys::is_refused(errno) && look.is_some() && matches!(self, Patience::Blocking) => *look = None,
             _ => return Err(end::error(&[end], call, errno)),
         }
@@ -109,12 +109,12 @@ impl Patience {
             _ => None,
         };
         if look.is_about_to_read_the_clock() && matches!(self, Patience::Blocking) && is_nonblocking(end)? {
-            return Err(Error::WouldBlock); // an end that never waits is not to be kept waiting here
+            return Err(Error::WouldBlock); // an end with `O_NONBLOCK` does not spin for longer
         }
         Ok(look.again(deadline))
     }
 
-    /// Whether one system call comes first, and perhaps is all; and whether that is to wait.
+    /// Whether a single plain system call comes first. `Some(true)`: one that waits; `Some(false)`: one that does not.
     #[inline(always)]
     pub(crate) fn first_call(self, spin: &Spin) -> Option<bool> {
         match self {
@@ -124,7 +124,7 @@ impl Patience {
         }
     }
 
-    /// The answer of a call that has taken many steps, each of which found something to do, and has no time for more.
+    /// Ends a call that has made progress for many steps and is out of time.
     pub(crate) fn after_steps(self, steps: usize) -> Result<()> {
         match self {
             _ if steps < MANY => Ok(()),
@@ -134,13 +134,14 @@ impl Patience {
         }
     }
 
-    /// The patience of a destructor: a second, so that a peer which is slow gets what was sent to it, and one that never reads
-    /// does not hold this process up for ever; and no time at all while a panic unwinds.
+    /// The patience of a destructor. One second is enough for a slow peer, and a peer that never reads cannot hold this process
+    /// up for ever. While a panic unwinds there is no time at all.
     pub(crate) fn linger() -> Self {
         if std::thread::panicking() { Patience::None } else { Self::timeout(Duration::from_secs(1)) }
     }
 
-    /// Sleeps until the end is ready for one of several events, where no single system call would: as that would.
+    /// Sleeps until the end is ready for one of several events, which no single system call waits for. `Blocking` respects
+    /// `O_NONBLOCK`, as a system call does.
     pub(crate) fn sleep(self, end: &impl AsFd, events: i16) -> Result<()> {
         let end = end.as_fd();
         match self {
@@ -163,16 +164,16 @@ impl Patience {
         match sys::poll::poll(&mut fds, left) {
             // A number that is not open at all would never be ready.
             Ok(_) if fds[0].revents & POLLNVAL != 0 => Err(end::error(&[end], "poll", Errno::BADF)),
-            // Also when the time is up: then there is one last attempt. A socket has room long before poll says so, which
-            // is when three quarters of its buffer are free.
+            // When the time is up there is one last attempt. poll reports room in a socket only when three quarters of its buffer
+            // are free, and a send may work long before.
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(end::error(&[end], "poll", errno)),
         }
     }
 }
 
-/// A call takes this many steps before it looks at the clock. A peer that feeds a reader byte by byte, or makes room for a
-/// writer page by page, could otherwise keep it for as long as it likes.
+/// How many steps a call takes before it looks at the clock. Otherwise a peer could keep the call for ever: it feeds a reader byte
+/// by byte, or makes room for a writer page by page.
 const MANY: usize = 64;
 
 fn is_nonblocking(end: BorrowedFd<'_>) -> Result<bool> {

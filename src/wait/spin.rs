@@ -1,42 +1,43 @@
-//! Looking again before going to sleep.
+//! Spinning: trying again a few times before the thread sleeps.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Looking again before sleeping: for how long, as the user set it, and whether that is worth it just now.
+/// How long the calls on an end spin, as the user set it, and whether spinning is worth it now.
 ///
-/// Going to sleep and being woken costs far more than looking a few times, as long as the other side runs on another
-/// core. Where it does not, every look takes time from it. So after some calls in a row that looked in vain, calls sleep
-/// at once, and now and then one looks again: ever more rarely, for as long as that is in vain. On a pipe a call that can
-/// look takes longer than a plain one. So where calls never have to wait, as with a pipe that has room, most calls are plain,
-/// and every fourth checks that this still holds.
+/// Sleeping and being woken takes far longer than a few attempts, as long as the other side runs on another core. On one
+/// shared core, each attempt takes time from the other side. So after [`ENOUGH`] calls in a row that spun in vain, calls sleep
+/// at once. Now and then one spins again, ever more rarely as long as that is in vain.
+///
+/// On a pipe, an attempt that does not wait takes longer than a plain call. Calls on a pipe that has room never have to wait, so
+/// most of them are plain. Every fourth one checks that this still holds.
 #[derive(Debug, Default)]
 pub(crate) struct Spin {
     /// Zero: off.
     whole: Duration,
-    /// A call that looks takes longer than a plain one, also when it finds something.
+    /// An attempt that does not wait takes longer than a plain call, as on a pipe.
     dear: bool,
-    /// Calls in a row that looked in vain.
+    /// Calls in a row that spun in vain.
     vain: AtomicU32,
-    /// Calls in a row that looked, and found at once what they were for; counted where that is dear.
+    /// Calls in a row whose first attempt worked. Only counted if `dear`.
     at_once: AtomicU32,
-    /// Calls that did not look, since one did.
+    /// Calls since the last one that could spin.
     rested: AtomicU32,
 }
 
-/// How many calls in a row look in vain before calls sleep at once.
+/// How many calls in a row spin in vain before calls sleep at once.
 const ENOUGH: u32 = 4;
 
-/// How many calls sleep at once, at first, before one looks again.
+/// How many calls sleep at once before one spins again, at first.
 const REST: u32 = 64;
 
-/// How often that doubles.
+/// How many times [`REST`] doubles at most.
 const DOUBLINGS: u32 = 4;
 
-/// How many calls in a row find at once what they are for, before most go without looking.
+/// How many calls in a row succeed at once before most calls are plain.
 const NEVER_WAITED: u32 = 1024;
 
-/// How many calls go without looking before one looks.
+/// How many calls are plain before one can spin.
 const PLAIN: u32 = 3;
 
 impl Spin {
@@ -53,7 +54,7 @@ impl Spin {
         self.whole.is_zero()
     }
 
-    /// For a call: whether it is to look again.
+    /// Begins a call that can spin. `None`: this call is a plain one.
     #[inline]
     pub(super) fn look(&self) -> Option<Look<'_>> {
         (!self.whole.is_zero() && self.is_worth_it()).then_some(Look { spin: self, vain: 0, began: None })
@@ -80,26 +81,26 @@ impl Clone for Spin {
     }
 }
 
-/// A call that looks again.
+/// One call that can spin.
 pub(crate) struct Look<'a> {
     spin: &'a Spin,
-    /// Looks of this call that found nothing.
+    /// Attempts of this call that found nothing.
     vain: u32,
     /// When the clock was read for the first time.
     began: Option<Instant>,
 }
 
-/// How many looks come before the clock is read: 3 µs or so, within which a peer that is at work answers. They make no other
+/// How many attempts come before the clock is read. They take about 3 µs, within which a busy peer answers, and make no other
 /// system call.
 const AT_ONCE: u32 = 8;
 
 impl Look<'_> {
-    /// Whether the first looks, without a clock, are used up.
+    /// Whether the first attempts, without a clock, are used up.
     pub(super) fn is_about_to_read_the_clock(&self) -> bool {
         self.vain.saturating_add(1) == AT_ONCE
     }
 
-    /// Whether to look once more, after a look that found nothing.
+    /// Whether to try once more, after an attempt that found nothing.
     pub(super) fn again(&mut self, deadline: Option<Instant>) -> bool {
         if self.vain == 0 {
             self.spin.at_once.store(0, Relaxed);
@@ -116,8 +117,8 @@ impl Look<'_> {
         more && deadline.is_none_or(|deadline| now < deadline)
     }
 
-    /// The look found something. A find at the first look does not show that looking again is worth it. (Two calls at
-    /// the same time may count as one, which does no harm.)
+    /// Notes that an attempt worked. A first attempt that works does not show that spinning is worth it. Two calls at the same
+    /// time may count as one, which does no harm.
     #[inline]
     pub(crate) fn found(&self) {
         if self.vain > 0 {
@@ -132,7 +133,7 @@ impl Look<'_> {
 mod tests {
     use super::*;
 
-    /// How many calls do not look before one does.
+    /// Counts the plain calls before the next one that can spin.
     fn rests(spin: &Spin) -> u32 {
         (0..).take_while(|_| spin.look().is_none()).count() as u32
     }
@@ -150,11 +151,11 @@ mod tests {
             assert_eq!(rests(&spin), rest);
             spin.vain.fetch_add(1, Relaxed);
         }
-        // A copy has to learn for itself, and one look that finds something is enough.
+        // A copy starts without experience, and one attempt that works is enough.
         assert_eq!(rests(&spin.clone()), 0);
         assert_eq!(rests(&spin), 1024);
         found(&spin, 0);
-        assert_eq!(rests(&spin), 1024, "what was there at once says nothing");
+        assert_eq!(rests(&spin), 1024, "a first attempt that works shows nothing");
         found(&spin, 1);
         assert_eq!((rests(&spin), rests(&spin)), (0, 0));
     }
@@ -171,7 +172,7 @@ mod tests {
             assert_eq!(rests(&spin), PLAIN);
             found(&spin, 0);
         }
-        // One vain look is enough, whatever comes of it.
+        // One attempt in vain is enough, whatever follows.
         let mut look = Look { spin: &spin, vain: 0, began: None };
         assert!(look.again(None));
         assert_eq!((rests(&spin), rests(&spin)), (0, 0));

@@ -46,6 +46,42 @@ bitflags::bitflags! {
 /// assert_eq!(ours.recv_vec()?.as_deref(), Some(&b"pong"[..]));
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// Each call has a form that does not block, and one with a deadline:
+///
+/// ```
+/// use std::io::{IoSlice, IoSliceMut};
+/// use std::time::Duration;
+///
+/// let (mut ours, theirs) = ipc::datagram_pair()?.into();
+/// let second = Duration::from_secs(1);
+/// let mut buf = [0; 64];
+/// assert!(matches!(theirs.try_recv(&mut buf), Err(ipc::Error::WouldBlock)));
+/// assert!(matches!(theirs.recv_timeout(&mut buf, Duration::ZERO), Err(ipc::Error::TimedOut)));
+///
+/// ours.set_spin(Duration::from_micros(20));
+/// ours.try_send(b"one")?;
+/// ours.send_timeout(b"two", second)?;
+/// assert_eq!((theirs.peek_len()?, theirs.try_peek(&mut buf)?), (Some(3), Some(3)));
+/// assert_eq!(theirs.try_recv_vec()?.as_deref(), Some(&b"one"[..]));
+/// assert_eq!(theirs.recv_vec_timeout(second)?.as_deref(), Some(&b"two"[..]));
+///
+/// ours.try_send_vectored(&[IoSlice::new(b"th"), IoSlice::new(b"ree")])?;
+/// ours.send_vectored_timeout(&[IoSlice::new(b"four")], second)?;
+/// assert_eq!(theirs.try_recv_vectored(&mut [IoSliceMut::new(&mut buf)])?, Some(5));
+/// assert_eq!(theirs.recv_vectored_timeout(&mut [IoSliceMut::new(&mut buf)], second)?, Some(4));
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// ours.try_send_with(b"a reader", reader)?;
+/// ours.send_with_timeout(b"a writer", writer, second)?;
+/// let mut message = Vec::new();
+/// assert!(theirs.try_recv_with(&mut message)?.is_some_and(|received| received.len() == 1));
+/// assert!(theirs.recv_with_timeout(&mut message, second)?.is_some());
+/// assert_eq!(message, b"a writer");
+///
+/// assert_eq!(theirs.peer_credentials()?.pid, std::process::id());
+/// # Ok::<(), ipc::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct DatagramPair {
     /// For the process that makes the pair.
@@ -80,7 +116,8 @@ impl From<DatagramPair> for (DatagramSocket, DatagramSocket) {
 /// # Peers that are not trusted
 ///
 /// **Make the pair yourself, and give only the peer's end away.** A process with a copy of *your* end can stop inside a receive
-/// from it, by a page fault that it answers itself. The kernel holds the socket's lock meanwhile, and no deadline of this
+/// from it. It handles a page fault of the call itself ([userfaultfd(2)](https://man7.org/linux/man-pages/man2/userfaultfd.2.html)).
+/// The kernel holds the socket's lock meanwhile, and no deadline of this
 /// process ends that.
 ///
 /// # Errors

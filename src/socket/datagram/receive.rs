@@ -122,8 +122,8 @@ impl DatagramSocket {
     #[inline]
     fn mark_for_ends(&self) {
         if self.end.mark() == Some(Mark::Label) {
-            // In a sandbox that refuses it, 0 bytes are looked at more closely. Where the end is a severed one, the receive
-            // says so.
+            // An error is ignored. In a sandbox that refuses the option, `is_eof` checks 0 bytes. On a severed end, the receive
+            // fails too.
             let _ = self.end.mark_for_ends();
         }
     }
@@ -156,8 +156,8 @@ impl DatagramSocket {
             match arrived {
                 Ok(Some(message)) => return Ok(Some(message)),
                 Ok(None) if was_eof => return self.loss.at_eof().map(|()| None),
-                // The kernel looks into the queue, then whether the peer is gone: what the peer did in between, a last message
-                // or the loss of ours, is not in this answer. Nothing comes after EOF, so a second look misses nothing.
+                // The kernel looks into the queue first, and then whether the peer is gone. A last message that the peer sent in
+                // between, or the loss of ours, is not in this answer. Nothing comes after EOF, so a second look has everything.
                 Ok(None) if self.is_eof()? => was_eof = true,
                 Ok(None) => return Ok(Some(T::default())),
                 Err(Error::Reset) => self.loss.note(),
@@ -166,8 +166,8 @@ impl DatagramSocket {
         }
     }
 
-    /// Whether 0 bytes without a mark are EOF. Where another holder took the mark off, or puts another in its place at this
-    /// moment, they are an empty message as long as the peer is there.
+    /// Whether 0 bytes without a mark are EOF. Another holder may have removed the mark, or be replacing it at this moment. So they
+    /// are an empty message as long as the peer is there.
     fn is_eof(&self) -> Result<bool> {
         sys::socket::receives_no_more(self.end.as_fd()).map_err(|errno| self.end.error("poll", errno))
     }

@@ -18,7 +18,7 @@ impl DatagramSocket {
     }
 
     pub(super) fn send_parts(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<()> {
-        // Many slices of one large buffer may be more than there is memory, and more than a number holds.
+        // Many slices of one large buffer can be longer than memory, and than a `usize` holds.
         let len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
         if parts.len() <= sys::MOST_SLICES {
             return self.deliver(len, patience, |fd, wait| sys::socket::send_vectored(fd, parts, wait));
@@ -39,12 +39,12 @@ impl DatagramSocket {
         sent.map_err(|error| SendError { ends, error })
     }
 
-    /// Messages of ours that waited were lost with the peer: a receiver is to be told.
+    /// Notes that waiting messages were lost with the peer, for a receiver to report.
     pub(crate) fn note_loss(&self) {
         self.loss.note();
     }
 
-    /// Sends a message of that length: makes one call that works, or goes on with what it answered.
+    /// Sends a message of that length: one call that works, or `deliver_late` after its errno.
     #[inline(always)]
     pub(crate) fn deliver(
         &self,
@@ -62,7 +62,7 @@ impl DatagramSocket {
         self.deliver_late(len, patience, refused, send)
     }
 
-    /// Sends, where there is more to it than one call that works, or after one that did not.
+    /// Sends in more than one call: spinning, waiting, or after a call that failed.
     #[inline(never)]
     fn deliver_late(
         &self,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rustix::net::SocketType;
 
+#[cfg(doc)]
+use super::DatagramPair;
 use super::DatagramSocket;
 use crate::end::{End, FromFdError, end_traits};
 use crate::error::{Error, Result};
@@ -69,9 +71,9 @@ impl DatagramSocket {
     /// The setting applies to all holders of this end, and stays when the end leaves this crate. Earlier messages have no sender.
     /// The socket gets a name when it sends next, which takes some µs once.
     ///
-    /// By that name any process of the network namespace can send to a
-    /// [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket, once its peer is gone and a send has failed with
-    /// [`Error::Closed`]: check the sender of later messages.
+    /// By that name, a [`CONNECTIONLESS`](crate::DatagramFlags::CONNECTIONLESS) socket takes messages from any process of the
+    /// network namespace. This begins when its peer is gone and a send has failed with [`Error::Closed`]. Check the sender of
+    /// later messages.
     ///
     /// # Errors
     ///
@@ -99,7 +101,7 @@ impl DatagramSocket {
         socket::set_passcred(&self.end, on)
     }
 
-    /// Returns the process that made the pair, with its user and group. Never blocks.
+    /// Returns the process that made the pair, with its user and group. Never blocks. See [`DatagramPair`].
     ///
     /// The kernel keeps it for both ends and all their holders: parent and child both get the credentials of the process that
     /// called [`datagram_pair`](crate::datagram_pair()). [`set_passcred`](Self::set_passcred) names the sender; see its example.
@@ -143,9 +145,10 @@ impl DatagramSocket {
         socket::shutdown(&self.end, how)
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all. See
+    /// [`DatagramPair`].
     ///
-    /// The same as [`PipeReader::set_spin`](crate::PipeReader::set_spin), which says what it costs.
+    /// The same as [`PipeReader::set_spin`](crate::PipeReader::set_spin), which has the costs.
     pub fn set_spin(&mut self, spin: Duration) {
         self.spin.set(spin);
     }
@@ -240,7 +243,7 @@ impl TryFrom<OwnedFd> for DatagramSocket {
         if let Err(error) = socket::check(fd.as_fd(), "a connected unix socket for messages", kinds) {
             return Err(FromFdError { fd, error });
         }
-        // Without it, an empty message would look like EOF. First, as what is given back is to be as it was.
+        // Unmarked, an empty message would look like EOF. The mark comes first: a descriptor that is given back is as it was.
         match mark(fd.as_fd()) {
             Ok(_) => Ok(Self::adopt(fd)),
             Err(errno) => Err(FromFdError { fd, error: Error::system("setsockopt", errno) }),
@@ -257,8 +260,8 @@ impl TryFrom<UnixDatagram> for DatagramSocket {
     }
 }
 
-/// Marks the messages of a socket that came from elsewhere, and says whether it is connectionless. Another holder may receive
-/// ends from it, and it has one mark: the one that every receive sees.
+/// Marks the messages of a socket that came from elsewhere with the time, and says whether it is connectionless. Another holder
+/// may receive ends from it, and every receive sees the time.
 fn mark(fd: BorrowedFd<'_>) -> sys::Result<bool> {
     Mark::Time.set(fd, true)?;
     sys::socket::is_connectionless(fd)

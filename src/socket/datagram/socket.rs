@@ -3,6 +3,8 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::time::Duration;
 
+#[cfg(doc)]
+use super::DatagramPair;
 use crate::end::{End, Ends};
 #[cfg(doc)]
 use crate::error::Error;
@@ -28,7 +30,7 @@ pub struct DatagramSocket {
     pub(crate) end: End,
     pub(super) spin: Spin,
     pub(super) loss: Loss,
-    /// Of `SOCK_DGRAM`: a call that does not wait gets `EAGAIN` at EOF too.
+    /// Whether it is a `SOCK_DGRAM` socket: a call that does not wait gets `EAGAIN` at EOF too.
     pub(super) connectionless: bool,
 }
 
@@ -37,7 +39,8 @@ impl DatagramSocket {
         Self { end, spin: Spin::default(), loss: Loss::default(), connectionless }
     }
 
-    /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing.
+    /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing. See
+    /// [`datagram_pair`](crate::datagram_pair()) for an example.
     ///
     /// For a text: `socket.send(text.as_bytes())`.
     ///
@@ -51,16 +54,13 @@ impl DatagramSocket {
     /// # Platform
     ///
     /// [send(2)](https://man7.org/linux/man-pages/man2/send.2.html) with `MSG_NOSIGNAL`.
-    ///
-    /// # Examples
-    ///
-    /// See [`datagram_pair`](crate::datagram_pair()).
     #[doc(alias = "write")]
     pub fn send(&self, message: &[u8]) -> Result<()> {
         self.send_bytes(message, Patience::Blocking)
     }
 
-    /// Sends the message without blocking: all of it, or an error and nothing. Otherwise the same as [`send`](Self::send).
+    /// Sends the message without blocking: all of it, or an error and nothing. Otherwise the same as [`send`](Self::send). See
+    /// [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -70,8 +70,8 @@ impl DatagramSocket {
         self.send_bytes(message, Patience::None)
     }
 
-    /// Blocks until there is room in the peer's queue or the time is up, and sends the message: all of it, or an error
-    /// and nothing. Otherwise the same as [`send`](Self::send).
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the message, or nothing. Otherwise the same as
+    /// [`send`](Self::send). See [`DatagramPair`].
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -110,7 +110,7 @@ impl DatagramSocket {
     }
 
     /// Sends one message that is made of several parts, without blocking; otherwise the same as
-    /// [`send_vectored`](Self::send_vectored).
+    /// [`send_vectored`](Self::send_vectored). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -119,8 +119,8 @@ impl DatagramSocket {
         self.send_parts(parts, Patience::None)
     }
 
-    /// Blocks until there is room in the peer's queue or the time is up, and sends one message that is made of several
-    /// parts; otherwise the same as [`send_vectored`](Self::send_vectored).
+    /// Blocks until there is room in the peer's queue or the time is up, and sends one message of several parts; otherwise the same
+    /// as [`send_vectored`](Self::send_vectored). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -129,7 +129,8 @@ impl DatagramSocket {
         self.send_parts(parts, Patience::timeout(timeout))
     }
 
-    /// Blocks until there is room in the peer's queue, and sends the message with ends: all of it, or an error and nothing.
+    /// Blocks until there is room in the peer's queue, and sends the message with ends: all of it, or an error and nothing. See
+    /// [`Received`] for an example.
     ///
     /// The ends go to the process that receives the message with [`recv_with`](Self::recv_with); a plain
     /// [`recv`](Self::recv) throws them away. They are closed here when they were sent. While the message is under way, no
@@ -146,16 +147,12 @@ impl DatagramSocket {
     /// # Platform
     ///
     /// [sendmsg(2)](https://man7.org/linux/man-pages/man2/sendmsg.2.html) with `SCM_RIGHTS`.
-    ///
-    /// # Examples
-    ///
-    /// See [`Received`].
     #[doc(alias = "SCM_RIGHTS")]
     pub fn send_with<E: Ends>(&self, message: &[u8], ends: E) -> Result<(), SendError<E>> {
         self.send_ends(message, ends, Patience::Blocking)
     }
 
-    /// Sends the message with ends, without blocking; otherwise the same as [`send_with`](Self::send_with).
+    /// Sends the message with ends, without blocking; otherwise the same as [`send_with`](Self::send_with). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -164,8 +161,8 @@ impl DatagramSocket {
         self.send_ends(message, ends, Patience::None)
     }
 
-    /// Blocks until there is room in the peer's queue or the time is up, and sends the message with ends; otherwise the same
-    /// as [`send_with`](Self::send_with).
+    /// Blocks until there is room in the peer's queue or the time is up, and sends the message with ends; otherwise the same as
+    /// [`send_with`](Self::send_with). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -174,8 +171,8 @@ impl DatagramSocket {
         self.send_ends(message, ends, Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, and returns its length. `None` is EOF: the peer is gone, and all that it sent was
-    /// received. `Some(0)` is an empty message.
+    /// Blocks until a message arrives, and returns its length. `None` is EOF: the peer is gone, and all that it sent was received.
+    /// `Some(0)` is an empty message. See [`datagram_pair`](crate::datagram_pair()) for an example.
     ///
     /// # Errors
     ///
@@ -192,17 +189,13 @@ impl DatagramSocket {
     /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html). Each receiving thread keeps 8 MiB of address space
     /// for what `buf` has no room for, more where pages are larger than 4 KiB. It takes memory only where it is written to.
     /// Buffers of up to 512 bytes are filled through that memory too. Descriptors that a program sends along are closed.
-    ///
-    /// # Examples
-    ///
-    /// See [`datagram_pair`](crate::datagram_pair()).
     #[doc(alias = "read")]
     #[inline]
     pub fn recv(&self, buf: &mut [u8]) -> Result<Option<usize>> {
         self.receive(buf, Patience::Blocking)
     }
 
-    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv).
+    /// Receives a message without blocking; otherwise the same as [`recv`](Self::recv). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -212,12 +205,12 @@ impl DatagramSocket {
         self.receive(buf, Patience::None)
     }
 
-    /// Blocks until a message arrives or the time is up; otherwise the same as [`recv`](Self::recv).
+    /// Blocks until a message arrives or the time is up; otherwise the same as [`recv`](Self::recv). See [`DatagramPair`].
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals,
-    /// and when another holder takes the message that this call was woken for. A peer can delay it by sending a descriptor
-    /// whose last close takes long (a TCP socket with `SO_LINGER`, a file on FUSE): it is closed here. Another process that
-    /// has a copy of *this* end can delay it as well: see [`datagram_pair`](crate::datagram_pair()).
+    /// and when another holder takes the message that this call was woken for. A peer can delay it with a descriptor whose
+    /// last close takes long, such as a TCP socket with `SO_LINGER` or a file on FUSE. Another process that has a copy of *this*
+    /// end can delay it as well: see [`datagram_pair`](crate::datagram_pair()).
     ///
     /// # Errors
     ///
@@ -227,20 +220,17 @@ impl DatagramSocket {
         self.receive(buf, Patience::timeout(timeout))
     }
 
-    /// Blocks until a message of any length arrives, and returns it. `None` is EOF.
+    /// Blocks until a message of any length arrives, and returns it. `None` is EOF. See [`DatagramPair`](crate::DatagramPair) for
+    /// an example.
     ///
     /// # Errors
     ///
     /// Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`].
-    ///
-    /// # Examples
-    ///
-    /// See [`DatagramPair`](crate::DatagramPair).
     pub fn recv_vec(&self) -> Result<Option<Vec<u8>>> {
         self.receive_vec(Patience::Blocking)
     }
 
-    /// Receives a message of any length without blocking; otherwise the same as [`recv_vec`](Self::recv_vec).
+    /// Receives a message of any length without blocking; otherwise the same as [`recv_vec`](Self::recv_vec). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -249,8 +239,8 @@ impl DatagramSocket {
         self.receive_vec(Patience::None)
     }
 
-    /// Blocks until a message of any length arrives or the time is up; otherwise the same as
-    /// [`recv_vec`](Self::recv_vec).
+    /// Blocks until a message of any length arrives or the time is up; otherwise the same as [`recv_vec`](Self::recv_vec). See
+    /// [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -259,33 +249,26 @@ impl DatagramSocket {
         self.receive_vec(Patience::timeout(timeout))
     }
 
-    /// Returns an iterator over the messages that arrive, until EOF. Its `next` blocks, and is [`recv_vec`](Self::recv_vec).
-    /// An error does not end it: leave the loop with `?`.
-    ///
-    /// # Examples
-    ///
-    /// See [`datagram_pair`](crate::datagram_pair()).
+    /// Returns an iterator over the messages that arrive, until EOF. Its `next` blocks, and is [`recv_vec`](Self::recv_vec). An
+    /// error does not end it: leave the loop with `?`. See [`datagram_pair`](crate::datagram_pair()) for an example.
     pub fn iter(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
         std::iter::from_fn(|| self.recv_vec().transpose())
     }
 
-    /// Blocks until a message arrives, fills one slice after the other with it, and returns its length. `None` is EOF.
+    /// Blocks until a message arrives, fills one slice after the other with it, and returns its length. `None` is EOF. See
+    /// [`send_vectored`](Self::send_vectored) for an example.
     ///
     /// # Errors
     ///
     /// Same as [`recv`](Self::recv). [`Error::BufferTooSmall`]: the message is longer than all slices together.
-    ///
-    /// # Examples
-    ///
-    /// See [`send_vectored`](Self::send_vectored).
     #[doc(alias = "recvmsg")]
     #[doc(alias = "readv")]
     pub fn recv_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> Result<Option<usize>> {
         self.receive_parts(bufs, Patience::Blocking)
     }
 
-    /// Receives a message into several slices without blocking; otherwise the same as
-    /// [`recv_vectored`](Self::recv_vectored).
+    /// Receives a message into several slices without blocking; otherwise the same as [`recv_vectored`](Self::recv_vectored). See
+    /// [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -295,7 +278,7 @@ impl DatagramSocket {
     }
 
     /// Blocks until a message arrives or the time is up, and receives it into several slices; otherwise the same as
-    /// [`recv_vectored`](Self::recv_vectored).
+    /// [`recv_vectored`](Self::recv_vectored). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -304,8 +287,8 @@ impl DatagramSocket {
         self.receive_parts(bufs, Patience::timeout(timeout))
     }
 
-    /// Blocks until a message of any length arrives, and replaces the contents of `message` by it. Returns the ends and the
-    /// sender that came with it. `None` is EOF.
+    /// Blocks until a message of any length arrives, and replaces the contents of `message` by it. Returns the ends and the sender
+    /// that came with it. `None` is EOF. See [`Received`] for an example.
     ///
     /// It takes a vector, so that a message that is too long does not cost its ends. The vector's capacity is used again.
     ///
@@ -318,17 +301,14 @@ impl DatagramSocket {
     /// # Platform
     ///
     /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_CMSG_CLOEXEC`. The first call on a new pair
-    /// makes up to three more, which put `SO_TIMESTAMP` in the place of `SO_PASSSEC`. Where a sandbox refuses these, empty
-    /// messages that a peer leaves behind when it goes can be taken for EOF.
-    ///
-    /// # Examples
-    ///
-    /// See [`Received`].
+    /// makes up to three more, which replace `SO_PASSSEC` by `SO_TIMESTAMP`. In a sandbox that refuses these, an empty message
+    /// that a peer leaves behind when it goes can be taken for EOF.
     pub fn recv_with(&self, message: &mut Vec<u8>) -> Result<Option<Received>> {
         self.receive_ends(message, Patience::Blocking)
     }
 
-    /// Receives a message with its ends, without blocking; otherwise the same as [`recv_with`](Self::recv_with).
+    /// Receives a message with its ends, without blocking; otherwise the same as [`recv_with`](Self::recv_with). See
+    /// [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -338,7 +318,7 @@ impl DatagramSocket {
     }
 
     /// Blocks until a message arrives or the time is up, and receives it with its ends; otherwise the same as
-    /// [`recv_with`](Self::recv_with).
+    /// [`recv_with`](Self::recv_with). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -377,7 +357,7 @@ impl DatagramSocket {
         self.arrive(Patience::Blocking, None, |fd, wait| sys::socket::peek(fd, buf, wait))
     }
 
-    /// Looks at the next message without blocking; otherwise the same as [`peek`](Self::peek).
+    /// Looks at the next message without blocking; otherwise the same as [`peek`](Self::peek). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -386,7 +366,8 @@ impl DatagramSocket {
         self.arrive(Patience::None, None, |fd, wait| sys::socket::peek(fd, buf, wait))
     }
 
-    /// Blocks until a message arrives, and returns its length; the same as [`peek`](Self::peek) into no buffer.
+    /// Blocks until a message arrives, and returns its length; the same as [`peek`](Self::peek) into no buffer. See
+    /// [`DatagramPair`].
     ///
     /// # Errors
     ///

@@ -11,9 +11,9 @@ use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::sys::{self, Errno};
 use crate::wait::Patience;
 
-/// How many bytes go in one system call. The kernel puts more than 36 KiB into the queue in pieces, and an error between two of
-/// them, which it tells once, is lost behind the count. Of what is shorter this is the fastest: the reader copies one piece while
-/// the next one is written, and each is four pages and nothing beside them.
+/// The most bytes of one system call. The kernel puts more than 36 KiB into the queue in pieces. It reports an error between two
+/// of them only once, and the count hides it. Of the shorter lengths this is the fastest: the reader copies one piece while the
+/// next one is written, and a piece fills four pages.
 pub(crate) const PIECE: usize = 16 << 10;
 
 impl StreamSocket {
@@ -35,7 +35,7 @@ impl StreamSocket {
             Ok(len)
         })?;
         if len == 0 {
-            beside.sender = None; // a socket that asks for credentials gets some at EOF too, and they are nobody's
+            beside.sender = None; // the kernel adds credentials at EOF too, and they are of no process
         }
         Ok((len, Received::new(len, beside)?))
     }
@@ -55,7 +55,7 @@ impl StreamSocket {
         }
     }
 
-    /// In pieces, and stops where one does not go whole.
+    /// Writes in pieces, and stops after one that did not go whole.
     pub(crate) fn write_with(&self, buf: &[u8], patience: Patience) -> Result<usize> {
         let mut written = 0;
         for piece in buf.chunks(PIECE) {
@@ -70,7 +70,7 @@ impl StreamSocket {
                     }
                 }
                 Err(error) if written == 0 => return Err(error),
-                Err(_) => break, // the next call is told, if it still is so
+                Err(_) => break, // the next call returns the error, if it still holds
             }
         }
         Ok(written)
@@ -84,7 +84,7 @@ impl StreamSocket {
         sent.map_err(|error| SendError { ends, error })
     }
 
-    /// The ends go with the first piece.
+    /// Sends the ends with the first piece.
     fn send_first(&self, bytes: &[u8], fds: &[RawFd], patience: Patience) -> Result<usize> {
         let (piece, rest) = bytes.split_at(bytes.len().min(PIECE));
         let count = self.deliver(patience, |fd, wait| sys::ancillary::send(fd, piece, fds, wait))?;
@@ -92,7 +92,7 @@ impl StreamSocket {
             return Ok(count);
         }
         let patience = if matches!(patience, Patience::Blocking) { patience } else { Patience::None };
-        // The ends are gone, so an error is for the next call.
+        // The ends are sent, so the next call returns the error.
         Ok(count + self.write_with(rest, patience).unwrap_or(0))
     }
 

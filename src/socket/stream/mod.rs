@@ -25,6 +25,32 @@ use crate::sys;
 /// assert_eq!(std::io::read_to_string(ours)?, "bytes");
 /// # Ok::<(), ipc::Error>(())
 /// ```
+///
+/// Calls that do not block, and calls with a deadline:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let (mut ours, theirs) = ipc::stream_pair()?.into();
+/// let second = Duration::from_secs(1);
+/// let mut buf = [0; 64];
+/// assert!(matches!(theirs.try_read(&mut buf), Err(ipc::Error::WouldBlock)));
+/// assert!(matches!(theirs.read_timeout(&mut buf, Duration::ZERO), Err(ipc::Error::TimedOut)));
+///
+/// ours.set_spin(Duration::from_micros(20));
+/// assert_eq!(ours.try_write(b"one")?, 3);
+/// assert_eq!(ours.write_timeout(b"two", second)?, 3);
+/// assert_eq!(theirs.read_timeout(&mut buf, second)?, 6);
+///
+/// let (reader, writer) = ipc::pipe()?;
+/// ours.try_send_with(b"a reader", reader)?;
+/// assert_eq!(theirs.try_recv_with(&mut buf)?.1.len(), 1);
+/// ours.send_with_timeout(b"a writer", writer, second)?;
+/// assert_eq!(theirs.recv_with_timeout(&mut buf, second)?.1.len(), 1);
+///
+/// assert_eq!(theirs.peer_credentials()?.pid, std::process::id());
+/// # Ok::<(), ipc::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct StreamPair {
     /// For the process that makes the pair.
@@ -49,8 +75,8 @@ impl From<StreamPair> for (StreamSocket, StreamSocket) {
 ///   `Ok(0)`.
 /// - **Writing** blocks while the peer's buffer is full.
 ///
-/// Both sides hang if both write a lot before they read: each waits for the other to make room. Where messages must not run together,
-/// a [`datagram_pair`](crate::datagram_pair()) keeps them apart.
+/// Both sides hang if both write a lot before they read: each waits for the other to make room. A
+/// [`datagram_pair`](crate::datagram_pair()) keeps messages apart.
 ///
 /// Both ends are close-on-exec, and after a [`fork`](crate::fork()) open only in the process that they were given to.
 ///

@@ -9,6 +9,8 @@ use std::time::Duration;
 use rustix::net::SocketType;
 
 use super::PIECE;
+#[cfg(doc)]
+use super::StreamPair;
 use crate::end::{End, Ends, FromFdError, end_traits};
 use crate::error::{Error, Result};
 use crate::socket::received::{Received, SendError};
@@ -28,7 +30,7 @@ use crate::wait::{Patience, Spin, TimedRead, TimedWrite, Until};
 ///
 /// # Reading and writing at once
 ///
-/// [`Read`] and [`Write`] are implemented for `&StreamSocket` too, so a socket need not be split: two threads share a
+/// [`Read`] and [`Write`] are implemented for `&StreamSocket` too, so a socket need not be split. Two threads share a
 /// reference, and two values are two clones. [`shutdown`](Self::shutdown) ends one direction.
 ///
 /// ```
@@ -69,7 +71,7 @@ impl StreamSocket {
         Self::new(End::adopt(fd))
     }
 
-    /// Reads the bytes that are there, without blocking. `Ok(0)` is EOF. See [`stream_pair`](crate::stream_pair()) for an example.
+    /// Reads the bytes that are there, without blocking. `Ok(0)` is EOF. See [`StreamPair`].
     ///
     /// # Errors
     ///
@@ -81,11 +83,12 @@ impl StreamSocket {
     /// # Platform
     ///
     /// [recv(2)](https://man7.org/linux/man-pages/man2/recv.2.html) with `MSG_DONTWAIT`. `O_NONBLOCK` is not touched.
+    #[doc(alias = "recv")]
     pub fn try_read(&self, buf: &mut [u8]) -> Result<usize> {
         self.read_with(buf, Patience::None)
     }
 
-    /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up. See [`stream_pair`](crate::stream_pair()) for an example.
+    /// Blocks until there is something to read, EOF (`Ok(0)`), or the time is up. See [`StreamPair`].
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -96,7 +99,7 @@ impl StreamSocket {
         self.read_with(buf, Patience::timeout(timeout))
     }
 
-    /// Writes as many bytes as there is room for, without blocking, and returns their number. See [`StreamSocket`] for an example.
+    /// Writes as many bytes as there is room for, without blocking, and returns their number. See [`StreamPair`].
     ///
     /// # Errors
     ///
@@ -108,11 +111,12 @@ impl StreamSocket {
     ///
     /// [send(2)](https://man7.org/linux/man-pages/man2/send.2.html) with `MSG_DONTWAIT` and `MSG_NOSIGNAL`. `O_NONBLOCK` is
     /// not touched.
+    #[doc(alias = "send")]
     pub fn try_write(&self, buf: &[u8]) -> Result<usize> {
         self.write_with(buf, Patience::None)
     }
 
-    /// Blocks until there is room or the time is up, writes as many bytes as fit, and returns their number. See [`StreamSocket`] for an example.
+    /// Blocks until there is room or the time is up, writes as many bytes as fit, and returns their number. See [`StreamPair`].
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals.
     ///
@@ -155,11 +159,12 @@ impl StreamSocket {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[doc(alias = "SCM_RIGHTS")]
+    #[doc(alias = "sendmsg")]
     pub fn send_with<E: Ends>(&self, bytes: &[u8], ends: E) -> Result<usize, SendError<E>> {
         self.send_ends(bytes, ends, Patience::Blocking)
     }
 
-    /// Writes bytes with ends, without blocking; otherwise the same as [`send_with`](Self::send_with).
+    /// Writes bytes with ends, without blocking; otherwise the same as [`send_with`](Self::send_with). See [`StreamPair`].
     ///
     /// # Errors
     ///
@@ -169,7 +174,7 @@ impl StreamSocket {
     }
 
     /// Blocks until there is room or the time is up, and writes bytes with ends; otherwise the same as
-    /// [`send_with`](Self::send_with).
+    /// [`send_with`](Self::send_with). See [`StreamPair`].
     ///
     /// # Errors
     ///
@@ -178,8 +183,8 @@ impl StreamSocket {
         self.send_ends(bytes, ends, Patience::timeout(timeout))
     }
 
-    /// Blocks until there is something to read, and reads it, with the ends that came with it. 0 bytes: EOF, or an empty
-    /// `buf`.
+    /// Blocks until there is something to read, and reads it, with the ends that came with it. 0 bytes: EOF, or an empty `buf`. See
+    /// [`send_with`](Self::send_with) for an example.
     ///
     /// A read stops after the bytes that were sent with ends, so that ends are never mixed up with later bytes or ends.
     /// Earlier bytes may come in the same read.
@@ -193,15 +198,12 @@ impl StreamSocket {
     /// # Platform
     ///
     /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_CMSG_CLOEXEC`.
-    ///
-    /// # Examples
-    ///
-    /// See [`send_with`](Self::send_with).
+    #[doc(alias = "recvmsg")]
     pub fn recv_with(&self, buf: &mut [u8]) -> Result<(usize, Received)> {
         self.receive_ends(buf, Patience::Blocking)
     }
 
-    /// Reads with ends, without blocking; otherwise the same as [`recv_with`](Self::recv_with).
+    /// Reads with ends, without blocking; otherwise the same as [`recv_with`](Self::recv_with). See [`StreamPair`].
     ///
     /// # Errors
     ///
@@ -211,7 +213,7 @@ impl StreamSocket {
     }
 
     /// Blocks until there is something to read or the time is up, and reads it with ends; otherwise the same as
-    /// [`recv_with`](Self::recv_with).
+    /// [`recv_with`](Self::recv_with). See [`StreamPair`].
     ///
     /// # Errors
     ///
@@ -232,7 +234,7 @@ impl StreamSocket {
         socket::set_passcred(&self.end, on)
     }
 
-    /// Returns the process that made the pair, with its user and group. Never blocks.
+    /// Returns the process that made the pair, with its user and group. Never blocks. See [`StreamPair`].
     ///
     /// The same as [`DatagramSocket::peer_credentials`](crate::DatagramSocket::peer_credentials).
     ///
@@ -260,7 +262,8 @@ impl StreamSocket {
         socket::shutdown(&self.end, how)
     }
 
-    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all.
+    /// Lets blocking and `_timeout` calls look again for this long before they sleep; zero, as at first: not at all. See
+    /// [`StreamPair`].
     ///
     /// The same as [`PipeReader::set_spin`](crate::PipeReader::set_spin), which says what it costs.
     pub fn set_spin(&mut self, spin: Duration) {
@@ -273,6 +276,7 @@ impl StreamSocket {
     ///
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
+    #[doc(alias = "dup")]
     #[doc(alias = "split")]
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self { end: self.end.try_clone()?, spin: self.spin.clone(), loss: self.loss.clone() })

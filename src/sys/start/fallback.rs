@@ -60,8 +60,8 @@ impl Steps<'_> {
     fn spawn(&self, actions: &Actions, attributes: &Attributes) -> Result<Pid> {
         self.first_path(|path| {
             let mut pid = 0;
-            // SAFETY: a nul-terminated path, initialised actions and attributes, and two arrays of nul-terminated strings
-            // that end with a null pointer; all of them outlive the call, and it changes none.
+            // SAFETY: a nul-terminated path, initialised actions and attributes, and two arrays of nul-terminated strings that end
+            // with a null pointer. All of them outlive the call, and it changes none.
             check(unsafe {
                 libc::posix_spawn(
                     &mut pid,

@@ -1,12 +1,12 @@
 //! Starting another program: one [clone(2)] that shares this process's memory until the program runs, and so costs the same
 //! however large this process is. The pidfd comes with the process, and each step that fails is reported by its name.
 //!
-//! The new process runs [`Steps`] on a stack of its own, with every signal blocked, while the thread that starts it waits
-//! in the kernel (`CLONE_VFORK`). libc's wrapper of [clone(2)] puts a function on a stack on every architecture; [clone3(2)]
-//! would need assembly for each, and offers nothing more that is needed here.
+//! The new process runs [`Steps`] on a stack of its own, with every signal blocked. The thread that starts it waits in the kernel
+//! (`CLONE_VFORK`). libc's wrapper of [clone(2)] calls a function on a stack on every architecture. [clone3(2)] would need assembly
+//! for each, and has nothing more that is needed here.
 //!
-//! Until the program runs, the new process sends no signal when it ends and is no child that `waitpid` finds: its exit signal
-//! is 0, which [execve(2)] makes `SIGCHLD`. So only its starter sees one that failed.
+//! Until the program runs, the exit signal of the new process is 0; [execve(2)] makes it `SIGCHLD`. So it sends no signal when it
+//! ends, and `waitpid` does not find it. Only its starter sees one that failed.
 //!
 //! [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 //! [clone3(2)]: https://man7.org/linux/man-pages/man2/clone3.2.html
@@ -37,7 +37,7 @@ pub(super) use steps::Steps;
 
 /// Everything that the new program gets.
 pub(crate) struct Plan<'a> {
-    /// Where it may be, in the order to try.
+    /// The paths to try, in order.
     pub(crate) paths: &'a [CString],
     pub(crate) args: &'a [CString],
     pub(crate) environment: &'a [CString],
@@ -60,7 +60,7 @@ pub(crate) struct Options {
     pub(crate) close_others: bool,
     pub(crate) umask: Option<u32>,
     pub(crate) nice: Option<i32>,
-    /// Which, and the soft and the hard limit.
+    /// The resource, its soft limit, and its hard limit.
     pub(crate) limits: Vec<(i32, u64, u64)>,
     pub(crate) groups: Option<Vec<u32>>,
     pub(crate) gid: Option<u32>,
@@ -70,7 +70,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether nothing is different.
+    /// Whether it asks for no change.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { session, group, close_others, umask, nice, limits, groups, gid, uid, die_with_parent, hooks } = self;
         let numbers =
@@ -81,8 +81,8 @@ impl Options {
 
     /// Whether the steps may not run in this process's own memory.
     ///
-    /// A change of user makes the memory, whoever shares it, one that is not dumpable, and lets the new user reach for it. A
-    /// hook may do what is refused where memory is shared (a user namespace), and its writes are not to be seen here.
+    /// A change of user makes the memory not dumpable, for all who share it, and lets the new user reach for it. A hook may make a
+    /// call that is refused with shared memory (a user namespace), and its writes must not be seen here.
     fn need_a_copy(&self) -> bool {
         self.uid.is_some() || self.gid.is_some() || self.groups.is_some() || !self.hooks.is_empty()
     }
@@ -117,7 +117,7 @@ struct Shared<'a> {
     steps: Steps<'a>,
     entered: AtomicBool,
     failed: Option<Failed>,
-    /// Where the new process says what failed if they do not.
+    /// The end on which the new process reports a failure if they do not.
     report: Option<Report>,
 }
 
@@ -195,8 +195,8 @@ impl Shared<'_> {
 
     fn clone_with(&mut self, stack: &Stack, flags: c_int, pidfd: &mut c_int) -> Result<Pid, Errno> {
         let shared = std::ptr::from_mut(self).cast::<c_void>();
-        // SAFETY: the stack is a mapping of its own, aligned and large enough for `run_steps`, that lives until this process
-        // goes on: with CLONE_VFORK, after the new one has left the memory (without CLONE_VM it has another). No signal
+        // SAFETY: the stack is a mapping of its own, aligned and large enough for `run_steps`. It lives until this process goes on.
+        // With CLONE_VFORK, that is after the new one has left the memory; without CLONE_VM it has another. No signal
         // handler runs in the new one before its handlers are reset, because every signal is blocked. `shared` is not
         // touched here meanwhile. The kernel writes the pidfd to an integer that is ours. No flag asks for the other two.
         let pid = unsafe {
@@ -240,7 +240,7 @@ struct Report {
 impl Report {
     fn new(moves: &[(BorrowedFd<'_>, RawFd)]) -> Result<Self, Failed> {
         let (reader, writer) = super::pipe::pair(false).map_err(Failed::of("pipe2"))?;
-        // Not at a number that a step puts something else at.
+        // The writer must not be at a number that a step moves a descriptor to.
         let mut passed = Vec::new();
         let mut writer = above_standard(writer, None);
         while moves.iter().any(|(_, number)| *number == writer.as_raw_fd()) {
@@ -292,7 +292,7 @@ fn place_above_standard() -> Result<Option<OwnedFd>, Errno> {
     if (0..=2).all(is_open) {
         return Ok(None);
     }
-    // Whatever there always is.
+    // A program that every system has.
     let (reader, _writer) = super::pipe::pair(false)?;
     duplicate(reader.as_fd()).map(Some)
 }

@@ -8,7 +8,7 @@ use rustix::io::FdFlags;
 use super::{Failed, Stage};
 use crate::sys::{Errno, errno};
 
-/// Which descriptors get which numbers.
+/// The numbers that descriptors get.
 pub(in crate::sys) struct Numbers {
     pub(super) moves: Vec<Move>,
     /// The numbers that something is moved to, in order.
@@ -37,7 +37,7 @@ impl Numbers {
     pub(super) fn place(&mut self) -> Result<(), Failed> {
         for i in 0..self.moves.len() {
             let Some(&Move { source, .. }) = self.moves.get(i) else { continue };
-            // Something else is put there before it is this one's turn, or after.
+            // Another move goes to this number, before this one or after.
             if self.moves.iter().enumerate().any(|(j, other)| j != i && other.target == source) {
                 let apart = self.duplicate_apart(source).map_err(Failed::of("fcntl"))?;
                 if let Some(each) = self.moves.get_mut(i) {
@@ -173,8 +173,8 @@ pub(in crate::sys) fn apart_from(mut fd: OwnedFd, sorted: &[RawFd]) -> Result<Ow
 }
 
 fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
-    // SAFETY: numbers. In the new process, whose table of descriptors is its own; or they are made close-on-exec and no more,
-    // which is what the caller of `exec` asked for.
+    // SAFETY: numbers. The new process has a table of descriptors of its own. Otherwise they only become close-on-exec, as the
+    // caller of `exec` asked.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
         0 => Ok(()),
         _ => Err(errno()),

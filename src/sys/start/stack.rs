@@ -33,7 +33,7 @@ impl Stack {
         }
     }
 
-    /// Where it begins: it grows downwards from there, on every architecture that Rust runs Linux on.
+    /// The address at which it begins. It grows downwards from there, on every architecture that Rust runs Linux on.
     pub(super) fn top(&self) -> *mut c_void {
         // SAFETY: one past the end of the mapping. It is aligned as a page is.
         unsafe { self.start.cast::<u8>().add(self.len).cast() }

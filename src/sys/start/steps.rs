@@ -1,5 +1,5 @@
-//! The way from a new process to its program. Allocates nothing, takes no lock, and asks libc for nothing that does: all of
-//! it may run in another process's memory, whose other threads go on.
+//! The way from a new process to its program. Allocates nothing, takes no lock, and calls no function of libc that does. All of it
+//! may run in another process's memory, whose other threads go on.
 
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::RawFd;
@@ -51,7 +51,7 @@ pub(in crate::sys) struct Steps<'a> {
     spared: [RawFd; 2],
 }
 
-/// Where the steps are made.
+/// The process that makes the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// In a new process.
@@ -66,7 +66,7 @@ pub(crate) enum Stage {
 struct OwnPid {
     index: usize,
     entry: Vec<u8>,
-    /// Where its value begins.
+    /// The address of its value.
     value: usize,
 }
 
@@ -123,8 +123,8 @@ impl<'a> Steps<'a> {
     }
 
     fn prepare(&mut self) -> Result<(), Failed> {
-        // First, for what was caught must not be by the time that a signal can come. Other threads count on what is ignored, as
-        // long as there may be no program.
+        // First: caught signals are reset before one can come. Other threads count on the ignored ones, as long as the start may
+        // fail.
         if self.stage != Stage::AmongThreads {
             default_for_a_program(true);
         }
@@ -145,7 +145,7 @@ impl<'a> Steps<'a> {
             process::ask_to_die().map_err(Failed::of("prctl"))?;
         }
         if let Some(parent) = &self.parent {
-            // Too late to be told? Then its starter has left.
+            // The starter may have left before the call: no signal would come.
             if parent.has_left().map_err(Failed::of("poll"))? {
                 return Err(Failed { call: "prctl", errno: Errno::SRCH });
             }
@@ -206,8 +206,8 @@ impl<'a> Steps<'a> {
         }
         if let Some(uid) = self.options.uid {
             if self.groups.is_none() {
-                // Those of the user who starts it would be left to it, of root too. A process that may not change its groups
-                // is not privileged by them.
+                // The program would keep the groups of the user who starts it, even of root. A process that may not change its
+                // groups has no privileges by them.
                 match set_thread_groups(&[]) {
                     Ok(()) | Err(Errno::PERM) => {}
                     Err(errno) => return Err(Failed { call: "setgroups", errno }),
