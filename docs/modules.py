@@ -2,7 +2,8 @@
 """Draws the rooms of src/ and what each imports from the others, as docs/modules.md.
 
     python3 docs/modules.py            writes docs/modules.md
-    python3 docs/modules.py --check    fails if an arrow runs up, a root re-export is imported, or the page is out of date
+    python3 docs/modules.py --check    fails if an arrow runs up, a root re-export is imported, the page is out of date, a file has
+                                       more than 400 lines, or a type's public methods are in several files
 
 The source of the picture is the code: every path that begins with `crate::` outside of comments, tests and `cfg(doc)`.
 """
@@ -27,6 +28,9 @@ FLOORS = [
 ]
 # An error may carry what another room makes.
 ALLOWED_UP = {("error", "socket")}
+# Types whose public methods do not fit one file (docs/decisions.md).
+IN_TWO_FILES = {("process", "Command"), ("socket", "DatagramSocket"), ("inspect", "ProcessMap")}
+LONGEST = 400
 # What is not part of the house: built for the fuzzer, or documentation.
 OUTSIDE = {"lib", "fuzzing", "guide"}
 
@@ -106,6 +110,18 @@ def look():
     return files, arrows, wrong
 
 
+def methods():
+    """The files with public methods of each type."""
+    homes = defaultdict(set)
+    for path in sorted((ROOT / "src").rglob("*.rs")):
+        inside = path.relative_to(ROOT / "src")
+        for header, body in re.findall(r"^impl\b([^\n]*)\{\n(.*?)^\}", code_of(path), flags=re.M | re.S):
+            header = re.sub(r"^<(?:[^<>]|<[^<>]*>)*>", "", header).strip()
+            if " for " not in header and re.search(r"^    pub (?:unsafe |const |async )*fn ", body, flags=re.M):
+                homes[inside.parts[0], re.match(r"\w+", header)[0]].add(str(inside))
+    return homes
+
+
 def page(files, arrows):
     lines = [
         "# The rooms of the house",
@@ -138,6 +154,10 @@ def page(files, arrows):
 def main():
     files, arrows, wrong = look()
     text = page(files, arrows)
+    wrong += [f"{name}: {lines} lines" for room in files.values() for name, lines in room if lines > LONGEST]
+    for item, homes in methods().items():
+        if len(homes) != 1 + (item in IN_TWO_FILES):
+            wrong.append(f"the public methods of {item[1]} are in {', '.join(sorted(homes))}")
     if sys.argv[1:] == ["--check"]:
         if not PAGE.exists() or PAGE.read_text() != text:
             wrong.append("docs/modules.md is out of date: run python3 docs/modules.py")
