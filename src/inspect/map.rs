@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::RawFd;
 
 use super::diag;
-use super::processes::{self, Channel, Held};
+use super::processes::{self, Channel, Held, Shown};
 use crate::error::{Error, Result};
 use crate::sys::{self, Errno};
 
@@ -93,7 +93,8 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// No process holds a reader of the pipe: a write fails. Not certain if some processes could not be inspected.
+    /// No process holds a reader of the pipe: a write fails. Certain if the kernel says so of a writer. A reader may also be
+    /// under way in a message, or in a process that was not seen.
     NoReader,
     /// One process alone holds both ends: it waits for itself. Of a pair it may be intended.
     OnlyItself,
@@ -183,8 +184,7 @@ impl ProcessMap {
             link.from.sort_unstable();
             link.to.sort_unstable();
         });
-        let is_missed = |link: &Link| unseen.is_empty() && (seen_in_part == 0 || link.has_no_reader(shown.me));
-        let mut findings: Vec<_> = links.iter().flat_map(|link| link.findings(is_missed(link), &all)).collect();
+        let mut findings: Vec<_> = links.iter().flat_map(|link| link.findings(&shown, &all)).collect();
         findings.sort_by_key(|finding| !finding.certain);
         let peers_unknown = peers.is_err();
         let mut processes = all;
@@ -291,14 +291,18 @@ impl Link {
         if inside { self.to.push(port) } else { self.to_outside += 1 }
     }
 
-    /// Whether the kernel says so of a writer that this process has itself.
-    fn has_no_reader(&self, me: u32) -> bool {
-        let own = self.from.iter().find(|port| port.pid == me);
-        own.is_some_and(|port| self.pipe && sys::poll::is_without_reader(port.fd, self.inode))
+    /// Whether the kernel says so of a writer. What could be seen of the processes does not decide it.
+    fn has_no_reader(&self, shown: &Shown) -> bool {
+        let pipe = (self.device, self.inode);
+        let ask = |port: &Port| match port.pid == shown.me {
+            true => sys::poll::is_without_reader(None, port.fd, pipe),
+            false => sys::poll::is_without_reader(Some(shown.process(port.pid)?), port.fd, pipe),
+        };
+        self.pipe && self.from.iter().find_map(ask) == Some(true)
     }
 
-    /// The findings about it. Where a process was not seen, a missing end is not certain.
-    fn findings(&self, all_seen: bool, all: &BTreeMap<u32, Process>) -> Vec<Finding> {
+    /// The findings about it.
+    fn findings(&self, shown: &Shown, all: &BTreeMap<u32, Process>) -> Vec<Finding> {
         let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
         let (writers, readers) = (pids(&self.from), pids(&self.to));
         let finding = |what, pids: &BTreeSet<u32>, elsewhere, certain| {
@@ -306,7 +310,7 @@ impl Link {
             Finding { device: self.device, inode: self.inode, pair: !self.pipe, pids, elsewhere, what, certain }
         };
         if self.pipe && readers.is_empty() && self.to_outside == 0 {
-            return vec![finding(FindingKind::NoReader, &readers, 0, all_seen)];
+            return vec![finding(FindingKind::NoReader, &readers, 0, self.has_no_reader(shown))];
         }
         let both: BTreeSet<u32> = writers.intersection(&readers).copied().collect();
         if both.len() == 1 && writers == readers && self.from_outside + self.to_outside == 0 {

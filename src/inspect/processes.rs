@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use rustix::fs::{AtFlags, CWD, FileType, RawMode, StatxFlags, makedev};
+use rustix::process::Pid;
 
 use crate::error::{Error, Result};
 use crate::sys::Errno;
@@ -120,6 +121,11 @@ impl Shown {
             }
         }
         Ok(None)
+    }
+
+    /// The process by its number for a system call, which takes those of this process's namespace.
+    pub(super) fn process(&self, pid: u32) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(pid).ok()?).filter(|_| self.depth == 0)
     }
 
     /// The channels that a process has open. Fails where this process has no descriptor left to look with: the

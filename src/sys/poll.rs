@@ -1,8 +1,11 @@
 //! `ppoll(2)` with what is left of the time.
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::descriptor::is_the_same;
 use super::{Result, errno, retry};
 
 pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
@@ -30,10 +33,24 @@ pub(crate) fn look(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
     Ok(fds[0].revents)
 }
 
-/// Whether that number is a pipe's writer in this process, with that inode, and the pipe has no reader.
-pub(crate) fn is_without_reader(number: RawFd, inode: u64) -> bool {
+/// Whether the pipe with that device and inode has no reader, by its writer under that number in this process or another one.
+/// `None`: the number is no such writer (any more), or may not be looked at.
+///
+/// The kernel counts readers that no process shows: in a message, or in a process that is hidden.
+pub(crate) fn is_without_reader(process: Option<Pid>, number: RawFd, (device, inode): (u64, u64)) -> Option<bool> {
+    let copy = match process {
+        Some(pid) => {
+            let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            Some(pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()?)
+        }
+        None => None,
+    };
     // SAFETY: borrowed for calls that cope with a number that is not open, or is somebody else's by now.
-    let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    let is_the_pipe = || rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_ino == inode);
-    is_the_pipe() && look(fd, 0).is_ok_and(|events| events & POLLERR != 0) && is_the_pipe()
+    let own = || unsafe { BorrowedFd::borrow_raw(number) };
+    let fd = copy.as_ref().map_or_else(own, AsFd::as_fd);
+    if !is_the_same(fd, device, inode) {
+        return None;
+    }
+    let events = look(fd, 0).ok()?;
+    is_the_same(fd, device, inode).then_some(events & POLLERR != 0)
 }

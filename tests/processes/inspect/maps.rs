@@ -4,14 +4,17 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use crate::support::{self, Gate, Trial, asleep_in, become_nobody, exit_code};
-use ipc::{Command, Error, FindingKind, ProcessMap, Stdio, datagram_pair, fork, pipe, stream_pair};
+use crate::support::{self, Gate, Trial, asleep_in, become_nobody, exit_code, own_mounts, own_pids, refuse_calls};
+use ipc::{Command, Error, FindingKind, PipeWriter, ProcessMap, Stdio, datagram_pair, fork, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
         a_reader_that_holds_its_own_writer_stands_out,
         a_pipe_without_a_reader_stands_out,
         who_saw_little_misses_nobody_for_sure,
+        a_reader_that_is_under_way_is_not_missed,
+        a_reader_outside_the_pid_namespace_is_not_missed needs [OwnPids, OwnMounts],
+        a_childs_pipe_without_a_reader_stands_out,
         a_process_that_waits_for_itself_stands_out,
         a_pair_that_a_process_holds_whole_stands_out,
         a_shared_end_may_be_meant,
@@ -103,30 +106,100 @@ fn a_pipe_without_a_reader_stands_out() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     let map = ProcessMap::current().unwrap();
-    assert_eq!(found(&map, inode(&writer)), [(FindingKind::NoReader, vec![], map.unseen() == 0)]);
+    assert_eq!(found(&map, inode(&writer)), [(FindingKind::NoReader, vec![], true)]);
     let text = map.to_string();
-    assert!(text.contains(&format!("reads pipe {}", inode(&writer))), "{text}");
-    assert_eq!(is_red(&map, inode(&writer)), map.unseen() == 0);
+    assert!(text.contains(&format!("! nobody reads pipe {}", inode(&writer))), "{text}");
+    assert!(is_red(&map, inode(&writer)));
+}
+
+#[track_caller]
+fn assert_nobody_for_sure(writer: &PipeWriter, is_sure: bool) {
+    let map = ProcessMap::current().unwrap();
+    assert_eq!(found(&map, inode(writer)), [(FindingKind::NoReader, vec![], is_sure)], "{map}");
+    assert_eq!(map.to_string().contains("? nobody that could be seen reads pipe"), !is_sure, "{map}");
+    assert_eq!(is_red(&map, inode(writer)), is_sure);
 }
 
 /// A reader may be held by a process that nobody else may look into.
 fn who_saw_little_misses_nobody_for_sure() {
     let (reader, writer) = pipe().unwrap();
-    drop(reader);
+    let (gate, looked) = (Gate::new(), Gate::new());
     let child = fork(writer, |writer| {
         become_nobody();
         // SAFETY: integers. A process that changed its user may not be looked into by itself either, unless it says so.
         unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
         let map = ProcessMap::current().unwrap();
         assert!(map.unseen() > 0);
-        assert_eq!(found(&map, inode(&writer)), [(FindingKind::NoReader, vec![], false)]);
-        let text = map.to_string();
-        assert!(text.contains("? nobody that could be seen reads pipe"), "{text}");
-        assert!(text.contains("could not be looked into"), "{text}");
-        assert!(!is_red(&map, inode(&writer)));
+        assert!(map.to_string().contains("could not be looked into"), "{map}");
+        if map.to_string().contains("elsewhere") {
+            // An ordinary user sees its reader.
+            assert_eq!(found(&map, inode(&writer)), []);
+        } else {
+            assert_nobody_for_sure(&writer, false);
+        }
+        looked.open();
+        gate.pass();
+        // The kernel has seen all of them.
+        assert_nobody_for_sure(&writer, true);
     })
     .unwrap();
+    looked.pass();
+    drop(reader);
+    gate.open();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_reader_that_is_under_way_is_not_missed() {
+    let (reader, writer) = pipe().unwrap();
+    let pair = datagram_pair().unwrap();
+    pair.parent.send_with(b"", reader).unwrap();
+    assert_nobody_for_sure(&writer, false);
+    let held = pair.child.recv_with(&mut Vec::new()).unwrap().unwrap();
+    assert_eq!(found(&ProcessMap::current().unwrap(), inode(&writer)).len(), 1, "it is this process's own by now");
+    drop(held);
+    assert_nobody_for_sure(&writer, true);
+}
+
+fn a_reader_outside_the_pid_namespace_is_not_missed() {
+    let (reader, writer) = pipe().unwrap();
+    let (gate, looked) = (Gate::new(), Gate::new());
+    let outer = fork(writer, |writer| {
+        assert!(own_pids());
+        let inner = fork(writer, |writer| {
+            assert!(own_mounts());
+            let (none, proc) = (c"none".as_ptr(), c"/proc".as_ptr());
+            // SAFETY: nul-terminated strings.
+            let result = unsafe { libc::mount(none, proc, c"proc".as_ptr(), 0, std::ptr::null()) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            assert_eq!(ProcessMap::current().unwrap().unseen(), 0);
+            assert_nobody_for_sure(&writer, false);
+            looked.open();
+            gate.pass();
+            assert_nobody_for_sure(&writer, true);
+        });
+        assert_eq!(exit_code(&inner.unwrap()), 0);
+    })
+    .unwrap();
+    looked.pass();
+    drop(reader);
+    gate.open();
+    assert_eq!(exit_code(&outer), 0);
+}
+
+fn a_childs_pipe_without_a_reader_stands_out() {
+    let (reader, writer) = pipe().unwrap();
+    let pipe = inode(&reader);
+    let child = Holder::of(writer);
+    drop(reader);
+    let map = ProcessMap::of(child.pid()).unwrap();
+    assert_eq!(found(&map, pipe), [(FindingKind::NoReader, vec![], true)]);
+    // Also where it is not told, it is not made up.
+    let looks = fork((), |()| {
+        refuse_calls(&[libc::SYS_pidfd_getfd], libc::EPERM);
+        let map = ProcessMap::of(child.pid()).unwrap();
+        assert_eq!(found(&map, pipe), [(FindingKind::NoReader, vec![], false)]);
+    });
+    assert_eq!(exit_code(&looks.unwrap()), 0);
 }
 
 fn a_process_that_waits_for_itself_stands_out() {
