@@ -35,8 +35,16 @@ pub(super) struct Handle {
     control: DatagramSocket,
     pub(super) process: Child,
     caller: Pid,
-    /// The lines of orders that were given up. A worker may still come, and is to be waited for.
-    late: Mutex<Vec<DatagramSocket>>,
+    /// The orders that were given up and are not settled.
+    late: Mutex<Vec<Late>>,
+}
+
+/// An order that was given up.
+enum Late {
+    /// Its line. A worker may still come, and is to be waited for.
+    Line(DatagramSocket),
+    /// Its worker, which was killed and has still to leave.
+    Killed(Child),
 }
 
 impl Handle {
@@ -83,7 +91,7 @@ impl Handle {
             Ok(answer) => answer,
             Err(error) => {
                 let patience = if matches!(error, Error::Closed) { LEAVING } else { Duration::ZERO };
-                self.give_up(line, patience);
+                self.give_up(line, at_most(patience, deadline));
                 return Err(error);
             }
         };
@@ -94,7 +102,10 @@ impl Handle {
             // A worker that was killed before it began is one that was killed.
             Ok(()) | Err(Error::Closed) => {}
             Err(error) => {
-                drop(child.kill().and_then(|()| child.wait()));
+                if child.kill().is_ok() {
+                    let left = Late::Killed(child).settled(Instant::now() + at_most(LEAVING, deadline));
+                    lock(&self.late).extend(left);
+                }
                 return Err(error);
             }
         }
@@ -110,7 +121,7 @@ impl Handle {
 
     /// Blocks until the order is answered, the server is gone, or the time is up.
     fn answer(&self, line: &DatagramSocket, place: OwnedFd, deadline: Option<Instant>) -> Result<Said> {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = deadline.map(left_until);
         let mut on = [Watch::readable(line), Watch::readable(&self.control)];
         if wait_any(&mut on, left)? == 0 {
             return Err(Error::TimedOut);
@@ -123,7 +134,8 @@ impl Handle {
         match said(line) {
             Ok(Some(said)) => Ok(said),
             // The server was killed just now; or it had no descriptors left for the line.
-            Ok(None) => match wait_any(&mut [Watch::readable(&self.control)], Some(SHORTLY))? {
+            Ok(None) => match wait_any(&mut [Watch::readable(&self.control)], Some(at_most(SHORTLY, deadline)))? {
+                0 if deadline.is_some_and(|deadline| left_until(deadline).is_zero()) => Err(Error::TimedOut),
                 0 => Err(Error::system("recvmsg", Errno::MFILE)),
                 _ => Err(Error::Closed),
             },
@@ -135,7 +147,7 @@ impl Handle {
     fn give_up(&self, line: DatagramSocket, patience: Duration) {
         // Of a socket that is connected and open it does not fail.
         let _ = line.shutdown(Shutdown::Write);
-        lock(&self.late).push(line);
+        lock(&self.late).push(Late::Line(line));
         self.settle(patience);
     }
 
@@ -146,9 +158,9 @@ impl Handle {
 
     /// The same. Not under the lock, as others have deadlines of their own.
     fn settle_until(&self, deadline: Instant) {
-        let mut lines = std::mem::take(&mut *lock(&self.late));
-        lines.retain(|line| !is_settled(line, deadline));
-        lock(&self.late).append(&mut lines);
+        let late = std::mem::take(&mut *lock(&self.late));
+        let mut left: Vec<_> = late.into_iter().filter_map(|late| late.settled(deadline)).collect();
+        lock(&self.late).append(&mut left);
     }
 
     /// A caller that keeps giving orders to a server that does not answer must not run out of descriptors.
@@ -225,34 +237,54 @@ fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
     Ok((Child::new(pid, pidfd), is_reported))
 }
 
-/// Whether an order that was given up is settled. A worker that came is waited for.
-fn is_settled(line: &DatagramSocket, deadline: Instant) -> bool {
-    loop {
-        match said(line) {
-            Ok(Some((answer @ (Answer::Yours(pid) | Answer::Unused(pid)), pidfd))) => {
-                match (pidfd, Pid::from_raw(pid)) {
-                    (Some(pidfd), Some(pid)) => {
-                        let child = Child::new(pid, pidfd);
-                        // An error: it was the server's child.
-                        drop(child.kill().and_then(|()| child.wait()));
-                    }
-                    (None, Some(pid)) if answer == Answer::Yours(pid.as_raw_nonzero().get()) => {
-                        sys::process::kill_and_reap(pid);
-                    }
-                    _ => {}
-                }
-                return true;
+impl Late {
+    /// Waits for the worker until then, if one came. Returns what is still to be settled.
+    fn settled(self, deadline: Instant) -> Option<Self> {
+        let line = match self {
+            // An error: it was the server's child, or somebody else has waited for it.
+            Late::Killed(ref child) => {
+                return matches!(child.wait_timeout(left_until(deadline)), Ok(None)).then_some(self);
             }
-            Err(Errno::AGAIN) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() || !wait_any(&mut [Watch::readable(line)], Some(left)).is_ok_and(|ready| ready > 0) {
-                    return false;
+            Late::Line(line) => line,
+        };
+        loop {
+            match said(&line) {
+                Ok(Some((answer @ (Answer::Yours(pid) | Answer::Unused(pid)), pidfd))) => {
+                    let pid = Pid::from_raw(pid)?;
+                    match pidfd {
+                        Some(pidfd) => {
+                            let child = Child::new(pid, pidfd);
+                            child.kill().ok()?;
+                            return Late::Killed(child).settled(deadline);
+                        }
+                        None if answer == Answer::Yours(pid.as_raw_nonzero().get()) => {
+                            sys::process::kill_and_reap(pid);
+                        }
+                        None => {}
+                    }
+                    return None;
                 }
+                Err(Errno::AGAIN) => {
+                    let left = left_until(deadline);
+                    let ready = || wait_any(&mut [Watch::readable(&line)], Some(left)).is_ok_and(|ready| ready > 0);
+                    if left.is_zero() || !ready() {
+                        return Some(Late::Line(line));
+                    }
+                }
+                // There is no worker, or it is the server's.
+                Ok(_) | Err(_) => return None,
             }
-            // There is no worker, or it is the server's.
-            Ok(_) | Err(_) => return true,
         }
     }
+}
+
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// As long as that, and not past the caller's deadline.
+fn at_most(patience: Duration, deadline: Option<Instant>) -> Duration {
+    deadline.map_or(patience, |deadline| patience.min(left_until(deadline)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -286,7 +318,7 @@ impl Reporter {
             return Ok(None);
         }
         let deadline = Instant::now() + patience.min(LEAVING);
-        let left = || deadline.saturating_duration_since(Instant::now());
+        let left = || left_until(deadline);
         let wait_for = |fd: BorrowedFd<'_>, events| {
             let mut fds = [pollfd { fd: fd.as_raw_fd(), events, revents: 0 }];
             sys::retry(|| poll(&mut fds, Some(left())))

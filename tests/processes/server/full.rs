@@ -1,6 +1,6 @@
 //! Where there is no place left: in the caller, in the server, in the kernel.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::all_ways;
 use super::workers::{echo, in_a_thread};
@@ -12,6 +12,7 @@ pub fn trials() -> Vec<Trial> {
     let trials: Vec<Trial> = all_ways![
         a_full_table_in_the_caller_loses_no_worker,
         a_full_table_in_the_server_is_an_error,
+        a_full_table_in_the_server_does_not_outlast_a_deadline,
         a_start_in_a_full_table_is_an_error,
         as_many_ends_as_a_message_carries,
         ends_over_the_limit_of_what_is_under_way_come_back,
@@ -88,6 +89,29 @@ fn a_full_table_in_the_server_is_an_error() {
         }
     }
     assert!((1..12).contains(&worked), "{worked}");
+}
+
+fn a_full_table_in_the_server_does_not_outlast_a_deadline() {
+    let server = echo();
+    // SAFETY: a limit and room for it, and a process of the same user.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut none), 0);
+        none.rlim_cur = 0;
+        assert_eq!(libc::prlimit(server.id() as i32, libc::RLIMIT_NOFILE, &none, std::ptr::null_mut()), 0);
+    }
+    in_a_thread(|| {
+        // Whether it is full or was killed is seen after 200 ms at most. One of many calls is not held up by the machine.
+        let took = (0..20).map(|_| {
+            let before = Instant::now();
+            let refused = server.fork_timeout(b"", (), Duration::from_millis(5)).unwrap_err();
+            assert!(matches!(refused.error, Error::TimedOut), "{refused:?}");
+            before.elapsed()
+        });
+        let took = took.min().unwrap();
+        assert!(took < Duration::from_millis(150), "{took:?}");
+        assert_errno(&server.fork_timeout(b"", (), Duration::from_secs(30)).unwrap_err().error, libc::EMFILE);
+    });
 }
 
 fn a_start_in_a_full_table_is_an_error() {

@@ -1,13 +1,14 @@
 //! A server that is killed or stopped, and orders that nobody waits for any more.
 
 use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use super::workers::{echo, in_a_thread};
 use super::{all_ways, at_rest, descriptors, signal};
 use crate::support::{Trial, asleep_in, exit_code, handle_signal, handled, poll_until, process_state, read_all};
-use ipc::{Error, ForkServer, PipeReader, PipeWriter, Received, open_ends, pipe};
+use ipc::{DatagramSocket, Error, ForkServer, PipeReader, PipeWriter, Received, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
     all_ways![
@@ -18,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         a_server_that_was_stopped_times_out_and_nothing_has_run,
         orders_that_a_stopped_server_does_not_answer_take_few_descriptors,
         a_stopped_server_that_is_dropped_is_gone,
+        a_worker_that_does_not_leave_holds_nobody_past_a_deadline,
         a_stopped_server_that_is_killed_answers_who_waits,
         a_look_at_a_worker_does_not_wait_for_its_server,
     ]
@@ -187,6 +189,50 @@ fn a_stopped_server_that_is_dropped_is_gone() {
     let id = server.id();
     drop(server);
     assert_eq!(process_state(id), None);
+}
+
+/// A copy of the server's end of its control socket.
+fn control_of(server: u32) -> DatagramSocket {
+    let (number, _) = at_rest(server).into_iter().find(|(_, target)| target.starts_with("socket:")).unwrap();
+    // SAFETY: numbers, and then a descriptor that is nobody else's.
+    unsafe {
+        let pidfd = libc::syscall(libc::SYS_pidfd_open, server, 0) as i32;
+        let copy = libc::syscall(libc::SYS_pidfd_getfd, pidfd, number, 0) as i32;
+        assert!(copy >= 0, "{}", std::io::Error::last_os_error());
+        libc::close(pidfd);
+        OwnedFd::from_raw_fd(copy).try_into().unwrap()
+    }
+}
+
+/// Played by this test, which has the worker's end of an order that the server never answers.
+fn a_worker_that_does_not_leave_holds_nobody_past_a_deadline() {
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        poll_until("no thread is left", || std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
+        let server = echo();
+        let control = control_of(server.id());
+        signal(server.id(), libc::SIGSTOP);
+        poll_until("the server is stopped", || process_state(server.id()) == Some('T'));
+        let held = std::thread::scope(|scope| {
+            let order = scope.spawn(|| {
+                let before = Instant::now();
+                let refused = server.fork_timeout(b"x", (), Duration::from_millis(300)).unwrap_err();
+                assert!(matches!(refused.error, Error::Closed | Error::TimedOut), "{refused:?}");
+                took.push(before.elapsed());
+            });
+            let held = control.recv_with(&mut Vec::new()).unwrap().unwrap();
+            assert_eq!(held.len(), 1);
+            drop(control);
+            signal(server.id(), libc::SIGKILL);
+            order.join().unwrap();
+            held
+        });
+        drop(held);
+        drop(server);
+    }
+    // A worker that was told to leave has a second for it, and one of the calls is not held up by the machine.
+    let took = took.into_iter().min().unwrap();
+    assert!(took < Duration::from_millis(900), "{took:?}");
 }
 
 fn a_stopped_server_that_is_killed_answers_who_waits() {

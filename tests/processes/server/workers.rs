@@ -311,18 +311,28 @@ fn ends_can_be_lent() {
 }
 
 fn a_worker_is_as_the_program_was_at_the_start() {
-    let captured = vec![1, 2, 3];
+    let set = |value: &str| {
+        std::env::set_current_dir(value).unwrap();
+        // SAFETY: this process has one thread.
+        unsafe { std::env::set_var("OF_THE_START", value) };
+    };
+    set("/proc");
+    block_signal(libc::SIGUSR2);
+    let (captured, mask) = (vec![1, 2, 3], signal_mask());
     let server = ForkServer::start(move |message: Vec<u8>, _| {
         assert_eq!(message, captured);
         assert_eq!(std::env::current_dir().unwrap().to_str(), Some("/proc"));
-    });
-    assert!(server.is_ok());
-    drop(server);
-    std::env::set_current_dir("/proc").unwrap();
-    let server =
-        ForkServer::start(|_, _| assert_eq!(std::env::current_dir().unwrap().to_str(), Some("/proc"))).unwrap();
-    std::env::set_current_dir("/").unwrap();
-    assert_eq!(in_a_thread(|| exit_code(&server.fork(b"", ()).unwrap())), 0);
+        assert_eq!(std::env::var("OF_THE_START").as_deref(), Ok("/proc"));
+        assert!(std::env::var_os("OF_LATER").is_none());
+        assert_eq!(signal_mask(), mask);
+        5_u8
+    })
+    .unwrap();
+    set("/");
+    // SAFETY: as above.
+    unsafe { std::env::set_var("OF_LATER", "") };
+    block_signal(libc::SIGHUP);
+    assert_eq!(in_a_thread(|| exit_code(&server.fork(&[1, 2, 3], ()).unwrap())), 5);
 }
 
 fn a_worker_has_the_signals_of_the_start() {
