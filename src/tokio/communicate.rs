@@ -62,11 +62,9 @@ pub async fn communicate(
     input: &[u8],
     timeout: Option<Duration>,
 ) -> Result<Output, CommunicateError> {
-    check_runtime().map_err(|error| CommunicateError {
-        stdout: Vec::new(),
-        stderr: Vec::new(),
-        error: error.into(),
-    })?;
+    if let Err(error) = check_runtime() {
+        return Err(CommunicateError::silent(&command, error.into()));
+    }
     let mut program = Guard(Some(Conversation::begin(command, input, timeout)?));
     let Some(talk) = &mut program.0 else { unreachable!("it was put there") };
     let left = until_it_leaves(talk).await;

@@ -1,5 +1,6 @@
 //! Talking to a program: its input and both outputs, all at once.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
@@ -40,9 +41,9 @@ const AT_ONCE: usize = 64 << 10;
 /// assert!(matches!(stopped.error, ipc::Error::TimedOut));
 /// assert_eq!(stopped.stdout, b"started\n");
 /// ```
-#[derive(thiserror::Error)]
-#[error("{error}")]
 pub struct CommunicateError {
+    /// The program, as it was given to [`Command::new`].
+    pub program: Box<OsStr>,
     /// The bytes that it had written to its standard output.
     pub stdout: Vec<u8>,
     /// The bytes that it had written to its standard error.
@@ -51,12 +52,33 @@ pub struct CommunicateError {
     pub error: Error,
 }
 
+impl CommunicateError {
+    /// Of a program that has not said anything.
+    pub(crate) fn silent(command: &Command, error: Error) -> Self {
+        Self { program: command.0.program.clone().into(), stdout: Vec::new(), stderr: Vec::new(), error }
+    }
+}
+
+impl std::error::Error for CommunicateError {}
+
 gives_back!(CommunicateError);
+
+/// The program, and the cause.
+impl fmt::Display for CommunicateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            // It has the name already.
+            error @ Error::NotStarted { .. } => write!(f, "{error}"),
+            error => write!(f, "{:?}: {error}", self.program),
+        }
+    }
+}
 
 /// Of the outputs, the number of bytes and the first few.
 impl fmt::Debug for CommunicateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CommunicateError")
+            .field("program", &self.program)
             .field("stdout", &Bytes(&self.stdout))
             .field("stderr", &Bytes(&self.stderr))
             .field("error", &self.error)
@@ -110,6 +132,7 @@ pub(crate) struct Conversation<'a> {
     deadline: Option<Instant>,
     /// Until when to read, once it has left.
     grace: Option<Instant>,
+    program: Box<OsStr>,
 }
 
 impl<'a> Conversation<'a> {
@@ -119,12 +142,17 @@ impl<'a> Conversation<'a> {
         timeout: Option<Duration>,
     ) -> Result<Self, CommunicateError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let silent = |error| CommunicateError { stdout: Vec::new(), stderr: Vec::new(), error };
-        let stdin = command.0.feed(input).map_err(silent)?;
-        let readers = command.0.capture().map_err(silent)?;
-        let child = command.spawn().map_err(|refused| silent(refused.into()))?;
+        let program: Box<OsStr> = command.0.program.clone().into();
+        let pipes = command.0.feed(input).and_then(|stdin| Ok((stdin, command.0.capture()?)));
+        let (stdin, readers) = pipes.map_err(|error| CommunicateError::silent(&command, error))?;
+        let child = command.spawn().map_err(|refused| CommunicateError {
+            program: program.clone(),
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            error: refused.into(),
+        })?;
         let talk = Talk { stdin, input, readers, said: [Vec::new(), Vec::new()] };
-        Ok(Self { child, talk, deadline, grace: None })
+        Ok(Self { child, talk, deadline, grace: None, program })
     }
 
     fn until_it_leaves(&mut self) -> Result<ExitStatus> {
@@ -235,7 +263,7 @@ impl<'a> Conversation<'a> {
         let [stdout, stderr] = std::mem::take(&mut self.talk.said);
         match left {
             Ok(status) => Ok(Output { status, stdout, stderr }),
-            Err(error) => Err(CommunicateError { stdout, stderr, error }),
+            Err(error) => Err(CommunicateError { program: self.program.clone(), stdout, stderr, error }),
         }
     }
 }

@@ -7,8 +7,11 @@ use crate::error::Error;
 
 /// A program that could not be started, and why. The command is given back, with its ends.
 ///
-/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends. An error that is about the program itself becomes
-/// [`Error::NotStarted`] then, which keeps its name.
+/// `?` turns it into [`Error`] or [`io::Error`], and closes the ends. An error that is about the program or one of its options
+/// becomes [`Error::NotStarted`] then, which keeps its name.
+///
+/// An [`io::Error`] has room for the errno or for a text. As with std's `Command`, `?` keeps the errno, for
+/// [`raw_os_error`](io::Error::raw_os_error). `.map_err(ipc::Error::from)?` keeps the name instead.
 ///
 /// `anyhow::Error` and `Box<dyn Error>` take the whole value, and the ends stay open in it: EOF does not come as long as the
 /// error lives. `.map_err(ipc::Error::from)?` closes them first.
@@ -36,12 +39,30 @@ pub struct SpawnError {
     pub error: Error,
 }
 
+/// The calls that fail because of the program, or of an option that it was given. (`posix_spawn` stands in for all of them.)
+const ABOUT_THE_PROGRAM: [&str; 14] = [
+    "posix_spawn",
+    "execve",
+    "chdir",
+    "pre_exec",
+    "dup2",
+    "close_range",
+    "prctl",
+    "setsid",
+    "setpgid",
+    "setpriority",
+    "setrlimit",
+    "setgroups",
+    "setgid",
+    "setuid",
+];
+
 impl From<SpawnError> for Error {
     fn from(refused: SpawnError) -> Self {
         match refused.error {
-            // The fault is the program's, so its name belongs to it.
-            error @ Error::System { call: "posix_spawn" | "execve" | "chdir" | "pre_exec", .. }
-                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) =>
+            error @ Error::System { call, .. }
+                if ABOUT_THE_PROGRAM.contains(&call)
+                    && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) =>
             {
                 let program = refused.command.0.program.clone();
                 Error::NotStarted { program, error: Box::new(error) }

@@ -53,7 +53,8 @@ fn when_the_time_is_up_the_program_is_killed_and_what_it_said_is_kept() {
         let (reader, writer) = pipe().unwrap();
         let program = shell("echo said; echo complained >&2; exec sleep 1000").give_at(9, writer);
         let late = communicate(program, b"", Some(Duration::from_millis(300))).await.unwrap_err();
-        let CommunicateError { stdout, stderr, error } = late;
+        assert_eq!(late.to_string(), "\"sh\": the time is up");
+        let CommunicateError { stdout, stderr, error, .. } = late;
         assert!(matches!(error, Error::TimedOut), "{error:?}");
         assert_eq!((&stdout[..], &stderr[..]), (&b"said\n"[..], &b"complained\n"[..]));
         assert_eq!((&reader).read(&mut [0]).unwrap(), 0, "it is gone");
