@@ -131,7 +131,7 @@ pub use inspect::{Finding, FindingKind, Holder, Holders, ProcessMap, Side, holde
 pub use pipe::{BufferedWriter, Fifo, PIPE_BUF, PipeFlags, PipeReader, PipeWriter, pipe, pipe_with};
 pub use process::{
     Child, Command, CommunicateError, Fork, ForkError, ForkServer, Forked, KillOnDrop, Outcome, Signals, SpawnError,
-    claim, claim_number, claimable, fork, fork_raw, fork_unchecked,
+    claim, claim_number, claimable, fork, fork_raw, fork_unchecked, give_at,
 };
 pub use ring::{RingError, RingReader, RingWriter};
 pub use socket::{

@@ -3,6 +3,7 @@
 mod child;
 mod claim;
 mod command;
+mod foreign;
 mod fork;
 mod fork_error;
 mod given;
@@ -17,6 +18,7 @@ pub use claim::{claim, claim_number, claimable};
 #[cfg(feature = "tokio")]
 pub(crate) use command::Conversation;
 pub use command::{Command, CommunicateError, SpawnError};
+pub use foreign::give_at;
 pub use fork::{Fork, Forked, fork, fork_raw, fork_unchecked};
 pub use fork_error::ForkError;
 #[cfg(feature = "tokio")]

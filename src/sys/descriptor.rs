@@ -71,15 +71,17 @@ pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
     }
 }
 
-/// Puts a close-on-exec copy of `inert` in the place of the open descriptor `number`, whose owner keeps owning it.
-///
-/// # Safety
-///
-/// The owner of `number` must expect that it changes its meaning.
-pub(super) unsafe fn replace(number: RawFd, inert: BorrowedFd<'_>) -> Result<()> {
+/// Makes `target` stand for `source`, in the place of whatever it stood for. Allocates nothing.
+pub(super) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<()> {
     loop {
-        // SAFETY: dup3 touches no memory, and the caller answers for what the number means afterwards.
-        if unsafe { libc::dup3(inert.as_raw_fd(), number, libc::O_CLOEXEC) } >= 0 {
+        let done = match flags.contains(FdFlags::CLOEXEC) {
+            // SAFETY: it touches no memory, and whoever calls knows what `target` stood for.
+            true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
+            // Some sandboxes have this one alone.
+            // SAFETY: as above.
+            false => unsafe { libc::dup2(source, target) },
+        };
+        if done >= 0 {
             return Ok(());
         }
         match errno() {
@@ -88,6 +90,15 @@ pub(super) unsafe fn replace(number: RawFd, inert: BorrowedFd<'_>) -> Result<()>
             errno => return Err(errno),
         }
     }
+}
+
+/// Puts a close-on-exec copy of `inert` in the place of the open descriptor `number`, whose owner keeps owning it.
+///
+/// # Safety
+///
+/// The owner of `number` must expect that it changes its meaning.
+pub(super) unsafe fn replace(number: RawFd, inert: BorrowedFd<'_>) -> Result<()> {
+    put(inert.as_raw_fd(), number, FdFlags::CLOEXEC)
 }
 
 /// Descriptors at or over this number cannot be made, nor replaced.

@@ -5,9 +5,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::FdFlags;
 
-use super::descriptor::duplicate;
+use super::descriptor::{duplicate, put};
 use super::signal::{Actions, KernelMask};
-use super::start::{Failed, Plan, Stage, Steps, apart_from, put};
+use super::start::{Failed, Plan, Stage, Steps, apart_from};
 use super::{Errno, Result};
 
 /// Becomes the program. Returns only if that does not work: then this process has its descriptors, directory, `umask` and

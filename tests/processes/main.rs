@@ -20,9 +20,8 @@ mod watched_signals;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(done) =
-        claim::started().or_else(command::started).or_else(inspect::started).or_else(real_programs::started)
-    {
+    let started = [claim::started, command::started, starting::started, inspect::started, real_programs::started];
+    if let Some(done) = started.iter().find_map(|started| started()) {
         return done;
     }
     support::run([

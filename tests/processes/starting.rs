@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -45,6 +46,7 @@ pub fn trials() -> Vec<Trial> {
         user_groups_and_limits_are_set,
         a_change_of_user_leaves_this_process_dumpable,
         what_is_not_allowed_is_refused_by_name,
+        question_mark_keeps_the_name_of_a_program_whose_options_are_refused,
         the_hook_runs_last_and_its_error_is_the_starts,
         a_panicking_hook_starts_nothing,
         a_missing_directory_is_told_from_a_missing_program,
@@ -63,6 +65,7 @@ pub fn trials() -> Vec<Trial> {
         without_clone3_nothing_is_different,
         without_pidfds_by_clone_it_starts_another_way,
         without_clone_posix_spawn_starts_it_and_the_rest_is_refused,
+        without_clone_a_program_is_looked_for_and_then_started_once needs [STRACE],
         a_socket_is_both_stdin_and_stdout,
         an_end_is_lent_and_shared,
         the_pipes_of_a_child_of_std_are_ends,
@@ -127,7 +130,7 @@ fn when_the_time_is_up_what_was_said_is_in_the_error() {
     assert!(started.elapsed() < SOON);
     assert!(matches!(stopped.error, Error::TimedOut), "{stopped:?}");
     assert_eq!((&*stopped.stdout, &*stopped.stderr), (&b"out\n"[..], &b"err\n"[..]));
-    assert_eq!(stopped.to_string(), "the time is up");
+    assert_eq!(stopped.to_string(), "\"sh\": the time is up");
     // Nothing is left of it: the harness would find a child, a process or an end.
 }
 
@@ -495,6 +498,18 @@ fn an_exec_that_fails_among_threads_leaves_their_handlers_alone() {
 }
 
 fn a_descriptor_that_is_not_close_on_exec_is_open_once() {
+    a_descriptor_that_is_not_close_on_exec_is_open_once_in_a_program();
+    // An exec puts it back if it fails.
+    let fd = inheritable();
+    let child = fork((), |()| {
+        let refused = Command::new("/no/such/program").give_at(50, fd.try_clone().unwrap()).stdin(fd).exec();
+        assert_eq!(errno(&refused.error), ("execve", libc::ENOENT));
+        drop(refused);
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
+fn a_descriptor_that_is_not_close_on_exec_is_open_once_in_a_program() {
     let own = |fd: &OwnedFd| fd.as_raw_fd().to_string();
     let has = |text: &str, number: &str| text.split_whitespace().any(|other| other == number);
     let fd = inheritable();
@@ -510,14 +525,6 @@ fn a_descriptor_that_is_not_close_on_exec_is_open_once() {
     let fd = inheritable();
     let number = own(&fd);
     assert!(has(&said(sh(OPEN).give("file", fd)), &number));
-    // An exec puts it back if it fails.
-    let fd = inheritable();
-    let child = fork((), |()| {
-        let refused = Command::new("/no/such/program").give_at(50, fd.try_clone().unwrap()).stdin(fd).exec();
-        assert_eq!(errno(&refused.error), ("execve", libc::ENOENT));
-        drop(refused);
-    });
-    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 fn user_groups_and_limits_are_set() {
@@ -578,6 +585,51 @@ fn what_is_not_allowed_is_refused_by_name() {
         assert_eq!(of(yes().nice(-5)), ("setpriority", libc::EACCES));
     });
     assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
+fn question_mark_keeps_the_name_of_a_program_whose_options_are_refused() {
+    let of = |command: Command| {
+        let refused = Error::from(command.spawn().unwrap_err());
+        let text = refused.to_string();
+        assert!(text.starts_with("\"yes\" could not be started: "), "{text}");
+        assert!(matches!(&refused, Error::NotStarted { program, .. } if program == "yes"), "{refused:?}");
+        errno(&refused)
+    };
+    let yes = || Command::new("yes");
+    assert_eq!(of(yes().process_group(i32::MAX)), ("setpgid", libc::EPERM));
+    assert_eq!(of(yes().rlimit(libc::RLIMIT_NOFILE, 2, 1)), ("setrlimit", libc::EINVAL));
+    assert_eq!(of(yes().give_at(1 << 30, File::open("/dev/null").unwrap())), ("dup2", libc::EBADF));
+    let child = fork((), |()| {
+        support::become_nobody();
+        assert_eq!(of(yes().uid(12_345)), ("setuid", libc::EPERM));
+        assert_eq!(of(yes().gid(12_345)), ("setgid", libc::EPERM));
+        assert_eq!(of(yes().groups([1])), ("setgroups", libc::EPERM));
+        assert_eq!(of(yes().nice(-5)), ("setpriority", libc::EACCES));
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+    for (call, option) in [
+        (libc::SYS_setsid, Command::new_session as fn(Command) -> Command),
+        (libc::SYS_close_range, Command::close_others),
+        (libc::SYS_prctl, Command::die_with_parent),
+    ] {
+        let child = fork((), |()| {
+            match call {
+                libc::SYS_prctl => {
+                    let asks = Is::Equal(libc::PR_SET_PDEATHSIG as u32);
+                    Kernel::new().with(call, 0, asks, libc::EPERM).play();
+                }
+                call => support::refuse_calls(&[call], libc::EPERM),
+            }
+            assert_eq!(of(option(yes())).1, libc::EPERM);
+        });
+        assert_eq!(exit_code(&child.unwrap()), 0);
+    }
+    // An io::Error has room for the errno or for the name. The straight way is std's.
+    let refused = yes().rlimit(libc::RLIMIT_NOFILE, 2, 1).spawn().unwrap_err();
+    assert_eq!(std::io::Error::from(refused).raw_os_error(), Some(libc::EINVAL));
+    let refused = Error::from(yes().rlimit(libc::RLIMIT_NOFILE, 2, 1).spawn().unwrap_err());
+    let refused = std::io::Error::from(refused);
+    assert!(refused.to_string().contains("\"yes\"") && refused.raw_os_error().is_none(), "{refused:?}");
 }
 
 fn the_hook_runs_last_and_its_error_is_the_starts() {
@@ -889,6 +941,8 @@ fn without_clone_posix_spawn_starts_it_and_the_rest_is_refused() {
             Ok(child) => {
                 assert_eq!(exit_code(&child), 0);
                 the_plain_ways_work();
+                a_descriptor_that_is_not_close_on_exec_is_open_once_in_a_program();
+                the_first_program_that_may_be_run_is_started();
             }
             // Its posix_spawn makes the same call.
             Err(refused) => assert_eq!(errno(&refused.error), ("posix_spawn", libc::EPERM)),
@@ -908,6 +962,61 @@ fn without_clone_posix_spawn_starts_it_and_the_rest_is_refused() {
         Ok(())
     });
     assert_eq!(verdict, Ok(()));
+}
+
+/// Whatever else has that name is passed over, as a shell does.
+fn the_first_program_that_may_be_run_is_started() {
+    let folder = support::Folder::new();
+    let set = |name: &str, mode| {
+        std::fs::set_permissions(folder.0.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for part in ["text", "folder/tool", "none", "interpreter", "tool"] {
+        std::fs::create_dir_all(folder.0.join(part)).unwrap();
+    }
+    folder.file("text/tool", b"#!/bin/sh\necho text\n");
+    set("text/tool", 0o644);
+    folder.file("interpreter/tool", b"#!/no/such/interpreter\n");
+    set("interpreter/tool", 0o755);
+    folder.file("tool/tool", b"#!/bin/sh\necho it\n");
+    set("tool/tool", 0o755);
+    let path = |parts: &[&str]| {
+        let parts = parts.iter().map(|part| folder.0.join(part).into_os_string().into_string().unwrap());
+        parts.collect::<Vec<_>>().join(":")
+    };
+    let tool = |parts: &[&str]| Command::new("tool").env("PATH", path(parts));
+    assert_eq!(said(tool(&["none", "text/tool", "text", "folder", "interpreter", "tool"])), "it\n");
+    assert_eq!(errno(&tool(&["none", "folder"]).spawn().unwrap_err().error).1, libc::EACCES);
+    assert_eq!(errno(&tool(&["text", "none"]).spawn().unwrap_err().error).1, libc::EACCES);
+    assert_eq!(errno(&tool(&["none", "text/tool"]).spawn().unwrap_err().error).1, libc::ENOENT);
+    // From the directory that it is started in.
+    assert_eq!(said(Command::new("./tool").current_dir(folder.0.join("tool"))), "it\n");
+    assert_eq!(said(Command::new("tool").env("PATH", "none:tool").current_dir(&folder.0)), "it\n");
+    let refused = Command::new("true").current_dir("/no/such/directory").spawn().unwrap_err();
+    assert_eq!(errno(&refused.error), ("chdir", libc::ENOENT));
+}
+
+/// What this program does where a test of this module has started it under strace.
+pub fn started() -> Option<std::process::ExitCode> {
+    std::env::var_os(support::TRACED).filter(|name| *name == *LOOKED_FOR)?;
+    let flags = libc::CLONE_PIDFD as u32 | libc::CLONE_VFORK as u32;
+    Kernel::new().with(libc::SYS_clone, 0, Is::AnyOf(flags), libc::EPERM).play();
+    let command = Command::new("true").env("PATH", "/no/such:/etc:/etc/passwd:/bin:/usr/bin");
+    match support::measured(|| command.spawn()) {
+        Ok(child) => assert_eq!(exit_code(&child), 0),
+        // Its posix_spawn makes the same call.
+        Err(refused) => assert_eq!(errno(&refused.error), ("posix_spawn", libc::EPERM)),
+    }
+    Some(std::process::ExitCode::SUCCESS)
+}
+
+const LOOKED_FOR: &str = "looked for";
+
+/// An emulator makes a plain fork of posix_spawn: one that finds no program leaves with 127, and no error is told.
+fn without_clone_a_program_is_looked_for_and_then_started_once() {
+    let calls = support::traced_calls(LOOKED_FOR).unwrap();
+    let started = calls.iter().filter(|line| line.starts_with("clone3(")).count();
+    assert!(started <= 1, "{calls:#?}");
+    assert!(calls.iter().any(|line| line.starts_with("clone")), "{calls:#?}");
 }
 
 fn a_socket_is_both_stdin_and_stdout() {

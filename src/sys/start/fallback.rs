@@ -6,12 +6,13 @@
 
 use std::ffi::{CStr, c_int};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::process::Pid;
 
 use super::numbers::apart_from;
-use super::steps::Steps;
+use super::steps::{Steps, may_be_run};
 use super::{Failed, Started};
 use crate::sys::descriptor::duplicate;
 use crate::sys::ledger::Entry;
@@ -26,8 +27,11 @@ pub(super) fn start(steps: &mut Steps<'_>, refused: Failed) -> std::result::Resu
     }
     let mut actions = Actions::new().map_err(Failed::of("posix_spawn"))?;
     let attributes = Attributes::like_a_shell().map_err(Failed::of("posix_spawn"))?;
-    if let Some(directory) = steps.directory {
-        actions.change_to(directory).map_err(Failed::of("posix_spawn"))?;
+    let mut directory = None;
+    if let Some(path) = steps.directory {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        directory = Some(rustix::fs::open(path, flags, Mode::empty()).map_err(Failed::of("chdir"))?);
+        actions.change_to(path).map_err(Failed::of("posix_spawn"))?;
     }
     // Apart from every number that something is moved to, and known to the ledger, so that a fork does not take them along.
     let mut copies = Vec::new();
@@ -36,11 +40,14 @@ pub(super) fn start(steps: &mut Steps<'_>, refused: Failed) -> std::result::Resu
         actions.place(copy.as_raw_fd(), each.target).map_err(Failed::of("posix_spawn"))?;
         copies.push((Entry::new(copy.as_raw_fd()), copy));
     }
+    for number in steps.numbers.left_behind() {
+        actions.close(number).map_err(Failed::of("posix_spawn"))?;
+    }
     // A place for the pidfd, so that a full table refuses the start instead of losing the child.
     let place = process::pidfd(process::own_pid()).map_err(Failed::of("pidfd_open"))?;
     // Signals wait until it is held: a handler that waits for whatever child has left would take it away before.
     let mask = Mask::block_all();
-    let pid = steps.spawn(&actions, &attributes);
+    let pid = steps.spawn(directory.as_ref().map_or(CWD, AsFd::as_fd), &actions, &attributes);
     drop(place);
     let started = pid.map_err(Failed::of("posix_spawn")).and_then(|pid| {
         let pidfd = process::hold(pid, None).map_err(Failed::of("pidfd_open"))?;
@@ -57,8 +64,15 @@ impl Steps<'_> {
         apart_from(duplicate(fd)?, &self.numbers.targets)
     }
 
-    fn spawn(&self, actions: &Actions, attributes: &Attributes) -> Result<Pid> {
+    /// Starts the first file that there is to run. Under an emulator a start never fails: a process that finds no program is a
+    /// process that leaves with 127. So only a file is tried that this process has found, and the next one only after an error.
+    fn spawn(&self, directory: BorrowedFd<'_>, actions: &Actions, attributes: &Attributes) -> Result<Pid> {
         self.first_path(|path| {
+            may_be_run(directory, path)?;
+            // A directory that may be searched is none that may be run. What cannot be looked at is left to the kernel.
+            if rustix::fs::statat(directory, path, AtFlags::empty()).is_ok_and(|stat| !is_file(&stat)) {
+                return Err(Errno::ACCESS);
+            }
             let mut pid = 0;
             // SAFETY: a nul-terminated path, initialised actions and attributes, and two arrays of nul-terminated strings that end
             // with a null pointer. All of them outlive the call, and it changes none.
@@ -75,6 +89,10 @@ impl Steps<'_> {
             Pid::from_raw(pid).ok_or(Errno::SRCH)
         })
     }
+}
+
+fn is_file(stat: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
 fn check(result: c_int) -> Result<()> {
@@ -102,6 +120,11 @@ impl Actions {
     fn place(&mut self, source: RawFd, target: RawFd) -> Result<()> {
         // SAFETY: initialised actions and two numbers.
         check(unsafe { libc::posix_spawn_file_actions_adddup2(&mut self.0, source, target) })
+    }
+
+    fn close(&mut self, number: RawFd) -> Result<()> {
+        // SAFETY: initialised actions and a number.
+        check(unsafe { libc::posix_spawn_file_actions_addclose(&mut self.0, number) })
     }
 }
 

@@ -13,6 +13,7 @@
 //! [execve(2)]: https://man7.org/linux/man-pages/man2/execve.2.html
 
 mod fallback;
+mod foreign;
 mod numbers;
 mod stack;
 mod steps;
@@ -30,7 +31,8 @@ use super::ledger::Entry;
 use super::poll::{POLLIN, poll, pollfd};
 use super::signal::KernelMask;
 use super::{Errno, errno, process, retry};
-pub(super) use numbers::{apart_from, put};
+pub(crate) use foreign::give_at;
+pub(super) use numbers::apart_from;
 use stack::Stack;
 pub(crate) use steps::Stage;
 pub(super) use steps::Steps;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::FdFlags;
 
 use super::{Failed, Stage};
+use crate::sys::descriptor::put;
 use crate::sys::{Errno, errno};
 
 /// The numbers that descriptors get.
@@ -54,15 +55,19 @@ impl Numbers {
             }
             put(source, target, FdFlags::empty()).map_err(Failed::of("dup2"))?;
         }
-        for &Move { source, .. } in &self.moves {
-            // The standard three are there anyhow.
-            if source > 2 && self.targets.binary_search(&source).is_err() {
-                // SAFETY: as above.
-                let fd = unsafe { BorrowedFd::borrow_raw(source) };
-                rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(Failed::of("fcntl"))?;
-            }
+        for number in self.left_behind() {
+            // SAFETY: as above.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(Failed::of("fcntl"))?;
         }
         Ok(())
+    }
+
+    /// The numbers that descriptors were moved from, and that nothing else is moved to. The program is to have none of them.
+    /// (The standard three are there anyhow.)
+    pub(super) fn left_behind(&self) -> impl Iterator<Item = RawFd> {
+        let sources = self.moves.iter().map(|each| each.source);
+        sources.filter(|source| *source > 2 && self.targets.binary_search(source).is_err())
     }
 
     /// A copy at a number that nothing is moved to.
@@ -139,27 +144,6 @@ impl Numbers {
 /// Those of two that are descriptors, the lower one first.
 fn in_order([one, two]: [RawFd; 2]) -> impl Iterator<Item = u32> {
     [one.min(two), one.max(two)].into_iter().filter(|number| *number >= 0).map(i32::unsigned_abs)
-}
-
-/// Makes `target` stand for `source`, in the place of whatever it stood for.
-pub(in crate::sys) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<(), Errno> {
-    loop {
-        let done = match flags.contains(FdFlags::CLOEXEC) {
-            // SAFETY: it touches no memory, and whoever calls knows what `target` stood for.
-            true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
-            // Some sandboxes have this one alone.
-            // SAFETY: as above.
-            false => unsafe { libc::dup2(source, target) },
-        };
-        if done >= 0 {
-            return Ok(());
-        }
-        match errno() {
-            // EBUSY: a race with an open() that is about to take the number (dup.2). It passes.
-            Errno::INTR | Errno::BUSY => continue,
-            errno => return Err(errno),
-        }
-    }
 }
 
 /// The same descriptor, or a copy, at a number above 2 that is not in the list.

@@ -2,9 +2,10 @@
 //! may run in another process's memory, whose other threads go on.
 
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::null;
 
+use rustix::fs::CWD;
 use rustix::process::{Gid, Pid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
@@ -220,18 +221,7 @@ impl<'a> Steps<'a> {
 
     /// Fails where there is no program, as long as signals wait: one that was caught kills from the next step on.
     fn look_for_it(&self) -> Result<(), Failed> {
-        let found = |path: &CString| {
-            // SAFETY: a nul-terminated path.
-            match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {
-                0 => Ok(()),
-                _ => match errno() {
-                    // A sandbox that does not know the call. The next step says what there is.
-                    Errno::PERM => Ok(()),
-                    errno => Err(errno),
-                },
-            }
-        };
-        self.first_path(found).map_err(Failed::of("execve"))
+        self.first_path(|path| may_be_run(CWD, path)).map_err(Failed::of("execve"))
     }
 
     fn exec(&self) -> Failed {
@@ -258,6 +248,19 @@ impl<'a> Steps<'a> {
             }
         }
         Err(failed)
+    }
+}
+
+/// Whether there is something that this process may run, seen from that directory.
+pub(super) fn may_be_run(directory: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    // SAFETY: a nul-terminated path.
+    match unsafe { libc::faccessat(directory.as_raw_fd(), path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {
+        0 => Ok(()),
+        _ => match errno() {
+            // A sandbox that does not know the call. The next step says what there is.
+            Errno::PERM => Ok(()),
+            errno => Err(errno),
+        },
     }
 }
 
