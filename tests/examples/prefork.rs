@@ -54,6 +54,7 @@ fn own_trials() -> Vec<Trial> {
         half_closed_clients_get_their_answers,
         a_worker_without_descriptors_goes_on_when_it_has_some,
         the_status_page_shows_what_each_worker_did,
+        a_map_of_the_server_shows_no_bug,
         killed_workers_lose_their_own_requests_and_no_other needs [WRK, Alone] within 60,
         a_worker_that_hangs_is_replaced,
         a_worker_that_cannot_start_ends_the_server_with_the_reason,

@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    self, Trial, closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, read_all, refused,
-    status_flags,
+    self, Trial, closed_standard_descriptors, descriptor_flags, exit_code, limit_descriptors, named_fifo, read_all,
+    refused, status_flags,
 };
 use ipc::{Error, FromFdError, PipeFlags, PipeReader, PipeWriter, open_ends, pipe, pipe_with};
 
@@ -21,6 +21,8 @@ pub fn trials() -> Vec<Trial> {
         open_ends_counts_each_end_once,
         a_clone_is_another_descriptor_of_the_same_pipe,
         a_full_table_refuses_a_pipe_and_a_clone,
+        a_clone_fits_where_an_io_result_is_returned,
+        an_inherited_stdin_becomes_an_end,
         closing_says_what_the_kernel_said,
         the_right_descriptor_becomes_an_end,
         a_fifo_with_a_name_becomes_an_end,
@@ -128,6 +130,61 @@ fn a_full_table_refuses_a_pipe_and_a_clone() {
     }
     let _full = limit_descriptors(2);
     pipe().unwrap();
+}
+
+/// As the standard library's ends, which return an `io::Result` themselves.
+fn a_clone_fits_where_an_io_result_is_returned() {
+    fn cloned(writer: &PipeWriter) -> io::Result<PipeWriter> {
+        Ok(writer.try_clone()?)
+    }
+    fn cloned_again(writer: &PipeWriter) -> ipc::Result<PipeWriter> {
+        Ok(cloned(writer)?)
+    }
+    let (reader, writer) = pipe().unwrap();
+    assert!(same_pipe(cloned_again(&writer).unwrap(), &writer));
+    let full = limit_descriptors(0);
+    assert_eq!(cloned(&writer).unwrap_err().raw_os_error(), Some(libc::EMFILE));
+    drop(full);
+    let child = ipc::fork((), |()| {
+        let severed = cloned_again(&writer).unwrap_err();
+        assert!(matches!(severed, Error::NotGiven), "{severed:?}");
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+    drop(reader);
+}
+
+fn an_inherited_stdin_becomes_an_end() {
+    /// Whoever takes it knows nothing of it but its number, and std's buffer stays empty.
+    fn taken<T: TryFrom<OwnedFd>>() -> Result<T, T::Error> {
+        T::try_from(io::stdin().as_fd().try_clone_to_owned().unwrap())
+    }
+    let with_stdin = |stdin: OwnedFd, body: fn()| {
+        let child = ipc::fork(stdin, |stdin| {
+            // SAFETY: two numbers, of which 0 is nobody else's in this child.
+            assert_eq!(unsafe { libc::dup2(stdin.as_raw_fd(), 0) }, 0);
+            drop(stdin);
+            body();
+        });
+        assert_eq!(exit_code(&child.unwrap()), 0);
+    };
+    let (reader, mut writer) = pipe().unwrap();
+    writer.write_all(b"said").unwrap();
+    drop(writer);
+    with_stdin(reader.into(), || {
+        let reader: PipeReader = taken().unwrap();
+        assert_close_on_exec(&reader);
+        assert_eq!(read_all(reader), b"said");
+    });
+    let pair = ipc::stream_pair().unwrap();
+    (&pair.parent).write_all(b"said").unwrap();
+    drop(pair.parent);
+    with_stdin(pair.child.into(), || {
+        wrong_kind(taken::<PipeReader>().unwrap_err());
+        assert_eq!(io::read_to_string(taken::<ipc::StreamSocket>().unwrap()).unwrap(), "said");
+    });
+    with_stdin(File::open("/dev/null").unwrap().into(), || {
+        wrong_kind(taken::<PipeReader>().unwrap_err());
+    });
 }
 
 fn closing_says_what_the_kernel_said() {

@@ -9,7 +9,7 @@ use ipc::{Command, PipeReader};
 
 use super::client::{Client, Failure, keep_asking};
 use super::server::{Folder, HUGE, Server, children, descriptors, noise, program, send_signal};
-use super::support::{await_orphans, exit_code, poll_until, process_state, rounds};
+use super::support::{await_orphans, example, exit_code, poll_until, process_state, rounds};
 
 /// How many connections each kind of client has.
 const CLIENTS: usize = 6;
@@ -75,6 +75,28 @@ struct Kill {
     worker: u32,
     sent: Instant,
     gone: Option<Instant>,
+}
+
+/// Its lifelines are what they are meant to be.
+pub fn a_map_of_the_server_shows_no_bug() {
+    let server = Server::start(Folder::new(), &["--workers", "3"]);
+    assert_eq!(server.get("/").status, 200);
+    let map = || {
+        let output = Command::new(example("who_holds")).arg(server.child.id().to_string()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut shown = String::new();
+    // A child that was forked just now may still have to sever its ends.
+    poll_until("every worker is there, and nothing stands out", || {
+        shown = map();
+        println!("{shown}");
+        let workers = server.workers();
+        let is_shown = |worker: &u32| shown.contains(&format!("\u{2500} {worker} "));
+        workers.len() == 3 && workers.iter().all(is_shown) && !shown.contains('!')
+    });
+    assert!(shown.contains("and its children read it: EOF comes when it lets go"), "{shown}");
+    server.stop();
 }
 
 pub fn killed_workers_lose_their_own_requests_and_no_other() {
