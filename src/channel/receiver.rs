@@ -126,8 +126,7 @@ impl<T, L: Link> Receiver<T, L> {
         self.receive(Patience::None)
     }
 
-    /// Blocks until a value arrives or the time is up; otherwise the same as [`recv`](Self::recv). See [`Link`] for an example
-    /// of that.
+    /// Blocks until a value arrives or the time is up; otherwise the same as [`recv`](Self::recv).
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
     /// when another receiver takes the value that this call was woken for.
@@ -135,6 +134,18 @@ impl<T, L: Link> Receiver<T, L> {
     /// # Errors
     ///
     /// [`Error::TimedOut`]: the time is up; and as [`recv`](Self::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (mut numbers, receiver) = ipc::channel::<u32>()?;
+    /// assert!(matches!(receiver.recv_timeout(Duration::from_millis(10)), Err(ipc::Error::TimedOut)));
+    /// numbers.send(&7)?;
+    /// assert_eq!(receiver.recv_timeout(Duration::from_secs(60))?, Some(7));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>>
     where
         T: DeserializeOwned,

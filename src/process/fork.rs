@@ -190,11 +190,11 @@ pub unsafe fn fork_raw() -> Result<Forked> {
 ///
 /// ```
 /// let (reader, writer) = ipc::pipe()?;
-/// let child = ipc::Fork::new().die_with_parent().spawn(reader, |mut reader| {
-///     std::io::copy(&mut reader, &mut std::io::sink()).map(drop)
-/// })?;
+/// let options = ipc::Fork::new().die_with_parent().reset_signals().keep_all_ends();
+/// let child = options.spawn((), |()| writer.write_atomic(b"kept"))?; // it is not given
 /// drop(writer);
 /// assert!(child.wait()?.success());
+/// assert_eq!(std::io::read_to_string(reader)?, "kept");
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]

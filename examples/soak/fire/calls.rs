@@ -144,7 +144,7 @@ pub const CALLS: &[Call] = &[
         },
     },
     Call {
-        name: "Fork::run",
+        name: "Fork::spawn",
         places: 1,
         prepare: || {
             let start = |end| Fork::new().keep_all_ends().die_with_parent().spawn(end, drop);
