@@ -503,10 +503,10 @@ fn what_was_given_is_closed_here() {
     assert_eq!(exit_code(&child), 0);
 }
 
-/// What `sh` has at that number.
-fn cat_of_std(number: RawFd) -> std::process::Command {
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", &format!("cat <&{number}")]);
+/// Prints what it has at these numbers. (Not every shell has numbers of two digits.)
+fn cat_of_std(numbers: &[RawFd]) -> std::process::Command {
+    let mut command = std::process::Command::new("cat");
+    command.args(numbers.iter().map(|number| format!("/dev/fd/{number}")));
     command
 }
 
@@ -520,7 +520,7 @@ fn a_command_of_std_gives_ends_at_numbers() {
     // Where nothing is, where something is, and where std puts what it opens itself.
     for number in [50, lowest, lowest + 1, lowest + 2] {
         let reader = with("lent");
-        let mut command = cat_of_std(number);
+        let mut command = cat_of_std(&[number]);
         ipc::give_at(&mut command, number, &reader).unwrap();
         assert_eq!(command.output().unwrap().stdout, b"lent", "{number}");
         drop(command);
@@ -529,8 +529,7 @@ fn a_command_of_std_gives_ends_at_numbers() {
     // Two change places.
     let (one, other) = (with("one"), with("other"));
     let (first, second) = (one.as_raw_fd(), other.as_raw_fd());
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", &format!("cat <&{first}; cat <&{second}")]);
+    let mut command = cat_of_std(&[first, second]);
     ipc::give_at(&mut command, second, &one).unwrap();
     ipc::give_at(&mut command, first, &other).unwrap();
     assert_eq!(command.output().unwrap().stdout, b"otherone");

@@ -21,8 +21,8 @@ use crate::wait::{Patience, Watch, wait_any};
 /// How long a server that was told to leave may take, and a worker that was never told to begin.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// How long to wait for an answer that comes at once, unless the machine is very busy.
-const SHORTLY: Duration = Duration::from_millis(200);
+/// How long a server that was killed may take from closing a line to its end, on a machine that is very busy.
+const SHORTLY: Duration = Duration::from_millis(500);
 
 /// A message of this length, in bytes, fits every socket buffer: the kernel allows none of less than 4 KiB.
 const ALWAYS_FITS: usize = 2048;
@@ -133,11 +133,12 @@ impl Handle {
         drop(place);
         match said(line) {
             Ok(Some(said)) => Ok(said),
-            // The server was killed just now; or it had no descriptors left for the line.
-            Ok(None) => match wait_any(&mut [Watch::readable(&self.control)], Some(at_most(SHORTLY, deadline)))? {
-                0 if deadline.is_some_and(|deadline| left_until(deadline).is_zero()) => Err(Error::TimedOut),
-                0 => Err(Error::system("recvmsg", Errno::MFILE)),
-                _ => Err(Error::Closed),
+            // The server was killed just now; or it had no descriptors left for the line. Its socket does not tell: a worker that
+            // was just made may have a copy of it.
+            Ok(None) => match self.process.wait_timeout(at_most(SHORTLY, deadline)) {
+                Ok(None) if deadline.is_some_and(|deadline| left_until(deadline).is_zero()) => Err(Error::TimedOut),
+                Ok(None) => Err(Error::system("recvmsg", Errno::MFILE)),
+                Ok(Some(_)) | Err(_) => Err(Error::Closed),
             },
             Err(errno) => Err(Error::system("recvmsg", errno)),
         }

@@ -204,7 +204,7 @@ impl ForkServer {
     ///
     /// - [`Error::TimedOut`]: the server has not answered, because the machine is busy or the server was stopped. Nothing has
     ///   run, and a worker that comes late leaves without running `entry`. A server without descriptors is known from a
-    ///   killed one after 200 ms, and is this error too until then.
+    ///   killed one after 500 ms, and is this error too until then.
     /// - As [`fork`](Self::fork).
     ///
     /// # Examples
