@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{all_ways, at_rest};
 use super::workers::{echo, in_a_thread};
+use super::{all_ways, at_rest};
 use crate::support::needs::Need;
 use crate::support::{Trial, become_nobody, exit_code, limit, limit_descriptors, read_all};
 use ipc::{DatagramPair, Error, ForkServer, PipeWriter, Received, datagram_pair, open_ends, pipe};
