@@ -140,9 +140,9 @@ impl<T, L: Link> Receiver<T, L> {
     /// ```
     /// use std::time::Duration;
     ///
-    /// let (mut numbers, receiver) = ipc::channel::<u32>()?;
+    /// let (numbers, receiver) = ipc::channel::<u32>()?;
     /// assert!(matches!(receiver.recv_timeout(Duration::from_millis(10)), Err(ipc::Error::TimedOut)));
-    /// numbers.send(&7)?;
+    /// numbers.send(7)?;
     /// assert_eq!(receiver.recv_timeout(Duration::from_secs(60))?, Some(7));
     /// # Ok::<(), ipc::Error>(())
     /// ```

@@ -103,14 +103,14 @@ fn a_full_table_in_the_server_does_not_outlast_a_deadline() {
     }
     in_a_thread(|| {
         // Whether it is full or was killed is seen after 500 ms at most. One of many calls is not held up by the machine.
-        let took = (0..20).map(|_| {
+        let took = (0..8).map(|_| {
             let before = Instant::now();
-            let refused = server.fork_timeout(b"", (), Duration::from_millis(5)).unwrap_err();
+            let refused = server.fork_timeout(b"", (), Duration::from_millis(50)).unwrap_err();
             assert!(matches!(refused.error, Error::TimedOut), "{refused:?}");
             before.elapsed()
         });
         let took = took.min().unwrap();
-        assert!(took < Duration::from_millis(150), "{took:?}");
+        assert!(took < Duration::from_millis(400), "{took:?}");
         assert_errno(&server.fork_timeout(b"", (), Duration::from_secs(30)).unwrap_err().error, libc::EMFILE);
     });
 }
