@@ -24,6 +24,7 @@ use crate::sys::{self, Errno};
 /// let said: Vec<_> = map.findings().iter().map(|finding| finding.to_string()).collect();
 /// assert!(said.iter().any(|words| words.contains("EOF never comes")), "{said:?}");
 /// println!("{map}");
+/// println!("{} processes unseen, {} seen in part", map.unseen(), map.seen_in_part());
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -212,14 +213,14 @@ impl ProcessMap {
     }
 
     /// Returns how many processes of the machine could not be inspected. One of them may hold an end too. See
-    /// [`holders`](crate::holders()) for an example.
+    /// [`ProcessMap`] for an example.
     #[must_use]
     pub fn unseen(&self) -> usize {
         self.unseen.len()
     }
 
     /// Returns how many processes of the machine could be inspected in part. They show that descriptors are open, but not the
-    /// kind of all of them. One of them may hold an end too. See [`holders`](crate::holders()) for an example.
+    /// kind of all of them. One of them may hold an end too. See [`ProcessMap`] for an example.
     #[must_use]
     pub fn seen_in_part(&self) -> usize {
         self.seen_in_part
