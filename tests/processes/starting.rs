@@ -784,7 +784,7 @@ fn a_status_that_was_taken_loses_no_output() {
     std::thread::scope(|scope| {
         scope.spawn(|| reaper(&stop));
         let mut taken = 0;
-        while taken < 20 {
+        while taken < 5 {
             let (stdout, stderr) = match sh("echo out; echo err >&2").output() {
                 Ok(output) => (output.stdout, output.stderr),
                 Err(Error::StatusTaken { stdout, stderr }) => {
