@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         sides_that_share_a_core_hardly_sleep within 120,
         a_core_that_a_peer_claims_holds_up_no_call,
         a_peer_that_dies_in_any_state_is_seen,
+        a_reader_that_died_asleep_is_seen_at_the_ring_for_it,
         a_side_that_is_killed_at_any_of_its_calls_is_seen,
         a_wrong_hello_is_an_error_and_stays_one,
         what_is_no_sealed_memory_is_refused,
@@ -396,6 +397,15 @@ fn a_peer_that_dies_in_any_state_is_seen() {
             }
         }
     }
+}
+
+/// Otherwise a writer learns of it when the ring is full, or when it asks.
+fn a_reader_that_died_asleep_is_seen_at_the_ring_for_it() {
+    let (mut writer, socket, mapped, _memory) = writer_with_hand();
+    mapped.word(READER).store(1, SeqCst); // it waits
+    drop(socket);
+    writer.write_all(b"to nobody").unwrap();
+    assert_eq!(writer.write(b"again").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
 }
 
 /// From here on, that call is the last thing that this thread's process does.

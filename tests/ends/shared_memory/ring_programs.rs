@@ -29,7 +29,7 @@ fn blocks(language: &str) -> Vec<String> {
 }
 
 fn c_program(folder: &Folder, name: &str, source: &str) -> Command {
-    let source = folder.file(&format!("{name}.c"), source.as_bytes());
+    let source = folder.file(format!("{name}.c"), source.as_bytes());
     let program = folder.0.join(name);
     let compile = Command::new("cc").args(["-Wall", "-Wextra", "-Werror", "-O2", "-o"]).arg(&program).arg(&source);
     assert!(compile.status().unwrap().success());
