@@ -6,7 +6,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use crate::inspect::fuzzing::{Stat, messages, parse_socket, printable, quoted, refused};
+use crate::inspect::fuzzing::{Stat, messages, numbers_in, parse_socket, printable, quoted, refused};
 use crate::process;
 use crate::sys::ancillary::{Part, parts, words};
 
@@ -16,6 +16,13 @@ pub fn claim(value: &[u8]) {
     assert!(given.iter().all(|given| given.number >= 0));
     assert!(given.len() <= value.split(|byte| *byte == b',').count());
     assert_eq!(process::parse(process::describe(&given).as_bytes()), given, "what is described is parsed again");
+    // The same bytes as the environment that a program was started with.
+    let lied = [b"A=b\0", value].concat();
+    let described = process::described(&lied).unwrap_or_default();
+    assert!(described.len() <= value.split(|byte| *byte == b',').count());
+    let variable = [b"A=b\0IPC_ENDS=", value, b"\0"].concat();
+    let first = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    assert_eq!(process::described(&variable), Some(process::parse(first)), "the first of its name counts");
 }
 
 /// Control data, at two alignments.
@@ -37,8 +44,10 @@ pub fn control(bytes: &[u8]) {
     }
 }
 
-/// `/proc/PID/stat`, and the name in it, which the process chose itself.
+/// `/proc/PID/stat` and `/proc/PID/status`, and the name in it, which the process chose itself.
 pub fn stat(bytes: &[u8]) {
+    // `/proc/PID/status` has a line with the numbers of the process, and one with its name.
+    assert!(numbers_in(bytes).len() <= bytes.len() / 2 + 1);
     let Some(stat) = Stat::parse(bytes) else { return };
     let again = Stat::parse(format!("1 ({}) S {} 1 1 0 -1 0 0\n", stat.name, stat.parent).as_bytes());
     let again = again.expect("a stat");
@@ -47,7 +56,7 @@ pub fn stat(bytes: &[u8]) {
     assert!(!quoted(&stat.name).contains(|c: char| c.is_control() || "\"\\<>&[]{}|#;`".contains(c)));
 }
 
-/// What a fork server answers to an order.
+/// An order to a fork server, or an answer of one.
 pub fn answer(bytes: &[u8]) {
     process::answer(bytes);
 }

@@ -1,4 +1,4 @@
-//! What a fork server, or a worker of it that has not begun, answers to an order.
+//! An order to a fork server, and what it, or a worker of it that has not begun, answers.
 
 #![no_main]
 

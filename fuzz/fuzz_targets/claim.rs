@@ -1,4 +1,4 @@
-//! The environment variable that says which ends a program was given.
+//! The environment variable that says which ends a program was given, and the environment that it is in.
 
 #![no_main]
 

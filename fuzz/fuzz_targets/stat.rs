@@ -1,4 +1,4 @@
-//! `/proc/PID/stat`, and the name in it that a process gave itself.
+//! `/proc/PID/stat` and `/proc/PID/status`, and the name in them that a process gave itself.
 
 #![no_main]
 

@@ -1,10 +1,12 @@
 //! A message of any bytes, in a datagram or in memory beside it, with ends of any kind, to a typed channel: a value or an error,
-//! no end that stays, and the next value arrives.
+//! no end that stays, and the next value arrives. The memory may have any seals, holes, a length that was not agreed to, or be none.
 
 #![no_main]
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use ipc::{Blob, DatagramSocket, Error, Fd, PipeReader, PipeWriter, Receiver, Sender, StreamSocket};
 use serde::{Deserialize, Serialize};
@@ -28,7 +30,7 @@ libfuzzer_sys::fuzz_target!(|input: (u8, &[u8])| {
     let before = ipc::open_ends();
     send(&pair.parent, kind, bytes);
     match receiver.try_recv() {
-        Ok(Some(_)) | Err(Error::Decode { .. }) => {}
+        Ok(Some(_)) | Err(Error::Decode { .. } | Error::TooLong { .. }) => {}
         Ok(None) => panic!("the peer is there"),
         Err(error) => panic!("{error:?}"),
     }
@@ -41,14 +43,44 @@ libfuzzer_sys::fuzz_target!(|input: (u8, &[u8])| {
 fn send(peer: &DatagramSocket, kind: u8, bytes: &[u8]) {
     let (reader, writer) = ipc::pipe().expect("a pipe");
     let (stream, datagrams) = (ipc::stream_pair().expect("a pair"), ipc::datagram_pair().expect("a pair"));
-    let sent = match kind % 4 {
+    let sent = match kind % 8 {
         0 => peer.send(bytes),
         1 => peer.send_with(bytes, (reader, writer)).map_err(Error::from),
         2 => peer.send_with(bytes, (stream.child, datagrams.child, datagrams.parent)).map_err(Error::from),
+        // The first byte decides what is sent in the place of sealed memory.
+        3 => {
+            let (how, bytes) = bytes.split_first().unwrap_or((&0, bytes));
+            peer.send_with(&[], (memory(*how, bytes), reader, writer)).map_err(Error::from)
+        }
+        4 => peer.send_with(&[], reader).map_err(Error::from),
+        // A message with bytes, which has none of them beside it.
+        5 => peer.send_with(bytes, memory(0, bytes)).map_err(Error::from),
         _ => {
             let memory = Blob::new(bytes).expect("memory");
             peer.send_with(&[], (memory, reader, writer)).map_err(Error::from)
         }
     };
     sent.expect("there is room");
+}
+
+/// Memory with these bytes, and what the number says of it.
+fn memory(how: u8, bytes: &[u8]) -> OwnedFd {
+    const ALL: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+    // SAFETY: a nul-terminated name; the descriptor is new.
+    let mut file = unsafe {
+        let raw = libc::memfd_create(c"fuzz".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+        assert!(raw >= 0, "memory");
+        File::from_raw_fd(raw)
+    };
+    file.write_all(bytes).expect("there is room");
+    match how >> 6 {
+        0 => {}
+        1 => file.set_len(bytes.len() as u64 + 9000).expect("a hole"),
+        2 => file.set_len(1 << 40).expect("a hole"),
+        _ => file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("it can be read"),
+    }
+    let seals = if how & 32 == 0 { ALL } else { libc::c_int::from(how & 31) };
+    // SAFETY: an open descriptor and a number. Of what is open for reading alone it is refused.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    file.into()
 }

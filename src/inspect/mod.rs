@@ -8,7 +8,7 @@ mod processes;
 pub(crate) mod fuzzing {
     pub(crate) use super::diag::{messages, parse_socket, refused};
     pub(crate) use super::draw::quoted;
-    pub(crate) use super::processes::{Stat, printable};
+    pub(crate) use super::processes::{Stat, numbers_in, printable};
 }
 
 use std::fmt;

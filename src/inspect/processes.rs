@@ -229,9 +229,17 @@ fn numbers(pid: u32) -> Result<Vec<u32>> {
         Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
         Err(source) => return Err(Error::System { call: "open", source }),
     };
-    let status = String::from_utf8_lossy(&status);
+    Ok(numbers_in(&status))
+}
+
+/// The numbers that a `status` has ([proc_pid_status(5)]). The line of the name, which the process chose, is before them, and the
+/// kernel writes a line break in it as `\n`.
+///
+/// [proc_pid_status(5)]: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+pub(crate) fn numbers_in(status: &[u8]) -> Vec<u32> {
+    let status = String::from_utf8_lossy(status);
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    Ok(numbers.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect())
+    numbers.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
 /// The name of a process's pid namespace, if it may be seen.

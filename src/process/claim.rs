@@ -198,11 +198,15 @@ fn offered() -> Result<Vec<Given>> {
         Err(source) if is_exhausted(&source) => return Err(Error::System { call: "open", source }),
         Err(_) => return Ok(offered_now()),
     };
+    Ok(described(&started_with).unwrap_or_else(offered_now))
+}
+
+/// The description in an environment. `None`: the bytes are no environment any more.
+pub(crate) fn described(environment: &[u8]) -> Option<Vec<Given>> {
     let prefix = [VARIABLE.as_bytes(), b"="].concat();
-    match started_with.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(&*prefix)) {
-        Some(value) => Ok(parse(value)),
-        None if is_environment(&started_with) => Ok(Vec::new()),
-        None => Ok(offered_now()),
+    match environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(&*prefix)) {
+        Some(value) => Some(parse(value)),
+        None => is_environment(environment).then(Vec::new),
     }
 }
 

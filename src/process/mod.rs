@@ -31,6 +31,8 @@ pub use stop::KillOnDrop;
 pub(crate) use stop::{ask, group_goes_on};
 
 #[cfg(fuzzing)]
+pub(crate) use claim::described;
+#[cfg(fuzzing)]
 pub(crate) use given::{describe, parse};
 #[cfg(fuzzing)]
 pub(crate) use server::fuzz_answer as answer;

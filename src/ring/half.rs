@@ -203,7 +203,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
                 return Ok(left);
             }
             if let Some(again) = &mut look {
-                if self.looks_in_vain() && !self.socket.looks_again(patience, again)? {
+                if self.looks_in_vain() && !self.socket.looks_again(patience, again) {
                     look = None;
                 }
                 continue;

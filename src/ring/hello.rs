@@ -13,6 +13,7 @@ use crate::sys::descriptor::duplicate;
 use crate::sys::epoch::Epoch;
 use crate::sys::memfd::{self, LENGTH, Unfit};
 use crate::sys::shared_memory::{SharedMemory, page_size};
+use crate::sys::socket::refuse_descriptors;
 use crate::sys::{Errno, ancillary, membarrier};
 
 /// Makes the memory, and sends the hello that takes it to the other side.
@@ -30,7 +31,11 @@ pub(super) fn make(socket: &StreamSocket, bytes: usize) -> Result<(Epoch, Side<S
     let side = Side::new(words, capacity, membarrier::register());
     let fd = socket.as_fd();
     match ancillary::send(fd, &hello(capacity), &[memory.as_raw_fd()], false) {
-        Ok(_) => Ok((epoch, side)), // so few bytes go in one piece
+        Ok(_) => {
+            // So few bytes go in one piece. The reader has nothing to send but rings.
+            refuse_descriptors(fd);
+            Ok((epoch, side))
+        }
         Err(errno) => Err(socket.end().error("sendmsg", errno)),
     }
 }
@@ -80,6 +85,10 @@ impl Hello {
                     // Not one more is kept, for however long the rest of the hello does not come.
                     self.memory.clear();
                     return Ok(Some(Cut::Lost(Fault::Malformed(self.told.clone()))));
+                }
+                if self.is_whole() {
+                    // Only rings can come now. The last close of a descriptor beside them could take long.
+                    refuse_descriptors(end.as_fd());
                 }
                 Ok(None)
             }

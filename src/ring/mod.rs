@@ -8,6 +8,8 @@ mod line;
 #[cfg(all(test, ipc_loom))]
 mod model;
 mod reader;
+#[cfg(test)]
+mod threads;
 mod turn;
 mod writer;
 

@@ -1,5 +1,5 @@
-//! The protocol of sleeping and waking under every interleaving: the same [`Half`]s and [`Side`]s, over words and a socket of
-//! loom's.
+//! The protocol of sleeping and waking under every interleaving with a few preemptions: the same [`Half`]s and [`Side`]s, over words
+//! and a socket of loom's. [`Model::check`] has the bounds.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg ipc_loom" cargo test --release --lib ring::model
@@ -230,7 +230,7 @@ impl Line for Plug {
         }
     }
 
-    fn looks_again(&self, _: Patience, _: &mut Look<'_>) -> Result<bool> {
+    fn looks_again(&self, _: Patience, _: &mut Look<'_>) -> bool {
         unreachable!("the sides do not spin")
     }
 

@@ -29,7 +29,7 @@ const MAX_CAPACITY: usize = 64 << 20;
 ///
 /// The writer can write anything into the memory and the socket, at any time. It decides which bytes are read, and nothing
 /// more. A wrong hello, seal or counter is an error and stays one. The ring takes no more memory than
-/// [`set_max_capacity`](Self::set_max_capacity) allows. As with every socket, the peer can hold up a call in one way: see
+/// [`set_max_capacity`](Self::set_max_capacity) allows. The peer can hold up a call in one way: see
 /// [`read_timeout`](Self::read_timeout).
 ///
 /// # Examples
@@ -149,7 +149,7 @@ impl RingReader {
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
     /// against any bytes of the peer. A peer can delay it by sending a descriptor whose last close takes long (a TCP socket
-    /// with `SO_LINGER`), as this process closes it.
+    /// with `SO_LINGER`), as this process closes it. From Linux 6.16 on, a ring whose hello has arrived refuses descriptors.
     ///
     /// # Errors
     ///

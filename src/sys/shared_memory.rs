@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::epoch::Epoch;
-use super::{Errno, Result, memfd, retry};
+use super::{Errno, Result, retry};
 
 /// The size of a page of this machine.
 pub(crate) fn page_size() -> usize {
@@ -81,18 +81,26 @@ impl SharedMemory {
 
     /// Makes all of it be there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.
     ///
-    /// [`memfd::allocate`] would wait for the lock of the file. The peer can hold that for as long as it likes, in a `write` whose
+    /// [fallocate(2)] would wait for the lock of the file. The peer can hold that for as long as it likes, in a `write` whose
     /// bytes do not come ([userfaultfd(2)]). Not even `SIGKILL` ends the wait. Touching the pages needs no lock.
     ///
+    /// [fallocate(2)]: https://man7.org/linux/man-pages/man2/fallocate.2.html
     /// [userfaultfd(2)]: https://man7.org/linux/man-pages/man2/userfaultfd.2.html
     pub(crate) fn populate(&self, fd: BorrowedFd<'_>) -> Result<()> {
         let len = self.page + self.capacity;
         // SAFETY: our own mapping, whose pages are looked at and not changed.
         match retry(|| unsafe { rustix::mm::madvise(self.at(0).cast(), len, Advice::LinuxPopulateRead) }) {
-            Err(Errno::INVAL) => memfd::allocate(fd, len as u64), // before Linux 5.14
-            Err(Errno::FAULT) => Err(Errno::NOMEM),               // a look would be a SIGBUS
+            Err(Errno::INVAL) => populate_by_mapping(fd, len), // before Linux 5.14
+            Err(Errno::FAULT) => Err(Errno::NOMEM),            // a look would be a SIGBUS
             populated => populated,
         }
+    }
+
+    /// A second handle of the same mapping, which does not unmap it.
+    #[cfg(test)]
+    pub(crate) fn twin(&self) -> std::mem::ManuallyDrop<Self> {
+        let Self { start, page, capacity, epoch } = *self;
+        std::mem::ManuallyDrop::new(Self { start, page, capacity, epoch })
     }
 
     #[inline(always)]
@@ -130,6 +138,21 @@ impl SharedMemory {
         // SAFETY: as for `put`, the other way round.
         unsafe { copy(buf.as_mut_ptr(), self.place(position, buf.len()), buf.len()) };
     }
+}
+
+/// Takes the pages of a file by a mapping that is populated as it is made, which waits for no lock of the file either. It does
+/// not fail where a page cannot be had, so the file is asked.
+///
+/// A peer can make a file count pages that lie behind its end. It can also punch a hole later, which is the same to this side.
+fn populate_by_mapping(fd: BorrowedFd<'_>, len: usize) -> Result<()> {
+    // SAFETY: a new mapping at an address of the kernel's choice, which nobody uses, and which is gone again.
+    unsafe {
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        let start = rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, fd, 0)?;
+        rustix::mm::munmap(start, len)?;
+    }
+    let there = u64::try_from(rustix::fs::fstat(fd)?.st_blocks).unwrap_or(0).saturating_mul(512);
+    if there < len as u64 { Err(Errno::NOMEM) } else { Ok(()) }
 }
 
 impl Drop for SharedMemory {

@@ -19,6 +19,17 @@ const OVERHEAD: usize = 32;
 /// on every configuration; a few KiB further it answers `ENOBUFS`.
 pub(crate) const LARGEST: usize = 4160 << 10;
 
+/// From here on a sender cannot put descriptors beside bytes to this socket: it gets `EPERM`. Before Linux 6.16 they arrive.
+pub(crate) fn refuse_descriptors(fd: BorrowedFd<'_>) {
+    const SO_PASSRIGHTS: libc::c_int = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 92 } else { 83 };
+    let on: libc::c_int = 0;
+    // SAFETY: the option's value is an int, and the length says so. A kernel that does not know the option says so too.
+    unsafe {
+        let len = size_of_val(&on) as libc::socklen_t;
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const on).cast(), len);
+    }
+}
+
 /// A connected pair, close-on-exec.
 pub(crate) fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
     rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)

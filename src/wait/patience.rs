@@ -104,14 +104,18 @@ impl Patience {
 
     /// Whether to look once more, after a look that found nothing.
     pub(crate) fn looks_again(self, end: BorrowedFd<'_>, look: &mut Look<'_>) -> Result<bool> {
-        let deadline = match self {
-            Patience::Until(deadline) => Some(deadline),
-            _ => None,
-        };
         if look.is_about_to_read_the_clock() && matches!(self, Patience::Blocking) && is_nonblocking(end)? {
             return Err(Error::WouldBlock); // an end with `O_NONBLOCK` does not spin for longer
         }
-        Ok(look.again(deadline))
+        Ok(self.has_time_to_look(look))
+    }
+
+    /// The same without a system call, which does not know whether the end waits at all.
+    pub(crate) fn has_time_to_look(self, look: &mut Look<'_>) -> bool {
+        look.again(match self {
+            Patience::Until(deadline) => Some(deadline),
+            _ => None,
+        })
     }
 
     /// Whether a single plain system call comes first. `Some(true)`: one that waits; `Some(false)`: one that does not.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::support::{self, Sigpipe, Trial, fill, refuse_flags, sigpipe, spliced_once};
 use ipc::{
-    BufferedWriter, ByteReader, ByteWriter, Error, MessageReader, MessageWriter, PackedSocket, Watch, datagram_pair,
-    pipe, stream_pair, wait_any,
+    BufferedWriter, ByteReader, ByteWriter, Error, MessageReader, MessageWriter, PackedSocket, RingReader, RingWriter,
+    Watch, datagram_pair, pipe, stream_pair, wait_any,
 };
 
 struct Counting;
@@ -57,6 +57,7 @@ pub fn trials() -> Vec<Trial> {
         messages_allocate_nothing,
         a_message_as_a_vector_is_one_allocation,
         streams_allocate_nothing,
+        rings_allocate_nothing,
         waiting_allocates_nothing,
         packed_messages_allocate_nothing,
         messages_through_a_pipe_allocate_nothing,
@@ -259,6 +260,38 @@ fn streams_allocate_nothing() {
     free("write_timeout", || assert_eq!(pair.child.write_timeout(b"hello", SECOND).unwrap(), 5));
     free("read_timeout", || assert_eq!(pair.parent.read_timeout(&mut [0; 5], SECOND).unwrap(), 5));
     free("try_read", || assert!(matches!(pair.parent.try_read(&mut [0; 5]), Err(Error::WouldBlock))));
+}
+
+fn rings_allocate_nothing() {
+    let pair = stream_pair().unwrap();
+    let mut writer = RingWriter::with_capacity(pair.child, 4096).unwrap();
+    let mut reader = RingReader::new(pair.parent).unwrap();
+    let mut buf = [0; 10_000];
+    let short = Duration::from_micros(100);
+    assert_eq!(reader.available().unwrap(), 0); // it has heard the hello
+    free("write", || assert_eq!(writer.write(b"hello").unwrap(), 5));
+    free("read", || assert_eq!(reader.read(&mut buf[..5]).unwrap(), 5));
+    free("write_timeout", || assert_eq!(writer.write_timeout(b"hello", SECOND).unwrap(), 5));
+    free("read_timeout", || assert_eq!(reader.read_timeout(&mut buf[..5], SECOND).unwrap(), 5));
+    let parts = [IoSlice::new(b"hel"), IoSlice::new(b"lo")];
+    free("write_vectored", || assert_eq!(writer.write_vectored(&parts).unwrap(), 5));
+    free("read_vectored", || assert_eq!(reader.read_vectored(&mut [IoSliceMut::new(&mut buf[..5])]).unwrap(), 5));
+    free("try_read", || assert!(matches!(reader.try_read(&mut buf), Err(Error::WouldBlock))));
+    free("a sleep", || assert!(matches!(reader.read_timeout(&mut buf, short), Err(Error::TimedOut))));
+    free("a watch", || assert_eq!(wait_any(&mut [reader.watch()], Some(short)).unwrap(), 0));
+    free("available", || assert_eq!(reader.available().unwrap(), 0));
+    free("a wake-up", || {
+        let _ = reader.watch();
+        assert_eq!(writer.write(&buf).unwrap(), 4096);
+        assert_eq!(wait_any(&mut [reader.watch()], Some(SECOND)).unwrap(), 1);
+        assert!(matches!(writer.try_write(b"hello"), Err(Error::WouldBlock)));
+        assert!(matches!(writer.write_timeout(b"hello", short), Err(Error::TimedOut)));
+        assert_eq!(wait_any(&mut [writer.watch()], Some(short)).unwrap(), 0);
+        assert_eq!(reader.read(&mut buf).unwrap(), 4096);
+    });
+    free("is_closed", || assert!(!writer.is_closed().unwrap()));
+    drop(writer);
+    free("the end", || assert_eq!(reader.read(&mut buf).unwrap(), 0));
 }
 
 fn waiting_allocates_nothing() {

@@ -7,12 +7,20 @@ mod moments;
 mod support;
 mod syscalls;
 mod syscalls_moving;
+mod syscalls_rings;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(done) = moments::started().or_else(syscalls::started).or_else(syscalls_moving::started) {
+    let started = moments::started().or_else(syscalls::started).or_else(syscalls_moving::started);
+    if let Some(done) = started.or_else(syscalls_rings::started) {
         return done;
     }
-    support::run([allocations::trials(), moments::trials(), syscalls::trials(), syscalls_moving::trials()])
+    support::run([
+        allocations::trials(),
+        moments::trials(),
+        syscalls::trials(),
+        syscalls_moving::trials(),
+        syscalls_rings::trials(),
+    ])
 }

@@ -210,3 +210,25 @@ pub fn userfaults() -> Option<OwnedFd> {
         (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))
     }
 }
+
+/// New memory of huge pages that can be sealed, if this kernel has some.
+pub fn huge_memory() -> Option<OwnedFd> {
+    // SAFETY: a nul-terminated name; the descriptor is new.
+    unsafe {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_HUGETLB;
+        let fd = libc::memfd_create(c"huge".as_ptr(), flags);
+        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Whether a socket knows the option against descriptors.
+pub fn refuses_rights() -> bool {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    let (mut on, mut len) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: room for an int, and the length says so.
+    unsafe {
+        let on: *mut libc::c_int = &mut on;
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, on.cast(), &mut len) == 0
+    }
+}

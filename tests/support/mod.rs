@@ -53,8 +53,8 @@ pub use descriptors::{
 pub use held::{Held, hold_calls};
 pub use inventory::{Inventory, await_orphans, await_whoever_is_left};
 pub use kernel::{
-    Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, own_mounts, own_network, own_pids,
-    refuse_calls, refuse_flags, userfaults,
+    Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network,
+    own_pids, refuse_calls, refuse_flags, refuses_rights, userfaults,
 };
 pub use messages::{assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, is_root, kinds, pipe_setting, read_all, read_some, refused};

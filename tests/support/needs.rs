@@ -7,7 +7,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{WithoutProc, has_nosignal, has_nowait, own_mounts, own_network, own_pids, userfaults};
+use super::{
+    WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network, own_pids, refuses_rights, userfaults,
+};
 
 /// What a test needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +30,10 @@ pub enum Need {
     Fuse,
     /// Faults of a system call that the process handles itself (`CAP_SYS_PTRACE`, or `vm.unprivileged_userfaultfd`).
     Userfaults,
+    /// Memory of huge pages that can be sealed. There need be no such page.
+    HugeMemory,
+    /// A socket that refuses descriptors.
+    RefusedRights,
     /// A read or write of a pipe that does not wait.
     NoWait,
     /// A write that raises no `SIGPIPE`.
@@ -73,6 +79,10 @@ impl Need {
             Need::OwnNetwork => (forked(own_network), "needs a network namespace: run it as root".to_owned()),
             Need::Fuse => (Path::new("/dev/fuse").exists(), "needs /dev/fuse: `modprobe fuse`".to_owned()),
             Need::Userfaults => (userfaults().is_some(), "needs userfaultfd(2): run it as root".to_owned()),
+            Need::HugeMemory => {
+                (huge_memory().is_some(), "needs memory of huge pages: a kernel with CONFIG_HUGETLBFS".to_owned())
+            }
+            Need::RefusedRights => (refuses_rights(), "needs Linux 6.16".to_owned()),
             Need::NoWait => (has_nowait(), "needs Linux 6.4".to_owned()),
             Need::NoSignal => (has_nosignal(), "needs Linux 6.18".to_owned()),
         };
@@ -82,7 +92,7 @@ impl Need {
     fn must_be_there(self) -> bool {
         let ignored = std::env::var("IPC_TESTS_IGNORE");
         match (self, ignored.as_deref()) {
-            (Need::NoWait | Need::NoSignal, _) | (_, Err(_)) => false,
+            (Need::NoWait | Need::NoSignal | Need::RefusedRights, _) | (_, Err(_)) => false,
             (_, Ok("nothing")) => true,
             (Need::Program(..), Ok("privileges")) => true,
             (_, Ok("privileges")) => false,

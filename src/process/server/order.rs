@@ -112,9 +112,12 @@ impl Answer {
     }
 }
 
-/// An answer that is parsed is written as it was, and names a process.
+/// An order that is parsed is written as it was; and so is an answer, which names a process.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_answer(bytes: &[u8]) {
+    if let Ok(request) = bytes.try_into() {
+        assert_eq!(Request::parse(request).to_bytes(), request);
+    }
     let Some(answer) = Answer::parse(bytes) else { return };
     assert_eq!(Answer::parse(&answer.to_bytes()), Some(answer));
     if let Answer::Yours(pid) | Answer::Mine(pid) | Answer::Unused(pid) = answer {

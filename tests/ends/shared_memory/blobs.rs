@@ -23,7 +23,7 @@ pub fn trials() -> Vec<Trial> {
         a_blob_outlives_its_maker,
         only_what_is_sealed_becomes_a_blob,
         what_has_holes_becomes_no_blob,
-        huge_pages_become_no_blob,
+        huge_pages_become_no_blob needs [HugeMemory],
         what_is_refused_is_given_back_as_it_was,
         the_position_that_others_read_at_is_left_alone,
         without_proc_the_position_is_put_back,
@@ -233,16 +233,8 @@ fn what_has_holes_becomes_no_blob() {
 }
 
 fn huge_pages_become_no_blob() {
-    // SAFETY: a nul-terminated name; the descriptor is new.
-    let file = unsafe {
-        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_HUGETLB;
-        let raw = libc::memfd_create(c"huge".as_ptr(), flags);
-        if raw < 0 {
-            return; // no such pages here
-        }
-        File::from_raw_fd(raw)
-    };
-    file.set_len(2 << 20).unwrap();
+    let file = File::from(support::huge_memory().unwrap());
+    file.set_len(std::os::unix::fs::MetadataExt::blksize(&file.metadata().unwrap())).unwrap(); // one page
     add_seals(file.as_fd(), ALL);
     assert_found(file, "a file");
 }

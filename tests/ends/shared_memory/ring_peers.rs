@@ -28,17 +28,21 @@ pub fn trials() -> Vec<Trial> {
         sides_that_share_a_core_hardly_sleep within 120,
         a_core_that_a_peer_claims_holds_up_no_call,
         a_peer_that_dies_in_any_state_is_seen,
+        a_reader_that_died_asleep_is_seen_at_the_ring_for_it,
         a_side_that_is_killed_at_any_of_its_calls_is_seen,
         a_wrong_hello_is_an_error_and_stays_one,
         what_is_no_sealed_memory_is_refused,
+        memory_of_huge_pages_is_refused needs [HugeMemory],
         memory_of_another_length_is_refused,
         memory_with_holes_is_filled_or_refused_before_it_is_used,
         the_same_before_the_kernel_populates_mappings,
         a_peer_that_holds_the_lock_of_the_memory_holds_up_no_call needs [Userfaults],
+        and_none_before_the_kernel_populates_mappings needs [Userfaults],
         holes_that_are_punched_are_zeroes_and_no_signal,
         too_many_descriptors_are_closed,
         a_hello_that_is_not_whole_keeps_one_descriptor_at_most,
         descriptors_with_rings_are_closed,
+        descriptors_are_refused_after_the_hello needs [RefusedRights],
         a_flood_of_rings_holds_up_no_call within 120,
         rings_that_have_piled_up_are_taken_before_a_wait,
         a_call_that_does_not_wait_takes_no_more_than_some_rings,
@@ -261,11 +265,20 @@ fn a_hello_that_is_cut_short_says_so() {
 }
 
 fn a_hello_that_comes_twice_changes_nothing() {
-    let (mut reader, socket, mapped, memory) = reader_with_hand();
-    socket.send_with(&hello(CAPACITY as u64), &memory).unwrap();
-    socket.send_with(&hello(4096), &self::memory(page() + 4096, LENGTH)).unwrap();
+    let pair = stream_pair().unwrap();
+    let (memory, other) = (memory(page() + CAPACITY, LENGTH), memory(page() + 4096, LENGTH));
+    // Before the first one is heard, and after that, where the descriptors may be refused.
+    pair.child.send_with(&hello(CAPACITY as u64), &memory).unwrap();
+    pair.child.send_with(&hello(4096), &other).unwrap();
+    let mut reader = RingReader::new(pair.parent).unwrap();
     assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::WouldBlock)));
-    mapped.word(HEAD).store(3, SeqCst);
+    for (told, memory) in [(hello(CAPACITY as u64), &memory), (hello(4096), &other)] {
+        if pair.child.send_with(&told, memory).is_err() {
+            pair.child.try_write(&told).unwrap();
+        }
+    }
+    assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::WouldBlock)));
+    Mapped::new(&memory).word(HEAD).store(3, SeqCst);
     assert_eq!(reader.read(&mut [0; 8]).unwrap(), 3);
 }
 
@@ -384,6 +397,15 @@ fn a_peer_that_dies_in_any_state_is_seen() {
             }
         }
     }
+}
+
+/// Otherwise a writer learns of it when the ring is full, or when it asks.
+fn a_reader_that_died_asleep_is_seen_at_the_ring_for_it() {
+    let (mut writer, socket, mapped, _memory) = writer_with_hand();
+    mapped.word(READER).store(1, SeqCst); // it waits
+    drop(socket);
+    writer.write_all(b"to nobody").unwrap();
+    assert_eq!(writer.write(b"again").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
 }
 
 /// From here on, that call is the last thing that this thread's process does.
@@ -545,15 +567,13 @@ fn what_is_no_sealed_memory_is_refused() {
         let error = answer(&hello(CAPACITY as u64), vec![memory(len, LENGTH | seal)]);
         assert!(matches!(error, Error::System { .. }), "{error:?}");
     }
-    // SAFETY: a nul-terminated name; the descriptor is new.
-    let huge = unsafe {
-        let raw = libc::memfd_create(c"huge".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_HUGETLB);
-        if raw < 0 {
-            return;
-        }
-        libc::fcntl(raw, libc::F_ADD_SEALS, LENGTH);
-        OwnedFd::from_raw_fd(raw)
-    };
+}
+
+fn memory_of_huge_pages_is_refused() {
+    let huge = File::from(support::huge_memory().unwrap());
+    huge.set_len(std::os::unix::fs::MetadataExt::blksize(&huge.metadata().unwrap())).unwrap(); // one page
+    // SAFETY: an open descriptor and a number.
+    assert_eq!(unsafe { libc::fcntl(huge.as_raw_fd(), libc::F_ADD_SEALS, LENGTH) }, 0);
     assert_wrong_kind(huge, "a file");
 }
 
@@ -573,9 +593,14 @@ fn memory_with_holes_is_filled_or_refused_before_it_is_used() {
     assert_eq!(reader.read(&mut [0; 2 * CAPACITY]).unwrap(), CAPACITY);
 }
 
-fn the_same_before_the_kernel_populates_mappings() {
+/// As before Linux 5.14.
+fn populate_no_mappings() {
     const MADV_POPULATE_READ: u32 = 22;
     Kernel::new().with(libc::SYS_madvise, 2, Is::Equal(MADV_POPULATE_READ), libc::EINVAL).play();
+}
+
+fn the_same_before_the_kernel_populates_mappings() {
+    populate_no_mappings();
     memory_with_holes_is_filled_or_refused_before_it_is_used();
 }
 
@@ -618,6 +643,11 @@ fn a_peer_that_holds_the_lock_of_the_memory_holds_up_no_call() {
     assert!(child.try_wait().unwrap().is_none(), "the peer still holds it");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+fn and_none_before_the_kernel_populates_mappings() {
+    populate_no_mappings();
+    a_peer_that_holds_the_lock_of_the_memory_holds_up_no_call();
 }
 
 fn punch(memory: &OwnedFd) {
@@ -671,7 +701,10 @@ fn descriptors_with_rings_are_closed() {
     let (mut reader, socket, mapped, memory) = reader_with_hand();
     for number in 1..=10 {
         let _ = reader.watch();
-        socket.send_with(&[1], &memory).unwrap();
+        // From Linux 6.16 on they are refused, and what rings then has none.
+        if socket.send_with(&[1], &memory).is_err() {
+            socket.try_write(&[1]).unwrap();
+        }
         mapped.word(HEAD).store(number, SeqCst);
         assert_eq!(reader.read(&mut [0; 8]).unwrap(), 1);
         assert!(matches!(reader.try_read(&mut [0; 8]), Err(Error::WouldBlock)));
@@ -679,6 +712,19 @@ fn descriptors_with_rings_are_closed() {
     let open = support::Inventory::take();
     let _ = reader.watch();
     assert_eq!(open.compare(&support::Inventory::take()), None);
+}
+
+fn descriptors_are_refused_after_the_hello() {
+    fn assert_refused(socket: StreamSocket, memory: &OwnedFd) {
+        let refused = Error::from(socket.send_with(&[1], memory).unwrap_err());
+        let Error::System { source, .. } = refused else { panic!("{refused:?}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EPERM));
+        socket.try_write(&[1]).unwrap(); // the rings come
+    }
+    let (_reader, socket, _, memory) = reader_with_hand();
+    assert_refused(socket, &memory);
+    let (_writer, socket, _, memory) = writer_with_hand();
+    assert_refused(socket, &memory);
 }
 
 fn a_flood_of_rings_holds_up_no_call() {

@@ -1,10 +1,10 @@
 //! A ring, and what it is to answer: as many bytes as its capacity, in order, and EOF.
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::time::Duration;
 
-use ipc::{Error, RingReader, RingWriter, StreamSocket, stream_pair};
+use ipc::{Error, RingReader, RingWriter, StreamSocket, stream_pair, wait_any};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
@@ -24,11 +24,15 @@ pub enum Op {
     TryWrite(usize),
     WriteTimeout(usize),
     Write(usize),
+    WriteVectored(usize),
     IsClosed,
     TryRead(usize),
     ReadTimeout(usize),
     Read(usize),
+    ReadVectored(usize),
     Available,
+    /// Whether that side is ready, as `wait_any` sees it.
+    Watch(usize),
     /// That side.
     Close(usize),
 }
@@ -41,11 +45,14 @@ pub fn op() -> impl Strategy<Value = (Op, usize)> {
         5 => len().prop_map(Op::TryWrite),
         2 => len().prop_map(Op::WriteTimeout),
         3 => len().prop_map(Op::Write),
+        1 => len().prop_map(Op::WriteVectored),
         1 => Just(Op::IsClosed),
         5 => len().prop_map(Op::TryRead),
         2 => len().prop_map(Op::ReadTimeout),
         3 => len().prop_map(Op::Read),
+        1 => len().prop_map(Op::ReadVectored),
         1 => Just(Op::Available),
+        3 => (READER..=WRITER).prop_map(Op::Watch),
         1 => (READER..=WRITER).prop_map(Op::Close),
     ];
     (op, Just(0))
@@ -97,10 +104,22 @@ impl Handle for Side {
             (Ring::Writer(ring), Op::TryWrite(len)) => in_words(ring.try_write(&bytes(KEY, at, *len))),
             (Ring::Writer(ring), Op::WriteTimeout(len)) => in_words(ring.write_timeout(&bytes(KEY, at, *len), zero)),
             (Ring::Writer(ring), Op::Write(len)) => in_words(ring.write(&bytes(KEY, at, *len)).map_err(Error::from)),
+            (Ring::Writer(ring), Op::WriteVectored(len)) => {
+                let bytes = bytes(KEY, at, *len);
+                let (one, two) = bytes.split_at(len / 3);
+                let slices = [IoSlice::new(one), IoSlice::new(two)];
+                in_words(ring.write_vectored(&slices).map_err(Error::from))
+            }
+            (Ring::Writer(ring), Op::Watch(_)) => in_words(wait_any(&mut [ring.watch()], Some(zero))),
             (Ring::Writer(ring), Op::IsClosed) => in_words(ring.is_closed()),
             (Ring::Reader(ring), Op::TryRead(len)) => read(*len, at, |buf| ring.try_read(buf)),
             (Ring::Reader(ring), Op::ReadTimeout(len)) => read(*len, at, |buf| ring.read_timeout(buf, zero)),
             (Ring::Reader(ring), Op::Read(len)) => read(*len, at, |buf| Ok(ring.read(buf)?)),
+            (Ring::Reader(ring), Op::ReadVectored(len)) => read(*len, at, |buf| {
+                let (one, two) = buf.split_at_mut(len / 3);
+                Ok(ring.read_vectored(&mut [IoSliceMut::new(one), IoSliceMut::new(two)])?)
+            }),
+            (Ring::Reader(ring), Op::Watch(_)) => in_words(wait_any(&mut [ring.watch()], Some(zero))),
             (Ring::Reader(ring), Op::Available) => in_words(ring.available()),
             _ => panic!("{op:?} is not for this side"),
         }
@@ -162,7 +181,7 @@ impl Counters {
         Some(match op {
             Op::TryWrite(len) => self.write(*len, "WouldBlock"),
             Op::WriteTimeout(len) => self.write(*len, "TimedOut"),
-            Op::Write(len) => {
+            Op::Write(len) | Op::WriteVectored(len) => {
                 if *len > 0 && self.is_open(READER) && self.available() == CAPACITY {
                     return None;
                 }
@@ -171,13 +190,15 @@ impl Counters {
             Op::IsClosed => (!self.is_open(READER)).to_string(),
             Op::TryRead(len) => self.read(*len, "WouldBlock"),
             Op::ReadTimeout(len) => self.read(*len, "TimedOut"),
-            Op::Read(len) => {
+            Op::Read(len) | Op::ReadVectored(len) => {
                 if *len > 0 && self.available() == 0 && self.is_open(WRITER) {
                     return None;
                 }
                 self.read(*len, "")
             }
             Op::Available => self.available().to_string(),
+            Op::Watch(READER) => u8::from(self.available() > 0 || !self.is_open(WRITER)).to_string(),
+            Op::Watch(_) => u8::from(self.available() < CAPACITY || !self.is_open(READER)).to_string(),
             Op::Close(_) => unreachable!("that is no call on a side"),
         })
     }
@@ -192,9 +213,9 @@ impl Model for Counters {
 
     fn side(op: &Op) -> Option<usize> {
         Some(match op {
-            Op::TryWrite(_) | Op::WriteTimeout(_) | Op::Write(_) | Op::IsClosed => WRITER,
-            Op::TryRead(_) | Op::ReadTimeout(_) | Op::Read(_) | Op::Available => READER,
-            Op::Close(side) => *side,
+            Op::TryWrite(_) | Op::WriteTimeout(_) | Op::Write(_) | Op::WriteVectored(_) | Op::IsClosed => WRITER,
+            Op::TryRead(_) | Op::ReadTimeout(_) | Op::Read(_) | Op::ReadVectored(_) | Op::Available => READER,
+            Op::Watch(side) | Op::Close(side) => *side,
         })
     }
 
