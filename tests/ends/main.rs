@@ -3,6 +3,7 @@
 
 #[cfg(feature = "channel")]
 mod channel;
+mod compile_errors;
 mod messages;
 mod pipes;
 mod shared_memory;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     support::run([
         #[cfg(feature = "channel")]
         channel::trials(),
+        compile_errors::trials(),
         messages::trials(),
         pipes::trials(),
         shared_memory::trials(),
