@@ -24,6 +24,8 @@ mod wrong;
 
 pub use duplex::{Duplex, DuplexPair, duplex};
 pub use ends::Fd;
+#[cfg(feature = "tokio")]
+pub(crate) use large::SEAL_TRIES;
 pub use link::{Incoming, Link, Outbound, Outgoing};
 pub use locked::{Locked, LockedGuard};
 pub use receiver::Receiver;

@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "channel")]
         channel::started,
         shared_memory::started,
+        #[cfg(feature = "tokio")]
+        tokio::started,
     ];
     if let Some(done) = started.iter().find_map(|started| started()) {
         return done;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -561,16 +560,13 @@ pub fn send_to_oneself() {
 }
 
 fn memory_that_is_busy_for_a_while_is_sealed_later() {
-    let traced = |inject: &str| {
-        let mut strace = Command::new("strace");
-        strace.args(["-e", "trace=fcntl", "-e", inject]).arg(std::env::current_exe().unwrap()).env(SEALS, "1");
-        let output = strace.output().unwrap();
-        let lines = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{lines}");
-        lines.lines().filter(|line| line.contains("F_ADD_SEALS")).map(str::to_owned).collect::<Vec<_>>()
+    let seals = |expression: &str| {
+        let mut calls = support::sealing_under_strace(SEALS, "1", expression);
+        calls.retain(|line| line.contains("F_ADD_SEALS"));
+        calls
     };
     // Which of the calls it is, and then that it is made again.
-    assert_eq!(traced("trace=fcntl").len(), 1);
-    let calls = traced("inject=fcntl:error=EBUSY:when=1..3");
+    assert_eq!(seals("trace=fcntl").len(), 1);
+    let calls = seals("inject=fcntl:error=EBUSY:when=1..3");
     assert!(calls.len() > 1 && calls[0].contains("EBUSY") && calls.last().unwrap().ends_with("= 0"), "{calls:?}");
 }
