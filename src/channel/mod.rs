@@ -38,7 +38,7 @@ pub use tcp::{TcpLink, TcpOptions, TcpReader, TcpWriter};
 pub use testing::fork_in_test;
 pub use travels::assert_travels;
 pub use unsent::{CallError, Unsent};
-pub use values::Values;
+pub use values::{IntoValues, Values};
 
 use crate::error::Result;
 use crate::socket;

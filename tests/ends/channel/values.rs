@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         a_channel_can_be_waited_for,
         an_iterator_goes_on_after_a_value_that_is_none,
         what_has_arrived_is_iterated_over_without_waiting,
+        an_iterator_that_owns_its_receiver_closes_it,
         memory_that_stays_busy_gives_the_value_back,
         memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
         errors_of_any_value_are_errors,
@@ -526,6 +527,24 @@ fn what_has_arrived_is_iterated_over_without_waiting() {
     drop(sender);
     assert_eq!(receiver.try_iter().map(Result::unwrap).collect::<Vec<_>>(), [(4, true)]);
     assert_eq!((&receiver).into_iter().count(), 0); // EOF
+}
+
+fn an_iterator_that_owns_its_receiver_closes_it() {
+    let (sender, receiver) = channel::<(u32, bool)>().unwrap();
+    sender.send((1, true)).unwrap();
+    Sender::<u8>::new(sender.try_clone().unwrap().into_inner()).send(2).unwrap(); // no pair
+    sender.send((3, false)).unwrap();
+    let mut values = receiver.into_iter();
+    assert!(matches!(values.next(), Some(Ok((1, true)))));
+    assert!(matches!(values.next(), Some(Err(Error::Decode { .. }))));
+    assert!(matches!(values.next(), Some(Ok((3, false)))));
+    drop(values);
+    assert!(matches!(sender.send((4, true)).unwrap_err().error, Error::Closed));
+
+    let pair = duplex::<u32, u32>().unwrap();
+    pair.child.send(1).unwrap();
+    drop(pair.child);
+    assert_eq!(pair.parent.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1]);
 }
 
 /// More than a datagram holds.
