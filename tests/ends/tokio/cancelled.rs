@@ -296,7 +296,9 @@ fn ends_received_in_values() -> Kind {
     Kind::new(
         (sender, writer),
         |(sender, writer), turns| {
-            send_for_ever(turns, |number| sender.send((value(number), writer.try_clone().unwrap())));
+            send_for_ever(turns, |number| {
+                sender.send((value(number), writer.try_clone().unwrap())).map_err(Error::from)
+            });
         },
         async |turn| {
             let receiver = Receiver::new(receiver).unwrap();
@@ -504,20 +506,12 @@ async fn write(turn: Turn, mut to: impl tokio::io::AsyncWrite + Unpin) -> Count 
 
 fn bytes_read() -> Kind {
     let (reader, writer) = pipe().unwrap();
-    Kind::new(
-        writer,
-        |writer, turns| write_for_ever(writer, turns),
-        async |turn| read(turn, PipeReader::new(reader).unwrap()).await,
-    )
+    Kind::new(writer, write_for_ever, async |turn| read(turn, PipeReader::new(reader).unwrap()).await)
 }
 
 fn bytes_written() -> Kind {
     let (reader, writer) = pipe().unwrap();
-    Kind::new(
-        reader,
-        |reader, turns| read_to_the_end(reader, turns),
-        async |turn| write(turn, PipeWriter::new(writer).unwrap()).await,
-    )
+    Kind::new(reader, read_to_the_end, async |turn| write(turn, PipeWriter::new(writer).unwrap()).await)
 }
 
 fn ring_bytes_read() -> Kind {
