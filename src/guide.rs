@@ -148,7 +148,7 @@ chapter!(
     "guide/preforking-server.md",
     "[`fork()`](crate::fork()), [`wait_any`](crate::wait_any), [`Command::give`](crate::Command::give)"
 );
-#[cfg(feature = "tokio")] // which its example needs
+#[cfg(all(feature = "tokio", any(feature = "channel", not(doctest))))] // which its examples need
 chapter!(tokio, "guide/tokio.md", "[`ipc::tokio`](crate::tokio)");
 #[cfg(not(feature = "tokio"))]
 /// For tokio: needs the feature `tokio`, and so does this chapter.

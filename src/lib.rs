@@ -120,8 +120,9 @@ pub use blob::{Blob, BlobWriter};
 pub use channel::fork_in_test;
 #[cfg(feature = "channel")]
 pub use channel::{
-    CallError, Duplex, DuplexPair, Fd, Incoming, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver, Sender,
-    TcpLink, TcpOptions, TcpReader, TcpWriter, TypedForkServer, Unsent, Values, assert_travels, channel, duplex,
+    CallError, Duplex, DuplexPair, Fd, Incoming, IntoValues, Link, Locked, LockedGuard, Outbound, Outgoing, Receiver,
+    Sender, TcpLink, TcpOptions, TcpReader, TcpWriter, TypedForkServer, Unsent, Values, assert_travels, channel,
+    duplex,
 };
 pub use copy::{CopyError, copy, copy_up_to};
 pub use end::{Ends, FlushError, FromFdError, Stdio, open_ends};

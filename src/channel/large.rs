@@ -54,12 +54,12 @@ fn freeze(bytes: &[u8], patience: Patience) -> Result<OwnedFd> {
 }
 
 /// How often the kernel is asked for the seals, which waits for a tenth of a second each time.
-const TRIES: usize = 32;
+pub(crate) const SEAL_TRIES: usize = 32;
 
 /// Seals the memory. The kernel may hold a page itself, to move it or to count it, and cannot tell that from a writer. It waits
 /// for the page a while, and then fails with `EBUSY`.
 fn seal(memory: &OwnedFd, until: Until) -> Result<()> {
-    for _ in 1..TRIES {
+    for _ in 1..SEAL_TRIES {
         match memfd::seal(memory.as_fd(), CONTENTS) {
             Err(Errno::BUSY) if until.left() == Some(Duration::ZERO) => return Err(until.error()),
             Err(Errno::BUSY) => {}

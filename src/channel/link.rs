@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::large;
+use super::receiver::MAX;
 use crate::end::{End, Ends};
 use crate::error::{Error, Result};
 use crate::socket::{DatagramSocket, Received};
@@ -144,7 +145,14 @@ pub trait Outgoing: Link {}
     label = "not `Incoming`",
     note = "a receiver is made of a `DatagramSocket`, a `PackedSocket` or a `MessageReader`; a bare reader goes into `MessageReader::new(reader)`"
 )]
-pub trait Incoming: Link {}
+pub trait Incoming: Link {
+    /// Returns the longest value, in bytes, that a receiver which is made of it receives at first:
+    /// [`Receiver::max_message`](crate::Receiver::max_message). 64 MiB, or the limit that the link was given, as in the
+    /// [example](crate::Receiver::new).
+    fn limit(&self) -> usize {
+        MAX
+    }
+}
 
 /// A value on its way out: its bytes, and the ends that go beside them. [`Link::send`] gets one, also in the
 /// [example](Link#examples).

@@ -139,4 +139,8 @@ impl<R: ByteReader> Link for MessageReader<R> {
     }
 }
 
-impl<R: ByteReader> Incoming for MessageReader<R> {}
+impl<R: ByteReader> Incoming for MessageReader<R> {
+    fn limit(&self) -> usize {
+        self.max_message()
+    }
+}

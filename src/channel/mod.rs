@@ -24,6 +24,8 @@ mod wrong;
 
 pub use duplex::{Duplex, DuplexPair, duplex};
 pub use ends::Fd;
+#[cfg(feature = "tokio")]
+pub(crate) use large::SEAL_TRIES;
 pub use link::{Incoming, Link, Outbound, Outgoing};
 pub use locked::{Locked, LockedGuard};
 pub use receiver::Receiver;
@@ -36,7 +38,7 @@ pub use tcp::{TcpLink, TcpOptions, TcpReader, TcpWriter};
 pub use testing::fork_in_test;
 pub use travels::assert_travels;
 pub use unsent::{CallError, Unsent};
-pub use values::Values;
+pub use values::{IntoValues, Values};
 
 use crate::error::Result;
 use crate::socket;

@@ -72,13 +72,20 @@ pub struct Receiver<T, L: Link = DatagramSocket> {
 
 impl<T, L: Incoming> Receiver<T, L> {
     /// Receives values over a link: a [`DatagramSocket`], a [`PackedSocket`](crate::PackedSocket), a
-    /// [`MessageReader`](crate::MessageReader). Never blocks.
+    /// [`MessageReader`](crate::MessageReader). Never blocks. The receiver begins with the limit of a `MessageReader`.
     ///
     /// # Examples
     ///
-    /// See [`Link`].
+    /// ```
+    /// let (reader, _writer) = ipc::pipe()?;
+    /// let mut reader = ipc::MessageReader::new(reader);
+    /// reader.set_max_message(1000);
+    /// let receiver: ipc::Receiver<String, _> = ipc::Receiver::new(reader);
+    /// assert_eq!(receiver.max_message(), 1000);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn new(link: L) -> Self {
-        Self { link: link.share(), max: AtomicUsize::new(MAX), values: PhantomData }
+        Self { max: AtomicUsize::new(link.limit()), link: link.share(), values: PhantomData }
     }
 }
 
@@ -224,8 +231,8 @@ pub(crate) fn is_over_with_the_value(error: &Error) -> bool {
 }
 
 impl<T, L: Link> Receiver<T, L> {
-    /// Returns the longest value that is received, in bytes; 64 MiB at first. See [`set_max_message`](Self::set_max_message)
-    /// for an example.
+    /// Returns the longest value that is received, in bytes; at first 64 MiB, or the [limit of the link](Incoming::limit). See
+    /// [`set_max_message`](Self::set_max_message) for an example.
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.max.load(Relaxed)

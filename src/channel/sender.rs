@@ -26,6 +26,11 @@ use crate::wait::{Patience, Until};
 /// A `Sender` is an end: it is given to a child, to a program and in messages like any other. It can be a field of a value
 /// itself. A sender over a link with a buffer ([`Link`]) is no end: make it in the process that uses it.
 ///
+/// # Memory
+///
+/// Each thread keeps the buffer in which it encodes, of up to 4 MiB. Once that is long enough, sending allocates nothing. A longer
+/// value gets a buffer for the one call.
+///
 /// # Types
 ///
 /// The two sides agree on `T`, and nothing checks that, as with bytes. A value of another type is decoded as far as its bytes

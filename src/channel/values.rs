@@ -38,17 +38,44 @@ impl<'a, R> Values<'a, R> {
     }
 
     pub(super) fn next_by<T>(&mut self, recv: impl FnOnce(&R) -> Result<Option<T>>) -> Option<Result<T>> {
-        if self.is_over {
-            return None;
-        }
-        let next = recv(self.from).transpose();
-        self.is_over = match &next {
-            Some(Ok(_)) => false,
-            Some(Err(error)) => !is_over_with_the_value(error),
-            None => true,
-        };
-        next
+        next(self.from, &mut self.is_over, recv)
     }
+}
+
+fn next<R, T>(from: &R, is_over: &mut bool, recv: impl FnOnce(&R) -> Result<Option<T>>) -> Option<Result<T>> {
+    if *is_over {
+        return None;
+    }
+    let next = recv(from).transpose();
+    *is_over = match &next {
+        Some(Ok(_)) => false,
+        Some(Err(error)) => !is_over_with_the_value(error),
+        None => true,
+    };
+    next
+}
+
+/// The same as [`Values`], and owns the [`Receiver`] or the [`Duplex`]: when it is dropped, that is closed.
+///
+/// # Examples
+///
+/// ```
+/// let (sender, receiver) = ipc::channel()?;
+/// let child = ipc::fork(sender, |sender| -> ipc::Result<()> {
+///     for number in 1..=3 {
+///         sender.send(number)?;
+///     }
+///     Ok(())
+/// })?;
+/// let numbers: Vec<u32> = receiver.into_iter().collect::<ipc::Result<_>>()?;
+/// assert_eq!(numbers, [1, 2, 3]);
+/// assert!(child.wait()?.success());
+/// # Ok::<(), ipc::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct IntoValues<R> {
+    from: R,
+    is_over: bool,
 }
 
 impl<T: DeserializeOwned, L: Link> Iterator for Values<'_, Receiver<T, L>> {
@@ -67,8 +94,26 @@ impl<S, R: DeserializeOwned> Iterator for Values<'_, Duplex<S, R>> {
     }
 }
 
+impl<T: DeserializeOwned, L: Link> Iterator for IntoValues<Receiver<T, L>> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        next(&self.from, &mut self.is_over, Receiver::recv)
+    }
+}
+
+impl<S, R: DeserializeOwned> Iterator for IntoValues<Duplex<S, R>> {
+    type Item = Result<R>;
+
+    fn next(&mut self) -> Option<Result<R>> {
+        next(&self.from, &mut self.is_over, Duplex::recv)
+    }
+}
+
 impl<T: DeserializeOwned, L: Link> FusedIterator for Values<'_, Receiver<T, L>> {}
 impl<S, R: DeserializeOwned> FusedIterator for Values<'_, Duplex<S, R>> {}
+impl<T: DeserializeOwned, L: Link> FusedIterator for IntoValues<Receiver<T, L>> {}
+impl<S, R: DeserializeOwned> FusedIterator for IntoValues<Duplex<S, R>> {}
 
 impl<'a, T: DeserializeOwned, L: Link> IntoIterator for &'a Receiver<T, L> {
     type Item = Result<T>;
@@ -87,5 +132,25 @@ impl<'a, S, R: DeserializeOwned> IntoIterator for &'a Duplex<S, R> {
     /// The same as [`Duplex::iter`].
     fn into_iter(self) -> Self::IntoIter {
         Values::new(self)
+    }
+}
+
+impl<T: DeserializeOwned, L: Link> IntoIterator for Receiver<T, L> {
+    type Item = Result<T>;
+    type IntoIter = IntoValues<Self>;
+
+    /// As [`Receiver::iter`], but the iterator owns the receiver.
+    fn into_iter(self) -> Self::IntoIter {
+        IntoValues { from: self, is_over: false }
+    }
+}
+
+impl<S, R: DeserializeOwned> IntoIterator for Duplex<S, R> {
+    type Item = Result<R>;
+    type IntoIter = IntoValues<Self>;
+
+    /// As [`Duplex::iter`], but the iterator owns this end.
+    fn into_iter(self) -> Self::IntoIter {
+        IntoValues { from: self, is_over: false }
     }
 }

@@ -14,46 +14,80 @@ pub(crate) fn read_to_end(
     buf: &mut Vec<u8>,
     mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    let (start, given) = (buf.len(), buf.capacity());
-    let mut end = start; // of what was read; from there on are zeroes
-    let mut packet = [0; PACKET];
-    let result = loop {
-        if buf.len() - end < PACKET {
+    let mut all = All::new(buf);
+    while all.read(&mut read)? > 0 {}
+    Ok(all.len())
+}
+
+/// What was read so far, behind what was in a vector, and zeroes behind it. They are gone when this is dropped.
+pub(crate) struct All<'a> {
+    buf: &'a mut Vec<u8>,
+    start: usize,
+    /// What the vector had room for.
+    given: usize,
+    /// Of what was read.
+    end: usize,
+}
+
+impl<'a> All<'a> {
+    pub(crate) fn new(buf: &'a mut Vec<u8>) -> Self {
+        let (start, given) = (buf.len(), buf.capacity());
+        Self { buf, start, given, end: start }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Makes one read with room for a packet, and returns its number of bytes.
+    #[inline]
+    pub(crate) fn read<E: From<io::Error>>(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        if self.buf.len() - self.end < PACKET {
             // Much has come already. A vector that the caller made of the right size is not enlarged for EOF.
-            if end - start >= PACKET && buf.capacity() - end < PACKET && buf.capacity() != given {
-                buf.truncate(end);
-                if buf.try_reserve(PACKET).is_err() {
-                    break Err(io::ErrorKind::OutOfMemory.into());
-                }
+            let is_full = self.buf.capacity() - self.end < PACKET && self.buf.capacity() != self.given;
+            if self.len() >= PACKET && is_full {
+                self.reserve(PACKET)?;
             }
-            buf.resize(buf.capacity().min(end + AT_ONCE), 0);
+            self.buf.resize(self.buf.capacity().min(self.end + AT_ONCE), 0);
         }
-        let has_room = buf.len() - end >= PACKET;
-        let room = if has_room { &mut buf[end..] } else { &mut packet[..] };
-        match read(room) {
-            Ok(0) => break Ok(end - start),
-            Ok(count) => {
-                if !has_room {
-                    // The vector grows for bytes that arrived, and not for EOF.
-                    buf.truncate(end);
-                    if buf.try_reserve(count).is_err() {
-                        break Err(io::ErrorKind::OutOfMemory.into());
-                    }
-                    buf.extend_from_slice(&packet[..count]);
-                }
-                end += count;
-            }
-            Err(error) => break Err(error),
+        if self.buf.len() - self.end >= PACKET {
+            let count = read(&mut self.buf[self.end..])?;
+            self.end += count;
+            return Ok(count);
         }
-    };
-    buf.truncate(end);
-    result
+        // The vector grows for bytes that arrived, and not for EOF.
+        let mut packet = [0; PACKET];
+        let count = read(&mut packet)?;
+        self.reserve(count)?;
+        self.buf.extend_from_slice(&packet[..count]);
+        self.end += count;
+        Ok(count)
+    }
+
+    fn reserve(&mut self, room: usize) -> io::Result<()> {
+        self.buf.truncate(self.end);
+        self.buf.try_reserve(room).map_err(|_| io::ErrorKind::OutOfMemory.into())
+    }
+}
+
+impl Drop for All<'_> {
+    fn drop(&mut self) {
+        self.buf.truncate(self.end);
+    }
 }
 
 /// The same into a string, which stays as it is where what was read is not UTF-8.
 pub(crate) fn read_to_string(buf: &mut String, read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
     let mut bytes = Vec::new();
     let result = read_to_end(&mut bytes, read);
+    append_text(buf, bytes, result)
+}
+
+/// Appends what was read with that result, if it is UTF-8.
+pub(crate) fn append_text(buf: &mut String, bytes: Vec<u8>, result: io::Result<usize>) -> io::Result<usize> {
     match String::from_utf8(bytes) {
         Ok(text) if buf.capacity() == 0 => *buf = text,
         Ok(text) if buf.try_reserve(text.len()).is_ok() => buf.push_str(&text),

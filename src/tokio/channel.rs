@@ -2,18 +2,21 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ::tokio::io::Interest;
 use futures_core::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Watched;
-use crate::channel::{self, CallError, Unsent, is_over_with_the_value};
+use super::{Watched, nap};
+use crate::channel::{self, CallError, SEAL_TRIES, Unsent, is_over_with_the_value};
 use crate::error::{Error, Result};
+use crate::sys::Errno;
+use crate::sys::poll::{POLLOUT, look};
 
 /// The sending end of a [`channel`](crate::channel()), for tokio: a [`Sender`](crate::Sender) whose sending is awaited.
 ///
@@ -85,11 +88,36 @@ impl<T> Sender<T> {
 
 /// The receiving end of a [`channel`](crate::channel()), for tokio: a [`Receiver`](crate::Receiver) whose values are awaited.
 ///
-/// It is a `Stream` too, of the values until EOF. An error that would come again ends it.
+/// It is a `Stream` too, of the values until EOF. An error that would come again ends it. The combinators of `futures` and
+/// `tokio-stream` work on it.
 ///
 /// # Examples
 ///
-/// See [`Sender`].
+/// With [`recv`](Self::recv), see [`Sender`]. As a `Stream`:
+///
+/// ```
+/// use std::future::poll_fn;
+/// use std::pin::pin;
+///
+/// use futures_core::Stream;
+///
+/// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+/// let (sender, receiver) = ipc::channel::<u32>()?;
+/// sender.send(1)?;
+/// sender.send(2)?;
+/// drop(sender);
+///
+/// let mut values = pin!(ipc::tokio::Receiver::new(receiver)?);
+/// let mut sum = 0;
+/// // `while let Some(value) = values.try_next().await?`, with the extension trait of `futures`.
+/// while let Some(value) = poll_fn(|cx| values.as_mut().poll_next(cx)).await {
+///     sum += value?;
+/// }
+/// assert_eq!(sum, 3);
+/// # Ok::<(), ipc::Error>(())
+/// # })?;
+/// # Ok::<(), ipc::Error>(())
+/// ```
 pub struct Receiver<T> {
     end: Watched<channel::Receiver<T>>,
     /// Whether the stream has ended.
@@ -275,24 +303,60 @@ impl<S, R> Duplex<S, R> {
 }
 
 /// Repeats a sending attempt with the value that the last one gave back.
-async fn send<E: std::os::fd::AsRawFd, T>(
+async fn send<E: AsFd + AsRawFd, T>(
     end: &Watched<E>,
     value: T,
     attempt: impl Fn(&E, T) -> Result<(), Unsent<T>>,
 ) -> Result<(), Unsent<T>> {
     let mut left = Some(value);
-    let try_once = |end: &E| match left.take().map(|value| attempt(end, value)) {
+    let mut try_once = |end: &E| match left.take().map(|value| attempt(end, value)) {
         Some(Err(Unsent { value, error })) => {
             left = Some(value);
             Err(error)
         }
         Some(Ok(())) | None => Ok(()),
     };
-    let sent = end.call(Interest::WRITABLE, try_once).await;
+    let sent = until_sent(end, &mut try_once).await;
     match (sent, left) {
         (Err(error), Some(value)) => Err(Unsent { value, error }),
         _ => Ok(()),
     }
+}
+
+/// Makes the attempt until it does not return `WouldBlock`.
+///
+/// The memory of a large value may be busy, which makes an attempt in vain although the queue has room. The runtime would wait
+/// for room that is there already.
+async fn until_sent<E: AsFd + AsRawFd>(end: &Watched<E>, mut attempt: impl FnMut(&E) -> Result<()>) -> Result<()> {
+    let mut busy = 0;
+    loop {
+        let is_sent = end.call(Interest::WRITABLE, |end| match attempt(end) {
+            Err(Error::WouldBlock) if is_writable(end.as_fd())? => {
+                busy += 1;
+                Ok(false)
+            }
+            Err(error) => {
+                busy = 0;
+                Err(error)
+            }
+            Ok(()) => Ok(true),
+        });
+        if is_sent.await? {
+            return Ok(());
+        }
+        match busy {
+            1 => {} // the receiver may have made room since the attempt
+            SEAL_TRIES.. => return Err(Error::system("fcntl", Errno::BUSY)),
+            _ => nap(BUSY).await?,
+        }
+    }
+}
+
+/// How long memory that is busy is left alone.
+const BUSY: Duration = Duration::from_millis(1);
+
+fn is_writable(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(look(fd, POLLOUT).map_err(|errno| Error::system("poll", errno))? != 0)
 }
 
 impl<T> AsFd for Sender<T> {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use ::tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::Watched;
+use crate::end::packets::{self, All};
 use crate::error::Error;
 
 /// The reading end of a pipe, for tokio: a [`PipeReader`](crate::PipeReader) that is [`AsyncRead`].
@@ -19,14 +20,20 @@ use crate::error::Error;
 ///
 /// # Cancel safety
 ///
-/// `read` is cancel safe: a future that is dropped before it completed has read nothing. `read_exact` and `read_to_end` are not, as
-/// with every `AsyncRead`.
+/// `read` is cancel safe: a future that is dropped before it completed has read nothing. `read_exact` is not, as with every
+/// `AsyncRead`.
+///
+/// # Pipes of packets
+///
+/// A writer makes any pipe one of packets with `O_DIRECT`, as `dd oflag=direct` does with its standard output. A read with less
+/// room than a packet then loses the rest of that packet. [`read_to_end`](Self::read_to_end) and
+/// [`read_to_string`](Self::read_to_string) lose nothing: they are methods of this type, which `AsyncReadExt` does not replace. In
+/// generic code, which calls those of `AsyncReadExt`, and in other reads, have room for [`PIPE_BUF`](crate::PIPE_BUF) bytes. A
+/// `BufReader` has it.
 ///
 /// # Examples
 ///
 /// ```
-/// use ::tokio::io::AsyncReadExt;
-///
 /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
 /// let (reader, writer) = ipc::pipe()?;
 /// writer.write_atomic(b"hello")?;
@@ -84,6 +91,67 @@ impl PipeReader {
     #[must_use]
     pub fn into_inner(self) -> crate::pipe::PipeReader {
         self.0.into_inner()
+    }
+
+    /// Reads until EOF, appends the bytes to `buf`, and returns their number.
+    ///
+    /// Each read has room for a whole packet, so nothing is lost of a [pipe of packets](Self#pipes-of-packets).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the bytes that were read until then are in `buf`, and the next call goes on behind them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_read`](crate::PipeReader::try_read), and [`OutOfMemory`](io::ErrorKind::OutOfMemory). The bytes that were
+    /// read before are in `buf`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let dd = ipc::Command::new("dd").args(["if=/proc/self/exe", "oflag=direct", "bs=3000", "count=2", "status=none"]);
+    /// let child = ipc::tokio::Child::new(dd.stdout(writer).spawn()?)?;
+    ///
+    /// let mut all = Vec::new();
+    /// assert_eq!(ipc::tokio::PipeReader::new(reader)?.read_to_end(&mut all).await?, 6000);
+    /// assert!(all.starts_with(b"\x7fELF") && child.wait().await?.success());
+    /// # Ok::<(), ipc::Error>(())
+    /// # })?;
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    pub async fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        let mut all = All::new(buf);
+        while self
+            .0
+            .call(Interest::READABLE, |end| all.read(|room| end.try_read(room)))
+            .await
+            .map_err(Error::into_io)?
+            > 0
+        {}
+        Ok(all.len())
+    }
+
+    /// Reads until EOF, appends the text to `buf`, and returns its number of bytes; otherwise the same as
+    /// [`read_to_end`](Self::read_to_end).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: if its future is dropped before it completes, the bytes that were read until then are lost.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData): the bytes are not UTF-8. `buf` stays as it is, and the bytes are lost.
+    /// And as [`read_to_end`](Self::read_to_end).
+    ///
+    /// # Examples
+    ///
+    /// See [`PipeReader`].
+    pub async fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        let result = self.read_to_end(&mut bytes).await;
+        packets::append_text(buf, bytes, result)
     }
 }
 

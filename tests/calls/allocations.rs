@@ -69,6 +69,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(support::trials![
         values_allocate_nothing,
         a_value_of_64_kib_allocates_nothing,
+        sending_a_value_of_mebibytes_allocates_nothing,
         sending_ends_in_a_value_allocates_nothing,
     ]);
     trials
@@ -487,6 +488,53 @@ fn a_value_of_64_kib_allocates_nothing() {
     assert!(receiver.recv().unwrap() == Some(value));
     free("send", || sender.send(value).unwrap());
     free("recv", || assert!(receiver.recv().unwrap() == Some(value)));
+}
+
+/// Zeroes, which take no memory at the receiver.
+#[cfg(feature = "channel")]
+struct Zeroes(usize);
+
+#[cfg(feature = "channel")]
+impl serde::Serialize for Zeroes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&[0; 4 << 20][..self.0])
+    }
+}
+
+#[cfg(feature = "channel")]
+impl<'de> serde::Deserialize<'de> for Zeroes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Length;
+        impl serde::de::Visitor<'_> for Length {
+            type Value = Zeroes;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("zeroes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Zeroes, E> {
+                Ok(Zeroes(bytes.len()))
+            }
+        }
+        deserializer.deserialize_bytes(Length)
+    }
+}
+
+/// Up to 4 MiB, which is the longest buffer that a thread keeps.
+#[cfg(feature = "channel")]
+fn sending_a_value_of_mebibytes_allocates_nothing() {
+    for len in [1 << 20, (4 << 20) - 100] {
+        let (sender, receiver) = ipc::channel::<Zeroes>().unwrap();
+        sender.send(Zeroes(len)).unwrap(); // the thread's buffer grows once
+        free("send", || sender.send(Zeroes(len)).unwrap());
+        free("try_send", || sender.try_send(Zeroes(len)).unwrap());
+        for _ in 0..5 {
+            let before = ALLOCATIONS.load(SeqCst);
+            assert_eq!(receiver.recv().unwrap().map(|zeroes| zeroes.0), Some(len));
+            // However long the value is, as it is decoded where it is.
+            assert!(ALLOCATIONS.load(SeqCst) - before <= 4);
+        }
+    }
 }
 
 #[cfg(feature = "channel")]

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "channel")]
 mod channel;
+mod compile_errors;
 mod messages;
 mod pipes;
 mod shared_memory;
@@ -19,6 +20,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "channel")]
         channel::started,
         shared_memory::started,
+        #[cfg(feature = "tokio")]
+        tokio::started,
     ];
     if let Some(done) = started.iter().find_map(|started| started()) {
         return done;
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     support::run([
         #[cfg(feature = "channel")]
         channel::trials(),
+        compile_errors::trials(),
         messages::trials(),
         pipes::trials(),
         shared_memory::trials(),

@@ -19,6 +19,8 @@ use ipc::{Command, Error, Fork, Stdio, fork, open_ends, pipe, stream_pair};
 pub fn trials() -> Vec<Trial> {
     support::trials![
         input_and_both_outputs_go_at_once,
+        no_pipe_to_a_program_is_non_blocking,
+        input_goes_on_an_older_kernel,
         a_program_that_wants_no_input_is_no_error,
         when_the_time_is_up_what_was_said_is_in_the_error,
         when_the_time_is_up_the_group_is_killed,
@@ -112,6 +114,24 @@ fn input_and_both_outputs_go_at_once() {
     assert_eq!(output.stdout.trim_ascii(), b"3145728");
     assert_eq!(sh("cat").communicate(b"", Some(FAR)).unwrap().stdout, b"");
     assert_eq!(open_ends(), 0);
+}
+
+fn no_pipe_to_a_program_is_non_blocking() {
+    // More than the pipe holds, so that it is still open.
+    let input = vec![0; 1 << 20];
+    let output = sh(support::FLAGS_OF_PARENTS_PIPES).communicate(&input, None).unwrap();
+    support::assert_none_is_nonblocking(&output.stdout, 3);
+}
+
+fn input_goes_on_an_older_kernel() {
+    // Before 6.4, no flag of a read or a write makes it return from a pipe at once.
+    support::refuse_flags(support::RWF_NOWAIT | support::RWF_NOSIGNAL);
+    let input = support::bytes(3 << 20);
+    let output = sh("tee /dev/stderr").communicate(&input, Some(FAR)).unwrap();
+    assert!(output.status.success());
+    assert!(output.stdout == input && output.stderr == input);
+    let output = sh("exec <&-; echo enough").communicate(&input, None).unwrap();
+    assert_eq!(output.stdout, b"enough\n");
 }
 
 fn a_program_that_wants_no_input_is_no_error() {

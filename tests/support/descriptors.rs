@@ -98,6 +98,24 @@ pub fn descriptor_flags(fd: impl AsFd) -> i32 {
     unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GETFD) }
 }
 
+/// A script that prints the status flags of its parent's pipes, but for its standard streams, and reads nothing.
+pub const FLAGS_OF_PARENTS_PIPES: &str = r#"for fd in /proc/$PPID/fd/*; do
+    number=${fd##*/}
+    case $number:$(readlink $fd) in
+        [012]:*) ;;
+        *:pipe:*) grep flags: /proc/$PPID/fdinfo/$number;;
+    esac
+done"#;
+
+/// Checks that the script saw at least so many pipes, none of which had `O_NONBLOCK`.
+#[track_caller]
+pub fn assert_none_is_nonblocking(printed: &[u8], pipes: usize) {
+    let text = std::str::from_utf8(printed).unwrap();
+    let flags = text.lines().map(|line| i32::from_str_radix(line.trim_start_matches("flags:").trim(), 8).unwrap());
+    let flags: Vec<_> = flags.collect();
+    assert!(flags.len() >= pipes && flags.iter().all(|flags| flags & libc::O_NONBLOCK == 0), "{text}");
+}
+
 /// Splices nothing from or to the end, after which the kernel refuses `RWF_NOWAIT` on it for ever.
 pub fn spliced_once(end: impl AsFd) {
     let (reader, writer) = std::io::pipe().expect("a pipe");

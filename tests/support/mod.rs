@@ -48,7 +48,8 @@ use std::time::Duration;
 
 pub use deadlines::{FAR, assert_timed_out, assert_times_out};
 pub use descriptors::{
-    closed_standard_descriptors, descriptor_flags, limit_descriptors, named_fifo, spliced_once, status_flags,
+    FLAGS_OF_PARENTS_PIPES, assert_none_is_nonblocking, closed_standard_descriptors, descriptor_flags,
+    limit_descriptors, named_fifo, spliced_once, status_flags,
 };
 pub use held::{Held, hold_calls};
 pub use inventory::{Inventory, await_orphans, await_whoever_is_left};
@@ -73,7 +74,7 @@ pub use signals::{
     Sigpipe, block_signal, handle_signal, handled, is_pending, signal_mask, sigpipe, take_pending, with_interval_timer,
 };
 pub(crate) use strace::traced;
-pub use strace::{Later, TRACED, Traced, measured, run_traced, traced_calls, traced_trials};
+pub use strace::{Later, TRACED, Traced, measured, run_traced, sealing_under_strace, traced_calls, traced_trials};
 pub use traced::{Left, Open, open_when_leaving};
 pub use trial::judge;
 

@@ -50,6 +50,7 @@ pub const IP: Need = Need::Program("ip", "iproute2");
 pub const LSOF: Need = Need::Program("lsof", "lsof");
 pub const NODE: Need = Need::Program("node", "nodejs");
 pub const PYTHON: Need = Need::Program("python3", "python3");
+pub const RUSTC: Need = Need::Program("rustc", "rustc");
 pub const STRACE: Need = Need::Program("strace", "strace");
 pub const WRK: Need = Need::Program("wrk", "wrk");
 

@@ -69,6 +69,21 @@ pub fn traced_calls(name: &str) -> Result<Vec<String>, String> {
     }
 }
 
+/// Runs this program under strace, with a variable set that says what it does, and returns the calls of `fcntl` by the threads
+/// that seal memory. The expression may have the kernel refuse some.
+pub fn sealing_under_strace(variable: &str, value: &str, expression: &str) -> Vec<String> {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", "trace=fcntl", "-e", "signal=none", "-e", expression]);
+    let output = strace.arg(std::env::current_exe().unwrap()).env(variable, value).output().unwrap();
+    let lines = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{lines}");
+    // Of a process with one thread it shows no number.
+    let calls = lines.lines().filter_map(|line| Some((line.split_once("fcntl(")?, line)));
+    let sealing = calls.clone().filter(|(_, line)| line.contains("F_ADD_SEALS")).map(|((thread, _), _)| thread);
+    let sealing: Vec<_> = sealing.chain([""]).collect();
+    calls.filter(|((thread, _), _)| sealing.contains(thread)).map(|(_, line)| line.to_owned()).collect()
+}
+
 const MARKER: &str = "getppid(";
 
 /// Does something between two markers.

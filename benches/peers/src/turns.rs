@@ -28,6 +28,13 @@ impl Pass {
     pub fn of(time: Duration, count: u64) -> Self {
         Self { ns: time.as_nanos() as f64 / count as f64, p99: None }
     }
+
+    /// Of the times of each, in nanoseconds. They are sorted afterwards.
+    pub fn of_each(times: &mut [u64]) -> Self {
+        times.sort_unstable();
+        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize] as f64;
+        Self { ns: at(0.5), p99: Some(at(0.99)) }
+    }
 }
 
 /// For work that is a loop in this process: how long so many took.

@@ -8,14 +8,13 @@ use std::process::{ExitStatus, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
-
 use super::Command;
 use super::parts::Parts;
 use crate::end::packets::PACKET;
 use crate::end::{End, Stdio};
 use crate::error::{Bytes, Error, Result, gives_back};
 use crate::process::child::Child;
+use crate::sys::pipe::NowaitWrite;
 use crate::sys::poll::POLLIN;
 use crate::sys::signal::Sigpipe;
 use crate::sys::{self, Errno};
@@ -103,8 +102,6 @@ impl Parts {
         }
         let (theirs, ours) = sys::pipe::pair(false).map_err(|errno| Error::system("pipe2", errno))?;
         let (theirs, ours) = (End::new(theirs)?, End::new(ours)?);
-        // The description is nobody else's: the program has the reader's.
-        rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK).map_err(|errno| Error::system("fcntl", errno))?;
         self.stdio[0] = Some(Stdio::end(theirs));
         Ok(Some(Arc::new(ours)))
     }
@@ -300,7 +297,8 @@ impl Talk<'_> {
     /// Writes as much as there is room for. `WouldBlock`: there is none.
     fn write(&mut self) -> Result<()> {
         let Some(stdin) = &self.stdin else { return Ok(()) };
-        match sys::retry(|| sys::pipe::write(stdin.as_fd(), self.input, Sigpipe::look())) {
+        let mut write = NowaitWrite::new(self.input, Sigpipe::look());
+        match sys::retry(|| write.attempt(stdin.as_fd())) {
             Ok(len) => self.input = &self.input[len..],
             Err(Errno::AGAIN) => return Err(Error::WouldBlock),
             // The program did not want the rest.

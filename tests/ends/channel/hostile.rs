@@ -5,6 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use proptest::collection::vec;
+use proptest::option::of;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde::de::DeserializeOwned;
@@ -30,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         memory_that_is_no_value_is_in_the_error,
         what_postcard_decodes_is_decoded_the_same within 120,
         arbitrary_bytes_with_ends_do_no_harm within 120,
+        arbitrary_descriptors_do_no_harm within 120,
     ]
 }
 
@@ -309,4 +311,111 @@ fn arbitrary_bytes_with_ends_do_no_harm() {
         Ok(())
     });
     tried.unwrap();
+}
+
+/// A descriptor that a peer sends beside a message.
+#[derive(Clone, Debug)]
+enum Beside {
+    Reader,
+    Writer,
+    Messages,
+    Stream,
+    Sealed,
+    /// Memory with some of the seals, which is as long as its contents, or shorter or longer by so much.
+    Memory {
+        seals: libc::c_int,
+        contents: usize,
+        longer: i64,
+    },
+    /// The same memory, open for reading alone, or for nothing (`O_PATH`).
+    Reopened(libc::c_int),
+    File(&'static str),
+    /// The one before it again.
+    Again,
+}
+
+impl Beside {
+    fn any() -> impl Strategy<Value = Self> {
+        let seals = prop_oneof![Just(SEALS), 0..=SEALS];
+        let memory = (seals, 0..20_000_usize, prop_oneof![Just(0), -10_000..10_000_i64]);
+        prop_oneof![
+            1 => Just(Self::Reader),
+            1 => Just(Self::Writer),
+            1 => Just(Self::Messages),
+            1 => Just(Self::Stream),
+            2 => Just(Self::Sealed),
+            4 => memory.prop_map(|(seals, contents, longer)| Self::Memory { seals, contents, longer }),
+            1 => prop_oneof![Just(libc::O_RDONLY), Just(libc::O_PATH)].prop_map(Self::Reopened),
+            1 => prop_oneof![Just("/"), Just("/dev/zero"), Just("/proc/self/status")].prop_map(Self::File),
+            1 => Just(Self::Again),
+        ]
+    }
+
+    /// With memory that holds the message, where it is memory at all.
+    fn open(&self, bytes: &[u8], before: Option<&OwnedFd>) -> OwnedFd {
+        match *self {
+            Self::Reader => pipe().unwrap().0.into(),
+            Self::Writer => pipe().unwrap().1.into(),
+            Self::Messages => datagram_pair().unwrap().child.into(),
+            Self::Stream => ipc::stream_pair().unwrap().child.into(),
+            Self::Sealed => memory(bytes, bytes.len() as u64, SEALS).into(),
+            Self::Memory { seals, contents, longer } => {
+                let contents = [bytes, &vec![0; contents]].concat();
+                memory(&contents, contents.len().saturating_add_signed(longer as isize) as u64, seals).into()
+            }
+            Self::Reopened(flags) => {
+                let memory = memory(bytes, bytes.len() as u64, SEALS);
+                let path = std::ffi::CString::new(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap();
+                // SAFETY: a nul-terminated path; the descriptor is new.
+                unsafe { OwnedFd::from_raw_fd(libc::open(path.as_ptr(), flags | libc::O_CLOEXEC)) }
+            }
+            Self::File(path) => File::open(path).unwrap().into(),
+            Self::Again => match before {
+                Some(fd) => fd.try_clone().unwrap(),
+                None => File::open("/dev/null").unwrap().into(),
+            },
+        }
+    }
+}
+
+/// Whatever comes beside a message, or instead of one: an error at the most, nothing of it stays, and the next value arrives.
+fn arbitrary_descriptors_do_no_harm() {
+    type Value = (Vec<Option<PipeReader>>, Option<Fd<File>>, Vec<(PipeWriter, DatagramSocket)>, Option<ipc::Blob>);
+    let (peer, receiver) = raw::<Value>();
+    receiver.set_max_message(15_000);
+    let before = support::Inventory::take();
+    let config = Config { cases: rounds(1000) as u32, failure_persistence: None, ..Config::default() };
+    // The descriptors that a value of this shape asks for by their indices, or anything.
+    let index = || 0..4_u8;
+    let shape = (vec(of(index()), 0..3), of(index()), vec((index(), index()), 0..2), of(index()));
+    let bytes = prop_oneof![
+        2 => shape.prop_map(|shape| postcard::to_allocvec(&shape).unwrap()),
+        1 => vec(prop_oneof![3 => 0_u8..4, 1 => any::<u8>()], 0..12),
+    ];
+    let strategy = (bytes, any::<bool>(), vec(Beside::any(), 0..6));
+    let outcomes = [(); 3].map(|()| std::cell::Cell::new(0));
+    let tried = TestRunner::new(config).run(&strategy, |(bytes, is_beside, beside)| {
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        for kind in &beside {
+            fds.push(kind.open(&bytes, fds.last()));
+        }
+        let message = if is_beside { &[][..] } else { &bytes };
+        if message.is_empty() && fds.is_empty() {
+            return Ok(()); // EOF, from whoever sends that
+        }
+        peer.send_with(message, fds).unwrap();
+        let outcome = match receiver.recv() {
+            Ok(Some(_)) => 0,
+            Err(Error::Decode { .. }) => 1,
+            Err(Error::TooLong { max: 15_000, .. }) => 2,
+            other => return Err(TestCaseError::fail(format!("{:?}", other.map(|_| "EOF")))),
+        };
+        outcomes[outcome].set(outcomes[outcome].get() + 1);
+        prop_assert_eq!(before.compare(&support::Inventory::take()), None);
+        peer.send(&[0; 4]).unwrap();
+        prop_assert!(matches!(receiver.recv(), Ok(Some(_))), "the next value");
+        Ok(())
+    });
+    tried.unwrap();
+    assert!(outcomes.iter().all(|times| times.get() > 0), "{outcomes:?}");
 }

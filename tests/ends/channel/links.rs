@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         a_value_with_ends_is_refused,
         a_value_that_is_too_long_for_a_pack_is_refused,
         a_value_over_the_limit_is_skipped_in_a_stream,
+        the_limit_of_a_message_reader_is_its_receivers,
         a_skipped_value_that_stalls_keeps_no_deadline_waiting,
         a_value_that_stalls_keeps_no_deadline_waiting,
         a_stream_that_ends_inside_a_value_says_so,
@@ -218,6 +219,28 @@ fn a_value_over_the_limit_is_skipped_in_a_stream() {
     let over = 5 << 20;
     assert_eq!(lens, [Ok(5), Err(1001), Err(2002), Ok(0), Err(over + 4), Ok(998), Err(70_003), Ok(1)]);
     assert_eq!(exit_code(&child), 0);
+}
+
+fn the_limit_of_a_message_reader_is_its_receivers() {
+    let (reader, writer) = pipe().unwrap();
+    let sender = Sender::<String, _>::new(MessageWriter::new(writer));
+    let mut reader = MessageReader::new(reader);
+    reader.set_max_message(1000);
+    let receiver = Receiver::<String, _>::new(reader);
+    let send = |len| {
+        sender.send("x".repeat(len)).unwrap();
+        sender.flush().unwrap();
+    };
+    send(2000);
+    assert!(matches!(receiver.recv(), Err(Error::TooLong { max: 1000, .. })));
+    // A limit that is set later is the one that counts, and stays with the reader.
+    receiver.set_max_message(3000);
+    send(2000);
+    assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(2000));
+    let receiver = Receiver::<String, _>::new(receiver.into_inner());
+    assert_eq!(receiver.max_message(), 3000);
+    send(3000);
+    assert!(matches!(receiver.recv(), Err(Error::TooLong { max: 3000, .. })));
 }
 
 fn a_skipped_value_that_stalls_keeps_no_deadline_waiting() {

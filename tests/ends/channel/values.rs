@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         a_channel_can_be_waited_for,
         an_iterator_goes_on_after_a_value_that_is_none,
         what_has_arrived_is_iterated_over_without_waiting,
+        an_iterator_that_owns_its_receiver_closes_it,
         memory_that_stays_busy_gives_the_value_back,
         memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
         errors_of_any_value_are_errors,
@@ -529,6 +529,24 @@ fn what_has_arrived_is_iterated_over_without_waiting() {
     assert_eq!((&receiver).into_iter().count(), 0); // EOF
 }
 
+fn an_iterator_that_owns_its_receiver_closes_it() {
+    let (sender, receiver) = channel::<(u32, bool)>().unwrap();
+    sender.send((1, true)).unwrap();
+    Sender::<u8>::new(sender.try_clone().unwrap().into_inner()).send(2).unwrap(); // no pair
+    sender.send((3, false)).unwrap();
+    let mut values = receiver.into_iter();
+    assert!(matches!(values.next(), Some(Ok((1, true)))));
+    assert!(matches!(values.next(), Some(Err(Error::Decode { .. }))));
+    assert!(matches!(values.next(), Some(Ok((3, false)))));
+    drop(values);
+    assert!(matches!(sender.send((4, true)).unwrap_err().error, Error::Closed));
+
+    let pair = duplex::<u32, u32>().unwrap();
+    pair.child.send(1).unwrap();
+    drop(pair.child);
+    assert_eq!(pair.parent.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1]);
+}
+
 /// More than a datagram holds.
 const LARGE: usize = 1 << 20;
 
@@ -561,16 +579,13 @@ pub fn send_to_oneself() {
 }
 
 fn memory_that_is_busy_for_a_while_is_sealed_later() {
-    let traced = |inject: &str| {
-        let mut strace = Command::new("strace");
-        strace.args(["-e", "trace=fcntl", "-e", inject]).arg(std::env::current_exe().unwrap()).env(SEALS, "1");
-        let output = strace.output().unwrap();
-        let lines = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{lines}");
-        lines.lines().filter(|line| line.contains("F_ADD_SEALS")).map(str::to_owned).collect::<Vec<_>>()
+    let seals = |expression: &str| {
+        let mut calls = support::sealing_under_strace(SEALS, "1", expression);
+        calls.retain(|line| line.contains("F_ADD_SEALS"));
+        calls
     };
     // Which of the calls it is, and then that it is made again.
-    assert_eq!(traced("trace=fcntl").len(), 1);
-    let calls = traced("inject=fcntl:error=EBUSY:when=1..3");
+    assert_eq!(seals("trace=fcntl").len(), 1);
+    let calls = seals("inject=fcntl:error=EBUSY:when=1..3");
     assert!(calls.len() > 1 && calls[0].contains("EBUSY") && calls.last().unwrap().ends_with("= 0"), "{calls:?}");
 }

@@ -8,7 +8,7 @@ use futures_core::Stream;
 
 use super::messages::polled;
 use super::{on_one_thread, on_threads};
-use crate::support::{self, Trial, exit_code};
+use crate::support::{self, Is, Kernel, Trial, exit_code};
 use ipc::tokio::{Duplex, Receiver, Sender};
 use ipc::{Error, PipeReader, channel, datagram_pair, duplex, fork, open_ends, pipe};
 
@@ -21,6 +21,8 @@ pub fn trials() -> Vec<Trial> {
         a_cancelled_send_sends_nothing_and_leaves_no_end,
         a_value_that_is_not_sent_comes_back_with_its_ends,
         a_call_that_is_dropped_leaves_its_answer_to_be_received,
+        memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
+        memory_that_stays_busy_gives_the_value_back,
     ]
 }
 
@@ -152,4 +154,62 @@ fn a_call_that_is_dropped_leaves_its_answer_to_be_received() {
         let mut calls = calls.into_inner();
         assert!(matches!(calls.call(3).unwrap_err().error, Error::Closed));
     });
+}
+
+/// More than a datagram holds.
+const LARGE: usize = 1 << 20;
+
+/// The variable that makes this program send large values to itself, under the runtime that it names.
+pub const SEALS: &str = "TOKIO_TEST_SEALS";
+
+/// What the program does then.
+pub fn send_to_oneself() {
+    // Without timers, which a user's runtime may not have.
+    let mut runtime = match std::env::var(SEALS).as_deref() {
+        Ok("one thread") => ::tokio::runtime::Builder::new_current_thread(),
+        _ => ::tokio::runtime::Builder::new_multi_thread(),
+    };
+    runtime.enable_io().build().unwrap().block_on(async {
+        let (sender, receiver) = channel::<String>().unwrap();
+        Sender::new(sender).unwrap().send("x".repeat(LARGE)).await.unwrap();
+        assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(LARGE));
+        let pair = duplex::<String, u8>().unwrap();
+        pair.child.send(7).unwrap();
+        let answer = Duplex::new(pair.parent).unwrap().call("x".repeat(LARGE)).await.unwrap();
+        assert_eq!((answer, pair.child.recv().unwrap().map(|value| value.len())), (Some(7), Some(LARGE)));
+    });
+}
+
+fn memory_that_is_busy_for_a_while_is_sealed_later() {
+    for runtime in ["one thread", "threads"] {
+        let calls = support::sealing_under_strace(SEALS, runtime, "trace=fcntl");
+        let is_seal = |line: &&String| line.contains("F_ADD_SEALS");
+        let seals: Vec<_> = (1..).zip(&calls).filter(|(_, line)| is_seal(line)).map(|(number, _)| number).collect();
+        assert_eq!(seals.len(), 2, "{calls:?}");
+        for (number, times) in [(seals[0], 1_usize), (seals[0], 9), (seals[1], 5)] {
+            let inject = format!("inject=fcntl:error=EBUSY:when={number}..{}", number + times - 1);
+            let calls = support::sealing_under_strace(SEALS, runtime, &inject);
+            let (busy, sealed): (Vec<_>, Vec<_>) =
+                calls.iter().filter(is_seal).partition(|line| line.contains("EBUSY"));
+            // In a build for tests, std makes some of the calls: it looks at each descriptor that it closes.
+            assert!((times.div_ceil(3)..=times).contains(&busy.len()) && sealed.len() == 2, "{calls:?}");
+        }
+    }
+}
+
+fn memory_that_stays_busy_gives_the_value_back() {
+    let (sender, receiver) = channel::<String>().unwrap();
+    let child = fork(sender, |sender| {
+        Kernel::new().with(libc::SYS_fcntl, 1, Is::Equal(libc::F_ADD_SEALS as u32), libc::EBUSY).play();
+        on_one_thread().block_on(async {
+            let sender = Sender::new(sender).unwrap();
+            let unsent = sender.send("x".repeat(LARGE)).await.unwrap_err();
+            assert_eq!(unsent.value.len(), LARGE);
+            assert_eq!(support::refused::<()>(Err(unsent.error)), ("fcntl", libc::EBUSY));
+            sender.send("short".to_owned()).await.unwrap();
+        });
+    });
+    assert_eq!(receiver.recv().unwrap().as_deref(), Some("short"));
+    assert_eq!(receiver.recv().unwrap(), None);
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }

@@ -1,9 +1,11 @@
 //! Bytes, children and forks.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use super::messages::polled;
 use super::{on_one_thread, on_threads};
 use crate::support::{self, Trial, bytes, exit_code};
 use ::tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +19,8 @@ pub fn trials() -> Vec<Trial> {
         eof_arrives_and_a_dead_reader_is_an_error,
         a_killed_writer_is_eof_for_a_task_that_waits,
         a_killed_reader_wakes_a_writer_that_waits,
+        packets_of_a_pipe_are_read_to_the_end,
+        what_was_read_before_the_end_is_kept,
         a_reader_works_after_a_splice,
         a_stream_socket_ends_each_direction_by_itself,
         a_child_is_awaited_killed_and_asked_again,
@@ -111,6 +115,63 @@ fn a_killed_reader_wakes_a_writer_that_waits() {
         assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     });
     child.wait().unwrap();
+}
+
+/// Reading to the end with less room than a packet would throw its rest away.
+fn packets_of_a_pipe_are_read_to_the_end() {
+    let data: Vec<u8> = bytes(LONG).iter().map(|byte| b'a' + byte % 26).collect();
+    let start = || {
+        let (reader, writer) = pipe().unwrap();
+        let child = fork(writer, |mut writer| {
+            // SAFETY: a descriptor that is open, and flags.
+            assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_DIRECT) }, 0);
+            data.chunks(3001).for_each(|packet| writer.write_all(packet).unwrap());
+        });
+        (reader, child.unwrap())
+    };
+    // Before there is a runtime with threads.
+    let starts = [(); 8].map(|()| start());
+    let mut starts = starts.into_iter();
+    for runtime in [on_one_thread(), on_threads()] {
+        for capacity in [0, 4097, LONG] {
+            let (reader, child) = starts.next().unwrap();
+            let mut all = Vec::with_capacity(capacity);
+            all.extend_from_slice(b"was");
+            let read = runtime.block_on(async { PipeReader::new(reader).unwrap().read_to_end(&mut all).await });
+            assert_eq!(read.unwrap(), LONG);
+            assert!(all[..3] == *b"was" && all[3..] == data);
+            assert_eq!(exit_code(&child), 0);
+        }
+        let (reader, child) = starts.next().unwrap();
+        let mut all = "was".to_owned();
+        let read = runtime.block_on(async { PipeReader::new(reader).unwrap().read_to_string(&mut all).await });
+        assert_eq!(read.unwrap(), LONG);
+        assert!(all.as_bytes()[..3] == *b"was" && all.as_bytes()[3..] == data);
+        assert_eq!(exit_code(&child), 0);
+    }
+}
+
+fn what_was_read_before_the_end_is_kept() {
+    on_one_thread().block_on(async {
+        let (reader, writer) = pipe().unwrap();
+        let mut reader = PipeReader::new(reader).unwrap();
+        let mut all = Vec::new();
+        for round in 0..200 {
+            writer.write_atomic(&bytes(100)).unwrap();
+            assert!(polled(1 + round % 3, reader.read_to_end(&mut all)).await.is_none());
+        }
+        drop(writer);
+        reader.read_to_end(&mut all).await.unwrap();
+        assert!(all == bytes(100).repeat(200));
+
+        let (reader, writer) = pipe().unwrap();
+        let mut reader = PipeReader::new(reader).unwrap();
+        writer.write_atomic(b"abc\xff").unwrap();
+        drop(writer);
+        let mut text = "before".to_owned();
+        assert_eq!(reader.read_to_string(&mut text).await.unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(text, "before");
+    });
 }
 
 fn a_reader_works_after_a_splice() {

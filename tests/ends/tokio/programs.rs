@@ -13,6 +13,7 @@ use ipc::{Command, CommunicateError, Error, pipe};
 pub fn trials() -> Vec<Trial> {
     support::trials![
         a_program_is_fed_and_heard_at_once_on_both_runtimes,
+        no_pipe_to_a_program_is_non_blocking,
         a_program_that_reads_nothing_is_no_error,
         when_the_time_is_up_the_program_is_killed_and_what_it_said_is_kept,
         a_helper_that_keeps_the_outputs_is_not_waited_for,
@@ -36,6 +37,15 @@ fn a_program_is_fed_and_heard_at_once_on_both_runtimes() {
         let output = runtime.block_on(async { tokio::spawn(talk).await.unwrap().unwrap() });
         assert_eq!(output.status.code(), Some(3));
         assert!(output.stdout == expected && output.stderr == expected);
+    }
+}
+
+fn no_pipe_to_a_program_is_non_blocking() {
+    for runtime in [on_one_thread(), on_threads()] {
+        // More than the pipe holds, so that it is still open.
+        let input = bytes(1_000_000);
+        let output = runtime.block_on(communicate(shell(support::FLAGS_OF_PARENTS_PIPES), &input, None)).unwrap();
+        support::assert_none_is_nonblocking(&output.stdout, 3);
     }
 }
 

@@ -9,10 +9,13 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::time::Instant;
 
+use ::ipc_channel::asynch::IpcStream;
 use ::ipc_channel::ipc::{IpcReceiver, IpcSender};
 use ::tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use ::tokio::net::{UnixDatagram, UnixStream, unix::pipe};
-use futures_core::Stream;
+use ::tokio::runtime::Runtime;
+use futures_core::Stream as _;
+use serde_bytes::ByteBuf;
 use tokio_seqpacket::UnixSeqpacket;
 
 use crate::channel::{FILL, sum};
@@ -26,7 +29,7 @@ use super::{Made, ended, other};
 pub const NOTE: &str = "Each process has a runtime on its one thread, and is inside of it for a whole pass. Tokio's pipes and \
                         sockets, and `tokio-seqpacket`, have `O_NONBLOCK` set, as they ask for. A talk with a program feeds \
                         `cat` and reads what it gives back. `ipc-channel`'s stream is fed by a thread of its own in the process that \
-                        receives.";
+                        receives. `ipc channel` sends `ByteBuf`s of serde_bytes.";
 
 /// Messages both ways.
 pub trait Messages {
@@ -164,6 +167,94 @@ pub fn ring_reader(socket: ::ipc::StreamSocket) -> io::Result<::ipc::tokio::Ring
     ::ipc::tokio::RingReader::new(::ipc::RingReader::new(socket)?)
 }
 
+/// A side of our channels, which may go one way.
+type OurSide = (Option<::ipc::Sender<ByteBuf>>, Option<::ipc::Receiver<ByteBuf>>);
+
+/// The same, under a runtime.
+pub struct OurValues(Option<::ipc::tokio::Sender<ByteBuf>>, Option<::ipc::tokio::Receiver<ByteBuf>>);
+
+pub fn our_channel() -> Made<OurSide, OurSide> {
+    let (sender, receiver) = ::ipc::channel()?;
+    Ok(((Some(sender), None), (None, Some(receiver))))
+}
+
+pub fn our_channels() -> Made<OurSide, OurSide> {
+    let ((one, their_receiver), (their_sender, other)) = (::ipc::channel()?, ::ipc::channel()?);
+    Ok(((Some(one), Some(other)), (Some(their_sender), Some(their_receiver))))
+}
+
+pub fn our_values((sender, receiver): OurSide) -> io::Result<OurValues> {
+    let sender = sender.map(::ipc::tokio::Sender::new).transpose()?;
+    Ok(OurValues(sender, receiver.map(::ipc::tokio::Receiver::new).transpose()?))
+}
+
+impl Messages for OurValues {
+    async fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        let sender = self.0.as_ref().ok_or_else(ended)?;
+        Ok(sender.send(ByteBuf::from(message)).await?)
+    }
+
+    async fn receive(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        let value = self.1.as_ref().ok_or_else(ended)?.recv().await?.ok_or_else(ended)?;
+        buf.copy_from_slice(&value);
+        Ok(())
+    }
+}
+
+/// One order after another, each answered: how long each took, in nanoseconds.
+pub async fn ask(messages: &mut impl Messages, order: &[u8], buf: &mut [u8], count: u64) -> io::Result<Vec<u64>> {
+    let mut times = Vec::with_capacity(count as usize);
+    let mut before = Instant::now();
+    for _ in 0..count {
+        messages.send(order).await?;
+        messages.receive(buf).await?;
+        let now = Instant::now();
+        times.push(now.duration_since(before).as_nanos() as u64);
+        before = now;
+    }
+    Ok(times)
+}
+
+/// The answers to those.
+pub async fn answer(messages: &mut impl Messages, answer: &[u8], buf: &mut [u8], count: u64) -> io::Result<()> {
+    for _ in 0..count {
+        messages.receive(buf).await?;
+        messages.send(answer).await?;
+    }
+    Ok(())
+}
+
+/// A runtime on one thread.
+pub fn runtime() -> io::Result<Runtime> {
+    ::tokio::runtime::Builder::new_current_thread().enable_io().build()
+}
+
+type Stream = IpcStream<Vec<u8>>;
+
+/// What `ipc-channel` receives with, which becomes a stream where it is used: that starts a thread.
+enum Incoming {
+    Bare(Option<IpcReceiver<Vec<u8>>>),
+    Live(Runtime, Stream),
+}
+
+impl Incoming {
+    fn live(&mut self) -> io::Result<(&Runtime, &mut Stream)> {
+        if let Self::Bare(receiver) = self {
+            let receiver = receiver.take().ok_or_else(ended)?;
+            *self = Self::Live(runtime()?, receiver.to_stream());
+        }
+        match self {
+            Self::Live(runtime, stream) => Ok((runtime, stream)),
+            Self::Bare(_) => Err(ended()),
+        }
+    }
+}
+
+async fn next(stream: &mut Stream) -> io::Result<Vec<u8>> {
+    let next = poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await;
+    next.ok_or_else(ended)?.map_err(other)
+}
+
 /// Messages to a stream of `ipc-channel`. It is the peer's, as it starts a thread, and this process goes on forking.
 pub struct IpcChannel {
     sender: IpcSender<Vec<u8>>,
@@ -173,18 +264,13 @@ pub struct IpcChannel {
 
 impl IpcChannel {
     pub fn new(size: usize) -> io::Result<Self> {
-        let (sender, receiver): (_, IpcReceiver<Vec<u8>>) = ::ipc_channel::ipc::channel()?;
-        let (mut receiver, mut live) = (Some(receiver), None);
+        let (sender, receiver) = ::ipc_channel::ipc::channel()?;
+        let mut incoming = Incoming::Bare(Some(receiver));
         let peer = Peer::start(Core::There, move |count| {
-            if let Some(receiver) = receiver.take() {
-                let runtime = ::tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-                live = Some((runtime, receiver.to_stream()));
-            }
-            let (runtime, stream) = live.as_mut().ok_or_else(ended)?;
+            let (runtime, stream) = incoming.live()?;
             runtime.block_on(async {
                 for _ in 0..count {
-                    let next = poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await;
-                    black_box(sum(&next.ok_or_else(ended)?.map_err(other)?));
+                    black_box(sum(&next(stream).await?));
                 }
                 Ok(0)
             })
@@ -200,6 +286,63 @@ impl Contender for IpcChannel {
         (0..count).try_for_each(|_| self.sender.send(self.message.clone()).map_err(other))?;
         self.peer.answer()?;
         Ok(Pass::of(started.elapsed(), count))
+    }
+}
+
+/// A sender and a stream of `ipc-channel`.
+struct IpcValues<'a>(&'a IpcSender<Vec<u8>>, &'a mut Stream);
+
+impl Messages for IpcValues<'_> {
+    async fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        self.0.send(message.to_vec()).map_err(other)
+    }
+
+    async fn receive(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        buf.copy_from_slice(&next(self.1).await?);
+        Ok(())
+    }
+}
+
+/// Round trips between streams of `ipc-channel`, in two processes that are not this one. The one that asks says how long it took.
+pub struct IpcChannels {
+    asks: Peer,
+    answers: Peer,
+}
+
+impl IpcChannels {
+    pub fn new(size: usize) -> io::Result<Self> {
+        let ((orders, their_orders), (their_answers, answers)) =
+            (::ipc_channel::ipc::channel()?, ::ipc_channel::ipc::channel()?);
+        let (mut incoming, message, mut buf) = (Incoming::Bare(Some(their_orders)), vec![FILL; size], vec![0; size]);
+        let answering = Peer::start(Core::There, move |count| {
+            let (runtime, stream) = incoming.live()?;
+            runtime.block_on(answer(&mut IpcValues(&their_answers, stream), &message, &mut buf, count)).map(|()| 0)
+        })?;
+        let (mut incoming, message, mut buf) = (Incoming::Bare(Some(answers)), vec![FILL; size], vec![0; size]);
+        let asking = Peer::start(Core::Here, move |count| {
+            let (runtime, stream) = incoming.live()?;
+            let mut times = runtime.block_on(ask(&mut IpcValues(&orders, stream), &message, &mut buf, count))?;
+            if times.is_empty() {
+                return Ok(0); // the first order is for the stream alone
+            }
+            let Pass { ns, p99 } = Pass::of_each(&mut times);
+            Ok(ns as u64 | (p99.unwrap_or_default() as u64) << 32)
+        })?;
+        for peer in [&answering, &asking] {
+            peer.order(0)?;
+            peer.answer()?;
+        }
+        Ok(Self { asks: asking, answers: answering })
+    }
+}
+
+impl Contender for IpcChannels {
+    fn pass(&mut self, count: u64) -> io::Result<Pass> {
+        self.answers.order(count)?;
+        self.asks.order(count)?;
+        let times = self.asks.answer()?;
+        self.answers.answer()?;
+        Ok(Pass { ns: f64::from(times as u32), p99: Some((times >> 32) as f64) })
     }
 }
 

@@ -12,9 +12,10 @@ use crate::channel::{FILL, sum};
 use crate::machine::Core;
 use crate::peer::Peer;
 use crate::rivals::bare;
-use crate::rivals::tokio::{self as rivals, Messages};
+use crate::rivals::tokio::{self as rivals, Messages, runtime};
 use crate::turns::{Contender, Entry, Pass, Turns, USUAL};
 
+use super::calls::timed;
 use super::size_name;
 
 pub const STREAMS: &str = "under tokio, streams";
@@ -61,6 +62,7 @@ fn messages(size: usize) -> Vec<Entry> {
         one_way("tokio-seqpacket", size, bare::seqpacket, rivals::seqpacket),
         Entry::new("ipc-channel, asynchronous", move || rivals::IpcChannel::new(size)),
         one_way("ipc datagram", size, rivals::our_datagrams, ipc::tokio::DatagramSocket::new),
+        one_way("ipc channel", size, rivals::our_channel, rivals::our_values),
     ]
 }
 
@@ -76,12 +78,10 @@ fn round_trips(size: usize) -> Vec<Entry> {
         trip("tokio-seqpacket", size, bare::seqpacket, rivals::seqpacket),
         trip("ipc pipe", size, rivals::our_two_pipes, rivals::our_both_pipes),
         trip("ipc stream pair", size, streams, |end| ipc::tokio::StreamSocket::new(end).map(rivals::Bytes)),
+        Entry::new("ipc-channel, asynchronous", move || rivals::IpcChannels::new(size)),
         trip("ipc datagram", size, rivals::our_datagrams, ipc::tokio::DatagramSocket::new),
+        trip("ipc channel", size, rivals::our_channels, rivals::our_values),
     ]
-}
-
-fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_io().build()
 }
 
 /// What is made before a fork, and put under the runtime of the process that uses it.
@@ -174,26 +174,9 @@ fn trip<E: 'static, M: Messages + 'static>(
     Entry::new(name, move || {
         let (message, mut buf) = (vec![FILL; size], vec![0; size]);
         let (answer, mut request) = (message.clone(), buf.clone());
-        let answer = async move |messages: &mut M, count| {
-            for _ in 0..count {
-                messages.receive(&mut request).await?;
-                messages.send(&answer).await?;
-            }
-            Ok(())
-        };
+        let answer = async move |messages: &mut M, count| rivals::answer(messages, &answer, &mut request, count).await;
         let ask = async move |messages: &mut M, count| {
-            let mut times = Vec::with_capacity(count as usize);
-            let mut before = Instant::now();
-            for _ in 0..count {
-                messages.send(&message).await?;
-                messages.receive(&mut buf).await?;
-                let now = Instant::now();
-                times.push(now.duration_since(before).as_nanos() as u64);
-                before = now;
-            }
-            times.sort_unstable();
-            let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize] as f64;
-            Ok(Some(Pass { ns: at(0.5), p99: Some(at(0.99)) }))
+            rivals::ask(messages, &message, &mut buf, count).await.map(|mut times| Some(Pass::of_each(&mut times)))
         };
         both(make()?, (open, open), answer, ask)
     })
@@ -316,14 +299,11 @@ where
 {
     Entry::new(name, move || {
         let (runtime, input) = (runtime()?, vec![FILL; size]);
-        Ok(Passes(move |count: u64| {
-            let started = Instant::now();
-            for _ in 0..count {
-                if runtime.block_on(talk(input.clone()))? != input {
-                    return Err(io::Error::other("it was not given back"));
-                }
-            }
-            Ok(Pass::of(started.elapsed(), count))
-        }))
+        Ok(move |count| {
+            timed(count, || match runtime.block_on(talk(input.clone()))? == input {
+                true => Ok(()),
+                false => Err(io::Error::other("it was not given back")),
+            })
+        })
     })
 }
