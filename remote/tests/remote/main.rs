@@ -1,6 +1,7 @@
 //! Links to other machines, and a cluster that is made of this one.
 
 mod cluster;
+mod fates;
 mod rpc;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
@@ -22,5 +23,5 @@ use std::process::ExitCode;
 type Ask = Box<dyn FnMut(&work::Job) -> Result<u64, Box<dyn std::error::Error>> + Send>;
 
 fn main() -> ExitCode {
-    support::run([cluster::trials(), rpc::trials(), tls::trials(), zeromq::trials()])
+    support::run([cluster::trials(), fates::trials(), rpc::trials(), tls::trials(), zeromq::trials()])
 }
