@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         a_call_passes_over_so_many_words_and_the_next_one_over_more,
         a_late_goodbye_is_none_to_the_next_of_that_name,
         a_worker_that_takes_no_orders_holds_up_no_other_call,
+        a_process_forks_again_once_its_sockets_are_closed,
     ]
 }
 
@@ -342,4 +343,19 @@ fn a_worker_that_takes_no_orders_holds_up_no_other_call() {
         worker.wait().unwrap();
         assert!(matches!(blocked.join().unwrap().unwrap_err().error, Error::Closed));
     });
+}
+
+fn a_process_forks_again_once_its_sockets_are_closed() {
+    let router = options().router(ANY).unwrap();
+    assert!(matches!(fork((), |()| ()).unwrap_err().error, Error::MultiThreaded { .. }));
+    drop(router);
+    // A thread that was joined counts for a moment longer.
+    let mut child = fork((), |()| ());
+    support::poll_until("no thread is left", || {
+        if child.is_err() {
+            child = fork((), |()| ());
+        }
+        child.is_ok()
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
