@@ -4,10 +4,18 @@
 //! [`transport`] makes a transport of either, with a limit for each message. A call has a deadline of its own
 //! ([`tarpc::context::Context`]), and is an error when that has passed. So a machine that vanished is noticed by a
 //! deadline, and a peer that left at once. A transport does not connect anew, and no call is repeated.
+//!
+//! A server has no deadline: it waits for the next call. [`keep_alive`] gives its connection one, after which a client's
+//! machine that vanished is an error, and the server ends.
 
+use std::cell::RefCell;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::time::Duration;
 
+use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Receiver, Sender, Until};
+use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use tarpc::serde_transport::{self, Transport};
 use tarpc::tokio_util::bytes::{Bytes, BytesMut};
@@ -15,17 +23,82 @@ use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_serde::{Deserializer, Serializer};
 
-/// The format of a message: postcard's, as in the channels of `ipc`. [`transport`] uses it.
+/// The format of a message: that of a value in the channels of `ipc`, with their bounds. [`transport`] uses it.
+///
+/// A list whose elements take no bytes is no longer than the message and 4096, and values nest 128 deep at most. Both
+/// sides refuse what is over that. A value with ends does not travel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postcard;
+
+/// A link that keeps the one message that it is sent.
+#[derive(Debug, Default)]
+struct Kept(RefCell<Vec<u8>>);
+
+impl Link for Kept {
+    type Shared = Self;
+
+    fn share(self) -> Self {
+        self
+    }
+
+    fn unshare(shared: Self) -> Self {
+        shared
+    }
+
+    fn send(kept: &Self, message: Outbound<'_>, _: Until) -> ipc::Result<()> {
+        kept.0.replace(message.bytes().to_vec());
+        Ok(())
+    }
+
+    fn recv<R>(_: &Self, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> ipc::Result<Option<R>> {
+        Ok(None)
+    }
+
+    fn close(self) -> ipc::Result<()> {
+        Ok(())
+    }
+}
+
+impl Outgoing for Kept {}
+
+/// A link that one message has come through.
+#[derive(Debug)]
+struct Come<'a>(&'a [u8]);
+
+impl Link for Come<'_> {
+    type Shared = Self;
+
+    fn share(self) -> Self {
+        self
+    }
+
+    fn unshare(shared: Self) -> Self {
+        shared
+    }
+
+    fn send(_: &Self, _: Outbound<'_>, _: Until) -> ipc::Result<()> {
+        Err(Error::Closed)
+    }
+
+    /// Its length was looked at when it was received.
+    fn recv<R>(come: &Self, _: usize, _: Until, take: impl FnOnce(&[u8], Received) -> R) -> ipc::Result<Option<R>> {
+        Ok(Some(take(come.0, Received::default())))
+    }
+
+    fn close(self) -> ipc::Result<()> {
+        Ok(())
+    }
+}
+
+impl Incoming for Come<'_> {}
 
 impl<T: Serialize> Serializer<T> for Postcard {
     type Error = io::Error;
 
     fn serialize(self: Pin<&mut Self>, value: &T) -> io::Result<Bytes> {
-        let encoded =
-            postcard::to_allocvec(value).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        Ok(encoded.into())
+        let sender = Sender::new(Kept::default());
+        sender.send(value).map_err(|unsent| io::Error::new(io::ErrorKind::InvalidInput, unsent.error))?;
+        Ok(sender.into_inner().0.take().into())
     }
 }
 
@@ -33,18 +106,15 @@ impl<T: for<'de> Deserialize<'de>> Deserializer<T> for Postcard {
     type Error = io::Error;
 
     fn deserialize(self: Pin<&mut Self>, message: &BytesMut) -> io::Result<T> {
-        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        match postcard::take_from_bytes(message).map_err(|error| invalid(error.to_string()))? {
-            (value, []) => Ok(value),
-            (_, rest) => Err(invalid(format!("{} bytes are left over", rest.len()))),
-        }
+        let received = Receiver::new(Come(message)).recv();
+        received.map_err(io::Error::from)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
 /// Makes a transport for a client or a server of the stream. The example `count_words_cluster` makes both.
 ///
 /// A message that is longer than `max_message` bytes is an error for the side that sends it. It is one for the side that
-/// receives its length too, before memory is taken.
+/// receives its length too, before memory is taken. What a message decodes to is bounded too: see [`Postcard`].
 pub fn transport<S, Item, SinkItem>(stream: S, max_message: usize) -> Transport<S, Item, SinkItem, Postcard>
 where
     S: AsyncRead + AsyncWrite,
@@ -53,4 +123,46 @@ where
 {
     let framed = LengthDelimitedCodec::builder().max_frame_length(max_message).new_framed(stream);
     serde_transport::new(framed, Postcard)
+}
+
+/// Makes a machine that vanished an error on that TCP connection, once its kernel has been silent for the deadline or
+/// somewhat longer. Whole seconds count, at least 3. A process that is slow is no error, since its kernel answers. But one
+/// that reads nothing for so long, while the connection is full, counts as gone.
+///
+/// Without it, a server whose client's machine vanished waits for ever, and so does a client without a call under way. The
+/// example `count_words_cluster` has it at both sides.
+///
+/// # Errors
+///
+/// [`io::Error`]: the socket is none of TCP.
+///
+/// # Platform
+///
+/// Sets `SO_KEEPALIVE` with its times, and `TCP_USER_TIMEOUT`
+/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)).
+///
+/// # Examples
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use std::time::Duration;
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let stream = TcpStream::connect(listener.local_addr()?)?;
+/// ipc_remote::rpc::keep_alive(&stream, Duration::from_secs(30))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn keep_alive(stream: impl AsFd, deadline: Duration) -> io::Result<()> {
+    /// The questions to an idle peer that are not answered.
+    const QUESTIONS: u32 = 2;
+    // The kernel's own limits.
+    let deadline = Duration::from_secs(deadline.as_secs().clamp(3, 3 * 32_767));
+    let question = deadline / (QUESTIONS + 1);
+    let stream = stream.as_fd();
+    sockopt::set_tcp_keepidle(stream, question)?;
+    sockopt::set_tcp_keepintvl(stream, question)?;
+    sockopt::set_tcp_keepcnt(stream, QUESTIONS)?;
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX))?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    Ok(())
 }

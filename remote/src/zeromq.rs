@@ -10,8 +10,10 @@
 //! | a worker is killed | values in its queue, and under way to it, are lost; other values go to other workers |
 //! | a broker or a master restarts | values in this process's queue wait, and go when it is back; values in its queue are lost |
 //! | the queue is full, or there is no peer | `send` blocks; `try_send` is [`Error::WouldBlock`] and gives the value back |
+//! | a sender closes while its peer takes nothing | `close` waits for [`linger`](Options::linger); values that are left then are lost |
 //! | a value is over the limit that was set here | [`Error::TooLong`], and nothing was sent |
-//! | a value is over the peer's limit | the peer drops the connection and the value, and the connection comes back |
+//! | a value, or an answer, is over the peer's limit | the peer drops the connection and the value, and the connection comes back |
+//! | a worker's answers are not received | 64 MiB of them wait; after these, its [`RouterReader`] is an error for good |
 //!
 //! So a program counts results, and sends a job again if its result does not come. [`Router`] says which worker is gone.
 //!
@@ -29,6 +31,12 @@
 //!
 //! A deadline holds, whatever strangers send.
 //!
+//! # Forks
+//!
+//! A socket has threads of libzmq's, and a process with threads does not fork: [`ipc::fork`] is [`Error::MultiThreaded`]
+//! as long as one is open. Fork before the first, or start workers with [`ipc::Command`] or a [`ipc::ForkServer`] that is
+//! older.
+//!
 //! # Format
 //!
 //! A message of one part is one value, as `docs/channel.md` has it. A message of two parts is a word to the other side: the
@@ -37,17 +45,20 @@
 //! one of its name.
 
 mod dealer;
+mod engine;
+mod hub;
 mod one_way;
 mod router;
 mod turns;
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipc::{Error, Received, Result, Until};
 use zmq::{Context, Socket, SocketType};
 
 pub use self::dealer::{DealerReader, DealerWriter};
+use self::engine::{Arrived, Engine};
 pub use self::one_way::{Pull, Push};
 pub use self::router::{Router, RouterReader, RouterWriter};
 
@@ -278,106 +289,6 @@ fn failed(call: &'static str) -> impl Fn(zmq::Error) -> Error {
         // The peer that is named is not there.
         zmq::Error::EHOSTUNREACH | zmq::Error::ETERM => Error::Closed,
         error => Error::System { call, source: std::io::Error::from_raw_os_error(error.to_raw()) },
-    }
-}
-
-/// A socket of libzmq, and how it is waited for. It is used by one thread at a time.
-struct Engine {
-    socket: Socket,
-    max: usize,
-    /// The socket's timeouts as they are set, in milliseconds.
-    send_timeout: i32,
-    receive_timeout: i32,
-}
-
-/// A message that arrived.
-enum Arrived {
-    Value(zmq::Message),
-    Word(zmq::Message),
-}
-
-impl Engine {
-    fn new(socket: Socket, max: usize) -> Self {
-        Self { socket, max, send_timeout: -1, receive_timeout: -1 }
-    }
-
-    fn check(&self, message: &[u8]) -> Result<()> {
-        match message.len() > self.max {
-            true => Err(Error::TooLong { len: message.len(), max: self.max }),
-            false => Ok(()),
-        }
-    }
-
-    /// Sends a message of so many parts. `Ok(false)`: there is no room within the time.
-    fn send(&mut self, parts: &[&[u8]], within: Option<Duration>) -> Result<bool> {
-        let deadline = within.and_then(|time| Instant::now().checked_add(time));
-        loop {
-            let (millis, flag) = millis_left(deadline, within);
-            if millis != self.send_timeout {
-                self.socket.set_sndtimeo(millis).map_err(failed("zmq_setsockopt"))?;
-                self.send_timeout = millis;
-            }
-            let sent = match parts {
-                [part] => self.socket.send(*part, flag),
-                parts => self.socket.send_multipart(parts, flag),
-            };
-            match sent {
-                Ok(()) => return Ok(true),
-                Err(zmq::Error::EINTR) => {}
-                Err(zmq::Error::EAGAIN) => return Ok(false),
-                Err(error) => return Err(failed("zmq_send")(error)),
-            }
-        }
-    }
-
-    /// Whether the worker of that name is not connected to this router.
-    fn is_gone(&mut self, name: &[u8]) -> bool {
-        matches!(self.send(&[name, b"", HI], Some(Duration::ZERO)), Err(Error::Closed))
-    }
-
-    /// Receives a message, of a router's after the name of its sender. `None`: none came within the time.
-    fn receive(&mut self, within: Option<Duration>) -> Result<Option<zmq::Message>> {
-        let deadline = within.and_then(|time| Instant::now().checked_add(time));
-        loop {
-            let (millis, flag) = millis_left(deadline, within);
-            if millis != self.receive_timeout {
-                self.socket.set_rcvtimeo(millis).map_err(failed("zmq_setsockopt"))?;
-                self.receive_timeout = millis;
-            }
-            match self.socket.recv_msg(flag) {
-                Ok(message) => return Ok(Some(message)),
-                Err(zmq::Error::EINTR) => {}
-                Err(zmq::Error::EAGAIN) => return Ok(None),
-                Err(error) => return Err(failed("zmq_recv")(error)),
-            }
-        }
-    }
-
-    /// Receives the rest of a message that begins with this part. `None`: this crate sends no such message.
-    fn complete(&mut self, first: zmq::Message) -> Result<Option<Arrived>> {
-        if !first.get_more() {
-            return Ok(Some(Arrived::Value(first)));
-        }
-        let second = self.socket.recv_msg(0).map_err(failed("zmq_recv"))?; // all parts of a message arrive at once
-        let mut more = second.get_more();
-        let is_word = first.is_empty() && !more;
-        while more {
-            more = self.socket.recv_msg(0).map_err(failed("zmq_recv"))?.get_more();
-        }
-        Ok(is_word.then_some(Arrived::Word(second)))
-    }
-}
-
-/// The timeout and the flag of a call that may take that long.
-fn millis_left(deadline: Option<Instant>, within: Option<Duration>) -> (i32, i32) {
-    match (within, deadline) {
-        (Some(Duration::ZERO), _) => (-1, zmq::DONTWAIT),
-        (_, Some(deadline)) => match deadline.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => (-1, zmq::DONTWAIT),
-            // Rounded up, so that no deadline is early.
-            left => (i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX), 0),
-        },
-        _ => (-1, 0),
     }
 }
 

@@ -30,6 +30,7 @@ mod descriptors;
 mod held;
 mod inventory;
 mod kernel;
+mod machines;
 mod messages;
 pub mod needs;
 mod pipes;
@@ -57,6 +58,7 @@ pub use kernel::{
     Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network,
     own_pids, refuse_calls, refuse_flags, refuses_rights, userfaults,
 };
+pub use machines::Machine;
 pub use messages::{assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, is_root, kinds, pipe_setting, read_all, read_some, refused};
 pub use places::{

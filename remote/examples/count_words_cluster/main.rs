@@ -26,6 +26,7 @@ use ipc_remote::zeromq;
 use lexopt::{Arg, Parser, ValueExt};
 
 use machines::{Machine, Place};
+use over_rpc::DEADLINE;
 use pieces::Pieces;
 use work::{Done, Job, work};
 
@@ -41,9 +42,6 @@ Counts the words of files on several machines, one of which fails half-way, and 
   --fault FAULT  happens to the first machine half-way: kill ends its process, cut cuts the cable of its namespace,
                  none does nothing (default: kill)
   --help         this text";
-
-/// After this time, a silent machine counts as gone.
-const DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long a machine may take to come up.
 const START: Duration = Duration::from_secs(30);
@@ -200,28 +198,32 @@ fn count_all(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
         return Err("a cable is cut between namespaces, which root may make".into());
     }
     let (machines, mut asks) = start(options, place)?;
-    let pieces = Pieces::new(&options.files);
+    let pieces = Pieces::new(&options.files, (options.fault != Fault::None).then_some(0));
     thread::scope(|scope| {
-        for (machine, mut ask) in machines.iter().zip(asks.drain(..)) {
+        for (index, (machine, mut ask)) in machines.iter().zip(asks.drain(..)).enumerate() {
             let pieces = &pieces;
             scope.spawn(move || {
-                while let Some(job) = pieces.take() {
+                while let Some(job) = pieces.take(index) {
                     match ask(&job) {
                         Ok(words) => pieces.done(&job, words),
                         Err(error) => {
                             eprintln!("machine {} is gone, and its piece goes to another one: {error}", machine.name);
-                            return pieces.give_back(job);
+                            pieces.give_back(job);
+                            break;
                         }
                     }
                 }
+                pieces.is_gone(index);
             });
         }
-        if options.fault != Fault::None && pieces.wait_for_half() {
+        if pieces.wait_for_half() {
             let machine = &machines[0];
             let failed = if options.fault == Fault::Kill { machine.kill() } else { machine.cut() };
             if let Err(error) = failed {
                 eprintln!("machine {} did not fail: {error}", machine.name);
+                return pieces.is_gone(0);
             }
+            pieces.has_failed();
         }
     });
     Ok(pieces.print(&options.files))

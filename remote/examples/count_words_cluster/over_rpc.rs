@@ -2,9 +2,10 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
-use ipc_remote::rpc::transport;
+use ipc_remote::rpc::{keep_alive, transport};
 use tarpc::client;
 use tarpc::context::{self, Context};
 use tarpc::server::{BaseChannel, Channel};
@@ -17,6 +18,9 @@ use crate::work::{Done, Job, work};
 
 /// The longest message.
 const LONGEST: usize = 64 << 20;
+
+/// After this time, a silent machine counts as gone, also where no call is under way.
+pub const DEADLINE: Duration = Duration::from_secs(3);
 
 #[tarpc::service]
 pub trait Count {
@@ -38,11 +42,16 @@ impl Count for Server {
     }
 }
 
-/// Serves over a connection to the master, on this thread.
-pub fn serve(address: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let stream = TcpStream::connect(address)?;
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
+    keep_alive(stream, DEADLINE)
+}
+
+/// Serves over a connection to the master, on this thread, until the master or its machine is gone.
+pub fn serve(address: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let stream = TcpStream::connect(address)?;
+    prepare(&stream)?;
     // Forked before there is a runtime.
     let (jobs, to_do) = ipc::channel()?;
     let (results, done) = ipc::channel()?;
@@ -78,8 +87,7 @@ pub fn client_over(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Coun
 
 /// Asks over a connection. A call is an error when its answer did not come within ten seconds.
 pub fn client(stream: TcpStream) -> std::io::Result<Ask> {
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
+    prepare(&stream)?;
     let runtime = runtime()?;
     let client =
         runtime.block_on(async { Ok::<_, std::io::Error>(client_over(tokio::net::TcpStream::from_std(stream)?)) })?;

@@ -26,10 +26,14 @@ struct State {
     taken: usize,
     counted: u64,
     words: Vec<Result<u64, String>>,
+    /// The machine that fails when half of the bytes are counted, until it is gone.
+    fails: Option<usize>,
+    has_failed: bool,
 }
 
 impl Pieces {
-    pub fn new(files: &[PathBuf]) -> Self {
+    /// The pieces of the files, with the machine that is to fail half-way.
+    pub fn new(files: &[PathBuf], fails: Option<usize>) -> Self {
         let bytes: u64 = files.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum();
         let state = State {
             files: files.to_vec(),
@@ -40,6 +44,8 @@ impl Pieces {
             taken: 0,
             counted: 0,
             words: vec![Ok(0); files.len()],
+            fails,
+            has_failed: false,
         };
         Self { state: Mutex::new(state), changed: Condvar::new(), half: bytes / 2 }
     }
@@ -52,10 +58,17 @@ impl Pieces {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a piece. Waits while others have some that they may give back. `None`: all is done.
-    pub fn take(&self) -> Option<Job> {
+    /// Takes a piece for a machine. Waits while others have some that they may give back. `None`: all is done.
+    ///
+    /// When half is counted, all wait until the machine that fails has failed, and then until it has noticed that with a
+    /// piece of its own. The others could be done before.
+    pub fn take(&self, machine: usize) -> Option<Job> {
         let mut state = self.state();
         loop {
+            if state.counted >= self.half && state.fails.is_some_and(|fails| !state.has_failed || fails != machine) {
+                state = self.wait(state);
+                continue;
+            }
             if let Some(job) = state.given_back.pop().or_else(|| state.read()) {
                 state.taken += 1;
                 return Some(job);
@@ -84,7 +97,20 @@ impl Pieces {
         self.changed.notify_all();
     }
 
-    /// Blocks until half of the bytes were counted. `false`: no machine counts any more.
+    /// The machine takes no more pieces.
+    pub fn is_gone(&self, machine: usize) {
+        let mut state = self.state();
+        state.fails = state.fails.filter(|fails| *fails != machine);
+        self.changed.notify_all();
+    }
+
+    /// The machine that was to fail has failed.
+    pub fn has_failed(&self) {
+        self.state().has_failed = true;
+        self.changed.notify_all();
+    }
+
+    /// Blocks until half of the bytes were counted. `false`: no machine counts any more, or the one that is to fail does not.
     pub fn wait_for_half(&self) -> bool {
         let mut state = self.state();
         while state.counted < self.half {
@@ -93,7 +119,7 @@ impl Pieces {
             }
             state = self.wait(state);
         }
-        true
+        state.fails.is_some()
     }
 
     /// Prints what `wc -w` would. `false`: not all could be counted.

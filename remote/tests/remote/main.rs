@@ -1,6 +1,8 @@
 //! Links to other machines, and a cluster that is made of this one.
 
 mod cluster;
+mod fates;
+mod routers;
 mod rpc;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
@@ -22,5 +24,12 @@ use std::process::ExitCode;
 type Ask = Box<dyn FnMut(&work::Job) -> Result<u64, Box<dyn std::error::Error>> + Send>;
 
 fn main() -> ExitCode {
-    support::run([cluster::trials(), rpc::trials(), tls::trials(), zeromq::trials()])
+    support::run([
+        cluster::trials(),
+        fates::trials(),
+        routers::trials(),
+        rpc::trials(),
+        tls::trials(),
+        zeromq::trials(),
+    ])
 }

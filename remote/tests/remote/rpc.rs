@@ -1,13 +1,19 @@
 //! One service, over a socket pair to a forked child and over TCP.
 
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
+use std::pin::Pin;
 use std::time::Duration;
 
 use ipc::{Child, fork};
+use ipc_remote::rpc::Postcard;
+use serde::{Deserialize, Serialize};
 use tarpc::context;
+use tarpc::tokio_util::bytes::BytesMut;
+use tokio_serde::{Deserializer, Serializer};
 
 use crate::over_rpc::{self, client_over, runtime, serve_over};
-use crate::support::{self, Trial, await_orphans, exit_code};
+use crate::support::{self, Machine, Trial, await_orphans, exit_code};
 use crate::work::{Job, work};
 
 pub fn trials() -> Vec<Trial> {
@@ -17,6 +23,8 @@ pub fn trials() -> Vec<Trial> {
         a_message_over_the_limit_is_an_error,
         a_server_that_is_killed_is_an_error,
         a_server_that_says_nothing_is_an_error_after_the_deadline,
+        a_worker_leaves_when_its_masters_machine_vanishes needs [OwnNetwork, IP] within 90,
+        a_message_that_claims_more_than_it_has_is_refused,
     ]
 }
 
@@ -94,4 +102,57 @@ fn a_server_that_says_nothing_is_an_error_after_the_deadline() {
         let refused = client.count(context, job("one")).await;
         assert!(matches!(refused, Err(tarpc::client::RpcError::DeadlineExceeded)), "{refused:?}");
     });
+}
+
+fn a_worker_leaves_when_its_masters_machine_vanishes() {
+    for is_asked in [true, false] {
+        let machine = Machine::start(|_until| over_rpc::serve(Machine::MASTER).unwrap());
+        let mut ask = over_rpc::client(machine.listener.accept().unwrap().0).unwrap();
+        assert_eq!(ask(&job("two words")).unwrap(), 2);
+        if is_asked {
+            // Its answer is under way when the cable is cut, or soon after.
+            machine.cut();
+            assert!(ask(&job("one")).is_err());
+        } else {
+            machine.cut();
+        }
+        let left = machine.child.wait_timeout(over_rpc::DEADLINE * 3 / 2 + Duration::from_secs(2)).unwrap();
+        assert!(left.expect("it leaves").success());
+    }
+}
+
+fn decoded<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> std::io::Result<T> {
+    Pin::new(&mut Postcard).deserialize(&BytesMut::from(bytes))
+}
+
+/// As deep as it is long.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Nested(Option<Box<Nested>>);
+
+fn a_message_that_claims_more_than_it_has_is_refused() {
+    let value = (7_u32, "seven".to_owned(), Some(vec![(); 3]));
+    let bytes = Pin::new(&mut Postcard).serialize(&value).unwrap();
+    assert_eq!(decoded::<(u32, String, Option<Vec<()>>)>(&bytes).unwrap(), value);
+    assert_eq!(decoded::<()>(&Pin::new(&mut Postcard).serialize(&()).unwrap()).unwrap(), ());
+    // A list of 2^63 values that take no bytes, and values that nest as deep as the message is long.
+    let hollow = [&[0xff; 9][..], &[0]].concat();
+    for refused in [
+        decoded::<Vec<()>>(&hollow).map(drop),
+        decoded::<Vec<u8>>(&hollow).map(drop),
+        decoded::<Nested>(&[1; 1 << 20]).map(drop),
+        decoded::<u8>(&[1, 1]).map(drop), // more than one value
+        decoded::<u8>(&[]).map(drop),
+    ] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidData);
+    }
+    // What the other side would refuse is not sent.
+    let mut deep = Nested(None);
+    for _ in 0..200 {
+        deep = Nested(Some(Box::new(deep)));
+    }
+    let unsent = <Postcard as Serializer<_>>::serialize(Pin::new(&mut Postcard), &deep).unwrap_err();
+    assert_eq!(unsent.kind(), ErrorKind::InvalidInput);
+    let end = ipc::pipe().unwrap().0;
+    let unsent = <Postcard as Serializer<_>>::serialize(Pin::new(&mut Postcard), &end).unwrap_err();
+    assert_eq!(unsent.kind(), ErrorKind::InvalidInput);
 }

@@ -224,22 +224,32 @@ impl Half {
     #[cold]
     fn after_turn(&mut self, patience: Patience) -> Result<()> {
         let now = Instant::now();
-        if self.next_look.is_none_or(|next| next <= now) {
-            self.next_look = Some(now + self.connection.turn);
-            let silence = sys::tcp::silence(self.connection.socket.as_fd());
-            let is_silent = silence.is_ok_and(|silence| silence.is_asked && silence.lasts >= self.connection.deadline);
-            // Twice, since it may have been asked a moment ago, after a time without a question.
-            if is_silent && self.was_silent {
-                self.connection.is_lost.store(true, Relaxed);
-                return Err(Connection::vanished());
-            }
-            self.was_silent = is_silent;
-        }
+        self.look_when_due(now)?;
         match patience {
             Patience::None => Err(Error::WouldBlock),
             Patience::Until(deadline) if deadline <= now => Err(Error::TimedOut),
             _ => Ok(()),
         }
+    }
+
+    /// Fails if the peer is gone. It is looked at once in a turn.
+    #[inline]
+    fn look_when_due(&mut self, now: Instant) -> Result<()> {
+        if self.next_look.is_none_or(|next| next <= now) { self.look(now) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn look(&mut self, now: Instant) -> Result<()> {
+        self.next_look = Some(now + self.connection.turn);
+        let silence = sys::tcp::silence(self.connection.socket.as_fd());
+        let is_silent = silence.is_ok_and(|silence| silence.is_asked && silence.lasts >= self.connection.deadline);
+        // Twice, since it may have been asked a moment ago, after a time without a question.
+        if is_silent && self.was_silent {
+            self.connection.is_lost.store(true, Relaxed);
+            return Err(Connection::vanished());
+        }
+        self.was_silent = is_silent;
+        Ok(())
     }
 
     /// Sends what a stream around the connection holds.
@@ -288,6 +298,8 @@ impl TimedRead for Half {
 
 impl TimedWrite for Half {
     fn write_until(&mut self, bytes: &[u8], until: Until) -> Result<usize> {
+        // A write is a success as long as there is room here, also where nobody has been there for long.
+        self.look_when_due(Instant::now())?;
         self.in_turns(until.0, |connection, patience| connection.write(bytes, patience))
     }
 }

@@ -2,13 +2,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, FAR, Trial, assert_timed_out, assert_times_out, exit_code, own_network, tcp_pair};
+use crate::support::{self, FAR, Machine, Trial, assert_timed_out, assert_times_out, exit_code, tcp_pair};
 use ipc::{Error, Link, PipeReader, Receiver, Sender, TcpLink, TcpOptions, TcpReader, TcpWriter, fork, pipe, wait_any};
 
 pub fn trials() -> Vec<Trial> {
@@ -579,8 +578,8 @@ fn a_worker_that_is_stopped_is_not_gone() {
     let (jobs, results) = (Sender::new(link.writer), Receiver::<u64, _>::new(link.reader));
     child.signal(libc::SIGSTOP).unwrap();
     fill(&jobs);
-    // Its kernel answers all that time, with no room for more.
-    let wait = SHORT + Duration::from_secs(support::rounds(1).clamp(2, 9));
+    // Its kernel answers all that time, with no room for more. One that is gone is noticed before that.
+    let wait = 2 * SHORT + Duration::from_secs(support::rounds(1).clamp(1, 9));
     thread::scope(|scope| {
         scope.spawn(|| {
             let started = Instant::now();
@@ -606,46 +605,25 @@ fn lengths_of_bytes(jobs: Receiver<Vec<u8>, impl Link>, results: Sender<u64, imp
     results.close().unwrap();
 }
 
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 fn is_vanished(error: &Error) -> bool {
     matches!(error, Error::System { source, .. } if source.raw_os_error() == Some(libc::ETIMEDOUT))
 }
 
 fn a_machine_that_vanishes_is_an_error() {
-    assert!(own_network());
-    let (ready, tell_ready) = pipe().unwrap();
-    let (go, tell_go) = pipe().unwrap();
-    // Another machine: a process with a network of its own, joined to this one's by a cable.
-    let child = fork((tell_ready, go), |(ready, mut go)| {
-        assert!(own_network());
-        drop(ready);
-        go.read_exact(&mut [0]).unwrap();
-        ip("address add 10.9.8.2/24 dev there");
-        ip("link set there up");
+    let machine = Machine::start(|mut until| {
         let connect = |_| {
-            let link = short().connect("10.9.8.1:7000").unwrap();
+            let link = short().connect(Machine::MASTER).unwrap();
             // Says that the hello arrived here, and nothing is under way.
             let writer = Sender::new(link.writer);
             writer.send(1_u8).unwrap();
             writer.flush().unwrap();
             (writer, link.reader)
         };
-        let links: Vec<_> = (0..4).map(connect).collect();
-        let _ = go.read(&mut [0]);
+        let links: Vec<_> = (0..5).map(connect).collect();
+        let _ = until.read(&mut [0]);
         drop(links);
-    })
-    .unwrap();
-    assert_eq!(io::read_to_string(ready).unwrap(), "");
-    ip(&format!("link add here type veth peer name there netns {}", child.id()));
-    ip("address add 10.9.8.1/24 dev here");
-    ip("link set here up");
-    let listener = TcpListener::bind("10.9.8.1:7000").unwrap();
-    (&tell_go).write_all(&[0]).unwrap();
-    let mut links: Vec<_> = (0..4).map(|_| short().greet(listener.accept().unwrap().0).unwrap()).collect();
+    });
+    let mut links: Vec<_> = (0..5).map(|_| short().greet(machine.listener.accept().unwrap().0).unwrap()).collect();
 
     let idle = |link: TcpLink| {
         let values = Receiver::<u8, _>::new(link.reader);
@@ -653,15 +631,17 @@ fn a_machine_that_vanishes_is_an_error() {
         (values, link.writer)
     };
     let (first, second) = (idle(links.pop().unwrap()), idle(links.pop().unwrap()));
+    let sending = idle(links.pop().unwrap());
+    let (clock, _tick) = pipe().unwrap();
     let full = Sender::new(links.pop().unwrap().writer);
     fill(&full);
-    ip("link set here down");
+    machine.cut();
     let noticed = |what: &str, call: &dyn Fn() -> Error| {
         let started = Instant::now();
         let error = call();
         let took = started.elapsed();
         assert!(is_vanished(&error), "{what}: {error:?}");
-        assert!(took <= 3 * SHORT, "{what}: {took:?}");
+        assert!(took <= SHORT * 3 / 2 + Duration::from_secs(1), "{what}: {took:?}");
         assert!(is_vanished(&call()), "{what}: and each later call says so");
     };
     let (mut watched, _writer) = second;
@@ -680,7 +660,20 @@ fn a_machine_that_vanishes_is_an_error() {
             assert!(is_vanished(&error), "watched: {error:?}");
         });
         scope.spawn(move || noticed("full", &|| full.flush().unwrap_err()));
+        scope.spawn(move || {
+            let (_values, writer) = sending;
+            let jobs = Sender::new(writer);
+            // There is room for all of it here, and nothing is received.
+            noticed("with a job now and then", &|| {
+                loop {
+                    if let Err(error) = jobs.send(1_u8).map_err(Error::from).and_then(|()| jobs.flush()) {
+                        return error;
+                    }
+                    let _ = clock.read_timeout(&mut [0], Duration::from_millis(200));
+                }
+            });
+        });
     });
-    child.kill().unwrap();
-    child.wait().unwrap();
+    machine.child.kill().unwrap();
+    machine.child.wait().unwrap();
 }

@@ -1,0 +1,241 @@
+//! What a router knows of its workers, and their answers that were not received yet.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use ipc::{Error, Result};
+
+use super::turns::{PASSED_OVER, Token};
+use super::{Arrived, BYE, Engine, HI, failed};
+
+/// The most workers that wait to be accepted. One more is told goodbye.
+const NEWCOMERS: usize = 1024;
+
+/// How many bytes of answers of one worker may wait, and what is counted for an answer beside its bytes. The worker whose
+/// answer is over it has failed for good.
+const WAITING: usize = 64 << 20;
+const OVERHEAD: usize = 64;
+
+/// How many workers there are before the ones that are gone are looked for.
+const MANY: usize = 1024;
+
+pub(super) struct Hub {
+    pub(super) engine: Engine,
+    /// The worker that has each name.
+    pub(super) names: HashMap<Vec<u8>, u64>,
+    /// By their numbers. One whose links are still here may have lost its name to one that came later.
+    pub(super) workers: HashMap<u64, Worker>,
+    pub(super) newcomers: VecDeque<(Vec<u8>, u64)>,
+    /// How many have been met.
+    met: u64,
+    /// How many workers there are when the ones that are gone are looked for again.
+    many: usize,
+}
+
+pub(super) struct Worker {
+    /// `None`: it had said hi to a router that was here before.
+    pub(super) token: Option<Token>,
+    answers: VecDeque<zmq::Message>,
+    /// How much of [`WAITING`] they take.
+    waiting: usize,
+    /// When it was last asked whether it is there.
+    asked: Instant,
+    /// Whether it said goodbye after its answers.
+    has_left: bool,
+    /// Whether an answer was lost, for which there was no room.
+    is_over: bool,
+    /// Whether its reader was dropped: its messages are dropped too.
+    is_dropped: bool,
+}
+
+impl Worker {
+    fn says_bye(&self, bye: Option<Token>) -> bool {
+        bye.is_some() && (self.token.is_none() || self.token == bye)
+    }
+
+    /// Keeps an answer until it is received, if there is room for it. One alone may be as long as the socket takes.
+    fn keep(&mut self, answer: zmq::Message) {
+        let waiting = self.waiting.saturating_add(answer.len() + OVERHEAD);
+        if self.is_over || waiting > WAITING && !self.answers.is_empty() {
+            self.is_over = true;
+            return;
+        }
+        self.waiting = waiting;
+        self.answers.push_back(answer);
+    }
+
+    fn has_news(&self) -> bool {
+        !self.answers.is_empty() || self.is_over || self.has_left
+    }
+
+    /// What its reader receives next. `None`: nothing has come.
+    pub(super) fn next(&mut self) -> Result<Option<Answer>> {
+        match self.answers.pop_front() {
+            Some(answer) => {
+                self.waiting -= answer.len() + OVERHEAD;
+                Ok(Some(Answer::Value(answer)))
+            }
+            None if self.is_over => Err(failed("zmq_recv")(zmq::Error::ENOBUFS)),
+            None if self.has_left => Ok(Some(Answer::Eof)),
+            None => Ok(None),
+        }
+    }
+}
+
+pub(super) enum Answer {
+    Value(zmq::Message),
+    Eof,
+}
+
+impl Hub {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine, names: HashMap::new(), workers: HashMap::new(), newcomers: VecDeque::new(), met: 0, many: MANY }
+    }
+
+    pub(super) fn worker(&mut self, number: u64) -> Result<&mut Worker> {
+        self.workers.get_mut(&number).ok_or(Error::Closed)
+    }
+
+    /// Takes one message, if one comes within the time, and puts it where it belongs. `Ok(false)`: none came.
+    pub(super) fn pump(&mut self, within: Duration) -> Result<bool> {
+        let Some(name) = self.engine.receive(Some(within))? else { return Ok(false) };
+        if !name.get_more() {
+            return Ok(true);
+        }
+        let Some(first) = self.engine.receive(None)? else { return Ok(true) };
+        let Some(arrived) = self.engine.complete(first)? else { return Ok(true) };
+        let (hi, bye) = match &arrived {
+            Arrived::Word(word) => (Token::of(word, HI), Token::of(word, BYE)),
+            Arrived::Value(_) => (None, None),
+        };
+        let known = self.names.get(&*name).copied();
+        let number = match (known.and_then(|number| Some((number, self.workers.get_mut(&number)?))), hi) {
+            // It has taken the other one's place.
+            (Some((number, worker)), Some(_)) if !worker.has_left && !worker.is_dropped => {
+                worker.token = hi;
+                number
+            }
+            (Some((number, _)), None) => number,
+            (None, None) if bye.is_some() => return Ok(true),
+            _ => match self.meet(&name, hi)? {
+                Some(number) => number,
+                None => return Ok(true),
+            },
+        };
+        let Some(worker) = self.workers.get_mut(&number) else { return Ok(true) };
+        match arrived {
+            Arrived::Word(_) if worker.says_bye(bye) && worker.is_dropped => self.forget(&name, number),
+            Arrived::Word(_) if worker.says_bye(bye) => worker.has_left = true,
+            Arrived::Value(value) if !worker.is_dropped => worker.keep(value),
+            Arrived::Value(_) | Arrived::Word(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// Takes up a worker under a new number, or says goodbye to it if too many wait.
+    fn meet(&mut self, name: &[u8], token: Option<Token>) -> Result<Option<u64>> {
+        if self.newcomers.len() >= NEWCOMERS {
+            let bye = bye(token);
+            return match self.engine.send(&[name, b"", &bye], Some(Duration::ZERO)) {
+                Ok(_) | Err(Error::Closed) => Ok(None),
+                Err(error) => Err(error),
+            };
+        }
+        if self.workers.len() >= self.many {
+            self.forget_the_gone();
+            self.many = MANY.max(2 * self.workers.len());
+        }
+        self.met += 1;
+        let worker = Worker {
+            token,
+            answers: VecDeque::new(),
+            waiting: 0,
+            asked: Instant::now(),
+            has_left: false,
+            is_over: false,
+            is_dropped: false,
+        };
+        self.workers.insert(self.met, worker);
+        if let Some(before) = self.names.insert(name.to_vec(), self.met) {
+            // Its answers stay for its reader.
+            if self.workers.get(&before).is_some_and(|worker| worker.is_dropped) {
+                self.workers.remove(&before);
+            }
+        }
+        self.newcomers.push_back((name.to_vec(), self.met));
+        Ok(Some(self.met))
+    }
+
+    /// Asks a worker that nothing came from whether it is there, once in so long. [`Error::Closed`]: it is gone, and has no
+    /// answer left.
+    pub(super) fn ask(&mut self, name: &[u8], number: u64, once_in: Duration) -> Result<()> {
+        let worker = self.worker(number)?;
+        if worker.asked.elapsed() < once_in {
+            return Ok(());
+        }
+        if self.engine.is_gone(name) {
+            // libzmq takes its messages from all in turns.
+            for _ in 0..self.workers.len() + PASSED_OVER {
+                if !self.pump(Duration::ZERO)? {
+                    return if self.worker(number)?.has_news() { Ok(()) } else { Err(Error::Closed) };
+                }
+            }
+            return Ok(());
+        }
+        self.worker(number)?.asked = Instant::now();
+        Ok(())
+    }
+
+    /// Takes messages, as long as there is room for them: libzmq sees that a worker is gone when it has handed out the last one of
+    /// it. Until then it takes one whose queue is full for one that is slow.
+    pub(super) fn look_for_the_gone(&mut self) -> Result<()> {
+        for _ in 0..PASSED_OVER {
+            let has_room = self.workers.values().all(|worker| worker.waiting < WAITING / 2);
+            if !has_room || !self.pump(Duration::ZERO)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a worker whose reader was dropped: at once if it said goodbye, or else when it does or is gone. Until then it would
+    /// be a newcomer with each answer that is still under way.
+    pub(super) fn leave(&mut self, name: &[u8], number: u64) {
+        let has_name = self.has_name(name, number);
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        if worker.has_left || !has_name || self.engine.is_gone(name) {
+            self.forget(name, number);
+        } else {
+            worker.answers = VecDeque::new();
+            worker.is_dropped = true;
+        }
+    }
+
+    fn has_name(&self, name: &[u8], number: u64) -> bool {
+        self.names.get(name) == Some(&number)
+    }
+
+    fn forget(&mut self, name: &[u8], number: u64) {
+        self.workers.remove(&number);
+        if self.has_name(name, number) {
+            self.names.remove(name);
+        }
+    }
+
+    /// Forgets the workers that have no reader and left without a goodbye.
+    fn forget_the_gone(&mut self) {
+        let Self { engine, names, workers, .. } = self;
+        names.retain(|name, number| {
+            let is_forgotten = workers.get(number).is_none_or(|worker| worker.is_dropped && engine.is_gone(name));
+            if is_forgotten {
+                workers.remove(number);
+            }
+            !is_forgotten
+        });
+    }
+}
+
+/// A goodbye to the worker with that token. One without a token takes any.
+pub(super) fn bye(token: Option<Token>) -> Vec<u8> {
+    token.map_or_else(|| BYE.to_vec(), |token| token.word(BYE))
+}
