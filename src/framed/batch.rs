@@ -74,7 +74,7 @@ impl<W: Outlet> Batch<W> {
     /// is as short again as it was.
     #[cold]
     fn move_and_append(&mut self, message: &[u8]) -> bool {
-        let fits = self.start > 0 && self.waiting().len() + HEAD + message.len() <= self.size;
+        let fits = self.start > 0 && self.has_room(message);
         if fits {
             self.move_to_front();
             self.shrink();
@@ -114,6 +114,11 @@ impl<W: Outlet> Batch<W> {
     /// How many bytes wait before they are sent.
     pub(super) fn size(&self) -> usize {
         self.size
+    }
+
+    /// Whether there is room for the message behind the waiting ones, which may have to be moved for it.
+    pub(super) fn has_room(&self, message: &[u8]) -> bool {
+        self.waiting().len() + HEAD + message.len() <= self.size
     }
 
     /// Whether the empty buffer has room for the message.

@@ -118,7 +118,7 @@ impl Source for RingReader {
 }
 
 impl Outlet for RingWriter {
-    /// A put makes no system call, so that a batch saves less than the copy of a long message costs.
+    /// A put makes no system call unless the reader sleeps, so that a batch saves less than the copy of a long message costs.
     const PAST: usize = 2 << 10;
 
     fn batch_size(&self) -> usize {

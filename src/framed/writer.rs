@@ -25,7 +25,8 @@ use crate::wait::Patience;
 ///
 /// # When messages go
 ///
-/// Messages wait in a buffer of this process. It has 8 KiB for a pipe or a ring, 16 KiB for a unix socket, and 32 KiB for TCP.
+/// Messages wait in a buffer of this process. It has 8 KiB for a pipe, 16 KiB for a ring or a unix socket, and 32 KiB for TCP.
+/// Over a ring, a message of 2 KiB or more goes at once, if there is room for it.
 /// They go when the buffer is full, or with [`flush`](Self::flush), [`try_flush`](Self::try_flush),
 /// [`flush_timeout`](Self::flush_timeout). Flush before waiting for the effect of a message.
 ///
@@ -158,6 +159,9 @@ impl<W: ByteWriter> MessageWriter<W> {
     fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<()> {
         self.batch.check_open()?;
         self.batch.make_room(message);
+        let goes_past = message.len() >= W::PAST;
+        // Where there is no room behind the buffer, one that fits into it waits there.
+        let patience = if goes_past && self.batch.has_room(message) { Patience::None } else { patience };
         let (head, len) = frame::stream_head(message.len());
         let (mut head, mut rest) = (&head[..len], message);
         let mut begun = false; // its first byte was written

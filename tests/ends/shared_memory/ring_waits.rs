@@ -8,7 +8,7 @@ use super::rings::{alone, fill, parent, read_to_end, with_reader, with_writer};
 use crate::support::{
     self, FAR, Gate, Trial, asleep_in, assert_times_out, bytes, exit_code, handled, poll_until, with_interval_timer,
 };
-use ipc::{Error, Ready, RingReader, RingWriter, Watch, fork, stream_pair, wait_any};
+use ipc::{Error, MessageReader, MessageWriter, Ready, RingReader, RingWriter, Watch, fork, stream_pair, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_watch_does_not_miss_what_came_before,
         rings_that_nobody_waited_for_wake_nobody,
         spinning_changes_no_answer,
+        a_message_that_the_buffer_has_room_for_does_not_wait,
     ]
 }
 
@@ -264,5 +265,24 @@ fn spinning_changes_no_answer() {
         drop(there);
         assert_eq!(back.read(&mut [0; 8]).unwrap(), 0);
         assert_eq!(exit_code(&child.unwrap()), 0);
+    }
+}
+
+fn a_message_that_the_buffer_has_room_for_does_not_wait() {
+    let (reader, writer) = alone(4096);
+    let (mut reader, mut writer) = (MessageReader::new(reader), MessageWriter::new(writer));
+    // The first one fills the ring. Nobody reads, and a call that waited for room would not return.
+    let lens = [4092, 0, 100, 2047, 2048, 3000, 5000];
+    lens.iter().for_each(|len| writer.send(&bytes(*len)).unwrap());
+    assert!(matches!(writer.try_send(&bytes(8000)), Err(Error::WouldBlock)));
+    for len in lens {
+        let message = loop {
+            match reader.try_recv() {
+                Ok(message) => break message.unwrap().to_vec(),
+                Err(Error::WouldBlock) => drop(writer.try_flush()),
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(message, bytes(len));
     }
 }
