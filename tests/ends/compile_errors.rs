@@ -11,9 +11,9 @@ pub fn trials() -> Vec<Trial> {
     if cfg!(sanitizers) {
         return Vec::new(); // the compiler would have to be told that the library has them
     }
-    let mut trials = support::trials![ends_and_forks_say_what_they_take needs [RUSTC]];
+    let mut trials = support::trials![ends_and_forks_say_what_they_take needs [Compiler]];
     if cfg!(feature = "channel") {
-        trials.extend(support::trials![channels_say_what_they_take needs [RUSTC]]);
+        trials.extend(support::trials![channels_say_what_they_take needs [Compiler]]);
     }
     trials
 }

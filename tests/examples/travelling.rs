@@ -14,7 +14,7 @@ use ipc::Command;
 pub fn trials() -> Vec<Trial> {
     support::trials![
         a_pipeline_prints_what_sh_prints within 60,
-        a_pipeline_says_how_each_program_left within 60,
+        a_pipeline_says_how_each_program_left needs [BASH] within 60,
         a_pipeline_goes_on_without_a_program_as_sh_does,
         a_pipeline_without_its_file_starts_nothing,
         a_broker_gives_files_to_who_may_not_open_them,

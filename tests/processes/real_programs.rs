@@ -14,7 +14,6 @@ use ipc::{Command, Error, Fifo, PipeReader, PipeWriter, claim_number, fork, pipe
 
 const GIT: Need = Need::Program("git", "git");
 const MAKE: Need = Need::Program("make", "make");
-const BASH: Need = Need::Program("bash", "bash");
 const GZIP: Need = Need::Program("gzip", "gzip");
 
 pub fn trials() -> Vec<Trial> {

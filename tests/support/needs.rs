@@ -16,6 +16,8 @@ use super::{
 pub enum Need {
     /// A program on the `PATH`, and the package of Debian that has it.
     Program(&'static str, &'static str),
+    /// The compiler that built the tests, which may be one user's own.
+    Compiler,
     /// To set the buffers of a socket past the administrator's limit (`CAP_NET_ADMIN`).
     NetAdmin,
     /// A view of the mounts of its own (`CAP_SYS_ADMIN`).
@@ -43,6 +45,7 @@ pub enum Need {
     Alone,
 }
 
+pub const BASH: Need = Need::Program("bash", "bash");
 pub const CC: Need = Need::Program("cc", "gcc");
 pub const CURL: Need = Need::Program("curl", "curl");
 pub const DOT: Need = Need::Program("dot", "graphviz");
@@ -50,7 +53,6 @@ pub const IP: Need = Need::Program("ip", "iproute2");
 pub const LSOF: Need = Need::Program("lsof", "lsof");
 pub const NODE: Need = Need::Program("node", "nodejs");
 pub const PYTHON: Need = Need::Program("python3", "python3");
-pub const RUSTC: Need = Need::Program("rustc", "rustc");
 pub const STRACE: Need = Need::Program("strace", "strace");
 pub const WRK: Need = Need::Program("wrk", "wrk");
 
@@ -70,6 +72,10 @@ impl Need {
             Need::Program(name, package) => {
                 (program(name).is_some(), format!("needs {name}: `apt-get install {package}`, or the like"))
             }
+            Need::Compiler => (
+                program("rustc").is_some(),
+                "needs rustc, of the toolchain that built the tests, on the PATH".to_owned(),
+            ),
             Need::NetAdmin => (may_force_buffers(), "needs CAP_NET_ADMIN: run it as root".to_owned()),
             Need::OwnMounts => (forked(own_mounts), "needs to mount: run it as root".to_owned()),
             Need::HiddenProc => (

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,9 @@ pub struct Machine {
     pub model: Option<(u32, u32)>,
     pub cores: usize,
     pub rustc: String,
+    /// The commit that was measured.
+    #[serde(default)]
+    pub commit: Option<String>,
 }
 
 impl Machine {
@@ -78,6 +82,7 @@ impl Machine {
             model: number("cpu family").zip(number("model\t")),
             cores: CORES.get().map_or(0, Vec::len),
             rustc: env!("RUSTC_VERSION").to_owned(),
+            commit: commit(),
         }
     }
 
@@ -119,4 +124,11 @@ pub fn today() -> String {
         parts
     };
     format!("{:04}-{:02}-{:02}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday)
+}
+
+/// The commit of the tree that this was built in, if it is one of git's.
+fn commit() -> Option<String> {
+    let git =
+        Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short", "HEAD"]).output().ok()?;
+    git.status.success().then(|| String::from_utf8_lossy(&git.stdout).trim().to_owned())
 }

@@ -252,7 +252,8 @@ this crate's rows.
 with the settings that are named. All others are used as their documentation recommends. [The details](#how-each-is-used) \
 are at the end.
 - A column marked **(far)** was measured on two cores that share no cache. A virtual machine's host moves the cores about, \
-within seconds. Two cores that share a cache pass a cache line there and back in about 110 ns, others in about 480 ns. \
+within seconds. On the EPYC, two cores that share a cache pass a cache line there and back in about 110 ns, others in \
+about 480 ns. \
 That slows everything between the two processes, by more than most contenders differ. So it is probed before and after \
 each measurement, which is thrown away if it changed.
 
@@ -279,11 +280,12 @@ Another kind of machine may have another order. Its run is kept beside this one,
 fn measured(run: &Run) -> String {
     let Run { machine, date, .. } = run;
     format!(
-        "- {}, {} cores, Linux {}, with {}, on {date}, in {} min: [every sample](../benches/peers/results/{})\n",
+        "- {}, {} cores, Linux {}, with {}, commit {}, on {date}, in {} min: [every sample](../benches/peers/results/{})\n",
         machine.name(),
         machine.cores,
         machine.kernel,
         machine.rustc,
+        machine.commit.as_deref().unwrap_or("unknown"),
         run.seconds.div_ceil(60),
         run.file_name(),
     )

@@ -17,7 +17,7 @@ use super::bare::check;
 use super::{Made, ended, ours};
 
 pub const LIMIT_NOTE: &str = "A ring of 256 KiB made by hand, with its memory mapped twice in a row: it copies in, publishes, and copies out. It \
-                              spins, never sleeps, sees no dead peer, and believes what it reads: nothing that copies can be faster.";
+                              spins, never sleeps, sees no dead peer, and believes what it reads. It is the limit of a ring that copies each write by itself; batches can pass it.";
 
 /// A side of `ipc`'s ring, which is made in the process that uses it.
 pub enum Side<T> {
