@@ -2,8 +2,8 @@
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 
-use super::rings::{alone, read_to_end};
-use crate::support::{self, FAR, Trial, bytes, exit_code};
+use super::rings::{alone, read_to_end, with_reader};
+use crate::support::{self, FAR, Gate, Trial, bytes, exit_code};
 use ipc::{
     Command, Error, Fork, Forked, RingReader, RingWriter, StreamSocket, datagram_pair, fork, fork_raw, stream_pair,
     wait_any,
@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         a_ring_that_a_child_drops_goes_on,
         a_severed_socket_becomes_no_ring,
         a_child_makes_rings_of_its_own,
+        a_ring_takes_the_memory_that_the_guide_says,
     ]
 }
 
@@ -166,4 +167,42 @@ fn a_child_makes_rings_of_its_own() {
     assert_eq!(exit_code(&child.unwrap()), 0);
     writer.write_all(b"x").unwrap();
     assert_eq!(reader.read(&mut [0; 8]).unwrap(), 1);
+}
+
+/// The sum of a field over the mappings of rings in this process, in KiB.
+fn of_rings(field: &str) -> usize {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_ring = false;
+    let mut sum = 0;
+    for line in smaps.lines() {
+        match line
+            .split_once(':')
+            .filter(|(name, _)| name.chars().all(|char| char.is_ascii_alphabetic() || char == '_'))
+        {
+            None => is_ring = line.contains("memfd:ipc-ring"),
+            Some((name, value)) if is_ring && name == field => {
+                sum += value.trim().trim_end_matches(" kB").parse::<usize>().unwrap();
+            }
+            Some(_) => {}
+        }
+    }
+    sum
+}
+
+fn a_ring_takes_the_memory_that_the_guide_says() {
+    let (read, go) = (Gate::new(), Gate::new());
+    let (mut ring, child) = with_reader(|mut ring| {
+        ring.read_exact(&mut [0; 256 << 10]).unwrap();
+        assert_eq!((of_rings("Size"), of_rings("Rss")), (516, 260));
+        read.open();
+        go.pass();
+    });
+    ring.write_all(&[7; 256 << 10]).unwrap();
+    read.pass();
+    assert_eq!((of_rings("Size"), of_rings("Rss"), of_rings("Pss")), (516, 260, 130));
+    go.open();
+    assert_eq!(exit_code(&child), 0);
+    assert_eq!(of_rings("Pss"), 260);
+    drop(ring);
+    assert_eq!(of_rings("Size"), 0);
 }
