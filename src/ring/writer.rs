@@ -167,6 +167,8 @@ impl RingWriter {
     /// let mut ring = ipc::RingWriter::with_capacity(pair.parent, 4096)?;
     /// assert_eq!(ring.try_write(&[0; 5000])?, ring.capacity());
     /// assert!(matches!(ring.try_write(b"more"), Err(ipc::Error::WouldBlock)));
+    /// let late = ring.write_timeout(b"more", std::time::Duration::from_millis(10));
+    /// assert!(matches!(late, Err(ipc::Error::TimedOut)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn try_write(&mut self, buf: &[u8]) -> Result<usize> {
@@ -185,7 +187,7 @@ impl RingWriter {
     ///
     /// # Examples
     ///
-    /// See [`RingReader::read_timeout`](crate::RingReader::read_timeout).
+    /// See [`try_write`](Self::try_write).
     pub fn write_timeout(&mut self, buf: &[u8], timeout: Duration) -> Result<usize> {
         self.write_with(buf, || Patience::timeout(timeout))
     }
