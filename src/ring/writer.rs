@@ -119,13 +119,11 @@ impl RingWriter {
     ///
     /// ```
     /// let pair = ipc::stream_pair()?;
-    /// let ring = ipc::RingWriter::with_capacity(pair.parent, 100_000)?;
-    /// assert_eq!(ring.capacity(), 128 << 10);
+    /// let refused = ipc::RingWriter::with_capacity(pair.parent, 2 << 30).unwrap_err();
+    /// assert!(matches!(refused.error, ipc::Error::InvalidInput { .. })); // too large; the socket is given back
     ///
-    /// // Too large. The socket is given back.
-    /// let refused = ipc::RingWriter::with_capacity(pair.child, 2 << 30).unwrap_err();
-    /// assert!(matches!(refused.error, ipc::Error::InvalidInput { .. }));
-    /// let ring = ipc::RingWriter::new(refused.socket)?;
+    /// let ring = ipc::RingWriter::with_capacity(refused.socket, 100_000)?;
+    /// assert_eq!(ring.capacity(), 128 << 10);
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn with_capacity(socket: StreamSocket, bytes: usize) -> Result<Self, RingError> {
