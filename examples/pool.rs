@@ -6,12 +6,16 @@
 //! With `--trouble`, a worker crashes at its first try of an odd number that 3 divides, and hangs at that of one that 5 does.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ipc::{Duplex, Fork, KillOnDrop, Signals, Watch, duplex, wait_ready};
+use lexopt::{Arg, Parser, ValueExt};
 use serde::{Deserialize, Serialize};
+
+const USAGE: &str = "usage: pool [--workers N] [--trouble] NUMBER...";
 
 /// How long a job may take, and how often it is tried.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -126,23 +130,37 @@ fn show(results: &[Option<String>], printed: &mut usize) {
     }
 }
 
-fn main() -> ipc::Result<ExitCode> {
+/// How many workers, whether with trouble, and the numbers. `None`: the help was asked for.
+fn options() -> Result<Option<(usize, bool, Vec<u64>)>, lexopt::Error> {
     let (mut workers, mut trouble, mut numbers) = (4, false, Vec::new());
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        match (arg.as_str(), arg.parse()) {
-            ("--trouble", _) => trouble = true,
-            ("--workers", _) => workers = args.next().and_then(|count| count.parse().ok()).unwrap_or(1),
-            (_, Ok(number)) if number > 0 => numbers.push(number),
-            _ => {
-                eprintln!("usage: pool [--workers N] [--trouble] NUMBER...");
-                return Ok(ExitCode::from(2));
-            }
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("trouble") => trouble = true,
+            Arg::Long("workers") => workers = parser.value()?.parse::<NonZero<usize>>()?.get(),
+            Arg::Long("help") => return Ok(None),
+            Arg::Value(number) => numbers.push(number.parse::<NonZero<u64>>()?.get()),
+            unknown => return Err(unknown.unexpected()),
         }
     }
+    Ok(Some((workers, trouble, numbers)))
+}
+
+fn main() -> ipc::Result<ExitCode> {
+    let (workers, trouble, numbers) = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            writeln!(std::io::stdout(), "{USAGE}")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(wrong) => {
+            eprintln!("pool: {wrong}\n{USAGE}");
+            return Ok(ExitCode::from(2));
+        }
+    };
     let signals = Signals::new(&[2, 15])?; // SIGINT, SIGTERM
     let jobs = numbers.iter().enumerate().map(|(place, number)| Job { place, number: *number, tries: 0, trouble });
-    match run(jobs.collect(), workers.max(1), &signals)? {
+    match run(jobs.collect(), workers, &signals)? {
         0 => Ok(ExitCode::SUCCESS),
         left => {
             eprintln!("stopped: {left} of {} jobs were not done", numbers.len());

@@ -1,4 +1,4 @@
-//! Pipes, message pairs, shared memory and safe fork for Rust programs that run as several processes on one Linux machine.
+//! Inter-process communication on Linux: pipes, message pairs, shared-memory rings, typed channels and safe fork.
 //!
 //! A [`pipe()`] is a stream of bytes in one direction. A [`datagram_pair()`] passes whole messages in both. [`fork()`] starts a
 //! process and moves ends into it. The usual mistakes do not compile, or return an error with a name.

@@ -93,7 +93,19 @@ pub struct Duplex<S, R> {
 }
 
 impl<S, R> Duplex<S, R> {
-    /// Sends and receives values over a socket. Never blocks. [`duplex`](crate::duplex()) makes both ends, with an example.
+    /// Sends and receives values over a socket. Never blocks. [`duplex`](crate::duplex()) makes both ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::duplex::<u32, u32>()?;
+    /// let end = ipc::Duplex::<u32, u32>::new(pair.parent.into_inner());
+    /// assert!(matches!(pair.child.try_recv(), Err(ipc::Error::WouldBlock)));
+    /// end.try_send(7)?;
+    /// end.flush()?;
+    /// assert_eq!(pair.child.try_recv()?, Some(7));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn new(socket: DatagramSocket) -> Self {
         Self { link: socket, max: AtomicUsize::new(MAX), late: AtomicBool::new(false), values: PhantomData }
     }
@@ -114,7 +126,7 @@ impl<S, R> Duplex<S, R> {
         self.send_value(value, Patience::Blocking)
     }
 
-    /// Sends the value without blocking. See [`Sender::send_timeout`](crate::Sender::send_timeout) for an example.
+    /// Sends the value without blocking. See [`new`](Self::new) for an example.
     ///
     /// # Errors
     ///
@@ -168,7 +180,7 @@ impl<S, R> Duplex<S, R> {
         self.receive(Patience::Blocking)
     }
 
-    /// Receives a value without blocking. See [`Receiver::try_iter`](crate::Receiver::try_iter) for an example.
+    /// Receives a value without blocking. See [`new`](Self::new) for an example.
     ///
     /// # Errors
     ///
@@ -309,8 +321,8 @@ impl<S, R> Duplex<S, R> {
 }
 
 impl<S, R> Duplex<S, R> {
-    /// Does nothing: a value that was sent is on its way. It exists because [`Sender`](crate::Sender) has it: see [`Link`](crate::Link) for
-    /// an example.
+    /// Does nothing: a value that was sent is on its way. It exists because [`Sender`](crate::Sender) has it. See
+    /// [`new`](Self::new) for an example.
     ///
     /// # Errors
     ///
@@ -352,7 +364,7 @@ impl<S, R> Duplex<S, R> {
         self.link.set_spin(spin);
     }
 
-    /// Gives the socket of the end back. Never blocks. See [`duplex`](crate::duplex()) for an example of an end.
+    /// Gives the socket of the end back. Never blocks. See [`new`](Self::new) for an example.
     pub fn into_inner(self) -> DatagramSocket {
         self.link.marked()
     }

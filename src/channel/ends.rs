@@ -29,9 +29,9 @@ use crate::socket::{DatagramSocket, StreamSocket};
 /// let (sender, receiver) = ipc::channel()?;
 /// sender.send(("notes".to_owned(), ipc::Fd(File::open("/dev/null")?)))?;
 ///
-/// let (name, ipc::Fd::<File>(file)) = receiver.recv()?.expect("the sender is there");
+/// let (name, file): (String, ipc::Fd<File>) = receiver.recv()?.expect("the sender is there");
 /// assert_eq!(name, "notes");
-/// assert_eq!(std::io::read_to_string(file)?, "");
+/// assert_eq!(std::io::read_to_string(file.into_inner())?, "");
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[doc(alias = "TcpStream")]
@@ -40,7 +40,7 @@ use crate::socket::{DatagramSocket, StreamSocket};
 pub struct Fd<T>(pub T);
 
 impl<T> Fd<T> {
-    /// Returns the owner of the descriptor. In the [example](Self#examples), a pattern does the same.
+    /// Returns the owner of the descriptor. See the [example](Self#examples). The pattern `Fd(owner)` does the same.
     pub fn into_inner(self) -> T {
         self.0
     }

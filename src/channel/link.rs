@@ -29,6 +29,71 @@ use crate::wait::{Patience, Until, Watch};
 /// All calls get the link as [`Shared`](Self::Shared), by reference, since several threads may use a channel. A link that
 /// takes messages through `&self` is shared as it is. A link that needs `&mut self` goes behind a [`Locked`](crate::Locked).
 ///
+/// ```
+/// use std::sync::mpsc::{self, RecvTimeoutError};
+/// use std::time::Duration;
+///
+/// use ipc::{Error, Incoming, Link, Locked, Outbound, Outgoing, Received, Receiver, Result, Sender, Until};
+///
+/// /// Messages through queues between threads.
+/// #[derive(Debug)]
+/// struct Queues {
+///     there: mpsc::Sender<Vec<u8>>,
+///     here: mpsc::Receiver<Vec<u8>>,
+/// }
+///
+/// impl Link for Queues {
+///     type Shared = Locked<Self>;
+///
+///     fn share(self) -> Locked<Self> {
+///         Locked::new(self)
+///     }
+///
+///     fn unshare(shared: Locked<Self>) -> Self {
+///         shared.into_inner()
+///     }
+///
+///     fn send(shared: &Locked<Self>, message: Outbound<'_>, until: Until) -> Result<()> {
+///         assert_eq!(message.ends_len(), 0); // `CARRIES_ENDS` is false
+///         shared.lock(until)?.there.send(message.bytes().to_vec()).map_err(|_| Error::Closed)
+///     }
+///
+///     fn recv<R>(
+///         shared: &Locked<Self>,
+///         max: usize,
+///         until: Until,
+///         take: impl FnOnce(&[u8], Received) -> R,
+///     ) -> Result<Option<R>> {
+///         let queues = shared.lock(until)?;
+///         let arrived = queues.here.recv_timeout(until.left().unwrap_or(Duration::MAX));
+///         drop(queues); // `take` runs without the lock
+///         match arrived {
+///             Ok(message) if message.len() > max => Err(Error::TooLong { len: message.len(), max }),
+///             Ok(message) => Ok(Some(take(&message, Received::default()))),
+///             Err(RecvTimeoutError::Timeout) => Err(until.error()),
+///             Err(RecvTimeoutError::Disconnected) => Ok(None),
+///         }
+///     }
+///
+///     fn close(self) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// impl Outgoing for Queues {}
+/// impl Incoming for Queues {}
+///
+/// let ((to_worker, jobs), (to_master, results)) = (mpsc::channel(), mpsc::channel());
+/// let jobs = Receiver::<u32, _>::new(Queues { there: to_master, here: jobs });
+/// let master = Sender::new(Queues { there: to_worker, here: results });
+/// assert!(matches!(jobs.try_recv(), Err(Error::WouldBlock)));
+/// master.send(21_u32)?;
+/// master.close()?;
+/// assert_eq!(jobs.recv()?, Some(21));
+/// assert_eq!(jobs.recv()?, None);
+/// # Ok::<(), ipc::Error>(())
+/// ```
+///
 /// # Examples
 ///
 /// ```
@@ -154,8 +219,8 @@ pub trait Incoming: Link {
     }
 }
 
-/// A value on its way out: its bytes, and the ends that go beside them. [`Link::send`] gets one, also in the
-/// [example](Link#examples).
+/// A value on its way out: its bytes, and the ends that go beside them. [`Link::send`] gets one, as in the
+/// [example](Link#a-link-of-your-own).
 #[derive(Clone, Copy)]
 pub struct Outbound<'a> {
     bytes: &'a [u8],
@@ -167,14 +232,14 @@ impl<'a> Outbound<'a> {
         Self { bytes, ends }
     }
 
-    /// Returns the message, which [`Link::send`] sends. The [example](Link#examples) sends some.
+    /// Returns the message, which [`Link::send`] sends, as in the [example](Link#a-link-of-your-own).
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Returns how many ends go beside it: 0 if the link carries none ([`Link::CARRIES_ENDS`]), as those of the
-    /// [example](Link#examples) with a buffer.
+    /// Returns how many ends go beside it: 0 if the link carries none ([`Link::CARRIES_ENDS`]), as in the
+    /// [example](Link#a-link-of-your-own).
     #[must_use]
     pub fn ends_len(&self) -> usize {
         self.ends.len()
@@ -260,7 +325,7 @@ impl Incoming for DatagramSocket {}
 /// For a link's calls.
 impl Until {
     /// Returns how much longer the call may wait: [`Duration::ZERO`] for not at all, and `None` for ever. The calls of a
-    /// [`Link`] get an `Until`, also in the [example](Link#examples).
+    /// [`Link`] get an `Until`, as in the [example](Link#a-link-of-your-own).
     #[must_use]
     pub fn left(&self) -> Option<Duration> {
         match self.0 {
@@ -271,7 +336,7 @@ impl Until {
     }
 
     /// Returns the error of a call that may not wait any longer: [`Error::WouldBlock`] or [`Error::TimedOut`]. The calls of a
-    /// [`Link`] return it; the one in the [example](Link#examples) may wait for ever.
+    /// [`Link`] return it, as in the [example](Link#a-link-of-your-own).
     #[must_use]
     pub fn error(&self) -> Error {
         match self.0 {

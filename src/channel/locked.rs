@@ -26,7 +26,15 @@ const LOOKS: usize = 100;
 ///
 /// The holder of the lock may be waiting for its peer. So a call waits for the lock no longer than it may wait for the peer.
 ///
-/// In the [example](crate::Link#examples), a channel keeps each `MessageWriter` and `MessageReader` in a `Locked`.
+/// # Examples
+///
+/// A [link of your own](crate::Link#a-link-of-your-own) locks itself for each call. Without other threads, no lock is taken:
+///
+/// ```
+/// let mut locked = ipc::Locked::new(1);
+/// *locked.get_mut() += 1;
+/// assert_eq!(locked.into_inner(), 2);
+/// ```
 pub struct Locked<L> {
     link: TryLock<L>,
     /// Whether a call waits.
@@ -36,13 +44,13 @@ pub struct Locked<L> {
 }
 
 impl<L> Locked<L> {
-    /// Puts the link behind a lock. Never blocks. [`Link`](crate::Link) has an example of locked links.
+    /// Puts the link behind a lock. Never blocks. See the [example](Self#examples).
     pub fn new(link: L) -> Self {
         Self { link: TryLock::new(link), waiting: AtomicBool::new(false), turn: Mutex::new(()), free: Condvar::new() }
     }
 
     /// Blocks until no other call has the link, or no longer than `until`, and returns it. It is locked until the guard is
-    /// dropped. Each call of the [example](crate::Link#examples) on a locked link begins so.
+    /// dropped. See the [example](crate::Link#a-link-of-your-own) of a link.
     ///
     /// A panic while it was locked does not poison the lock: the link answers for its own state.
     ///
@@ -101,12 +109,12 @@ impl<L> Locked<L> {
         self.free.notify_one();
     }
 
-    /// Returns the link through an exclusive reference. Never blocks. [`Link`](crate::Link) has an example of locked links.
+    /// Returns the link through an exclusive reference. Never blocks. See the [example](Self#examples).
     pub fn get_mut(&mut self) -> &mut L {
         self.link.get_mut()
     }
 
-    /// Gives the link back. Never blocks. Closing a sender does so in an [example](crate::guide::channels#other-ways-to-travel).
+    /// Gives the link back. Never blocks. See the [example](Self#examples).
     pub fn into_inner(self) -> L {
         self.link.into_inner()
     }
@@ -121,7 +129,7 @@ impl<L: fmt::Debug> fmt::Debug for Locked<L> {
     }
 }
 
-/// The link of a [`Locked`], which is free again when this is dropped. [`Link`](crate::Link) has an example of locked links.
+/// The link of a [`Locked`], which is free again when this is dropped. See the [example](crate::Link#a-link-of-your-own) of a link.
 pub struct LockedGuard<'a, L> {
     /// The first of the fields, and so the first that is dropped.
     link: TryLockGuard<'a, L>,

@@ -82,6 +82,9 @@ impl<T, L: Incoming> Receiver<T, L> {
     /// reader.set_max_message(1000);
     /// let receiver: ipc::Receiver<String, _> = ipc::Receiver::new(reader);
     /// assert_eq!(receiver.max_message(), 1000);
+    ///
+    /// let reader = receiver.into_inner();
+    /// ipc::Receiver::<u64, _>::new(reader).close()?;
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn new(link: L) -> Self {
@@ -120,8 +123,8 @@ impl<T, L: Link> Receiver<T, L> {
         self.receive(Patience::Blocking)
     }
 
-    /// Receives a value without blocking; otherwise the same as [`recv`](Self::recv). See [`try_iter`](Self::try_iter) for an
-    /// example.
+    /// Receives a value without blocking; otherwise the same as [`recv`](Self::recv). See [`recv_timeout`](Self::recv_timeout)
+    /// for an example.
     ///
     /// # Errors
     ///
@@ -148,6 +151,7 @@ impl<T, L: Link> Receiver<T, L> {
     /// use std::time::Duration;
     ///
     /// let (numbers, receiver) = ipc::channel::<u32>()?;
+    /// assert!(matches!(receiver.try_recv(), Err(ipc::Error::WouldBlock)));
     /// assert!(matches!(receiver.recv_timeout(Duration::from_millis(10)), Err(ipc::Error::TimedOut)));
     /// numbers.send(7)?;
     /// assert_eq!(receiver.recv_timeout(Duration::from_secs(60))?, Some(7));
@@ -251,6 +255,7 @@ impl<T, L: Link> Receiver<T, L> {
     /// sender.send("short".to_owned())?;
     ///
     /// receiver.set_max_message(1000);
+    /// assert_eq!(receiver.max_message(), 1000);
     /// assert!(matches!(receiver.recv(), Err(ipc::Error::TooLong { max: 1000, .. })));
     /// assert_eq!(receiver.recv()?.as_deref(), Some("short"));
     /// # Ok::<(), ipc::Error>(())
@@ -259,8 +264,7 @@ impl<T, L: Link> Receiver<T, L> {
         self.max.store(bytes, Relaxed);
     }
 
-    /// For [`wait_any`](crate::wait_any), which has an example: ready when [`try_recv`](Self::try_recv) is worth a try. Never
-    /// blocks.
+    /// For [`wait_any`](crate::wait_any): ready when [`try_recv`](Self::try_recv) is worth a try. Never blocks.
     ///
     /// If a value has arrived in the buffer of a link, `wait_any` returns at once. Over a link without a buffer,
     /// [`Watch::readable`] of the receiver is the same.
@@ -268,17 +272,31 @@ impl<T, L: Link> Receiver<T, L> {
     /// # Errors
     ///
     /// Those of the link's own [`watch`](Link::watch).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (_quiet, mut first) = ipc::channel::<u32>()?;
+    /// let (busy, mut second) = ipc::channel()?;
+    /// busy.send(7)?;
+    /// let ready = ipc::wait_any(&mut [first.watch()?, second.watch()?], Some(Duration::from_secs(60)))?;
+    /// assert_eq!(ready, 1);
+    /// assert_eq!(second.try_recv()?, Some(7));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn watch(&mut self) -> Result<Watch<'_>> {
         L::watch(&mut self.link)
     }
 
-    /// Gives the link of the [example](Link#examples) back, with the values in its buffer. Never blocks.
+    /// Gives the link back, with the values in its buffer. Never blocks. See [`new`](Self::new) for an example.
     pub fn into_inner(self) -> L {
         L::unshare(self.link)
     }
 
     /// Closes the receiver, and returns the link's error if there is one. Senders get [`Error::Closed`] when it was the last
-    /// receiver. Dropping closes too. See [`Link`] for an example of a receiver.
+    /// receiver. Dropping closes too. See [`new`](Self::new) for an example.
     ///
     /// # Errors
     ///

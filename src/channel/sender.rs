@@ -121,8 +121,8 @@ impl<T, L: Link> Sender<T, L> {
         self.send_value(value, Patience::Blocking)
     }
 
-    /// Sends the value without blocking; otherwise the same as [`send`](Self::send). [`send_timeout`](Self::send_timeout) has
-    /// an example.
+    /// Sends the value without blocking; otherwise the same as [`send`](Self::send). See [`send_timeout`](Self::send_timeout)
+    /// for an example.
     ///
     /// # Errors
     ///
@@ -150,11 +150,8 @@ impl<T, L: Link> Sender<T, L> {
     /// use std::time::Duration;
     ///
     /// let (sender, _receiver) = ipc::channel()?; // nobody receives
-    /// let unsent = loop {
-    ///     if let Err(unsent) = sender.send_timeout("a job".to_owned(), Duration::from_millis(1)) {
-    ///         break unsent;
-    ///     }
-    /// };
+    /// while sender.try_send("an old job".to_owned()).is_ok() {} // until the queue is full
+    /// let unsent = sender.send_timeout("a job".to_owned(), Duration::from_millis(10)).unwrap_err();
     /// assert!(matches!(unsent.error, ipc::Error::TimedOut));
     /// assert_eq!(unsent.value, "a job"); // for another worker
     /// # Ok::<(), ipc::Error>(())
@@ -181,18 +178,42 @@ impl<T, L: Link> Sender<T, L> {
 }
 
 impl<T, L: Link> Sender<T, L> {
-    /// Sends the buffered values of the link, as in the [example](Link#examples). Blocks while the peer's queue is full. A
-    /// [`DatagramSocket`] has no buffer.
+    /// Sends the buffered values of the link. Blocks while the peer's queue is full. A [`DatagramSocket`] has no buffer.
     ///
     /// # Errors
     ///
     /// Those of the link's own [`flush`](Link::flush).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ipc::{MessageReader, MessageWriter, Receiver, Sender};
+    ///
+    /// let (reader, writer) = ipc::pipe()?;
+    /// let (sender, receiver) = (Sender::new(MessageWriter::new(writer)), Receiver::new(MessageReader::new(reader)));
+    /// for number in 1..=3 {
+    ///     sender.send(number)?;
+    ///     assert!(matches!(receiver.try_recv(), Err(ipc::Error::WouldBlock))); // it waits in the buffer
+    ///     match number {
+    ///         1 => sender.flush()?,
+    ///         2 => sender.try_flush()?, // without blocking
+    ///         _ => sender.flush_timeout(Duration::from_secs(60))?,
+    ///     }
+    ///     assert_eq!(receiver.recv()?, Some(number));
+    /// }
+    /// let writer = sender.into_inner();
+    /// Sender::<u32, _>::new(writer).close()?;
+    /// assert_eq!(receiver.recv()?, None::<u32>);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     pub fn flush(&self) -> Result<()> {
         L::flush(&self.link, Until(Patience::Blocking))
     }
 
-    /// Sends the buffered values without blocking; otherwise the same as [`flush`](Self::flush), which the
-    /// [example](Link#examples) calls.
+    /// Sends the buffered values without blocking; otherwise the same as [`flush`](Self::flush), which has
+    /// an example.
     ///
     /// # Errors
     ///
@@ -203,7 +224,7 @@ impl<T, L: Link> Sender<T, L> {
     }
 
     /// Sends the buffered values, and blocks for room until the time is up; otherwise the same as [`flush`](Self::flush), which
-    /// the [example](Link#examples) calls.
+    /// has an example.
     ///
     /// # Errors
     ///
@@ -213,13 +234,13 @@ impl<T, L: Link> Sender<T, L> {
         L::flush(&self.link, Until(Patience::timeout(timeout)))
     }
 
-    /// Gives the link of the [example](Link#examples) back, with the values in its buffer. Never blocks.
+    /// Gives the link back, with the values in its buffer. Never blocks. See [`flush`](Self::flush) for an example.
     pub fn into_inner(self) -> L {
         L::unshare(self.link)
     }
 
-    /// Flushes and closes, and returns the error of either. The receivers get EOF when it was the last sender. See [`Link`] for
-    /// an example.
+    /// Flushes and closes, and returns the error of either. The receivers get EOF when it was the last sender. See
+    /// [`flush`](Self::flush) for an example.
     ///
     /// Dropping does the same, and returns no error.
     ///

@@ -52,6 +52,7 @@ const LONGEST: Duration = Duration::from_secs(3 * 32_767);
 ///
 /// ```
 /// use std::net::{SocketAddr, TcpListener};
+/// use std::time::Duration;
 ///
 /// use ipc::{Link, Receiver, Sender, TcpOptions};
 ///
@@ -63,7 +64,7 @@ const LONGEST: Duration = Duration::from_secs(3 * 32_767);
 ///     results.close()
 /// }
 ///
-/// let options = TcpOptions::new().stamp(1);
+/// let options = TcpOptions::new().stamp(1).max_message(1 << 20).deadline(Duration::from_secs(10));
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let address: SocketAddr = listener.local_addr()?;
 /// # let worker_options = options.clone();
@@ -97,8 +98,7 @@ impl TcpOptions {
         Self { max_message: 64 << 20, stamp: 0, deadline: Duration::from_secs(30) }
     }
 
-    /// Sets the longest value that this side receives, in bytes. The [example](Self#examples) sets the stamp in the same
-    /// way.
+    /// Sets the longest value that this side receives, in bytes. See the [example](Self#examples).
     ///
     /// The hello tells the peer. Its [`Sender`](crate::Sender) then refuses a longer value before it is sent
     /// ([`Error::TooLong`]).
@@ -118,10 +118,19 @@ impl TcpOptions {
         self
     }
 
-    /// Sets the stamp to a hash of the name of a type. The [example](Self#examples) sets a number in the same way.
+    /// Sets the stamp to a hash of the name of a type.
     ///
     /// Both sides name the same type, such as a tuple of everything that is sent. Programs that were built from one source
     /// agree. The compiler does not promise stable names: use [`stamp`](Self::stamp) for programs that are built apart.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// type Job = (u64, String);
+    /// type Answer = Option<String>;
+    ///
+    /// let options = ipc::TcpOptions::new().stamp_of::<(Job, Answer)>(); // the same line in both programs
+    /// ```
     pub fn stamp_of<T>(self) -> Self {
         // FNV-1a.
         let hash = std::any::type_name::<T>()
@@ -132,7 +141,7 @@ impl TcpOptions {
 
     /// Sets how long connecting and the hello may take, and how long a machine may be silent before it counts as gone.
     ///
-    /// At least 3 s, and at most a day; whole seconds count. The [example](Self#examples) sets the stamp in the same way.
+    /// At least 3 s, and at most a day; whole seconds count. See the [example](Self#examples).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self

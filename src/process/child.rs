@@ -223,6 +223,10 @@ impl Child {
     ///
     /// let child = ipc::Command::new("sleep").arg("1000").spawn()?;
     /// assert_eq!(child.shut_down(Duration::from_secs(60))?.signal(), Some(15));
+    ///
+    /// let child = ipc::Command::new("sleep").arg("1000").spawn()?;
+    /// child.terminate()?; // asks, without a wait
+    /// assert_eq!(child.wait()?.signal(), Some(15));
     /// # Ok::<(), ipc::Error>(())
     /// ```
     ///
@@ -285,11 +289,16 @@ impl Child {
     /// ```
     /// use std::os::unix::process::ExitStatusExt;
     ///
+    /// const SIGKILL: i32 = 9;
     /// const SIGTERM: i32 = 15;
     ///
     /// let child = ipc::Command::new("sleep").arg("1000").process_group(0).spawn()?;
     /// child.signal_group(SIGTERM)?;
     /// assert_eq!(child.wait()?.signal(), Some(SIGTERM));
+    ///
+    /// let child = ipc::Command::new("sleep").arg("1000").process_group(0).spawn()?;
+    /// child.kill_group()?;
+    /// assert_eq!(child.wait()?.signal(), Some(SIGKILL));
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[doc(alias = "killpg")]
@@ -303,7 +312,7 @@ impl Child {
     }
 
     /// Kills every process of the group that the child leads with `SIGKILL`, without blocking; no-op if no process is left in
-    /// it, or if it leads none. Same as [`signal_group`](Self::signal_group) otherwise.
+    /// it, or if it leads none. Same as [`signal_group`](Self::signal_group) otherwise, which has an example.
     ///
     /// # Errors
     ///

@@ -119,13 +119,11 @@ impl RingWriter {
     ///
     /// ```
     /// let pair = ipc::stream_pair()?;
-    /// let ring = ipc::RingWriter::with_capacity(pair.parent, 100_000)?;
-    /// assert_eq!(ring.capacity(), 128 << 10);
+    /// let refused = ipc::RingWriter::with_capacity(pair.parent, 2 << 30).unwrap_err();
+    /// assert!(matches!(refused.error, ipc::Error::InvalidInput { .. })); // too large; the socket is given back
     ///
-    /// // Too large. The socket is given back.
-    /// let refused = ipc::RingWriter::with_capacity(pair.child, 2 << 30).unwrap_err();
-    /// assert!(matches!(refused.error, ipc::Error::InvalidInput { .. }));
-    /// let ring = ipc::RingWriter::new(refused.socket)?;
+    /// let ring = ipc::RingWriter::with_capacity(refused.socket, 100_000)?;
+    /// assert_eq!(ring.capacity(), 128 << 10);
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn with_capacity(socket: StreamSocket, bytes: usize) -> Result<Self, RingError> {
@@ -167,6 +165,8 @@ impl RingWriter {
     /// let mut ring = ipc::RingWriter::with_capacity(pair.parent, 4096)?;
     /// assert_eq!(ring.try_write(&[0; 5000])?, ring.capacity());
     /// assert!(matches!(ring.try_write(b"more"), Err(ipc::Error::WouldBlock)));
+    /// let late = ring.write_timeout(b"more", std::time::Duration::from_millis(10));
+    /// assert!(matches!(late, Err(ipc::Error::TimedOut)));
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn try_write(&mut self, buf: &[u8]) -> Result<usize> {
@@ -185,7 +185,7 @@ impl RingWriter {
     ///
     /// # Examples
     ///
-    /// See [`RingReader::read_timeout`](crate::RingReader::read_timeout).
+    /// See [`try_write`](Self::try_write).
     pub fn write_timeout(&mut self, buf: &[u8], timeout: Duration) -> Result<usize> {
         self.write_with(buf, || Patience::timeout(timeout))
     }

@@ -200,6 +200,8 @@ impl<T: DeserializeOwned> Stream for Receiver<T> {
 /// let mut calls = ipc::tokio::Duplex::new(pair.parent)?;
 /// pair.child.send("the answer".to_owned())?;
 /// assert_eq!(calls.call(7).await?.as_deref(), Some("the answer"));
+/// pair.child.send("more".to_owned())?;
+/// assert_eq!(calls.recv().await?.as_deref(), Some("more"));
 /// # Ok::<(), ipc::Error>(())
 /// # })?;
 /// # Ok::<(), ipc::Error>(())

@@ -235,6 +235,7 @@ impl Child {
     ///
     /// const SIGKILL: i32 = 9;
     /// const SIGUSR1: i32 = 10;
+    /// const SIGTERM: i32 = 15;
     ///
     /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
     /// let child = ipc::tokio::Child::new(ipc::Command::new("sleep").arg("1000").spawn()?)?;
@@ -244,6 +245,10 @@ impl Child {
     /// let child = ipc::tokio::Child::new(ipc::Command::new("sleep").arg("1000").spawn()?)?;
     /// child.signal(SIGUSR1)?;
     /// assert_eq!(child.wait().await?.signal(), Some(SIGUSR1));
+    ///
+    /// let child = ipc::tokio::Child::new(ipc::Command::new("sleep").arg("1000").spawn()?)?;
+    /// child.terminate()?;
+    /// assert_eq!(child.wait().await?.signal(), Some(SIGTERM));
     /// # Ok::<(), ipc::Error>(())
     /// # })?;
     /// # Ok::<(), ipc::Error>(())
@@ -252,8 +257,8 @@ impl Child {
         self.child.end().kill()
     }
 
-    /// Asks the child to leave, with `SIGTERM`; no-op if it has left. [`shut_down`](Self::shut_down) also waits for it, and has an
-    /// example.
+    /// Asks the child to leave, with `SIGTERM`; no-op if it has left. [`shut_down`](Self::shut_down) also waits for it. See
+    /// [`kill`](Self::kill) for an example.
     ///
     /// # Errors
     ///
@@ -287,13 +292,18 @@ impl Child {
     /// ```
     /// use std::os::unix::process::ExitStatusExt;
     ///
+    /// const SIGKILL: i32 = 9;
     /// const SIGTERM: i32 = 15;
     ///
     /// # ::tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
-    /// let family = ipc::Command::new("sh").args(["-c", "sleep 1000 & wait"]).process_group(0).spawn()?;
-    /// let family = ipc::tokio::Child::new(family)?;
-    /// family.signal_group(SIGTERM)?;
-    /// assert_eq!(family.wait().await?.signal(), Some(SIGTERM));
+    /// let family = || ipc::Command::new("sh").args(["-c", "sleep 1000 & wait"]).process_group(0).spawn();
+    /// let first = ipc::tokio::Child::new(family()?)?;
+    /// first.signal_group(SIGTERM)?;
+    /// assert_eq!(first.wait().await?.signal(), Some(SIGTERM));
+    ///
+    /// let second = ipc::tokio::Child::new(family()?)?;
+    /// second.kill_group()?;
+    /// assert_eq!(second.wait().await?.signal(), Some(SIGKILL));
     /// # Ok::<(), ipc::Error>(())
     /// # })?;
     /// # Ok::<(), ipc::Error>(())

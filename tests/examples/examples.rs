@@ -369,7 +369,13 @@ fn pool_shows_on_a_terminal_how_far_it_is() {
 
 #[cfg(feature = "channel")]
 fn pool_says_how_it_is_used() {
-    let output = run("pool", &["x"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(output.stderr.starts_with(b"usage: pool "));
+    for wrong in
+        [&["x"][..], &["0"], &["--nonsense"], &["--workers"], &["--workers", "zzz", "6"], &["--workers", "0", "6"]]
+    {
+        let output = run("pool", wrong);
+        assert_eq!((output.status.code(), output.stdout), (Some(2), Vec::new()), "{wrong:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("usage: pool "), "{wrong:?}");
+    }
+    let help = run("pool", &["--help"]);
+    assert!(help.status.success() && help.stdout.starts_with(b"usage: pool "));
 }

@@ -74,6 +74,7 @@ use parts::{Arg, Parts, Place, Value};
 /// shell = shell.current_dir("/").env("GREETING", "hello").env_remove("LANG");
 /// shell = shell.umask(0o027).nice(1).rlimit(4, 0, 0).new_session().die_with_parent(); // 4: no core dumps
 /// assert_eq!(shell.output()?.stdout, b"hello from /\n");
+/// assert_eq!(ipc::Command::new("env").env_clear().envs([("A", "1"), ("B", "2")]).output()?.stdout, b"A=1\nB=2\n");
 /// # Ok::<(), ipc::Error>(())
 /// ```
 ///
@@ -148,7 +149,7 @@ impl Command {
         self
     }
 
-    /// Empties the environment, variables that were set before included. It is called as in the [examples](Self#examples).
+    /// Empties the environment, variables that were set before included. See [examples](Self#examples).
     pub fn env_clear(mut self) -> Self {
         self.0.clear = true;
         self.0.environment.clear();
