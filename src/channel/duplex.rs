@@ -164,6 +164,15 @@ impl<S, R> Duplex<S, R> {
             Err(error) => Err(Unsent { value, error }),
         }
     }
+
+    /// As the sender's.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn attempt(&self, value: &S) -> Result<()>
+    where
+        S: Serialize,
+    {
+        value::attempt::<S, DatagramSocket>(&self.link, value, Patience::None)
+    }
 }
 
 impl<S, R> Duplex<S, R> {

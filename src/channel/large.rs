@@ -30,7 +30,7 @@ pub(super) fn send(socket: &DatagramSocket, message: Outbound<'_>, patience: Pat
     socket.send_ends(&[], attach(message, patience)?, patience).map_err(Error::from)
 }
 
-/// The descriptors beside an empty message: the bytes as memory, and then the ends.
+/// The descriptors beside an empty message: the bytes as memory, and then the ends. Its error may be one that [`is_busy`] knows.
 pub(super) fn attach(message: Outbound<'_>, patience: Patience) -> Result<(OwnedFd, Outbound<'_>)> {
     if message.ends_len() >= MOST {
         return Err(Error::TooLong { len: message.ends_len(), max: MOST - 1 });
@@ -54,15 +54,25 @@ fn freeze(bytes: &[u8], patience: Patience) -> Result<OwnedFd> {
 }
 
 /// How often the kernel is asked for the seals, which waits for a tenth of a second each time.
-pub(crate) const SEAL_TRIES: usize = 32;
+const SEAL_TRIES: usize = 32;
+
+/// Whether the memory of a large value was busy.
+pub(crate) fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::System { call: "fcntl", source } if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()))
+}
+
+/// The error of a call, for its caller: busy memory is no room, to a call that may not wait any longer.
+#[cold]
+pub(super) fn in_time(error: Error, until: Until) -> Error {
+    if is_busy(&error) && until.left() == Some(Duration::ZERO) { until.error() } else { error }
+}
 
 /// Seals the memory. The kernel may hold a page itself, to move it or to count it, and cannot tell that from a writer. It waits
 /// for the page a while, and then fails with `EBUSY`.
 fn seal(memory: &OwnedFd, until: Until) -> Result<()> {
     for _ in 1..SEAL_TRIES {
         match memfd::seal(memory.as_fd(), CONTENTS) {
-            Err(Errno::BUSY) if until.left() == Some(Duration::ZERO) => return Err(until.error()),
-            Err(Errno::BUSY) => {}
+            Err(Errno::BUSY) if until.left() != Some(Duration::ZERO) => {}
             sealed => return sealed.map_err(|errno| Error::system("fcntl", errno)),
         }
     }

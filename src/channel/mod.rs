@@ -25,7 +25,7 @@ mod wrong;
 pub use duplex::{Duplex, DuplexPair, duplex};
 pub use ends::Fd;
 #[cfg(feature = "tokio")]
-pub(crate) use large::SEAL_TRIES;
+pub(crate) use large::is_busy;
 pub use link::{Incoming, Link, Outbound, Outgoing};
 pub use locked::{Locked, LockedGuard};
 pub use receiver::Receiver;

@@ -164,6 +164,15 @@ impl<T, L: Link> Sender<T, L> {
         self.send_value(value, Patience::timeout(timeout))
     }
 
+    /// Sends the value without blocking, and tells a full queue (`WouldBlock`) from busy memory ([`is_busy`](super::is_busy)).
+    #[cfg(feature = "tokio")]
+    pub(crate) fn attempt(&self, value: &T) -> Result<()>
+    where
+        T: Serialize,
+    {
+        value::attempt::<T, L>(&self.link, value, Patience::None)
+    }
+
     #[inline]
     #[allow(clippy::result_large_err)]
     fn send_value(&self, value: T, patience: Patience) -> Result<(), Unsent<T>>

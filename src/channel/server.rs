@@ -13,7 +13,7 @@ use super::{large, value};
 use crate::error::{Error, Result};
 use crate::process::{Child, Fork, ForkServer, Outcome};
 use crate::socket::Received;
-use crate::wait::Patience;
+use crate::wait::{Patience, Until};
 
 /// A [`ForkServer`] whose orders are values of one type, with ends in them.
 ///
@@ -187,7 +187,9 @@ pub(super) fn order<T: Serialize>(
             // The ends are not too many, and so the message is too long: it goes beside the head.
             Err(refused) if matches!(refused.error, Error::TooLong { .. }) => {
                 let patience = deadline.map_or(Patience::Blocking, Patience::Until);
-                Ok(server.order(head, large::attach(message, patience)?, deadline)?)
+                let beside = large::attach(message, patience);
+                let beside = beside.map_err(|error| large::in_time(error, Until(patience)))?;
+                Ok(server.order(head, beside, deadline)?)
             }
             ordered => Ok(ordered?),
         }

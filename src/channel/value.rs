@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::decode::decode;
 use super::encode::encode;
+use super::large;
 use super::link::{Link, Outbound};
 use super::scope;
 use super::wrong::Wrong;
@@ -48,6 +49,12 @@ impl Drop for Buffer {
 /// Encodes a value and sends it. The caller keeps the value.
 #[inline]
 pub(super) fn send<T: Serialize + ?Sized, L: Link>(link: &L::Shared, value: &T, patience: Patience) -> Result<()> {
+    attempt::<T, L>(link, value, patience).map_err(|error| large::in_time(error, Until(patience)))
+}
+
+/// The same, but busy memory stays `EBUSY`.
+#[inline]
+pub(super) fn attempt<T: Serialize + ?Sized, L: Link>(link: &L::Shared, value: &T, patience: Patience) -> Result<()> {
     lend(value, L::CARRIES_ENDS, |message| L::send(link, message, Until(patience)))
 }
 

@@ -27,6 +27,7 @@ use crate::error::Result;
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "an iterator receives nothing until it is used"]
 pub struct Values<'a, R> {
     from: &'a R,
     is_over: bool,
@@ -73,6 +74,7 @@ fn next<R, T>(from: &R, is_over: &mut bool, recv: impl FnOnce(&R) -> Result<Opti
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "an iterator receives nothing until it is used"]
 pub struct IntoValues<R> {
     from: R,
     is_over: bool,

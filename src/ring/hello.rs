@@ -87,7 +87,7 @@ impl Hello {
                     return Ok(Some(Cut::Lost(Fault::Malformed(self.told.clone()))));
                 }
                 if self.is_whole() {
-                    // Only rings can come now. The last close of a descriptor beside them could take long.
+                    // The last close of a descriptor could take long. Those that were queued before this still come.
                     refuse_descriptors(end.as_fd());
                 }
                 Ok(None)

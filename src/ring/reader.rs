@@ -149,7 +149,8 @@ impl RingReader {
     ///
     /// A timeout of zero looks once and never waits; [`Duration::MAX`] waits for ever. The deadline holds across signals, and
     /// against any bytes of the peer. A peer can delay it by sending a descriptor whose last close takes long (a TCP socket
-    /// with `SO_LINGER`), as this process closes it. From Linux 6.16 on, a ring whose hello has arrived refuses descriptors.
+    /// with `SO_LINGER`), as this process closes it. From Linux 6.16 on, only a descriptor that was sent before this side read
+    /// the hello can.
     ///
     /// # Errors
     ///

@@ -9,8 +9,10 @@ use rustix::io::ReadWriteFlags;
 use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags};
 
 use super::descriptor::duplicate;
+use super::poll::{POLLOUT, look};
 use super::signal::{Sigpipe, without_sigpipe};
 use super::{Errno, Result, is_refused, retry};
+use crate::end::packets::PACKET;
 
 /// "At the current position", which is all that a pipe has.
 const CURRENT: u64 = u64::MAX;
@@ -170,6 +172,16 @@ impl<'buf> NowaitWrite<'buf> {
         // splice(2) has no flag against the signal.
         let moved = self.sigpipe.avoid(|| rustix::pipe::splice(reader, None, fd, None, *len, SpliceFlags::NONBLOCK));
         moved.map_err(|errno| if is_refused(errno) { *refused } else { errno })
+    }
+}
+
+/// Writes up to `PIPE_BUF` bytes or answers `EAGAIN`, with plain calls, where the kernel refuses those that never wait. Only for the
+/// pipe's one writer: it has a free page after [`POLLOUT`], and nobody else fills it.
+#[cold]
+pub(crate) fn write_alone(fd: BorrowedFd<'_>, buf: &[u8], sigpipe: Sigpipe) -> Result<usize> {
+    match look(fd, POLLOUT)? {
+        0 => Err(Errno::AGAIN),
+        _ => write(fd, &buf[..buf.len().min(PACKET)], sigpipe),
     }
 }
 

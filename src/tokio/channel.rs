@@ -13,10 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Watched, nap};
-use crate::channel::{self, CallError, SEAL_TRIES, Unsent, is_over_with_the_value};
+use crate::channel::{self, CallError, Unsent, is_busy, is_over_with_the_value};
 use crate::error::{Error, Result};
-use crate::sys::Errno;
-use crate::sys::poll::{POLLOUT, look};
 
 /// The sending end of a [`channel`](crate::channel()), for tokio: a [`Sender`](crate::Sender) whose sending is awaited.
 ///
@@ -67,6 +65,9 @@ impl<T> Sender<T> {
 
     /// Waits until there is room for the value, and sends it.
     ///
+    /// While the kernel holds the memory of a value that is too large for a datagram, each attempt blocks the thread for up to
+    /// 150 ms. At most eight are made, with naps of 1 ms to 64 ms between them. Then the error is [`Error::System`] (`EBUSY`).
+    ///
     /// # Cancel safety
     ///
     /// Cancel safe: a value is sent whole or not at all. If the future is dropped before, the value is dropped with it.
@@ -82,7 +83,7 @@ impl<T> Sender<T> {
     where
         T: Serialize,
     {
-        send(&self.0, value, channel::Sender::try_send).await
+        send(&self.0, value, channel::Sender::attempt).await
     }
 }
 
@@ -236,7 +237,8 @@ impl<S, R> Duplex<S, R> {
         self.0.into_inner()
     }
 
-    /// Waits until there is room for the value, and sends it.
+    /// Waits until there is room for the value, and sends it. A large value may block the thread for a while, as in
+    /// [`Sender::send`].
     ///
     /// # Cancel safety
     ///
@@ -253,7 +255,7 @@ impl<S, R> Duplex<S, R> {
     where
         S: Serialize,
     {
-        send(&self.0, value, channel::Duplex::try_send).await
+        send(&self.0, value, channel::Duplex::attempt).await
     }
 
     /// Waits until a value arrives, and returns it. `None` is EOF.
@@ -304,61 +306,49 @@ impl<S, R> Duplex<S, R> {
     }
 }
 
-/// Repeats a sending attempt with the value that the last one gave back.
-async fn send<E: AsFd + AsRawFd, T>(
+/// How long busy memory is left alone, after each attempt but the last. Each encodes the value anew, and the kernel may sleep in it
+/// for a tenth of a second, on the runtime's thread.
+const NAPS: [Duration; 7] = {
+    let mut naps = [Duration::from_millis(1); 7];
+    let mut i = 1;
+    while i < naps.len() {
+        naps[i] = naps[i - 1].saturating_mul(2);
+        i += 1;
+    }
+    naps
+};
+
+/// Makes a sending attempt until there is room in the queue, and not for ever while the memory of a large value is busy.
+async fn send<E: AsRawFd, T>(
     end: &Watched<E>,
-    value: T,
-    attempt: impl Fn(&E, T) -> Result<(), Unsent<T>>,
+    mut value: T,
+    attempt: impl Fn(&E, &T) -> Result<()>,
 ) -> Result<(), Unsent<T>> {
-    let mut left = Some(value);
-    let mut try_once = |end: &E| match left.take().map(|value| attempt(end, value)) {
-        Some(Err(Unsent { value, error })) => {
-            left = Some(value);
-            Err(error)
-        }
-        Some(Ok(())) | None => Ok(()),
-    };
-    let sent = until_sent(end, &mut try_once).await;
-    match (sent, left) {
-        (Err(error), Some(value)) => Err(Unsent { value, error }),
-        _ => Ok(()),
+    // Borrowed for this alone, so that a value without `Sync` can be sent from any thread.
+    let lent = &mut value;
+    match until_sent(end, move || attempt(end.end(), lent)).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Unsent { value, error }),
     }
 }
 
-/// Makes the attempt until it does not return `WouldBlock`.
-///
-/// The memory of a large value may be busy, which makes an attempt in vain although the queue has room. The runtime would wait
-/// for room that is there already.
-async fn until_sent<E: AsFd + AsRawFd>(end: &Watched<E>, mut attempt: impl FnMut(&E) -> Result<()>) -> Result<()> {
-    let mut busy = 0;
+async fn until_sent<E: AsRawFd>(end: &Watched<E>, mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut naps = NAPS.iter();
     loop {
-        let is_sent = end.call(Interest::WRITABLE, |end| match attempt(end) {
-            Err(Error::WouldBlock) if is_writable(end.as_fd())? => {
-                busy += 1;
-                Ok(false)
-            }
+        let busy = end.call(Interest::WRITABLE, |_| match attempt() {
+            Ok(()) => Ok(None),
+            // The runtime would wait for room that is there already.
+            Err(error) if is_busy(&error) => Ok(Some(error)),
             Err(error) => {
-                busy = 0;
+                naps = NAPS.iter();
                 Err(error)
             }
-            Ok(()) => Ok(true),
         });
-        if is_sent.await? {
-            return Ok(());
-        }
-        match busy {
-            1 => {} // the receiver may have made room since the attempt
-            SEAL_TRIES.. => return Err(Error::system("fcntl", Errno::BUSY)),
-            _ => nap(BUSY).await?,
+        match busy.await? {
+            None => return Ok(()),
+            Some(busy) => nap(*naps.next().ok_or(busy)?).await?,
         }
     }
-}
-
-/// How long memory that is busy is left alone.
-const BUSY: Duration = Duration::from_millis(1);
-
-fn is_writable(fd: BorrowedFd<'_>) -> Result<bool> {
-    Ok(look(fd, POLLOUT).map_err(|errno| Error::system("poll", errno))? != 0)
 }
 
 impl<T> AsFd for Sender<T> {

@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         input_and_both_outputs_go_at_once,
         no_pipe_to_a_program_is_non_blocking,
         input_goes_on_an_older_kernel,
+        input_goes_where_every_write_may_wait,
         a_program_that_wants_no_input_is_no_error,
         when_the_time_is_up_what_was_said_is_in_the_error,
         when_the_time_is_up_the_group_is_killed,
@@ -132,6 +133,21 @@ fn input_goes_on_an_older_kernel() {
     assert!(output.stdout == input && output.stderr == input);
     let output = sh("exec <&-; echo enough").communicate(&input, None).unwrap();
     assert_eq!(output.stdout, b"enough\n");
+}
+
+fn input_goes_where_every_write_may_wait() {
+    support::refuse_flags(support::RWF_NOWAIT | support::RWF_NOSIGNAL);
+    support::refuse_calls(&[libc::SYS_splice], libc::EPERM);
+    let input = support::bytes(1 << 20);
+    // Both outputs are full before it has read all. A write that waited would stay for ever.
+    let output = sh("tee /dev/stderr").communicate(&input, Some(FAR)).unwrap();
+    assert!(output.stdout == input && output.stderr == input);
+    let output = sh("exec <&-; echo enough").communicate(&input, Some(FAR)).unwrap();
+    assert_eq!(output.stdout, b"enough\n");
+    // It keeps its input and reads none: the deadline holds.
+    let stopped = sh("echo begun; exec sleep 1000").communicate(&input, Some(Duration::from_millis(300))).unwrap_err();
+    assert!(matches!(stopped.error, Error::TimedOut), "{stopped:?}");
+    assert_eq!(stopped.stdout, b"begun\n");
 }
 
 fn a_program_that_wants_no_input_is_no_error() {

@@ -16,7 +16,10 @@ use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, sent, taken};
 ///
 /// It waits for a router that was killed, since that may come back. For a limit, use
 /// [`recv_timeout`](ipc::Receiver::recv_timeout).
-pub struct DealerReader(Arc<Turns<Half>>);
+pub struct DealerReader {
+    shared: Arc<Turns<Half>>,
+    max: usize,
+}
 
 /// The answers of this worker. A [`Link`] for a [`Sender`](ipc::Sender). The example `count_words_cluster` has one in each
 /// worker.
@@ -38,8 +41,9 @@ pub(super) fn new(mut engine: Engine) -> Result<(DealerReader, DealerWriter)> {
     let token = Token::random();
     // Waits in the queue until the router is there.
     engine.send(&[b"", &token.word(HI)], Some(Duration::ZERO))?;
+    let max = engine.max;
     let shared = Arc::new(Turns::new(Half { engine, token, is_over: false }));
-    Ok((DealerReader(Arc::clone(&shared)), DealerWriter { shared, has_finished: false }))
+    Ok((DealerReader { shared: Arc::clone(&shared), max }, DealerWriter { shared, has_finished: false }))
 }
 
 impl Link for DealerReader {
@@ -61,7 +65,7 @@ impl Link for DealerReader {
         let mut passed = 0;
         loop {
             let left = until.left();
-            let arrived = shared.0.take_turn(|half| {
+            let arrived = shared.shared.take_turn(|half| {
                 if half.is_over {
                     return Ok(None);
                 }
@@ -89,7 +93,11 @@ impl Link for DealerReader {
     }
 }
 
-impl Incoming for DealerReader {}
+impl Incoming for DealerReader {
+    fn limit(&self) -> usize {
+        self.max
+    }
+}
 
 impl Link for DealerWriter {
     type Shared = Self;

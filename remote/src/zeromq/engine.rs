@@ -10,7 +10,7 @@ use super::{HI, failed};
 /// A socket of libzmq, and how it is waited for. It is used by one thread at a time.
 pub(super) struct Engine {
     pub(super) socket: Socket,
-    max: usize,
+    pub(super) max: usize,
     /// The socket's timeouts as they are set, in milliseconds.
     send_timeout: i32,
     receive_timeout: i32,

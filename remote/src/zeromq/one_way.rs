@@ -157,7 +157,11 @@ impl Link for Pull {
     }
 }
 
-impl Incoming for Pull {}
+impl Incoming for Pull {
+    fn limit(&self) -> usize {
+        self.engine.max
+    }
+}
 
 impl fmt::Debug for Push {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

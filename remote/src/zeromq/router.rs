@@ -20,11 +20,14 @@ pub struct Router {
     hub: Arc<Turns<Hub>>,
     /// How often a worker that is waited for is asked whether it is there.
     question: Duration,
+    /// The longest message, in bytes.
+    max: usize,
 }
 
 impl Router {
     pub(super) fn new(engine: Engine, question: Duration) -> Self {
-        Self { hub: Arc::new(Turns::new(Hub::new(engine))), question }
+        let max = engine.max;
+        Self { hub: Arc::new(Turns::new(Hub::new(engine))), question, max }
     }
 
     /// Returns the address that it is bound to, with the port that the kernel chose. The example `count_words_cluster`
@@ -138,7 +141,11 @@ impl Link for RouterReader {
     }
 }
 
-impl Incoming for RouterReader {}
+impl Incoming for RouterReader {
+    fn limit(&self) -> usize {
+        self.router.max
+    }
+}
 
 impl Link for RouterWriter {
     type Shared = Self;

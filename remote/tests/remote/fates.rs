@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         a_full_queue_gives_the_value_back,
         what_is_left_when_closing_has_lingered_is_lost,
         a_value_over_the_limit_here_is_refused,
+        a_receiver_begins_with_the_limit_of_its_options,
         a_value_over_the_peers_limit_is_dropped_and_the_next_one_arrives,
         an_answer_over_the_routers_limit_is_dropped_and_the_next_one_arrives,
     ]
@@ -177,6 +178,21 @@ fn a_value_over_the_limit_here_is_refused() {
     values.set_max_message(100);
     assert!(matches!(values.recv(), Err(Error::TooLong { len: 902, max: 100 })));
     assert_eq!(values.recv().unwrap().unwrap(), [2; 90]);
+}
+
+fn a_receiver_begins_with_the_limit_of_its_options() {
+    let large = options().max_message(100 << 20);
+    let (values, address) = pulling::<String>(&large);
+    assert_eq!(values.max_message(), 100 << 20);
+    let sender = Sender::new(large.push_connect(&address).unwrap());
+    sender.send("x".repeat(70 << 20)).unwrap(); // more than a receiver takes at first
+    assert_eq!(values.recv().unwrap().map(|value| value.len()), Some(70 << 20));
+
+    let router = large.router(ANY).unwrap();
+    let (orders, _answers) = large.dealer(&router.address().unwrap(), "one").unwrap();
+    let (_, answers, _orders) = router.accept(FAR).unwrap();
+    assert_eq!(Receiver::<u8, _>::new(orders).max_message(), 100 << 20);
+    assert_eq!(Receiver::<u8, _>::new(answers).max_message(), 100 << 20);
 }
 
 fn a_value_over_the_peers_limit_is_dropped_and_the_next_one_arrives() {

@@ -87,7 +87,11 @@ impl Link for TcpReader {
     }
 }
 
-impl Incoming for TcpReader {}
+impl Incoming for TcpReader {
+    fn limit(&self) -> usize {
+        self.longest
+    }
+}
 
 impl Link for TcpWriter {
     type Shared = Limited<MessageWriter<Half>>;

@@ -40,6 +40,7 @@ const AT_ONCE: usize = 64 << 10;
 /// assert!(matches!(stopped.error, ipc::Error::TimedOut));
 /// assert_eq!(stopped.stdout, b"started\n");
 /// ```
+#[non_exhaustive]
 pub struct CommunicateError {
     /// The program, as it was given to [`Command::new`].
     pub program: Box<OsStr>,
@@ -297,8 +298,16 @@ impl Talk<'_> {
     /// Writes as much as there is room for. `WouldBlock`: there is none.
     fn write(&mut self) -> Result<()> {
         let Some(stdin) = &self.stdin else { return Ok(()) };
-        let mut write = NowaitWrite::new(self.input, Sigpipe::look());
-        match sys::retry(|| write.attempt(stdin.as_fd())) {
+        let sigpipe = Sigpipe::look();
+        let mut write = NowaitWrite::new(self.input, sigpipe);
+        let written = match sys::retry(|| write.attempt(stdin.as_fd())) {
+            // A sandbox or an emulator. The program has the reader, so this process is the only writer.
+            Err(errno) if sys::is_refused(errno) => {
+                sys::retry(|| sys::pipe::write_alone(stdin.as_fd(), self.input, sigpipe))
+            }
+            written => written,
+        };
+        match written {
             Ok(len) => self.input = &self.input[len..],
             Err(Errno::AGAIN) => return Err(Error::WouldBlock),
             // The program did not want the rest.

@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
     support::trials![
         one_worker_runs_on_another_machine,
         each_side_says_what_it_takes,
+        a_receiver_takes_as_much_as_was_agreed,
         a_receivers_own_limit_holds_too,
         a_value_with_ends_does_not_travel,
         a_peer_that_speaks_something_else_is_refused_at_once,
@@ -122,6 +123,17 @@ fn each_side_says_what_it_takes() {
     let mut rest = Vec::new();
     there.read_to_end(&mut rest).unwrap();
     assert_eq!(rest.len(), 4 + 100);
+}
+
+fn a_receiver_takes_as_much_as_was_agreed() {
+    let options = TcpOptions::new().max_message(100 << 20);
+    let (child, link) = with_worker(&options, |link| lengths(Receiver::new(link.reader), Sender::new(link.writer)));
+    let (jobs, results) = (Sender::new(link.writer), Receiver::<u64, _>::new(link.reader));
+    assert_eq!(results.max_message(), 100 << 20);
+    jobs.send("x".repeat(70 << 20)).unwrap(); // more than a receiver takes at first
+    jobs.close().unwrap();
+    assert_eq!(results.recv().unwrap(), Some(70 << 20));
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn a_receivers_own_limit_holds_too() {

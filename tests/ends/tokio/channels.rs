@@ -1,5 +1,6 @@
 //! Typed channels: values that are awaited, and what a dropped future leaves behind.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::Read;
 use std::pin::pin;
@@ -23,6 +24,9 @@ pub fn trials() -> Vec<Trial> {
         a_call_that_is_dropped_leaves_its_answer_to_be_received,
         memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
         memory_that_stays_busy_gives_the_value_back,
+        memory_that_stays_busy_is_tried_eight_times needs [STRACE],
+        a_full_queue_is_never_taken_for_busy_memory needs [STRACE],
+        a_value_that_threads_cannot_share_is_sent_from_any,
     ]
 }
 
@@ -165,10 +169,16 @@ pub const SEALS: &str = "TOKIO_TEST_SEALS";
 /// What the program does then.
 pub fn send_to_oneself() {
     // Without timers, which a user's runtime may not have.
-    let mut runtime = match std::env::var(SEALS).as_deref() {
-        Ok("one thread") => ::tokio::runtime::Builder::new_current_thread(),
-        _ => ::tokio::runtime::Builder::new_multi_thread(),
+    let how = std::env::var(SEALS).unwrap();
+    let mut runtime = match how.as_str() {
+        "threads" => ::tokio::runtime::Builder::new_multi_thread(),
+        _ => ::tokio::runtime::Builder::new_current_thread(),
     };
+    match how.as_str() {
+        "in vain" => return on_one_thread().block_on(send_in_vain()),
+        "beside others" => return on_one_thread().block_on(send_beside_others()),
+        _ => {}
+    }
     runtime.enable_io().build().unwrap().block_on(async {
         let (sender, receiver) = channel::<String>().unwrap();
         Sender::new(sender).unwrap().send("x".repeat(LARGE)).await.unwrap();
@@ -180,13 +190,60 @@ pub fn send_to_oneself() {
     });
 }
 
+/// One large value whose memory may be busy for ever.
+async fn send_in_vain() {
+    let (sender, _receiver) = channel::<String>().unwrap();
+    if let Err(unsent) = Sender::new(sender).unwrap().send("x".repeat(LARGE)).await {
+        assert_eq!(support::refused::<()>(Err(unsent.error)), ("fcntl", libc::EBUSY));
+    }
+}
+
+/// One large value, and small ones before it that are received all the time.
+async fn send_beside_others() {
+    let (sender, receiver) = channel::<String>().unwrap();
+    let small = sender.try_clone().unwrap();
+    let large = Sender::new(sender).unwrap();
+    let mut sending = pin!(large.send("x".repeat(LARGE)));
+    loop {
+        if let Some(sent) = polled(1, sending.as_mut()).await {
+            break sent.unwrap();
+        }
+        small.send("small".to_owned()).unwrap();
+        assert_eq!(receiver.recv().unwrap().as_deref(), Some("small"));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(LARGE));
+}
+
+fn memory_that_stays_busy_is_tried_eight_times() {
+    let calls = support::sealing_under_strace(SEALS, "in vain", "trace=fcntl");
+    let first = 1 + calls.iter().position(|line| line.contains("F_ADD_SEALS")).unwrap();
+    let calls = support::sealing_under_strace(SEALS, "in vain", &format!("inject=fcntl:error=EBUSY:when={first}+"));
+    assert_eq!(calls.iter().filter(|line| line.contains("F_ADD_SEALS")).count(), 8, "{calls:?}");
+}
+
+fn a_full_queue_is_never_taken_for_busy_memory() {
+    // More than any call tries where memory is busy. Large values alone go with sendmsg.
+    let calls = support::sealing_under_strace(SEALS, "beside others", "inject=sendmsg:error=EAGAIN:when=1..40");
+    assert_eq!(calls.iter().filter(|line| line.contains("F_ADD_SEALS")).count(), 41, "{calls:?}");
+}
+
+fn a_value_that_threads_cannot_share_is_sent_from_any() {
+    on_threads().block_on(async {
+        let (sender, receiver) = channel::<Cell<u32>>().unwrap();
+        let sender = Sender::new(sender).unwrap();
+        tokio::spawn(async move { sender.send(Cell::new(7)).await.unwrap() }).await.unwrap();
+        assert_eq!(receiver.recv().unwrap(), Some(Cell::new(7)));
+    });
+}
+
 fn memory_that_is_busy_for_a_while_is_sealed_later() {
     for runtime in ["one thread", "threads"] {
         let calls = support::sealing_under_strace(SEALS, runtime, "trace=fcntl");
         let is_seal = |line: &&String| line.contains("F_ADD_SEALS");
         let seals: Vec<_> = (1..).zip(&calls).filter(|(_, line)| is_seal(line)).map(|(number, _)| number).collect();
         assert_eq!(seals.len(), 2, "{calls:?}");
-        for (number, times) in [(seals[0], 1_usize), (seals[0], 9), (seals[1], 5)] {
+        for (number, times) in [(seals[0], 1_usize), (seals[0], 7), (seals[1], 5)] {
             let inject = format!("inject=fcntl:error=EBUSY:when={number}..{}", number + times - 1);
             let calls = support::sealing_under_strace(SEALS, runtime, &inject);
             let (busy, sealed): (Vec<_>, Vec<_>) =

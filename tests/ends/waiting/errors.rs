@@ -1,15 +1,13 @@
 //! Errors: what they say, what they turn into and back, and what those that give something back are good for.
 
 use std::error::Error as _;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::support::{self, Trial, refused};
 use ipc::{
-    Command, CommunicateError, CopyError, Error, FlushError, ForkError, FromFdError, PackedSocket, PipeFlags,
-    PipeReader, SendError,
+    Command, CopyError, Error, FlushError, ForkError, FromFdError, PackedSocket, PipeFlags, PipeReader, SendError,
 };
 use ipc::{SpawnError, pipe, pipe_with};
 
@@ -152,8 +150,9 @@ fn display_says_all_of_it_once() {
     }
     // One that was not started has its name in the cause.
     for ((error, _), (cause, _)) in again().filter(|((error, _), _)| !matches!(error, Error::NotStarted { .. })) {
-        let (stdout, stderr) = (Vec::new(), Vec::new());
-        assert_says_all(&CommunicateError { program: OsStr::new("worker").into(), stdout, stderr, error }, &cause);
+        let mut failed = Command::new("/no/such/worker").communicate(b"", None).unwrap_err();
+        failed.error = error;
+        assert_says_all(&failed, &cause);
     }
     for ((error, _), (cause, _)) in again() {
         assert_says_all(&CopyError { copied: 7, unwritten: vec![], error }, &cause);
