@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
@@ -34,6 +34,28 @@ pub(crate) fn give_up(why: &str) -> ! {
 /// The number of this process.
 pub(crate) fn own_pid() -> Pid {
     rustix::process::getpid()
+}
+
+/// This process, if a command of std's has a hook of this crate's. It is noted anew in each child that this crate forks, and not in
+/// a process that std makes for a program.
+static KEPT: AtomicI32 = AtomicI32::new(0);
+
+/// Notes this process.
+pub(crate) fn keep_own() {
+    KEPT.store(own_pid().as_raw_nonzero().get(), Ordering::SeqCst);
+}
+
+/// Notes a child that was just forked, if its parent was noted.
+pub(super) fn forked() {
+    if KEPT.load(Ordering::SeqCst) != 0 {
+        keep_own();
+    }
+}
+
+/// Whether this process is the noted one. (The first one of a pid namespace, and its child that is the first of another, have the
+/// same number.)
+pub(crate) fn is_kept() -> bool {
+    KEPT.load(Ordering::SeqCst) == own_pid().as_raw_nonzero().get()
 }
 
 /// Fails where [`die_with`] would, in the child.
