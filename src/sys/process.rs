@@ -182,13 +182,26 @@ pub(crate) fn check_waiting() -> std::result::Result<(), (&'static str, Errno)> 
     Ok(())
 }
 
-/// Ends a child that there is no pidfd for, if it is still there.
-pub(crate) fn kill_and_reap(pid: Pid) {
+/// Kills a child that there is no pidfd for, if it is still there.
+pub(crate) fn kill_number(pid: Pid) {
     // A number that is no child's any more may be another process's.
     if retry(|| rustix::process::waitid(WaitId::Pid(pid), LOOK)).is_ok() {
         let _ = rustix::process::kill_process(pid, Signal::KILL);
-        await_number(pid);
     }
+}
+
+/// The same, and blocks until it has left.
+pub(crate) fn kill_and_reap(pid: Pid) {
+    kill_number(pid);
+    await_number(pid);
+}
+
+/// Takes the status of a child that was killed by its number, if it has left. Returns whether it has still to leave.
+pub(crate) fn is_leaving(pid: Pid) -> bool {
+    matches!(
+        retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | ALL)),
+        Ok(None)
+    )
 }
 
 /// Takes the status of a child that leaves. An error would mean that other code has taken it.

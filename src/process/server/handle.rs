@@ -12,6 +12,7 @@ use rustix::process::Pid;
 use super::order::{Answer, Request};
 use crate::end::{self, End, Ends};
 use crate::error::{Error, Result};
+use crate::process::NAPS;
 use crate::process::child::Child;
 use crate::socket::DatagramSocket;
 use crate::sys::poll::{POLLIN, look, poll, pollfd};
@@ -45,6 +46,8 @@ enum Late {
     Line(DatagramSocket),
     /// Its worker, which was killed and has still to leave.
     Killed(Child),
+    /// The same without a pidfd, which had no place in the table of descriptors.
+    Number(Pid),
 }
 
 impl Handle {
@@ -138,7 +141,9 @@ impl Handle {
             Ok(None) => match self.process.wait_timeout(at_most(SHORTLY, deadline)) {
                 Ok(None) if deadline.is_some_and(|deadline| left_until(deadline).is_zero()) => Err(Error::TimedOut),
                 Ok(None) => Err(Error::system("recvmsg", Errno::MFILE)),
-                Ok(Some(_)) | Err(_) => Err(Error::Closed),
+                // Other code has waited for it, or nobody.
+                Ok(Some(_)) | Err(Error::StatusTaken { .. }) => Err(Error::Closed),
+                Err(error) => Err(error),
             },
             Err(errno) => Err(Error::system("recvmsg", errno)),
         }
@@ -246,6 +251,19 @@ impl Late {
             Late::Killed(ref child) => {
                 return matches!(child.wait_timeout(left_until(deadline)), Ok(None)).then_some(self);
             }
+            Late::Number(pid) => {
+                let [mut nap, longest] = NAPS;
+                while sys::process::is_leaving(pid) {
+                    let left = left_until(deadline);
+                    if left.is_zero() {
+                        return Some(self);
+                    }
+                    // A number cannot be watched. (A signal may end the nap.)
+                    let _ = poll(&mut [], Some(left.min(nap)));
+                    nap = longest.min(nap * 2);
+                }
+                return None;
+            }
             Late::Line(line) => line,
         };
         loop {
@@ -259,11 +277,11 @@ impl Late {
                             return Late::Killed(child).settled(deadline);
                         }
                         None if answer == Answer::Yours(pid.as_raw_nonzero().get()) => {
-                            sys::process::kill_and_reap(pid);
+                            sys::process::kill_number(pid);
+                            return Late::Number(pid).settled(deadline);
                         }
-                        None => {}
+                        None => return None,
                     }
-                    return None;
                 }
                 Err(Errno::AGAIN) => {
                     let left = left_until(deadline);
@@ -348,5 +366,22 @@ impl Reporter {
             Ok(Some(status)) => Ok(Some(status)),
             Ok(None) | Err(_) => Err(Errno::CHILD),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_worker_without_a_pidfd_holds_nobody_past_a_deadline() {
+        let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pid = Pid::from_raw(cat.id() as i32).unwrap();
+        let late = Late::Number(pid).settled(Instant::now()).expect("it runs, and is kept");
+        drop(cat.stdin.take());
+        assert!(late.settled(Instant::now() + Duration::from_secs(60)).is_none());
+        assert!(cat.try_wait().is_err(), "its status was taken");
     }
 }
