@@ -209,23 +209,25 @@ fn await_number(pid: Pid) {
     let _ = retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | ALL));
 }
 
-/// A descriptor for a child that was started without one, and may have been waited for since. Opens its gate; a child that
-/// cannot be held is ended.
+/// A descriptor for a child that was started without one. Fails if it was waited for since.
+pub(crate) fn pidfd_of_child(pid: Pid) -> Result<OwnedFd> {
+    // Gone, if other code has waited for it.
+    let pidfd = pidfd(pid).map_err(|errno| if errno == Errno::SRCH { Errno::CHILD } else { errno })?;
+    // The number may be another process's by now. One that cannot be waited for is no child of ours.
+    retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), LOOK))?;
+    Ok(super::descriptor::above_standard(pidfd, None))
+}
+
+/// The same. Opens its gate; a child that cannot be held is ended.
 pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
-    let held = pidfd(pid).and_then(|pidfd| {
-        // The number may be another process's by now. One that cannot be waited for is no child of ours.
-        retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), LOOK))?;
-        Ok(super::descriptor::above_standard(pidfd, None))
-    });
-    match (held, gate) {
+    match (pidfd_of_child(pid), gate) {
         (Ok(pidfd), gate) => {
             if let Some(gate) = gate {
                 gate.open();
             }
             Ok(pidfd)
         }
-        // Gone, if other code has waited for it.
-        (Err(Errno::SRCH | Errno::CHILD), _) => Err(Errno::CHILD),
+        (Err(Errno::CHILD), _) => Err(Errno::CHILD),
         (Err(errno), Some(gate)) => {
             // It leaves by itself. Its number gets no signal: it may have been killed and waited for meanwhile.
             gate.refuse();

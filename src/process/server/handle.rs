@@ -98,7 +98,7 @@ impl Handle {
                 return Err(error);
             }
         };
-        let (child, is_reported) = hold(answer)?;
+        let (child, is_reported) = self.hold(answer, deadline)?;
         // The worker waits for it, and so it never blocks.
         let bytes = if message.is_empty() { Request::NO_MESSAGE } else { message };
         match line.send_ends(bytes, ends, patience).map_err(Error::from) {
@@ -106,8 +106,7 @@ impl Handle {
             Ok(()) | Err(Error::Closed) => {}
             Err(error) => {
                 if child.kill().is_ok() {
-                    let left = Late::Killed(child).settled(Instant::now() + at_most(LEAVING, deadline));
-                    lock(&self.late).extend(left);
+                    self.see_off(Late::Killed(child), deadline);
                 }
                 return Err(error);
             }
@@ -147,6 +146,37 @@ impl Handle {
             },
             Err(errno) => Err(Error::system("recvmsg", errno)),
         }
+    }
+
+    /// Holds the worker that an answer names, and returns whether the server has to report about it.
+    fn hold(&self, (answer, pidfd): Said, deadline: Option<Instant>) -> Result<(Child, bool)> {
+        let (number, is_reported) = match answer {
+            Answer::Yours(pid) => (pid, false),
+            Answer::Mine(pid) => (pid, true),
+            Answer::Refused(step, errno) => {
+                return Err(Error::System { call: step.call(), source: io::Error::from_raw_os_error(errno) });
+            }
+            Answer::Left(_) | Answer::Unused(_) => return Err(Error::system("recvmsg", Errno::BADMSG)),
+        };
+        let pid = Pid::from_raw(number).ok_or_else(|| Error::system("recvmsg", Errno::BADMSG))?;
+        let pidfd = match pidfd {
+            Some(pidfd) => pidfd,
+            // Another thread took the place. No process has waited for the worker, so the number is still its own.
+            None if is_reported => sys::process::pidfd(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
+            None => sys::process::pidfd_of_child(pid).map_err(|errno| {
+                // It was not waited for, or it is no child any more.
+                sys::process::kill_number(pid);
+                self.see_off(Late::Number(pid), deadline);
+                Error::system("pidfd_open", errno)
+            })?,
+        };
+        Ok((Child::new(pid, pidfd), is_reported))
+    }
+
+    /// Waits for a worker that was killed, and notes it for later if it takes too long.
+    fn see_off(&self, worker: Late, deadline: Option<Instant>) {
+        let left = worker.settled(Instant::now() + at_most(LEAVING, deadline));
+        lock(&self.late).extend(left);
     }
 
     /// Tells the worker, which may be there or come later, not to begin, and waits for it at most that long.
@@ -221,26 +251,6 @@ fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
     let Some((len, mut beside)) = arrived else { return Ok(None) };
     let answer = bytes.get(..len).and_then(Answer::parse).ok_or(Errno::BADMSG)?;
     Ok(Some((answer, beside.fds.pop())))
-}
-
-/// Holds the worker that an answer names, and returns whether the server has to report about it.
-fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
-    let (number, is_reported) = match answer {
-        Answer::Yours(pid) => (pid, false),
-        Answer::Mine(pid) => (pid, true),
-        Answer::Refused(step, errno) => {
-            return Err(Error::System { call: step.call(), source: io::Error::from_raw_os_error(errno) });
-        }
-        Answer::Left(_) | Answer::Unused(_) => return Err(Error::system("recvmsg", Errno::BADMSG)),
-    };
-    let pid = Pid::from_raw(number).ok_or_else(|| Error::system("recvmsg", Errno::BADMSG))?;
-    let pidfd = match pidfd {
-        Some(pidfd) => pidfd,
-        // Another thread took the place. No process has waited for the worker, so the number is still its own.
-        None if is_reported => sys::process::pidfd(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
-        None => sys::process::hold(pid, None).map_err(|errno| Error::system("pidfd_open", errno))?,
-    };
-    Ok((Child::new(pid, pidfd), is_reported))
 }
 
 impl Late {
