@@ -37,9 +37,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{FileType, OFlags};
 
 pub use ends::Ends;
-#[cfg(feature = "channel")]
-pub(crate) use ends::one_descriptor;
-pub(crate) use ends::{descriptors, first_descriptors, one_that_leaves};
+pub(crate) use ends::{descriptors, first_descriptors, one_descriptor, one_that_leaves};
 pub use held::FlushError;
 pub(crate) use held::Held;
 pub(crate) use stdio::Opened;

@@ -15,9 +15,17 @@ use crate::sys;
 /// **The command keeps a copy** of the end until it is dropped, as std's does with its stdin and stdout. Drop it after the start,
 /// or EOF does not come. A reference lends the end. A value is closed here when this returns.
 ///
-/// Where this process has the number open itself, leave it open until the start.
+/// Where this process has the number open itself, leave it open until the start. The start fails with `EBUSY` if another file has
+/// come there.
+///
+/// **Not for [`CommandExt::exec`](std::os::unix::process::CommandExt::exec)**, which fails with `EOPNOTSUPP`: the file that this
+/// process has at the number would be replaced. [`Command::exec`](crate::Command::exec) puts it back.
+///
+/// A child that is forked has no copy of an end in the command. A start there fails with `EBADF`.
 ///
 /// # Errors
+///
+/// A value is closed then too. A lent end stays as it was.
 ///
 /// - [`Error::InvalidInput`]: the number is below 3, for which the command has methods of its own; or `end` is not exactly one
 ///   descriptor.
@@ -46,6 +54,11 @@ pub fn give_at(command: &mut std::process::Command, number: RawFd, end: impl End
             what: "numbers below 3 are given with the command's stdin, stdout and stderr",
         });
     }
-    let fd = end::one_that_leaves(&end)?;
-    sys::start::give_at(command, number, fd).map_err(|errno| Error::system("fcntl", errno))
+    let fd = end::one_descriptor(&end)?;
+    let copy = sys::start::Foreign::new(fd, number).map_err(|errno| Error::system("fcntl", errno))?;
+    end::leave(fd);
+    // Its number may be the one that is asked for.
+    drop(end);
+    copy.give(command, number);
+    Ok(())
 }

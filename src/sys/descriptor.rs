@@ -72,10 +72,14 @@ pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
 }
 
 /// Makes `target` stand for `source`, in the place of whatever it stood for. Allocates nothing.
-pub(super) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<()> {
+///
+/// # Safety
+///
+/// The owner of `target`, if it has one, must expect that it changes its meaning.
+pub(super) unsafe fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<()> {
     loop {
         let done = match flags.contains(FdFlags::CLOEXEC) {
-            // SAFETY: it touches no memory, and whoever calls knows what `target` stood for.
+            // SAFETY: it touches no memory. What `target` stood for is the caller's promise.
             true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
             // Some sandboxes have this one alone.
             // SAFETY: as above.
@@ -98,7 +102,8 @@ pub(super) fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<()> {
 ///
 /// The owner of `number` must expect that it changes its meaning.
 pub(super) unsafe fn replace(number: RawFd, inert: BorrowedFd<'_>) -> Result<()> {
-    put(inert.as_raw_fd(), number, FdFlags::CLOEXEC)
+    // SAFETY: the caller's promise.
+    unsafe { put(inert.as_raw_fd(), number, FdFlags::CLOEXEC) }
 }
 
 /// Descriptors at or over this number cannot be made, nor replaced.

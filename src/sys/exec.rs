@@ -107,7 +107,8 @@ impl Drop for Before {
             match stood {
                 // The descriptor from before is put back by the same call that displaced it, into a place that exists.
                 Stood::For(fd, flags) => {
-                    let _ = put(fd.as_raw_fd(), number, flags);
+                    // SAFETY: its owner has had that file there, and gets it back.
+                    let _ = unsafe { put(fd.as_raw_fd(), number, flags) };
                 }
                 Stood::Same(flags) => {
                     // SAFETY: whoever gives it has it open, and borrowed as long as the plan.

@@ -58,7 +58,10 @@ impl Permit {
         // SAFETY: a permit is there if this is the only thread, or if the caller of `promised` answers for the child.
         match unsafe { libc::fork() } {
             -1 => Err(errno()),
-            0 => Ok(Side::Child),
+            0 => {
+                super::process::forked();
+                Ok(Side::Child)
+            }
             pid => Pid::from_raw(pid).map(Side::Parent).ok_or(Errno::SRCH),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::descriptor::is_the_same;
+use super::descriptor::{is_open, is_the_same};
 use super::{Result, errno, retry};
 
 pub(crate) use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDHUP, pollfd};
@@ -34,11 +34,14 @@ pub(crate) fn look(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
 }
 
 /// Whether the pipe with that device and inode has no reader, by its writer under that number in this process or another one.
-/// `None`: the number is no such writer (any more), or may not be looked at.
+/// `None`: the number is no such writer (any more), or may not be looked at; or 0, 1 or 2 is
+/// free here.
 ///
 /// The kernel counts readers that no process shows: in a message, or in a process that is hidden.
 pub(crate) fn is_without_reader(process: Option<Pid>, number: RawFd, (device, inode): (u64, u64)) -> Option<bool> {
     let copy = match process {
+        // The copy would be at one of them for a moment, and get what another thread prints.
+        Some(_) if !(0..=2).all(is_open) => return None,
         Some(pid) => {
             let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
             Some(pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()?)

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
@@ -34,6 +34,28 @@ pub(crate) fn give_up(why: &str) -> ! {
 /// The number of this process.
 pub(crate) fn own_pid() -> Pid {
     rustix::process::getpid()
+}
+
+/// This process, if a command of std's has a hook of this crate's. It is noted anew in each child that this crate forks, and not in
+/// a process that std makes for a program.
+static KEPT: AtomicI32 = AtomicI32::new(0);
+
+/// Notes this process.
+pub(crate) fn keep_own() {
+    KEPT.store(own_pid().as_raw_nonzero().get(), Ordering::SeqCst);
+}
+
+/// Notes a child that was just forked, if its parent was noted.
+pub(super) fn forked() {
+    if KEPT.load(Ordering::SeqCst) != 0 {
+        keep_own();
+    }
+}
+
+/// Whether this process is the noted one. (The first one of a pid namespace, and its child that is the first of another, have the
+/// same number.)
+pub(crate) fn is_kept() -> bool {
+    KEPT.load(Ordering::SeqCst) == own_pid().as_raw_nonzero().get()
 }
 
 /// Fails where [`die_with`] would, in the child.
@@ -160,13 +182,26 @@ pub(crate) fn check_waiting() -> std::result::Result<(), (&'static str, Errno)> 
     Ok(())
 }
 
-/// Ends a child that there is no pidfd for, if it is still there.
-pub(crate) fn kill_and_reap(pid: Pid) {
+/// Kills a child that there is no pidfd for, if it is still there.
+pub(crate) fn kill_number(pid: Pid) {
     // A number that is no child's any more may be another process's.
     if retry(|| rustix::process::waitid(WaitId::Pid(pid), LOOK)).is_ok() {
         let _ = rustix::process::kill_process(pid, Signal::KILL);
-        await_number(pid);
     }
+}
+
+/// The same, and blocks until it has left.
+pub(crate) fn kill_and_reap(pid: Pid) {
+    kill_number(pid);
+    await_number(pid);
+}
+
+/// Takes the status of a child that was killed by its number, if it has left. Returns whether it has still to leave.
+pub(crate) fn is_leaving(pid: Pid) -> bool {
+    matches!(
+        retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | ALL)),
+        Ok(None)
+    )
 }
 
 /// Takes the status of a child that leaves. An error would mean that other code has taken it.
@@ -174,23 +209,25 @@ fn await_number(pid: Pid) {
     let _ = retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | ALL));
 }
 
-/// A descriptor for a child that was started without one, and may have been waited for since. Opens its gate; a child that
-/// cannot be held is ended.
+/// A descriptor for a child that was started without one. Fails if it was waited for since.
+pub(crate) fn pidfd_of_child(pid: Pid) -> Result<OwnedFd> {
+    // Gone, if other code has waited for it.
+    let pidfd = pidfd(pid).map_err(|errno| if errno == Errno::SRCH { Errno::CHILD } else { errno })?;
+    // The number may be another process's by now. One that cannot be waited for is no child of ours.
+    retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), LOOK))?;
+    Ok(super::descriptor::above_standard(pidfd, None))
+}
+
+/// The same. Opens its gate; a child that cannot be held is ended.
 pub(crate) fn hold(pid: Pid, gate: Option<Gate>) -> Result<OwnedFd> {
-    let held = pidfd(pid).and_then(|pidfd| {
-        // The number may be another process's by now. One that cannot be waited for is no child of ours.
-        retry(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), LOOK))?;
-        Ok(super::descriptor::above_standard(pidfd, None))
-    });
-    match (held, gate) {
+    match (pidfd_of_child(pid), gate) {
         (Ok(pidfd), gate) => {
             if let Some(gate) = gate {
                 gate.open();
             }
             Ok(pidfd)
         }
-        // Gone, if other code has waited for it.
-        (Err(Errno::SRCH | Errno::CHILD), _) => Err(Errno::CHILD),
+        (Err(Errno::CHILD), _) => Err(Errno::CHILD),
         (Err(errno), Some(gate)) => {
             // It leaves by itself. Its number gets no signal: it may have been killed and waited for meanwhile.
             gate.refuse();

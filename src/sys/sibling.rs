@@ -87,6 +87,7 @@ impl Thread {
             -1 => Err(errno()),
             0 => {
                 self.renew();
+                super::process::forked();
                 Ok(Sibling::New)
             }
             pid => {

@@ -45,9 +45,6 @@ pub fn trials() -> Vec<Trial> {
         programs_that_start_at_the_same_moment_keep_to_their_own within 120,
         a_large_process_starts_programs_too,
         what_was_given_is_closed_here,
-        a_command_of_std_gives_ends_at_numbers,
-        a_command_of_std_says_that_a_start_failed_whatever_it_gives,
-        a_command_of_std_refuses_what_it_cannot_give,
     ]
 }
 
@@ -501,75 +498,4 @@ fn what_was_given_is_closed_here() {
     drop(to);
     assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the end arrives");
     assert_eq!(exit_code(&child), 0);
-}
-
-/// Prints what it has at these numbers. (Not every shell has numbers of two digits.)
-fn cat_of_std(numbers: &[RawFd]) -> std::process::Command {
-    let mut command = std::process::Command::new("cat");
-    command.args(numbers.iter().map(|number| format!("/dev/fd/{number}")));
-    command
-}
-
-fn a_command_of_std_gives_ends_at_numbers() {
-    let with = |text: &str| {
-        let (reader, mut writer) = pipe().unwrap();
-        writer.write_all(text.as_bytes()).unwrap();
-        reader
-    };
-    let lowest = with("").as_raw_fd();
-    // Where nothing is, where something is, and where std puts what it opens itself.
-    for number in [50, lowest, lowest + 1, lowest + 2] {
-        let reader = with("lent");
-        let mut command = cat_of_std(&[number]);
-        ipc::give_at(&mut command, number, &reader).unwrap();
-        assert_eq!(command.output().unwrap().stdout, b"lent", "{number}");
-        drop(command);
-        assert_eq!(read_all(reader), b"", "it is still here, and nothing else has the writer");
-    }
-    // Two change places.
-    let (one, other) = (with("one"), with("other"));
-    let (first, second) = (one.as_raw_fd(), other.as_raw_fd());
-    let mut command = cat_of_std(&[first, second]);
-    ipc::give_at(&mut command, second, &one).unwrap();
-    ipc::give_at(&mut command, first, &other).unwrap();
-    assert_eq!(command.output().unwrap().stdout, b"otherone");
-    drop(command);
-    // What is given is closed here, and goes to no other program and no child.
-    let (reader, writer) = pipe().unwrap();
-    let mut command = std::process::Command::new("true");
-    ipc::give_at(&mut command, 50, writer).unwrap();
-    let (stay, leave) = pipe().unwrap();
-    let child = ipc::fork(stay, |stay| read_all(stay).len() as u8).unwrap();
-    let cat = Command::new("cat").stdin(reader.try_clone().unwrap()).spawn().unwrap();
-    drop(command);
-    assert_eq!(exit_code(&cat), 0, "EOF comes when the command is gone");
-    drop(leave);
-    assert_eq!(exit_code(&child), 0);
-}
-
-fn a_command_of_std_says_that_a_start_failed_whatever_it_gives() {
-    let (reader, _writer) = pipe().unwrap();
-    for number in 3..reader.as_raw_fd() + 8 {
-        let mut command = std::process::Command::new("/no/such/program");
-        ipc::give_at(&mut command, number, &reader).unwrap();
-        assert_eq!(command.status().unwrap_err().raw_os_error(), Some(libc::ENOENT), "{number}");
-    }
-}
-
-fn a_command_of_std_refuses_what_it_cannot_give() {
-    let (reader, _writer) = pipe().unwrap();
-    let mut command = std::process::Command::new("true");
-    for number in [-1, 0, 2] {
-        let refused = ipc::give_at(&mut command, number, &reader);
-        assert!(matches!(refused, Err(Error::InvalidInput { .. })), "{refused:?}");
-    }
-    let refused = ipc::give_at(&mut command, 7, (&reader, &reader));
-    assert!(matches!(refused, Err(Error::InvalidInput { .. })), "{refused:?}");
-    assert_eq!(support::refused(ipc::give_at(&mut command, 1 << 30, &reader)), ("fcntl", libc::EBADF));
-    let child = ipc::fork((), |()| {
-        let refused = ipc::give_at(&mut std::process::Command::new("true"), 7, &reader);
-        assert!(matches!(refused, Err(Error::NotGiven)), "{refused:?}");
-    });
-    assert_eq!(exit_code(&child.unwrap()), 0);
-    assert!(command.status().unwrap().success());
 }

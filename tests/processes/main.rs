@@ -4,6 +4,7 @@ mod children;
 mod claim;
 mod claim_hostile;
 mod command;
+mod command_of_std;
 mod command_start;
 mod ends;
 mod execs;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         claim::trials(),
         claim_hostile::trials(),
         command::trials(),
+        command_of_std::trials(),
         command_start::trials(),
         ends::trials(),
         execs::trials(),

@@ -4,6 +4,7 @@ use std::io;
 
 use super::Command;
 use crate::error::Error;
+use crate::sys::Errno;
 
 /// A program that could not be started, and why. The command is given back, with its ends.
 ///
@@ -60,10 +61,7 @@ const ABOUT_THE_PROGRAM: [&str; 14] = [
 impl From<SpawnError> for Error {
     fn from(refused: SpawnError) -> Self {
         match refused.error {
-            error @ Error::System { call, .. }
-                if ABOUT_THE_PROGRAM.contains(&call)
-                    && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) =>
-            {
+            error @ Error::System { call, .. } if ABOUT_THE_PROGRAM.contains(&call) && !is_this_processes(&error) => {
                 let program = refused.command.0.program.clone();
                 Error::NotStarted { program, error: Box::new(error) }
             }
@@ -71,6 +69,13 @@ impl From<SpawnError> for Error {
             error => error,
         }
     }
+}
+
+/// Whether the reason lies with this process or with the system: no memory, no place in a table of descriptors, the process limit.
+fn is_this_processes(error: &Error) -> bool {
+    let Error::System { source, .. } = error else { return false };
+    let is_kind = matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory);
+    is_kind || matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
 }
 
 impl From<SpawnError> for io::Error {

@@ -13,6 +13,7 @@ use super::order::{Answer, Request};
 use crate::end::{self, End, Ends};
 use crate::error::{Error, Result};
 use crate::process::child::Child;
+use crate::process::held::NAPS;
 use crate::socket::DatagramSocket;
 use crate::sys::poll::{POLLIN, look, poll, pollfd};
 use crate::sys::{self, Errno, ancillary, signal};
@@ -45,6 +46,8 @@ enum Late {
     Line(DatagramSocket),
     /// Its worker, which was killed and has still to leave.
     Killed(Child),
+    /// The same without a pidfd, which had no place in the table of descriptors.
+    Number(Pid),
 }
 
 impl Handle {
@@ -95,7 +98,7 @@ impl Handle {
                 return Err(error);
             }
         };
-        let (child, is_reported) = hold(answer)?;
+        let (child, is_reported) = self.hold(answer, deadline)?;
         // The worker waits for it, and so it never blocks.
         let bytes = if message.is_empty() { Request::NO_MESSAGE } else { message };
         match line.send_ends(bytes, ends, patience).map_err(Error::from) {
@@ -103,8 +106,7 @@ impl Handle {
             Ok(()) | Err(Error::Closed) => {}
             Err(error) => {
                 if child.kill().is_ok() {
-                    let left = Late::Killed(child).settled(Instant::now() + at_most(LEAVING, deadline));
-                    lock(&self.late).extend(left);
+                    self.see_off(Late::Killed(child), deadline);
                 }
                 return Err(error);
             }
@@ -138,10 +140,43 @@ impl Handle {
             Ok(None) => match self.process.wait_timeout(at_most(SHORTLY, deadline)) {
                 Ok(None) if deadline.is_some_and(|deadline| left_until(deadline).is_zero()) => Err(Error::TimedOut),
                 Ok(None) => Err(Error::system("recvmsg", Errno::MFILE)),
-                Ok(Some(_)) | Err(_) => Err(Error::Closed),
+                // Other code has waited for it, or nobody.
+                Ok(Some(_)) | Err(Error::StatusTaken { .. }) => Err(Error::Closed),
+                Err(error) => Err(error),
             },
             Err(errno) => Err(Error::system("recvmsg", errno)),
         }
+    }
+
+    /// Holds the worker that an answer names, and returns whether the server has to report about it.
+    fn hold(&self, (answer, pidfd): Said, deadline: Option<Instant>) -> Result<(Child, bool)> {
+        let (number, is_reported) = match answer {
+            Answer::Yours(pid) => (pid, false),
+            Answer::Mine(pid) => (pid, true),
+            Answer::Refused(step, errno) => {
+                return Err(Error::System { call: step.call(), source: io::Error::from_raw_os_error(errno) });
+            }
+            Answer::Left(_) | Answer::Unused(_) => return Err(Error::system("recvmsg", Errno::BADMSG)),
+        };
+        let pid = Pid::from_raw(number).ok_or_else(|| Error::system("recvmsg", Errno::BADMSG))?;
+        let pidfd = match pidfd {
+            Some(pidfd) => pidfd,
+            // Another thread took the place. No process has waited for the worker, so the number is still its own.
+            None if is_reported => sys::process::pidfd(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
+            None => sys::process::pidfd_of_child(pid).map_err(|errno| {
+                // It was not waited for, or it is no child any more.
+                sys::process::kill_number(pid);
+                self.see_off(Late::Number(pid), deadline);
+                Error::system("pidfd_open", errno)
+            })?,
+        };
+        Ok((Child::new(pid, pidfd), is_reported))
+    }
+
+    /// Waits for a worker that was killed, and notes it for later if it takes too long.
+    fn see_off(&self, worker: Late, deadline: Option<Instant>) {
+        let left = worker.settled(Instant::now() + at_most(LEAVING, deadline));
+        lock(&self.late).extend(left);
     }
 
     /// Tells the worker, which may be there or come later, not to begin, and waits for it at most that long.
@@ -218,26 +253,6 @@ fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
     Ok(Some((answer, beside.fds.pop())))
 }
 
-/// Holds the worker that an answer names, and returns whether the server has to report about it.
-fn hold((answer, pidfd): Said) -> Result<(Child, bool)> {
-    let (number, is_reported) = match answer {
-        Answer::Yours(pid) => (pid, false),
-        Answer::Mine(pid) => (pid, true),
-        Answer::Refused(step, errno) => {
-            return Err(Error::System { call: step.call(), source: io::Error::from_raw_os_error(errno) });
-        }
-        Answer::Left(_) | Answer::Unused(_) => return Err(Error::system("recvmsg", Errno::BADMSG)),
-    };
-    let pid = Pid::from_raw(number).ok_or_else(|| Error::system("recvmsg", Errno::BADMSG))?;
-    let pidfd = match pidfd {
-        Some(pidfd) => pidfd,
-        // Another thread took the place. No process has waited for the worker, so the number is still its own.
-        None if is_reported => sys::process::pidfd(pid).map_err(|errno| Error::system("pidfd_open", errno))?,
-        None => sys::process::hold(pid, None).map_err(|errno| Error::system("pidfd_open", errno))?,
-    };
-    Ok((Child::new(pid, pidfd), is_reported))
-}
-
 impl Late {
     /// Waits for the worker until then, if one came. Returns what is still to be settled.
     fn settled(self, deadline: Instant) -> Option<Self> {
@@ -245,6 +260,19 @@ impl Late {
             // An error: it was the server's child, or somebody else has waited for it.
             Late::Killed(ref child) => {
                 return matches!(child.wait_timeout(left_until(deadline)), Ok(None)).then_some(self);
+            }
+            Late::Number(pid) => {
+                let [mut nap, longest] = NAPS;
+                while sys::process::is_leaving(pid) {
+                    let left = left_until(deadline);
+                    if left.is_zero() {
+                        return Some(self);
+                    }
+                    // A number cannot be watched. (A signal may end the nap.)
+                    let _ = poll(&mut [], Some(left.min(nap)));
+                    nap = longest.min(nap * 2);
+                }
+                return None;
             }
             Late::Line(line) => line,
         };
@@ -259,11 +287,11 @@ impl Late {
                             return Late::Killed(child).settled(deadline);
                         }
                         None if answer == Answer::Yours(pid.as_raw_nonzero().get()) => {
-                            sys::process::kill_and_reap(pid);
+                            sys::process::kill_number(pid);
+                            return Late::Number(pid).settled(deadline);
                         }
-                        None => {}
+                        None => return None,
                     }
-                    return None;
                 }
                 Err(Errno::AGAIN) => {
                     let left = left_until(deadline);
@@ -348,5 +376,22 @@ impl Reporter {
             Ok(Some(status)) => Ok(Some(status)),
             Ok(None) | Err(_) => Err(Errno::CHILD),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_worker_without_a_pidfd_holds_nobody_past_a_deadline() {
+        let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pid = Pid::from_raw(cat.id() as i32).unwrap();
+        let late = Late::Number(pid).settled(Instant::now()).expect("it runs, and is kept");
+        drop(cat.stdin.take());
+        assert!(late.settled(Instant::now() + Duration::from_secs(60)).is_none());
+        assert!(cat.try_wait().is_err(), "its status was taken");
     }
 }

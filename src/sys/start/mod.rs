@@ -31,7 +31,7 @@ use super::ledger::Entry;
 use super::poll::{POLLIN, poll, pollfd};
 use super::signal::KernelMask;
 use super::{Errno, errno, process, retry};
-pub(crate) use foreign::give_at;
+pub(crate) use foreign::Foreign;
 pub(super) use numbers::apart_from;
 use stack::Stack;
 pub(crate) use steps::Stage;
@@ -294,7 +294,7 @@ fn place_above_standard() -> Result<Option<OwnedFd>, Errno> {
     if (0..=2).all(is_open) {
         return Ok(None);
     }
-    // A program that every system has.
+    // The reader is of no use but for its copy, which takes the lowest number above 2 that is free.
     let (reader, _writer) = super::pipe::pair(false)?;
     duplicate(reader.as_fd()).map(Some)
 }

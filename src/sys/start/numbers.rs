@@ -53,7 +53,8 @@ impl Numbers {
                 rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(Failed::of("fcntl"))?;
                 continue;
             }
-            put(source, target, FdFlags::empty()).map_err(Failed::of("dup2"))?;
+            // SAFETY: a new process that runs a program next, or one that keeps what stood there and puts it back if there is none.
+            unsafe { put(source, target, FdFlags::empty()) }.map_err(Failed::of("dup2"))?;
         }
         for number in self.left_behind() {
             // SAFETY: as above.

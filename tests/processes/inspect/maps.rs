@@ -4,13 +4,17 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use crate::support::{self, Gate, Trial, asleep_in, become_nobody, exit_code, own_mounts, own_pids, refuse_calls};
+use crate::support::{
+    self, Gate, Trial, asleep_in, become_nobody, closed_standard_descriptors, exit_code, own_mounts, own_pids,
+    refuse_calls,
+};
 use ipc::{Command, Error, FindingKind, PipeWriter, ProcessMap, Stdio, datagram_pair, fork, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
         a_reader_that_holds_its_own_writer_stands_out,
         a_pipe_without_a_reader_stands_out,
+        no_writer_is_fetched_to_where_something_is_printed,
         who_saw_little_misses_nobody_for_sure,
         a_reader_that_is_under_way_is_not_missed,
         a_reader_outside_the_pid_namespace_is_not_missed needs [OwnPids, OwnMounts],
@@ -110,6 +114,18 @@ fn a_pipe_without_a_reader_stands_out() {
     let text = map.to_string();
     assert!(text.contains(&format!("! nobody reads pipe {}", inode(&writer))), "{text}");
     assert!(is_red(&map, inode(&writer)));
+}
+
+/// The writer of another process would be here for a moment, where something is printed.
+fn no_writer_is_fetched_to_where_something_is_printed() {
+    let (reader, writer) = pipe().unwrap();
+    let holder = Holder::of(writer.as_fd());
+    let pipe = inode(&writer);
+    drop((reader, writer));
+    let map = || ProcessMap::current().unwrap();
+    assert_eq!(found(&map(), pipe), [(FindingKind::NoReader, vec![], true)]);
+    assert_eq!(found(&closed_standard_descriptors(map), pipe), [(FindingKind::NoReader, vec![], false)]);
+    drop(holder);
 }
 
 #[track_caller]

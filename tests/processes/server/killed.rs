@@ -230,8 +230,9 @@ fn a_worker_that_does_not_leave_holds_nobody_past_a_deadline() {
         drop(held);
         drop(server);
     }
-    // A worker that was told to leave has a second for it, and one of the calls is not held up by the machine.
-    let took = took.into_iter().min().unwrap();
+    // A worker that was told to leave has a second for it, and most of the calls are not held up by the machine.
+    took.sort_unstable();
+    let took = took[took.len() / 2];
     assert!(took < Duration::from_millis(900), "{took:?}");
 }
 
