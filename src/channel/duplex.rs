@@ -111,6 +111,7 @@ impl<S, R> Duplex<S, R> {
     }
 }
 
+#[allow(clippy::result_large_err)] // what fails gives the value back
 impl<S, R> Duplex<S, R> {
     /// Blocks until there is room in the peer's queue, and sends the value: all of it, or an error and nothing. See
     /// [`duplex`](crate::duplex()) for an example.
@@ -118,7 +119,6 @@ impl<S, R> Duplex<S, R> {
     /// # Errors
     ///
     /// The same as [`Sender::send`](crate::Sender::send).
-    #[allow(clippy::result_large_err)] // it gives the value back
     pub fn send(&self, value: S) -> Result<(), Unsent<S>>
     where
         S: Serialize,
@@ -131,7 +131,6 @@ impl<S, R> Duplex<S, R> {
     /// # Errors
     ///
     /// The same as [`Sender::try_send`](crate::Sender::try_send).
-    #[allow(clippy::result_large_err)] // it gives the value back
     pub fn try_send(&self, value: S) -> Result<(), Unsent<S>>
     where
         S: Serialize,
@@ -145,7 +144,6 @@ impl<S, R> Duplex<S, R> {
     /// # Errors
     ///
     /// The same as [`Sender::send_timeout`](crate::Sender::send_timeout).
-    #[allow(clippy::result_large_err)] // it gives the value back
     pub fn send_timeout(&self, value: S, timeout: Duration) -> Result<(), Unsent<S>>
     where
         S: Serialize,
@@ -154,15 +152,11 @@ impl<S, R> Duplex<S, R> {
     }
 
     #[inline]
-    #[allow(clippy::result_large_err)]
     fn send_value(&self, value: S, patience: Patience) -> Result<(), Unsent<S>>
     where
         S: Serialize,
     {
-        match value::send::<S, DatagramSocket>(&self.link, &value, patience) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Unsent { value, error }),
-        }
+        value::send::<S, DatagramSocket>(&self.link, &value, patience).map_err(|error| Unsent { value, error })
     }
 
     /// As the sender's.
@@ -252,7 +246,6 @@ impl<S, R> Duplex<S, R> {
     ///
     /// - [`Error::Unread`]: the answer to a call that was given up is still to come. Receive it first.
     /// - The same as [`send`](Self::send), with the value, and as [`recv`](Self::recv), without it.
-    #[allow(clippy::result_large_err)] // it gives the value back
     pub fn call(&mut self, value: S) -> Result<Option<R>, CallError<S>>
     where
         S: Serialize,
@@ -289,7 +282,6 @@ impl<S, R> Duplex<S, R> {
     /// assert_eq!(calls.call(2)?, Some(200));
     /// # Ok::<(), ipc::Error>(())
     /// ```
-    #[allow(clippy::result_large_err)] // it gives the value back
     pub fn call_timeout(&mut self, value: S, timeout: Duration) -> Result<Option<R>, CallError<S>>
     where
         S: Serialize,
@@ -298,7 +290,6 @@ impl<S, R> Duplex<S, R> {
         self.call_value(value, Patience::timeout(timeout))
     }
 
-    #[allow(clippy::result_large_err)]
     fn call_value(&mut self, value: S, patience: Patience) -> Result<Option<R>, CallError<S>>
     where
         S: Serialize,

@@ -22,8 +22,7 @@ const MAX_CAPACITY: usize = 64 << 20;
 /// system call while there are bytes to read and the writer is awake. [`RingWriter`](crate::RingWriter) describes the ring,
 /// and when a pipe is better.
 ///
-/// Buffers of 16 KiB are the fastest: what was read is still in the processor's first cache when it is used, and a shorter read
-/// costs no system call.
+/// Buffers of 16 KiB are the fastest: what was read is in the first cache when it is used, and no read is a system call.
 ///
 /// # A writer that is not trusted
 ///

@@ -12,7 +12,6 @@ use super::descriptor::duplicate;
 use super::poll::{POLLOUT, look};
 use super::signal::{Sigpipe, without_sigpipe};
 use super::{Errno, Result, is_refused, retry};
-use crate::end::packets::PACKET;
 
 /// "At the current position", which is all that a pipe has.
 const CURRENT: u64 = u64::MAX;
@@ -181,7 +180,7 @@ impl<'buf> NowaitWrite<'buf> {
 pub(crate) fn write_alone(fd: BorrowedFd<'_>, buf: &[u8], sigpipe: Sigpipe) -> Result<usize> {
     match look(fd, POLLOUT)? {
         0 => Err(Errno::AGAIN),
-        _ => write(fd, &buf[..buf.len().min(PACKET)], sigpipe),
+        _ => write(fd, &buf[..buf.len().min(libc::PIPE_BUF)], sigpipe),
     }
 }
 
