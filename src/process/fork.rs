@@ -292,7 +292,7 @@ impl Fork {
 
     /// The fork itself. Calls that can fail come before it. Signals are held back before the last look at the threads, so that no
     /// code of the caller's runs in between.
-    fn split(self, permit: &dyn Fn() -> Result<Permit>, given: &impl Ends) -> Result<Forked> {
+    fn split(self, permit: &dyn Fn() -> Result<Permit>, given: &dyn Ends) -> Result<Forked> {
         // First, as its advice is the better one: a runtime has threads, for which the permit is refused.
         check_outside_runtime()?;
         // Before a lock that another thread could hold.

@@ -1,5 +1,4 @@
-//! What goes through an end: bytes, messages and typed values, through the kernel and through shared memory, in calls that block
-//! and under tokio.
+//! What goes through an end: bytes, messages and typed values, through the kernel and through shared memory.
 
 #[cfg(feature = "channel")]
 mod channel;
@@ -9,8 +8,6 @@ mod pipes;
 mod shared_memory;
 #[path = "../support/mod.rs"]
 mod support;
-#[cfg(feature = "tokio")]
-mod tokio;
 mod waiting;
 
 use std::process::ExitCode;
@@ -20,8 +17,6 @@ fn main() -> ExitCode {
         #[cfg(feature = "channel")]
         channel::started,
         shared_memory::started,
-        #[cfg(feature = "tokio")]
-        tokio::started,
     ];
     if let Some(done) = started.iter().find_map(|started| started()) {
         return done;
@@ -33,8 +28,6 @@ fn main() -> ExitCode {
         messages::trials(),
         pipes::trials(),
         shared_memory::trials(),
-        #[cfg(feature = "tokio")]
-        tokio::trials(),
         waiting::trials(),
     ])
 }

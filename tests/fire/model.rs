@@ -65,7 +65,7 @@ fn config(cases: u64) -> ProptestConfig {
 
 fn trial(name: &str, body: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
     let limit = Duration::from_secs(60) + Duration::from_millis(200) * config(CASES).cases;
-    Trial::new(module_path!(), name, limit, body)
+    Trial::of(module_path!(), name, limit, Box::new(body))
 }
 
 /// Sequences of these steps, each side's first handle in this process or in the other.

@@ -21,24 +21,27 @@ use super::{Verdict, judge};
 /// How many run at once at most, however many processors there are: tests of one user share its limits.
 const MOST: usize = 6;
 
+/// What a test does. A pointer, for there are two thousand of them, and code that is generic over each takes long to compile.
+type Body = Box<dyn FnOnce() -> Result<(), String> + Send>;
+
 /// A test. [`trials!`](super::trials) makes them of functions.
 pub struct Trial {
     name: String,
     limit: Duration,
     needs: Vec<Need>,
-    body: Box<dyn FnOnce() -> Result<(), String> + Send>,
+    body: Body,
 }
 
 impl Trial {
     /// One that may take so long. Its name begins with the module that it is in.
-    pub fn new<V: Verdict>(
-        module: &str,
-        name: &str,
-        limit: Duration,
-        body: impl FnOnce() -> V + Send + 'static,
-    ) -> Self {
+    pub fn new<V: Verdict + 'static>(module: &str, name: &str, limit: Duration, body: fn() -> V) -> Self {
+        Self::of(module, name, limit, Box::new(move || body().verdict()))
+    }
+
+    /// The same of a closure.
+    pub fn of(module: &str, name: &str, limit: Duration, body: Body) -> Self {
         let module = module.split_once("::").map(|(_binary, module)| format!("{module}::")).unwrap_or_default();
-        Self { name: module + name, limit, needs: Vec::new(), body: Box::new(|| body().verdict()) }
+        Self { name: module + name, limit, needs: Vec::new(), body }
     }
 
     pub fn needs(mut self, needs: impl IntoIterator<Item = Need>) -> Self {

@@ -44,7 +44,7 @@ fn trial(module: &str, test: Traced) -> Trial {
         let calls = lines.iter().filter_map(|line| Some(line.split_once('(')?.0)).collect::<Vec<_>>();
         if calls == test.calls { Ok(()) } else { Err(format!("the calls were {calls:?}, and not {:?}", test.calls)) }
     };
-    Trial::new(module, test.name, LIMIT, check).needs([STRACE]).needs(kernel)
+    Trial::of(module, test.name, LIMIT, Box::new(check)).needs([STRACE]).needs(kernel)
 }
 
 /// Runs this program under strace, and returns the system calls between the markers, a line for each.

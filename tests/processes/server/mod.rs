@@ -43,11 +43,13 @@ pub(crate) use all_ways;
 
 fn in_all_ways(module: &str, name: &str, limit: Duration, test: fn()) -> Vec<Trial> {
     let with = |way: &str, kernel: Option<Kernel>| {
-        Trial::new(module, &format!("{name}{way}"), limit, move || {
+        let body = move || {
             MAKES_SIBLINGS.store(kernel.is_none(), Relaxed);
             kernel.iter().for_each(Kernel::play);
             test();
-        })
+            Ok(())
+        };
+        Trial::of(module, &format!("{name}{way}"), limit, Box::new(body))
     };
     let without_siblings = || {
         let refused = Kernel::new().with(libc::SYS_clone, 0, Is::AnyOf(libc::CLONE_PARENT as u32), libc::EPERM);

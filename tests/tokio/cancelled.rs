@@ -1,5 +1,5 @@
 //! Calls whose futures are dropped, a hundred thousand of them: what each was to move was moved whole or not at all, and no end is
-//! left open. `IPC_TESTS_ROUNDS=10 cargo test --all-features --test ends dropped_calls` makes it a million.
+//! left open. `IPC_TESTS_ROUNDS=10 cargo test --all-features --test tokio dropped_calls` makes it a million.
 
 use std::io::{Read, Write};
 use std::ops::AsyncFnMut;

@@ -10,24 +10,20 @@ mod ends;
 mod messages;
 mod programs;
 mod rings;
+#[path = "../support/mod.rs"]
+mod support;
 mod watching;
 
 use std::process::ExitCode;
 
-use crate::support::{self, Trial};
-
-/// What this program does where a test of this area has started it.
-pub fn started() -> Option<ExitCode> {
+fn main() -> ExitCode {
+    // What this program does where a test has started it.
     #[cfg(feature = "channel")]
     if std::env::var_os(channels::SEALS).is_some() {
         channels::send_to_oneself();
-        return Some(ExitCode::SUCCESS);
+        return ExitCode::SUCCESS;
     }
-    None
-}
-
-pub fn trials() -> Vec<Trial> {
-    support::joined([
+    support::run([
         #[cfg(feature = "channel")]
         cancelled::trials(),
         #[cfg(feature = "channel")]
@@ -42,11 +38,11 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A runtime on the calling thread.
-fn on_one_thread() -> ::tokio::runtime::Runtime {
-    ::tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+fn on_one_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// A runtime with two threads of its own.
-fn on_threads() -> ::tokio::runtime::Runtime {
-    ::tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+fn on_threads() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
