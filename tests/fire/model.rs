@@ -22,7 +22,7 @@ use crate::rounds::{content, random};
 use crate::support::{Is, Kernel, RWF_NOWAIT, SOON, Trial, refuse_flags, rounds};
 
 /// Sequences of each kind, and steps in one of them. Those of a server start a process each, and one at most steps.
-const CASES: u64 = 100;
+const CASES: u64 = 60;
 const SERVERS: u64 = 25;
 const STEPS: usize = 60;
 

@@ -276,7 +276,7 @@ fn with_ends(recv: impl FnOnce(&mut Vec<u8>) -> ipc::Result<Option<ipc::Received
     Ok(recv(&mut message)?.map(|_| message))
 }
 
-const MESSAGES: u64 = 300;
+const MESSAGES: u64 = 200;
 const LONGEST: usize = 20_000;
 
 fn messages_through(flags: DatagramFlags) {

@@ -204,7 +204,7 @@ fn node_reads_an_extra_descriptor() {
 
 fn much_through_gzip_and_gunzip_is_the_same() {
     const BLOCK: usize = 1 << 20;
-    let blocks = support::rounds(100);
+    let blocks = support::rounds(30);
     // A block that compresses well, with its number.
     let block = |number: u64| {
         let mut block = vec![b'x'; BLOCK];

@@ -50,7 +50,7 @@ fn values_are_sent_by_one_task_and_received_by_another() {
 fn values_of_any_size_come_from_another_process() {
     let (sender, receiver) = channel::<Vec<u8>>().unwrap();
     let child = fork(sender, |sender| {
-        for len in [0, 1, 100_000, 1 << 20].into_iter().cycle().take(40) {
+        for len in [0, 1, 100_000, 1 << 20].into_iter().cycle().take(20) {
             sender.send(vec![len as u8; len]).unwrap();
         }
     })
@@ -59,10 +59,10 @@ fn values_of_any_size_come_from_another_process() {
         let receiver = Receiver::new(receiver).unwrap();
         let mut count = 0;
         while let Some(value) = receiver.recv().await.unwrap() {
-            assert!(value.iter().all(|byte| *byte == value.len() as u8));
+            assert!(value == vec![value.len() as u8; value.len()]);
             count += 1;
         }
-        assert_eq!(count, 40);
+        assert_eq!(count, 20);
     });
     assert_eq!(exit_code(&child), 0);
 }

@@ -265,7 +265,7 @@ enum Anything {
 
 fn what_postcard_decodes_is_decoded_the_same() {
     let (peer, receiver) = raw::<Anything>();
-    let config = Config { cases: rounds(2000) as u32, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: rounds(1000) as u32, failure_persistence: None, ..Config::default() };
     // Small numbers are what most of a value is made of.
     let byte = prop_oneof![3 => 0_u8..6, 1 => any::<u8>()];
     let tried = TestRunner::new(config).run(&vec(byte, 0..60), |bytes| {
@@ -384,7 +384,7 @@ fn arbitrary_descriptors_do_no_harm() {
     let (peer, receiver) = raw::<Value>();
     receiver.set_max_message(15_000);
     let before = support::Inventory::take();
-    let config = Config { cases: rounds(1000) as u32, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: rounds(400) as u32, failure_persistence: None, ..Config::default() };
     // The descriptors that a value of this shape asks for by their indices, or anything.
     let index = || 0..4_u8;
     let shape = (vec(of(index()), 0..3), of(index()), vec((index(), index()), 0..2), of(index()));

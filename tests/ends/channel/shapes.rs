@@ -372,7 +372,7 @@ fn values_of_every_shape_are_what_postcard_makes_of_them() {
 fn bytes_that_were_changed_mean_what_postcard_takes_them_for() {
     let (_, _, raw, receiver) = both();
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 1..4);
-    run(500, (nodes(), changes), |(node, changes)| {
+    run(250, (nodes(), changes), |(node, changes)| {
         let mut bytes = postcard::to_allocvec(&node).unwrap();
         prop_assume!(!bytes.is_empty() && bytes.len() < 100_000);
         for (at, byte, how) in changes {

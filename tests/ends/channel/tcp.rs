@@ -474,16 +474,16 @@ fn a_connection_can_be_waited_for() {
 /// Echoes, on two threads so that neither way waits for the other.
 fn both_ways(link: TcpLink) {
     const VALUES: u8 = 100;
-    let (sender, receiver) = (Sender::new(link.writer), Receiver::<Vec<u8>, _>::new(link.reader));
+    let (sender, receiver) = (Sender::new(link.writer), Receiver::<serde_bytes::ByteBuf, _>::new(link.reader));
     thread::scope(|scope| {
         scope.spawn(move || {
             for number in 0..VALUES {
-                sender.send(vec![number; 100_000]).unwrap();
+                sender.send(serde_bytes::ByteBuf::from(vec![number; 100_000])).unwrap();
             }
             sender.close().unwrap();
         });
         let values =
-            receiver.iter().enumerate().map(|(number, value)| assert_eq!(value.unwrap(), vec![number as u8; 100_000]));
+            receiver.iter().enumerate().map(|(number, value)| assert!(*value.unwrap() == [number as u8; 100_000]));
         assert_eq!(values.count(), usize::from(VALUES));
     });
 }

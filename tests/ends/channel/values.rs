@@ -366,7 +366,7 @@ fn several_senders_tear_nothing() {
     let mut count = 0;
     for value in receiver.iter() {
         let value = value.unwrap();
-        assert!(value.iter().all(|byte| *byte == value[0]));
+        assert!(value == vec![value[0]; value.len()]);
         count += 1;
     }
     assert_eq!(count, 90);

@@ -132,7 +132,7 @@ fn follow<T>(
 
 fn arbitrary_messages_go_through_a_packed_socket() {
     // There, and after that back again.
-    check(200_000, 300, |steps| {
+    check(200_000, 200, |steps| {
         let pair = datagram_pair().unwrap();
         let child = fork(pair.child, |socket| {
             let mut socket = PackedSocket::new(socket);
@@ -155,7 +155,7 @@ fn arbitrary_messages_go_through_a_packed_socket() {
 }
 
 fn arbitrary_messages_go_through_a_pipe() {
-    check(1 << 20, 300, |steps| {
+    check(1 << 20, 100, |steps| {
         let (reader, writer) = pipe().unwrap();
         let child = fork(writer, |writer| {
             let mut writer = MessageWriter::new(writer);

@@ -278,7 +278,7 @@ fn without_a_loss_there_is_no_reset() {
 /// overtaken by the end, which the kernel says of a queue that it found empty a moment before.
 fn whatever_comes_last_comes_before_the_end() {
     const PAIRS: usize = 100;
-    for round in 0..20 {
+    for round in 0..support::rounds(8) as usize {
         let pairs: Vec<_> = (0..PAIRS).map(|_| datagram_pair().unwrap()).collect();
         let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().map(|pair| (pair.parent, pair.child)).unzip();
         // Half of the peers leave a message of ours unread, and the others say something with their last breath.

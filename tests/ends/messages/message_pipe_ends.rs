@@ -221,7 +221,7 @@ fn assert_never_torn(reader: PipeReader, writer: PipeWriter, seed: u64, steps: u
 }
 
 fn whatever_is_called_the_stream_is_never_torn() {
-    for seed in 0..30 {
+    for seed in 0..support::rounds(10) {
         for (_, reader, writer) in kinds() {
             assert_never_torn(reader, writer, seed, 500);
         }

@@ -93,7 +93,7 @@ fn messages_of_every_length_arrive_whole_and_in_order() {
 }
 
 fn very_long_messages_arrive_whole() {
-    assert_all_arrive(vec![20 << 20, 1, 64 << 20, 0, 30_000_001, 2]);
+    assert_all_arrive(vec![1, 64 << 20, 0, 9_000_001, 2]);
 }
 
 fn what_came_of_a_long_message_takes_no_more_memory() {

@@ -79,7 +79,7 @@ fn bytes_arrive_whole_and_in_order() {
     for capacity in [1, 64 << 10, 1 << 20] {
         for len in [1, 13, 4096, 70_001, 300_000] {
             let pair = stream_pair().unwrap();
-            let total = bytes((len * 20).max(500_000));
+            let total = bytes((len * 10).max(200_000));
             let child = fork(pair.child, |socket| {
                 let mut ring = RingWriter::with_capacity(socket, capacity).unwrap();
                 for piece in total.chunks(len) {

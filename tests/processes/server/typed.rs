@@ -88,7 +88,7 @@ fn a_value_of_any_size_arrives() {
     })
     .unwrap();
     in_a_thread(|| {
-        for len in [0, 1, 200_000, 1 << 20, 5 << 20] {
+        for len in [0, 1, 200_000, 1 << 20] {
             let numbers: Vec<u32> = (0..len).map(|number| number & 0x7f).collect();
             let sum: u64 = numbers.iter().map(|number| u64::from(*number)).sum();
             let (reader, writer) = pipe().unwrap();
