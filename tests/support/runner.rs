@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed};
 
+use super::Verdict;
 use super::needs::{Missing, Need};
 use super::places::memory_file;
 use super::rounds::times;
-use super::{Verdict, judge};
+use super::trial::judge_after;
 
 /// How many run at once at most, however many processors there are: tests of one user share its limits.
 const MOST: usize = 6;
@@ -26,6 +27,7 @@ pub struct Trial {
     name: String,
     limit: Duration,
     needs: Vec<Need>,
+    keep: fn(),
     body: Box<dyn FnOnce() -> Result<(), String> + Send>,
 }
 
@@ -38,11 +40,17 @@ impl Trial {
         body: impl FnOnce() -> V + Send + 'static,
     ) -> Self {
         let module = module.split_once("::").map(|(_binary, module)| format!("{module}::")).unwrap_or_default();
-        Self { name: module + name, limit, needs: Vec::new(), body: Box::new(|| body().verdict()) }
+        Self { name: module + name, limit, needs: Vec::new(), keep: || (), body: Box::new(|| body().verdict()) }
     }
 
     pub fn needs(mut self, needs: impl IntoIterator<Item = Need>) -> Self {
         self.needs.extend(needs);
+        self
+    }
+
+    /// With a runtime of tokio, whose first one opens two sockets for signals that stay until the process ends.
+    pub fn with_tokio(mut self) -> Self {
+        self.keep = || drop(tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime"));
         self
     }
 }
@@ -209,7 +217,7 @@ fn judge_and_leave(output: File, trial: Trial) -> ! {
     // Each is long enough for ten times as many rounds, as the CI runs.
     let limit = trial.limit * times().div_ceil(10).max(1) as u32;
     // A panic has been printed, to stderr.
-    let wrong = match catch_unwind(AssertUnwindSafe(|| judge(limit, trial.body))) {
+    let wrong = match catch_unwind(AssertUnwindSafe(|| judge_after(trial.keep, limit, trial.body))) {
         Ok(verdict) => verdict.err(),
         Err(_) => Some("the harness panicked".to_owned()),
     };

@@ -27,7 +27,7 @@ pub fn started() -> Option<ExitCode> {
 }
 
 pub fn trials() -> Vec<Trial> {
-    support::joined([
+    let trials = support::joined([
         #[cfg(feature = "channel")]
         cancelled::trials(),
         #[cfg(feature = "channel")]
@@ -38,7 +38,8 @@ pub fn trials() -> Vec<Trial> {
         programs::trials(),
         rings::trials(),
         watching::trials(),
-    ])
+    ]);
+    trials.into_iter().map(Trial::with_tokio).collect()
 }
 
 /// A runtime on the calling thread.
