@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::time::Duration;
 
-use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Receiver, Sender, Until};
+use ipc::{Incoming, Link, Outbound, Outgoing, Received, Receiver, Sender, Until};
 use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use tarpc::serde_transport::{self, Transport};
@@ -50,10 +50,6 @@ impl Link for Kept {
         Ok(())
     }
 
-    fn recv<R>(_: &Self, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> ipc::Result<Option<R>> {
-        Ok(None)
-    }
-
     fn close(self) -> ipc::Result<()> {
         Ok(())
     }
@@ -74,10 +70,6 @@ impl Link for Come<'_> {
 
     fn unshare(shared: Self) -> Self {
         shared
-    }
-
-    fn send(_: &Self, _: Outbound<'_>, _: Until) -> ipc::Result<()> {
-        Err(Error::Closed)
     }
 
     /// Its length was looked at when it was received.

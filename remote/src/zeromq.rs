@@ -304,6 +304,3 @@ fn taken<R>(message: &[u8], max: usize, take: impl FnOnce(&[u8], Received) -> R)
     }
     Ok(Some(take(message, Received::default())))
 }
-
-/// The error of a call that a channel of the other direction does not have. None can be made.
-const NO_WAY: Error = Error::InvalidInput { what: "values go one way through this link, and not this one" };

@@ -28,6 +28,7 @@ use crate::wait::{Patience, Until, Watch};
 ///
 /// All calls get the link as [`Shared`](Self::Shared), by reference, since several threads may use a channel. A link that
 /// takes messages through `&self` is shared as it is. A link that needs `&mut self` goes behind a [`Locked`](crate::Locked).
+/// A link of one way has [`send`](Self::send) and is [`Outgoing`], or has [`recv`](Self::recv) and is [`Incoming`].
 ///
 /// ```
 /// use std::sync::mpsc::{self, RecvTimeoutError};
@@ -149,7 +150,11 @@ pub trait Link: Sized {
     /// - [`Until::error`]: there is no room until then.
     /// - [`Error::Closed`]: no receiver is left.
     /// - [`Error::TooLong`]: the message is too long for the link, or has too many ends.
-    fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()>;
+    /// - [`Error::InvalidInput`]: the link has no such method, and is not [`Outgoing`].
+    fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()> {
+        let _ = (shared, message, until);
+        Err(NO_WAY)
+    }
 
     /// Receives a message, and calls `take` with it and with the ends that came beside it. `None` is EOF. A message that is
     /// longer than `max` is [`Error::TooLong`], and is skipped. [`Receiver::recv`](crate::Receiver::recv) calls it in the
@@ -159,13 +164,17 @@ pub trait Link: Sized {
     ///
     /// # Errors
     ///
-    /// [`Until::error`] if no message arrives until then, and the link's own.
+    /// [`Until::error`] if no message arrives until then, and the link's own. [`Error::InvalidInput`]: the link has no such
+    /// method, and is not [`Incoming`].
     fn recv<R>(
         shared: &Self::Shared,
         max: usize,
         until: Until,
         take: impl FnOnce(&[u8], Received) -> R,
-    ) -> Result<Option<R>>;
+    ) -> Result<Option<R>> {
+        let _ = (shared, max, until, take);
+        Err(NO_WAY)
+    }
 
     /// Sends the messages in its buffer. [`Sender::flush`](crate::Sender::flush) calls it in the [example](Self#examples).
     ///
@@ -263,6 +272,9 @@ impl fmt::Debug for Outbound<'_> {
         f.debug_struct("Outbound").field("bytes", &self.bytes.len()).field("ends", &self.ends).finish()
     }
 }
+
+/// The error of a call in the direction that a link does not have. No channel makes one.
+const NO_WAY: Error = Error::InvalidInput { what: "values go one way through this link, and not this one" };
 
 /// The message of a value without bytes. An empty message would look like EOF.
 pub(super) const NOTHING: [u8; 1] = [0];

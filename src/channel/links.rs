@@ -57,9 +57,6 @@ impl Link for PackedSocket {
 impl Outgoing for PackedSocket {}
 impl Incoming for PackedSocket {}
 
-/// The error of a call in the other direction. No channel makes one.
-const NO_WAY: Error = Error::InvalidInput { what: "values go one way through this link, and not this one" };
-
 impl<W: ByteWriter> Link for MessageWriter<W> {
     type Shared = Locked<Self>;
 
@@ -74,10 +71,6 @@ impl<W: ByteWriter> Link for MessageWriter<W> {
     #[inline]
     fn send(shared: &Locked<Self>, message: Outbound<'_>, until: Until) -> Result<()> {
         shared.lock(until)?.send_by(message.bytes(), || until.0)
-    }
-
-    fn recv<R>(_: &Locked<Self>, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
-        Err(NO_WAY)
     }
 
     fn flush(shared: &Locked<Self>, until: Until) -> Result<()> {
@@ -100,10 +93,6 @@ impl<R: ByteReader> Link for MessageReader<R> {
 
     fn unshare(shared: Locked<Self>) -> Self {
         shared.into_inner()
-    }
-
-    fn send(_: &Locked<Self>, _: Outbound<'_>, _: Until) -> Result<()> {
-        Err(NO_WAY)
     }
 
     #[inline]

@@ -308,15 +308,9 @@ impl<S, R> Duplex<S, R> {
 
 /// How long busy memory is left alone, after each attempt but the last. Each encodes the value anew, and the kernel may sleep in it
 /// for a tenth of a second, on the runtime's thread.
-const NAPS: [Duration; 7] = {
-    let mut naps = [Duration::from_millis(1); 7];
-    let mut i = 1;
-    while i < naps.len() {
-        naps[i] = naps[i - 1].saturating_mul(2);
-        i += 1;
-    }
-    naps
-};
+fn naps() -> impl Iterator<Item = Duration> {
+    (0..7).map(|i| Duration::from_millis(1 << i))
+}
 
 /// Makes a sending attempt until there is room in the queue, and not for ever while the memory of a large value is busy.
 async fn send<E: AsRawFd, T>(
@@ -333,20 +327,20 @@ async fn send<E: AsRawFd, T>(
 }
 
 async fn until_sent<E: AsRawFd>(end: &Watched<E>, mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
-    let mut naps = NAPS.iter();
+    let mut naps = self::naps();
     loop {
         let busy = end.call(Interest::WRITABLE, |_| match attempt() {
             Ok(()) => Ok(None),
             // The runtime would wait for room that is there already.
             Err(error) if is_busy(&error) => Ok(Some(error)),
             Err(error) => {
-                naps = NAPS.iter();
+                naps = self::naps();
                 Err(error)
             }
         });
         match busy.await? {
             None => return Ok(()),
-            Some(busy) => nap(*naps.next().ok_or(busy)?).await?,
+            Some(busy) => nap(naps.next().ok_or(busy)?).await?,
         }
     }
 }

@@ -63,7 +63,7 @@ pub async fn communicate(
     timeout: Option<Duration>,
 ) -> Result<Output, CommunicateError> {
     if let Err(error) = check_runtime() {
-        return Err(CommunicateError::silent(&command, error.into()));
+        return Err(CommunicateError::silent(command.program(), error));
     }
     let mut program = Guard(Some(Conversation::begin(command, input, timeout)?));
     let Some(talk) = &mut program.0 else { unreachable!("it was put there") };

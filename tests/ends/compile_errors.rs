@@ -1,11 +1,6 @@
 //! What the compiler says to a program that does not fit: in the words of this crate, and with what to do about it.
 
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use crate::support::{self, Folder, Trial};
+use crate::support::{self, Compiler, Trial};
 
 pub fn trials() -> Vec<Trial> {
     if cfg!(sanitizers) {
@@ -16,69 +11,6 @@ pub fn trials() -> Vec<Trial> {
         trials.extend(support::trials![channels_say_what_they_take needs [Compiler]]);
     }
     trials
-}
-
-/// Runs the compiler of the tests by itself, on the library that they were built with.
-struct Compiler {
-    folder: Folder,
-    library: PathBuf,
-}
-
-impl Compiler {
-    fn new() -> Self {
-        let test = std::env::current_exe().unwrap();
-        let is_library = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("libipc-") && name.ends_with(".rlib")
-        };
-        let files = fs::read_dir(test.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
-        // Those of other features, and of other versions, are there too.
-        let mut libraries: Vec<_> = files.filter(is_library).collect();
-        libraries.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().modified().unwrap()));
-        let fits = match cfg!(feature = "channel") {
-            true => {
-                "let (sender, receiver) = ipc::channel::<u32>().unwrap(); sender.send(1).unwrap(); receiver.recv().unwrap();"
-            }
-            false => "let (reader, writer) = ipc::pipe().unwrap(); ipc::fork(reader, |_| ()).unwrap(); drop(writer);",
-        };
-        let mut compiler = Self { folder: Folder::new(), library: PathBuf::new() };
-        let mut said = String::new();
-        for library in libraries {
-            compiler.library = library;
-            match compiler.compile(fits) {
-                Ok(()) => return compiler,
-                Err(error) => said = error,
-            }
-        }
-        panic!("no library fits this test: {said}");
-    }
-
-    /// What the compiler says, if it refuses a function with these lines.
-    fn compile(&self, lines: &str) -> Result<(), String> {
-        let dependencies = self.library.parent().unwrap();
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition=2024", "--crate-name=program", "--emit=metadata", "--color=never", "--out-dir"]);
-        rustc.arg(&self.folder.0).arg("-L").arg(dependencies);
-        rustc.arg(format!("--extern=ipc={}", self.library.display()));
-        // A target that was named has a folder of its own.
-        let target = dependencies.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-        if target.contains("-linux-") {
-            rustc.args(["--target", &target]);
-        }
-        let streams = rustc.arg("-").stdin(Stdio::piped()).stderr(Stdio::piped());
-        let mut program = streams.spawn().unwrap();
-        write!(program.stdin.take().unwrap(), "pub fn main() {{ {lines} }}").unwrap();
-        let output = program.wait_with_output().unwrap();
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-    }
-
-    #[track_caller]
-    fn refuses(&self, lines: &str, texts: &[&str]) {
-        let said = self.compile(lines).expect_err(lines);
-        for text in texts {
-            assert!(said.contains(text), "{text:?} is not in what it says about `{lines}`:\n{said}");
-        }
-    }
 }
 
 fn ends_and_forks_say_what_they_take() {

@@ -2,10 +2,9 @@
 //! nothing at all, and in what it forked nothing but the inert descriptors of ends that were not given, and copies of the
 //! pidfds of other children, which are no ends.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::support::{self, Left, Open, Trial, open_when_leaving};
+use crate::support::{self, Left, Open, Trial, example, open_when_leaving};
 
 /// The argument that makes this program leave with an end open, in itself and in a child.
 const FORGET: &str = "forget-an-end";
@@ -45,14 +44,6 @@ fn what_is_forgotten_is_found() {
     };
     assert_eq!((open(program, false), open(program, true)), (vec!["pipe".to_owned(), "anon_inode".to_owned()], vec![]));
     assert_eq!((open(child, false), open(child, true).len()), (vec!["pipe".to_owned()], 1), "{child:?}");
-}
-
-/// An example that cargo has built beside this test.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let path = test.parent().and_then(Path::parent).expect("target/PROFILE/deps").join("examples").join(name);
-    assert!(path.exists(), "{} is not built: `cargo build --examples` builds it", path.display());
-    path
 }
 
 /// Runs an example, and says how many processes it was that left.

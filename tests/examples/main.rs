@@ -1,6 +1,7 @@
 //! The examples: what they print, what they leave open, and how they serve.
 
 mod at_exit;
+mod coverage;
 mod examples;
 mod prefork;
 mod supervise;
@@ -14,5 +15,12 @@ fn main() -> ExitCode {
     if let Some(done) = at_exit::started() {
         return done;
     }
-    support::run([at_exit::trials(), examples::trials(), prefork::trials(), supervise::trials(), travelling::trials()])
+    support::run([
+        at_exit::trials(),
+        coverage::trials(),
+        examples::trials(),
+        prefork::trials(),
+        supervise::trials(),
+        travelling::trials(),
+    ])
 }

@@ -25,6 +25,7 @@
 // No binary uses all of this.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+mod compiler;
 mod deadlines;
 mod descriptors;
 mod held;
@@ -47,7 +48,8 @@ mod trial;
 use std::fmt::Debug;
 use std::time::Duration;
 
-pub use deadlines::{FAR, assert_timed_out, assert_times_out};
+pub use compiler::Compiler;
+pub use deadlines::{FAR, assert_timed_out, assert_times_out, assert_unwinding_does_not_wait};
 pub use descriptors::{
     FLAGS_OF_PARENTS_PIPES, assert_none_is_nonblocking, closed_standard_descriptors, descriptor_flags,
     limit_descriptors, named_fifo, spliced_once, status_flags,

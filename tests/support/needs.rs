@@ -18,6 +18,8 @@ pub enum Need {
     Program(&'static str, &'static str),
     /// The compiler that built the tests, which may be one user's own.
     Compiler,
+    /// That compiler, with what it links to a program that counts which lines have run.
+    Profiler,
     /// To set the buffers of a socket past the administrator's limit (`CAP_NET_ADMIN`).
     NetAdmin,
     /// A view of the mounts of its own (`CAP_SYS_ADMIN`).
@@ -76,6 +78,10 @@ impl Need {
                 program("rustc").is_some(),
                 "needs rustc, of the toolchain that built the tests, on the PATH".to_owned(),
             ),
+            Need::Profiler => (
+                has_profiler(),
+                "needs rustc on the PATH, of a toolchain with profiler_builtins, as rustup's are".to_owned(),
+            ),
             Need::NetAdmin => (may_force_buffers(), "needs CAP_NET_ADMIN: run it as root".to_owned()),
             Need::OwnMounts => (forked(own_mounts), "needs to mount: run it as root".to_owned()),
             Need::HiddenProc => (
@@ -113,6 +119,15 @@ fn program(name: &str) -> Option<PathBuf> {
     let runs =
         |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(runs)
+}
+
+fn has_profiler() -> bool {
+    let Ok(output) = std::process::Command::new("rustc").args(["--print", "target-libdir"]).output() else {
+        return false;
+    };
+    let folder = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+    let mut names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.any(|name| name.to_string_lossy().starts_with("libprofiler_builtins"))
 }
 
 fn may_force_buffers() -> bool {

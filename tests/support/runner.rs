@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed};
 
+use super::Verdict;
 use super::needs::{Missing, Need};
 use super::places::memory_file;
 use super::rounds::times;
-use super::{Verdict, judge};
+use super::trial::judge_after;
 
 /// How many run at once at most, however many processors there are: tests of one user share its limits.
 const MOST: usize = 6;
@@ -29,6 +30,7 @@ pub struct Trial {
     name: String,
     limit: Duration,
     needs: Vec<Need>,
+    keep: fn(),
     body: Body,
 }
 
@@ -41,11 +43,17 @@ impl Trial {
     /// The same of a closure.
     pub fn of(module: &str, name: &str, limit: Duration, body: Body) -> Self {
         let module = module.split_once("::").map(|(_binary, module)| format!("{module}::")).unwrap_or_default();
-        Self { name: module + name, limit, needs: Vec::new(), body }
+        Self { name: module + name, limit, needs: Vec::new(), keep: || (), body }
     }
 
     pub fn needs(mut self, needs: impl IntoIterator<Item = Need>) -> Self {
         self.needs.extend(needs);
+        self
+    }
+
+    /// Opens first what stays open until the process ends.
+    pub fn keeping(mut self, keep: fn()) -> Self {
+        self.keep = keep;
         self
     }
 }
@@ -212,7 +220,7 @@ fn judge_and_leave(output: File, trial: Trial) -> ! {
     // Each is long enough for ten times as many rounds, as the CI runs.
     let limit = trial.limit * times().div_ceil(10).max(1) as u32;
     // A panic has been printed, to stderr.
-    let wrong = match catch_unwind(AssertUnwindSafe(|| judge(limit, trial.body))) {
+    let wrong = match catch_unwind(AssertUnwindSafe(|| judge_after(trial.keep, limit, trial.body))) {
         Ok(verdict) => verdict.err(),
         Err(_) => Some("the harness panicked".to_owned()),
     };

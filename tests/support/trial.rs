@@ -27,6 +27,11 @@ const FINE: libc::c_int = 99;
 /// Built with sanitizers, which slow everything down, it has four times as long; and `IPC_TESTS_SLOW=10` says that the machine needs
 /// ten times as long.
 pub fn judge(limit: Duration, body: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    judge_after(|| (), limit, body)
+}
+
+/// The same, where the process first opens what it keeps until its end.
+pub fn judge_after(keep: fn(), limit: Duration, body: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let slow = std::env::var("IPC_TESTS_SLOW").map_or(1, |times| times.parse().expect("IPC_TESTS_SLOW is a number"));
     let limit = limit * slow * if cfg!(sanitizers) { 4 } else { 1 };
     adopt_orphans();
@@ -38,7 +43,7 @@ pub fn judge(limit: Duration, body: impl FnOnce() -> Result<(), String>) -> Resu
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => panic!("the test's process could not be forked: {}", std::io::Error::last_os_error()),
-        0 => run_and_leave(&output, body),
+        0 => run_and_leave(&output, keep, body),
         _ => {}
     }
     // Also in the child: whoever comes first. Here it fails where the test is over already.
@@ -70,7 +75,7 @@ pub fn judge(limit: Duration, body: impl FnOnce() -> Result<(), String>) -> Resu
 }
 
 /// The test's process, from its start to its end.
-fn run_and_leave(output: &File, body: impl FnOnce() -> Result<(), String>) -> ! {
+fn run_and_leave(output: &File, keep: fn(), body: impl FnOnce() -> Result<(), String>) -> ! {
     // SAFETY: numbers only; 1 and 2 are this process's stdout and stderr.
     let me = unsafe {
         libc::setpgid(0, 0);
@@ -80,6 +85,7 @@ fn run_and_leave(output: &File, body: impl FnOnce() -> Result<(), String>) -> ! 
     };
     adopt_orphans();
     let wrong = catch_unwind(AssertUnwindSafe(|| {
+        keep();
         let before = Inventory::take();
         let mut wrong = Vec::from_iter(open_ends("before"));
         wrong.extend(body().err());

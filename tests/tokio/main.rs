@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         channels::send_to_oneself();
         return ExitCode::SUCCESS;
     }
-    support::run([
+    let trials = support::joined([
         #[cfg(feature = "channel")]
         cancelled::trials(),
         #[cfg(feature = "channel")]
@@ -34,7 +34,9 @@ fn main() -> ExitCode {
         programs::trials(),
         rings::trials(),
         watching::trials(),
-    ])
+    ]);
+    // The first runtime opens two sockets for signals, which stay.
+    support::run([trials.into_iter().map(|trial| trial.keeping(|| drop(on_one_thread()))).collect()])
 }
 
 /// A runtime on the calling thread.

@@ -1,6 +1,7 @@
 //! Programs that are talked to, and what is left of one when its future is dropped.
 
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub fn trials() -> Vec<Trial> {
         a_runtime_that_ends_leaves_no_program,
         outside_of_a_runtime_nothing_is_started,
         many_programs_are_talked_to_at_once within 120,
+        a_command_of_tokio_gives_an_end_at_a_number_and_no_other,
+        a_command_of_tokio_says_that_a_start_failed_whatever_it_gives,
     ]
 }
 
@@ -136,5 +139,45 @@ fn many_programs_are_talked_to_at_once() {
         }
         let killed = communicate(shell("kill -9 $$"), b"", None).await.unwrap();
         assert_eq!(killed.status.signal(), Some(libc::SIGKILL));
+    });
+}
+
+/// Prints the numbers that are open in it, and what it reads at 50.
+const LOOK: &str = "cd /proc/self/fd; for fd in *; do test -e $fd && echo -n \"$fd \"; done; cat /dev/fd/50";
+
+fn a_command_of_tokio_gives_an_end_at_a_number_and_no_other() {
+    for runtime in [on_one_thread(), on_threads()] {
+        runtime.block_on(async {
+            let (reader, writer) = pipe().unwrap();
+            writer.write_atomic(b"given").unwrap();
+            drop(writer);
+            let (kept, _kept_writer) = pipe().unwrap();
+            let mut command = tokio::process::Command::new("sh");
+            ipc::give_at(command.args(["-c", LOOK]).as_std_mut(), 50, reader).unwrap();
+            let output = command.output().await.unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), "0 1 2 50 given");
+            drop(kept);
+            // EOF comes when the command is gone.
+            let (reader, writer) = pipe().unwrap();
+            let mut command = tokio::process::Command::new("true");
+            ipc::give_at(command.as_std_mut(), 50, writer).unwrap();
+            assert!(command.status().await.unwrap().success());
+            assert!(matches!(reader.try_read(&mut [0]), Err(Error::WouldBlock)));
+            drop(command);
+            assert_eq!(support::read_all(reader), b"");
+        });
+    }
+}
+
+fn a_command_of_tokio_says_that_a_start_failed_whatever_it_gives() {
+    on_one_thread().block_on(async {
+        let (reader, _writer) = pipe().unwrap();
+        let taken = reader.as_raw_fd();
+        // Among them is whatever tokio and std open themselves.
+        for number in 3..taken + 8 {
+            let mut command = tokio::process::Command::new("/no/such/program");
+            ipc::give_at(command.as_std_mut(), number, &reader).unwrap();
+            assert_eq!(command.status().await.unwrap_err().raw_os_error(), Some(libc::ENOENT), "{number}");
+        }
     });
 }

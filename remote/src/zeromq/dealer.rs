@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
 use super::turns::{SLICE, Token, Turns, pass_over};
-use super::{Arrived, BYE, Engine, GOODBYE, HI, NO_WAY, sent, taken};
+use super::{Arrived, BYE, Engine, GOODBYE, HI, sent, taken};
 
 /// The orders for this worker. A [`Link`] for a [`Receiver`](ipc::Receiver). The example `count_words_cluster` has one in
 /// each worker.
@@ -55,10 +55,6 @@ impl Link for DealerReader {
 
     fn unshare(shared: Self) -> Self {
         shared
-    }
-
-    fn send(_: &Self, _: Outbound<'_>, _: Until) -> Result<()> {
-        Err(NO_WAY)
     }
 
     fn recv<R>(shared: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
@@ -116,10 +112,6 @@ impl Link for DealerWriter {
             half.engine.send(&[message.bytes()], Some(within))
         };
         sent(shared.shared.in_slices(until.left(), send)?, until)
-    }
-
-    fn recv<R>(_: &Self, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
-        Err(NO_WAY)
     }
 
     fn close(mut self) -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipc::{Error, Incoming, Link, Locked, Outbound, Outgoing, Received, Result, Until};
 
 use super::turns::pass_over;
-use super::{Arrived, BYE, Engine, GOODBYE, NO_WAY, failed, sent, taken};
+use super::{Arrived, BYE, Engine, GOODBYE, failed, sent, taken};
 
 /// Sends each value to one of the peers that pull: the next one that has room. A [`Link`] for a [`Sender`](ipc::Sender).
 /// See [`Options`](super::Options) for an example.
@@ -89,10 +89,6 @@ impl Link for Push {
         sent(push.engine.send(&[message.bytes()], until.left())?, until)
     }
 
-    fn recv<R>(_: &Locked<Self>, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
-        Err(NO_WAY)
-    }
-
     fn close(mut self) -> Result<()> {
         self.has_finished = true;
         match self.engine.send(&[b"", BYE], Some(GOODBYE))? {
@@ -121,10 +117,6 @@ impl Link for Pull {
 
     fn unshare(shared: Locked<Self>) -> Self {
         shared.into_inner()
-    }
-
-    fn send(_: &Locked<Self>, _: Outbound<'_>, _: Until) -> Result<()> {
-        Err(NO_WAY)
     }
 
     fn recv<R>(

@@ -9,7 +9,7 @@ use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 use super::hub::{Answer, Hub, bye};
 use super::one_way::address;
 use super::turns::{SLICE, Token, Turns, pass_over};
-use super::{Engine, GOODBYE, NO_WAY, sent, taken};
+use super::{Engine, GOODBYE, sent, taken};
 
 /// Routes each message to its worker. Clones are the same router. The example `count_words_cluster` has one.
 ///
@@ -110,10 +110,6 @@ impl Link for RouterReader {
         shared
     }
 
-    fn send(_: &Self, _: Outbound<'_>, _: Until) -> Result<()> {
-        Err(NO_WAY)
-    }
-
     fn recv<R>(shared: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
         let mut passed = 0;
         loop {
@@ -171,10 +167,6 @@ impl Link for RouterWriter {
             Ok(is_sent)
         };
         sent(shared.router.hub.in_slices(until.left(), send)?, until)
-    }
-
-    fn recv<R>(_: &Self, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
-        Err(NO_WAY)
     }
 
     fn close(mut self) -> Result<()> {

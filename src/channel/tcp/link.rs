@@ -64,10 +64,6 @@ impl Link for TcpReader {
         Self { reader: MessageReader::unshare(shared.link), longest: shared.longest }
     }
 
-    fn send(shared: &Self::Shared, message: Outbound<'_>, until: Until) -> Result<()> {
-        <MessageReader<Half> as Link>::send(&shared.link, message, until)
-    }
-
     #[inline]
     fn recv<T>(
         shared: &Self::Shared,
@@ -110,15 +106,6 @@ impl Link for TcpWriter {
             return Err(Error::TooLong { len: message.bytes().len(), max: shared.longest });
         }
         <MessageWriter<Half> as Link>::send(&shared.link, message, until)
-    }
-
-    fn recv<T>(
-        shared: &Self::Shared,
-        max: usize,
-        until: Until,
-        take: impl FnOnce(&[u8], Received) -> T,
-    ) -> Result<Option<T>> {
-        <MessageWriter<Half> as Link>::recv(&shared.link, max, until, take)
     }
 
     fn flush(shared: &Self::Shared, until: Until) -> Result<()> {

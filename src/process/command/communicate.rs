@@ -54,8 +54,8 @@ pub struct CommunicateError {
 
 impl CommunicateError {
     /// Of a program that has not said anything.
-    pub(crate) fn silent(command: &Command, error: Error) -> Self {
-        Self { program: command.0.program.clone().into(), stdout: Vec::new(), stderr: Vec::new(), error }
+    pub(crate) fn silent(program: Box<OsStr>, error: impl Into<Error>) -> Self {
+        Self { program, stdout: Vec::new(), stderr: Vec::new(), error: error.into() }
     }
 }
 
@@ -83,6 +83,13 @@ impl fmt::Debug for CommunicateError {
             .field("stderr", &Bytes(&self.stderr))
             .field("error", &self.error)
             .finish()
+    }
+}
+
+impl Command {
+    /// The program, as an error names it.
+    pub(crate) fn program(&self) -> Box<OsStr> {
+        self.0.program.clone().into()
     }
 }
 
@@ -140,15 +147,10 @@ impl<'a> Conversation<'a> {
         timeout: Option<Duration>,
     ) -> Result<Self, CommunicateError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let program: Box<OsStr> = command.0.program.clone().into();
+        let program = command.program();
         let pipes = command.0.feed(input).and_then(|stdin| Ok((stdin, command.0.capture()?)));
-        let (stdin, readers) = pipes.map_err(|error| CommunicateError::silent(&command, error))?;
-        let child = command.spawn().map_err(|refused| CommunicateError {
-            program: program.clone(),
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            error: refused.into(),
-        })?;
+        let (stdin, readers) = pipes.map_err(|error| CommunicateError::silent(program.clone(), error))?;
+        let child = command.spawn().map_err(|refused| CommunicateError::silent(program.clone(), refused))?;
         let talk = Talk { stdin, input, readers, said: [Vec::new(), Vec::new()] };
         Ok(Self { child, talk, deadline, grace: None, program })
     }

@@ -425,10 +425,6 @@ impl Link for Queue {
         }
     }
 
-    fn recv<R>(_: &Self, _: usize, _: Until, _: impl FnOnce(&[u8], Received) -> R) -> ipc::Result<Option<R>> {
-        unreachable!("it is not `Incoming`")
-    }
-
     fn close(self) -> ipc::Result<()> {
         Ok(())
     }
@@ -445,10 +441,6 @@ impl Link for Unqueue {
 
     fn unshare(shared: Locked<Self>) -> Self {
         shared.into_inner()
-    }
-
-    fn send(_: &Locked<Self>, _: Outbound<'_>, _: Until) -> ipc::Result<()> {
-        unreachable!("it is not `Outgoing`")
     }
 
     fn recv<R>(

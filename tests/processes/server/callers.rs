@@ -21,7 +21,7 @@ pub fn trials() -> Vec<Trial> {
         a_forked_child_cannot_order_and_harms_nobody,
         a_start_is_refused_like_a_fork,
     ];
-    in_one_way.into_iter().chain(in_all_ways).collect()
+    in_one_way.into_iter().chain(in_all_ways).map(Trial::with_tokio).collect()
 }
 
 /// A caller that tells the numbers of its server and its worker, and then waits to be killed. The worker's entry writes one
