@@ -68,7 +68,7 @@ use crate::sys::{self, Errno, ledger};
 ///
 /// [fork(2)], [dup3(2)], [open_tree(2)] (Linux 5.2; a descriptor of `/dev/null` where it is refused), [pidfd_open(2)].
 /// [unshare(2)] with `CLONE_THREAD`, which changes nothing, tells whether there is a second thread, or else `/proc/self/task`.
-/// A thread that was joined gets up to 20 ms to be gone.
+/// A thread that was joined gets up to 100 ms to be gone.
 ///
 /// # Examples
 ///

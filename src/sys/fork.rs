@@ -10,8 +10,8 @@ use rustix::thread::Timespec;
 use super::ledger::Entry;
 use super::{Errno, Result, errno, retry};
 
-/// How long a thread that has been joined may still be on its way out.
-const LEAVING: Duration = Duration::from_millis(20);
+/// How long a thread that has been joined may still be on its way out. On a busy machine, it waits for a processor meanwhile.
+const LEAVING: Duration = Duration::from_millis(100);
 
 /// The two processes after a fork.
 pub(crate) enum Side {

@@ -21,7 +21,12 @@ pub fn trials() -> Vec<Trial> {
         a_forked_child_cannot_order_and_harms_nobody,
         a_start_is_refused_like_a_fork,
     ];
-    in_one_way.into_iter().chain(in_all_ways).map(Trial::with_tokio).collect()
+    in_one_way.into_iter().chain(in_all_ways).map(|trial| trial.keeping(open_tokio)).collect()
+}
+
+/// The first runtime opens two sockets for signals, which stay.
+fn open_tokio() {
+    drop(tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap());
 }
 
 /// A caller that tells the numbers of its server and its worker, and then waits to be killed. The worker's entry writes one
