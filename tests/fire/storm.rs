@@ -22,10 +22,10 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-const PERIOD: Duration = Duration::from_micros(100);
+pub const PERIOD: Duration = Duration::from_micros(100);
 
-/// Runs one side of a transfer in the storm. It lasts for one signal at least.
-fn in_the_storm<T>(body: impl FnOnce() -> T) -> T {
+/// Runs something in the storm. It lasts for one signal at least.
+pub fn in_the_storm<T>(body: impl FnOnce() -> T) -> T {
     with_interval_timer(PERIOD, || {
         let before = handled();
         let result = body();

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::rounds::content::{bytes, check, check_message, message};
 use crate::rounds::random::Random;
-use crate::support::{self, Trial, exit_code, handled, read_all, with_interval_timer};
+use crate::storm::in_the_storm;
+use crate::support::{self, Trial, exit_code, read_all};
 use ipc::{
     BufferedWriter, Error, MessageReader, MessageWriter, PIPE_BUF, PackedSocket, copy, datagram_pair, fork, pipe,
     stream_pair,
@@ -19,18 +20,6 @@ pub fn trials() -> Vec<Trial> {
         buffered_writers_lose_and_double_nothing,
         copies_lose_and_double_nothing within 60,
     ]
-}
-
-const PERIOD: Duration = Duration::from_micros(100);
-
-/// Runs one side of a transfer in the storm. It lasts for one signal at least.
-fn in_the_storm<T>(body: impl FnOnce() -> T) -> T {
-    with_interval_timer(PERIOD, || {
-        let before = handled();
-        let result = body();
-        support::poll_until("a signal came", || handled() > before);
-        result
-    })
 }
 
 const MESSAGES: u64 = 2000;

@@ -11,6 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::storm::{PERIOD, in_the_storm};
 use crate::support::{
     self, FAR, Gate, Trial, exit_code, fill, handled, kinds, poll_until, read_all, with_interval_timer,
 };
@@ -44,18 +45,6 @@ pub fn trials() -> Vec<Trial> {
         ends_are_made_changed_and_closed,
         a_handler_that_waits_for_every_child_takes_no_program_away needs [Alone],
     ]
-}
-
-const PERIOD: Duration = Duration::from_micros(100);
-
-/// Runs something in the storm. It lasts for one signal at least.
-fn in_the_storm<T>(body: impl FnOnce() -> T) -> T {
-    with_interval_timer(PERIOD, || {
-        let before = handled();
-        let result = body();
-        poll_until("a signal came", || handled() > before);
-        result
-    })
 }
 
 /// How late a call may come back.

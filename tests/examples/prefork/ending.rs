@@ -12,9 +12,7 @@ use super::support::exit_code;
 
 pub fn a_signal_that_comes_twice_at_once_is_one() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        let folder = Folder::new();
-        folder.huge_file();
-        let server = Server::start(folder, &["--workers", "2", "--timeout", "60"]);
+        let server = Server::with_huge_file(&["--workers", "2", "--timeout", "60"]);
         let mut client = server.begin_huge();
         assert_eq!(server.get("/").status, 200);
         server.child.signal(signal).unwrap();
@@ -25,9 +23,7 @@ pub fn a_signal_that_comes_twice_at_once_is_one() {
         assert_eq!(server.exit_code(), 0, "{}", server.log());
     }
     // One that comes later is meant.
-    let folder = Folder::new();
-    folder.huge_file();
-    let server = Server::start(folder, &["--workers", "2", "--timeout", "60"]);
+    let server = Server::with_huge_file(&["--workers", "2", "--timeout", "60"]);
     let mut client = server.begin_huge();
     assert_eq!(server.get("/").status, 200);
     server.child.signal(libc::SIGTERM).unwrap();

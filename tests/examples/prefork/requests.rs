@@ -215,9 +215,7 @@ pub fn slow_clients_are_sent_away_and_hold_nobody_up() {
 }
 
 pub fn a_client_that_reads_nothing_is_sent_away() {
-    let folder = Folder::new();
-    folder.huge_file();
-    let server = Server::start(folder, &["--workers", "1", "--timeout", "1"]);
+    let server = Server::with_huge_file(&["--workers", "1", "--timeout", "1"]);
     let worker = server.workers()[0];
     let client = server.begin_huge();
     poll_until("the answer has begun", || has_open(worker, &server.folder.root().join("huge")));

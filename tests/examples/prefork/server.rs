@@ -82,6 +82,13 @@ impl Server {
         Self::start_with(Command::new(program()), folder, options)
     }
 
+    /// With a file for [`begin_huge`](Self::begin_huge).
+    pub fn with_huge_file(options: &[&str]) -> Self {
+        let folder = Folder::new();
+        folder.huge_file();
+        Self::start(folder, options)
+    }
+
     /// With a command of its own, that the options are added to.
     pub fn start_with(command: Command, folder: Folder, options: &[&str]) -> Self {
         let (stdout, writer) = ipc::pipe().unwrap();

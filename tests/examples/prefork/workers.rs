@@ -234,9 +234,7 @@ pub fn a_worker_that_cannot_be_forked_is_tried_again() {
 }
 
 pub fn workers_leave_when_the_master_is_killed() {
-    let folder = Folder::new();
-    folder.huge_file();
-    let server = Server::start(folder, &["--workers", "3", "--timeout", "60"]);
+    let server = Server::with_huge_file(&["--workers", "3", "--timeout", "60"]);
     let workers = server.workers();
     let mut client = server.begin_huge();
     let mut idle = server.connect();
@@ -252,9 +250,7 @@ pub fn workers_leave_when_the_master_is_killed() {
 }
 
 pub fn a_stop_finishes_the_requests_under_way() {
-    let folder = Folder::new();
-    folder.huge_file();
-    let server = Server::start(folder, &["--workers", "2", "--timeout", "60"]);
+    let server = Server::with_huge_file(&["--workers", "2", "--timeout", "60"]);
     let mut busy: Vec<Client> = (0..3).map(|_| server.begin_huge()).collect();
     let mut idle = server.connect();
     assert_eq!(idle.get("/").unwrap().status, 200);
@@ -278,9 +274,7 @@ pub fn a_stop_finishes_the_requests_under_way() {
 }
 
 pub fn a_second_signal_ends_at_once() {
-    let folder = Folder::new();
-    folder.huge_file();
-    let server = Server::start(folder, &["--workers", "2", "--timeout", "60"]);
+    let server = Server::with_huge_file(&["--workers", "2", "--timeout", "60"]);
     let mut client = server.begin_huge();
     assert_eq!(server.get("/").status, 200);
     server.child.signal(libc::SIGTERM).unwrap();
@@ -292,9 +286,7 @@ pub fn a_second_signal_ends_at_once() {
 }
 
 pub fn what_takes_longer_than_the_grace_is_cut() {
-    let folder = Folder::new();
-    folder.huge_file();
-    let server = Server::start(folder, &["--workers", "2", "--grace", "0.2"]);
+    let server = Server::with_huge_file(&["--workers", "2", "--grace", "0.2"]);
     let mut client = server.begin_huge();
     assert_eq!(server.get("/").status, 200);
     server.child.signal(libc::SIGTERM).unwrap();
@@ -304,9 +296,7 @@ pub fn what_takes_longer_than_the_grace_is_cut() {
 }
 
 pub fn ctrl_c_is_counted_once_though_the_workers_get_it_too() {
-    let folder = Folder::new();
-    folder.huge_file();
-    let server = Server::start(folder, &["--workers", "2", "--timeout", "60"]);
+    let server = Server::with_huge_file(&["--workers", "2", "--timeout", "60"]);
     let mut client = server.begin_huge();
     assert_eq!(server.get("/").status, 200);
     let workers = server.workers();
