@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ipc::{Child, fork};
-use ipc_remote::rpc::Postcard;
+use ipc_remote::rpc::{Postcard, keep_alive};
+use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use tarpc::context;
 use tarpc::tokio_util::bytes::BytesMut;
@@ -26,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         a_worker_leaves_when_its_masters_machine_vanishes needs [OwnNetwork, IP] within 90,
         a_message_that_claims_more_than_it_has_is_refused,
         a_deadline_that_is_too_far_does_not_end_the_server,
+        keep_alive_takes_a_connection_over_tcp_alone,
     ]
 }
 
@@ -180,4 +182,15 @@ fn a_deadline_that_is_too_far_does_not_end_the_server() {
     }
     drop(socket);
     assert_eq!(exit_code(&child), 0);
+}
+
+fn keep_alive_takes_a_connection_over_tcp_alone() {
+    let socket = ipc::stream_pair().unwrap().parent;
+    assert!(keep_alive(&socket, Duration::from_secs(30)).is_err());
+    let (stream, _peer) = support::tcp_pair();
+    for (deadline, question) in [(0, 1), (30, 10), (u64::MAX, 32_767)] {
+        keep_alive(&stream, Duration::from_secs(deadline)).unwrap();
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), Duration::from_secs(question));
+        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), 2);
+    }
 }
