@@ -1,9 +1,9 @@
 //! Calls with names and deadlines: a [`tarpc`] service over a [`StreamSocket`](ipc::tokio::StreamSocket) to a process of this
 //! machine, or over a [`TcpStream`](tokio::net::TcpStream) to another machine, from one definition.
 //!
-//! [`transport`] makes a transport of either, with a limit for each message. A call has a deadline of its own
-//! ([`tarpc::context::Context`]), and is an error when that has passed. So a machine that vanished is noticed by a
-//! deadline, and a peer that left at once. A transport does not connect anew, and no call is repeated.
+//! [`transport`] makes a client's transport of either, and [`server_transport`] a server's, with a limit for each message. A
+//! call has a deadline of its own ([`tarpc::context::Context`]), and is an error when that has passed. So a machine that
+//! vanished is noticed by a deadline, and a peer that left at once. A transport does not connect anew, and no call is repeated.
 //!
 //! A server has no deadline: it waits for the next call. [`keep_alive`] gives its connection one, after which a client's
 //! machine that vanished is an error, and the server ends.
@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc::{Incoming, Link, Outbound, Outgoing, Received, Receiver, Sender, Until};
 use rustix::net::sockopt;
@@ -20,8 +20,12 @@ use serde::{Deserialize, Serialize};
 use tarpc::serde_transport::{self, Transport};
 use tarpc::tokio_util::bytes::{Bytes, BytesMut};
 use tarpc::tokio_util::codec::LengthDelimitedCodec;
+use tarpc::{ClientMessage, Request, Response, context, trace};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_serde::{Deserializer, Serializer};
+
+/// The longest deadline of a call: a server's timer has none that is longer than two years.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The format of a message: that of a value in the channels of `ipc`, with their bounds. [`transport`] uses it.
 ///
@@ -29,6 +33,20 @@ use tokio_serde::{Deserializer, Serializer};
 /// sides refuse what is over that. A value with ends does not travel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postcard;
+
+/// The same format, for the calls that a server receives. [`server_transport`] uses it.
+///
+/// tarpc panics at a call whose deadline is too far in the future. Here, a deadline that is farther than a year is one in a
+/// year.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Calls;
+
+/// A [`ClientMessage`] as it is sent: its deadline is a time from now.
+#[derive(Deserialize)]
+enum Said<T> {
+    Request { deadline: Duration, trace_context: trace::Context, id: u64, message: T },
+    Cancel { trace_context: trace::Context, request_id: u64 },
+}
 
 /// A link that keeps the one message that it is sent.
 #[derive(Debug, Default)]
@@ -103,7 +121,31 @@ impl<T: for<'de> Deserialize<'de>> Deserializer<T> for Postcard {
     }
 }
 
-/// Makes a transport for a client or a server of the stream. The example `count_words_cluster` makes both.
+impl<T: Serialize> Serializer<T> for Calls {
+    type Error = io::Error;
+
+    fn serialize(self: Pin<&mut Self>, value: &T) -> io::Result<Bytes> {
+        Pin::new(&mut Postcard).serialize(value)
+    }
+}
+
+impl<T: for<'de> Deserialize<'de>> Deserializer<ClientMessage<T>> for Calls {
+    type Error = io::Error;
+
+    fn deserialize(self: Pin<&mut Self>, message: &BytesMut) -> io::Result<ClientMessage<T>> {
+        Ok(match Pin::new(&mut Postcard).deserialize(message)? {
+            Said::Request { deadline, trace_context, id, message } => {
+                let mut context = context::current();
+                context.deadline = Instant::now() + deadline.min(LONGEST);
+                context.trace_context = trace_context;
+                ClientMessage::Request(Request { context, id, message })
+            }
+            Said::Cancel { trace_context, request_id } => ClientMessage::Cancel { trace_context, request_id },
+        })
+    }
+}
+
+/// Makes a client's transport of the stream. The example `count_words_cluster` makes one.
 ///
 /// A message that is longer than `max_message` bytes is an error for the side that sends it. It is one for the side that
 /// receives its length too, before memory is taken. What a message decodes to is bounded too: see [`Postcard`].
@@ -115,6 +157,21 @@ where
 {
     let framed = LengthDelimitedCodec::builder().max_frame_length(max_message).new_framed(stream);
     serde_transport::new(framed, Postcard)
+}
+
+/// Makes a server's transport of the stream, with the limits of [`transport`] and one for the deadline of a call: see
+/// [`Calls`]. The example `count_words_cluster` makes one.
+pub fn server_transport<S, Call, Answer>(
+    stream: S,
+    max_message: usize,
+) -> Transport<S, ClientMessage<Call>, Response<Answer>, Calls>
+where
+    S: AsyncRead + AsyncWrite,
+    Call: for<'de> Deserialize<'de>,
+    Answer: Serialize,
+{
+    let framed = LengthDelimitedCodec::builder().max_frame_length(max_message).new_framed(stream);
+    serde_transport::new(framed, Calls)
 }
 
 /// Makes a machine that vanished an error on that TCP connection, once its kernel has been silent for the deadline or

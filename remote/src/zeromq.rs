@@ -14,6 +14,7 @@
 //! | a value is over the limit that was set here | [`Error::TooLong`], and nothing was sent |
 //! | a value, or an answer, is over the peer's limit | the peer drops the connection and the value, and the connection comes back |
 //! | a worker's answers are not received | 64 MiB of them wait; after these, its [`RouterReader`] is an error for good |
+//! | … of many workers | [`max_waiting`](Options::max_waiting) of them wait, after which the fullest readers are errors for good |
 //!
 //! So a program counts results, and sends a job again if its result does not come. [`Router`] says which worker is gone.
 //!
@@ -25,8 +26,9 @@
 //! # A peer that is not trusted
 //!
 //! Any process that reaches a port without keys may send values, and goodbyes too. A stranger's goodbye counts as a
-//! worker's, and a [`Pull`] is at EOF too early. Nothing in a message can tell the two apart. So EOF proves nothing where
-//! strangers may connect: count results, or set keys ([`Options::curve_server`]) and keep the server's public key among the
+//! worker's, and a [`Pull`] is at EOF too early. Nothing in a message can tell the two apart. A stranger who takes the name of
+//! a router's worker takes its place too: it gets the orders, and its answers count. So EOF proves nothing where strangers may
+//! connect: count results, or set keys ([`Options::curve_server`]) and keep the server's public key among the
 //! workers.
 //!
 //! A deadline holds, whatever strangers send.
@@ -90,6 +92,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 #[must_use = "options do nothing until a socket is made with them"]
 pub struct Options {
     max_message: usize,
+    max_waiting: usize,
     queue: i32,
     deadline: Duration,
     linger: Duration,
@@ -111,10 +114,12 @@ impl fmt::Debug for Keys {
 }
 
 impl Options {
-    /// Starts with values of 64 MiB at most, a queue of 1000, a deadline of 30 s, a linger of 1 s. See the [example](Self#examples).
+    /// Starts with values of 64 MiB at most, 256 MiB of waiting answers, a queue of 1000, a deadline of 30 s, a linger of 1 s. See
+    /// the [example](Self#examples).
     pub fn new() -> Self {
         Self {
             max_message: 64 << 20,
+            max_waiting: 256 << 20,
             queue: 1000,
             deadline: Duration::from_secs(30),
             linger: Duration::from_secs(1),
@@ -131,7 +136,22 @@ impl Options {
         self
     }
 
+    /// Sets how many bytes of answers may wait in a [`Router`], of all its workers together, until they are received. See
+    /// [`new`](Self::new).
+    ///
+    /// If there is no room, the workers of which the most waits lose their last answers: see [`RouterReader`]. So a stranger who
+    /// connects often gets no more of it than its share, and takes nothing from a worker of which less waits. One answer alone may
+    /// be longer.
+    ///
+    /// libzmq has a [`queue`](Self::queue) for each peer in front of it, which this does not count.
+    pub fn max_waiting(mut self, bytes: usize) -> Self {
+        self.max_waiting = bytes;
+        self
+    }
+
     /// Sets how many values wait for one peer at each side (`ZMQ_SNDHWM`, `ZMQ_RCVHWM`), at least one. See [`new`](Self::new).
+    ///
+    /// A peer whose values nobody receives takes up to so many times [`max_message`](Self::max_message) of memory here.
     pub fn queue(mut self, values: u32) -> Self {
         self.queue = i32::try_from(values).unwrap_or(i32::MAX).max(1);
         self
@@ -205,7 +225,7 @@ impl Options {
     ///
     /// As [`push_bind`](Self::push_bind).
     pub fn router(&self, address: &str) -> Result<Router> {
-        Ok(Router::new(self.bound(zmq::ROUTER, address)?, self.deadline / 4))
+        Router::new(self.bound(zmq::ROUTER, address)?, self.deadline / 4, self.max_waiting)
     }
 
     /// Makes a worker's side of orders and answers, connected to a router's address. `name` is its own among the router's

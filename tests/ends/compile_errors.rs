@@ -14,7 +14,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn ends_and_forks_say_what_they_take() {
-    let compiler = Compiler::new();
+    let compiler = Compiler::new(cfg!(feature = "channel"));
     compiler.refuses(
         "let _ = ipc::fork(String::new(), |_| ());",
         &["`String` cannot be given to another process", "not `Ends`", "a `move` closure takes them along"],
@@ -53,7 +53,7 @@ fn ends_and_forks_say_what_they_take() {
 }
 
 fn channels_say_what_they_take() {
-    let compiler = Compiler::new();
+    let compiler = Compiler::new(cfg!(feature = "channel"));
     compiler.refuses(
         "struct Job(u32); let (sender, _receiver) = ipc::channel().unwrap(); sender.send(Job(1)).unwrap();",
         &["the trait bound `Job: ", "Serialize` is not satisfied", "`#[derive(serde::Serialize)]` to your `Job` type"],

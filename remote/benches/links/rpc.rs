@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use futures::StreamExt;
-use ipc_remote::rpc::{Postcard, transport};
+use ipc_remote::rpc::{Postcard, server_transport, transport};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tarpc::serde_transport::Transport;
@@ -145,7 +145,7 @@ pub fn socket(size: usize, count: usize) -> f64 {
     let child = ipc::fork(pair.child, |socket| {
         runtime().block_on(async {
             let stream = ipc::tokio::StreamSocket::new(socket).expect("a stream");
-            let channel = BaseChannel::with_defaults(transport(stream, LONGEST));
+            let channel = BaseChannel::with_defaults(server_transport(stream, LONGEST));
             channel.execute(Server.serve()).for_each(|answer| answer).await;
         });
     })

@@ -1,9 +1,11 @@
 //! Machines, made of this one: network namespaces that are joined by cables, or processes on loopback.
 
 use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::time::Duration;
 
-use ipc::{Child, Command, PipeReader, PipeWriter};
+use ipc::{Child, Command, PipeReader, PipeWriter, Watch};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -79,6 +81,17 @@ impl Machine {
         };
         go.write_atomic(&[0])?;
         Ok(Self { name, child, cable })
+    }
+
+    /// Accepts its connection, within the time.
+    pub fn accept(&self, listener: &TcpListener, within: Duration) -> Result<TcpStream> {
+        let mut on = [Watch::readable(listener), Watch::readable(&self.child)];
+        ipc::wait_any(&mut on, Some(within))?;
+        match on.map(|watch| watch.ready().is_readable()) {
+            [true, _] => Ok(listener.accept()?.0),
+            [false, true] => Err(format!("machine {} has left before it connected", self.name).into()),
+            [false, false] => Err(format!("machine {} does not connect", self.name).into()),
+        }
     }
 
     /// Its process dies in the middle of what it does.

@@ -245,19 +245,20 @@ fn start(options: &Options, place: Place) -> Result<(Vec<Machine>, Vec<Ask>), Bo
     let mut asks: Vec<Ask> = Vec::new();
     for number in 1..=options.machines {
         // One after the other, so that the connection is known to be this machine's.
-        machines.push(Machine::start(place, number, port, &link)?);
+        let machine = Machine::start(place, number, port, &link)?;
         asks.push(match (&listener, &router) {
             (Some(listener), _) if options.link == Link::Tcp => {
-                let link = tcp().greet(listener.accept()?.0)?;
+                let link = tcp().greet(machine.accept(listener, START)?)?;
                 over_channels(Sender::new(link.writer), Receiver::new(link.reader))
             }
-            (Some(listener), _) => over_rpc::client(listener.accept()?.0)?,
+            (Some(listener), _) => over_rpc::client(machine.accept(listener, START)?)?,
             (None, Some(router)) => {
                 let (_, answers, orders) = router.accept(START)?;
                 over_channels(Sender::new(orders), Receiver::new(answers))
             }
             (None, None) => return Err("nothing to connect to".into()),
         });
+        machines.push(machine);
     }
     Ok((machines, asks))
 }

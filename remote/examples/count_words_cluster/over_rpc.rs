@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use ipc_remote::rpc::{keep_alive, transport};
+use ipc_remote::rpc::{keep_alive, server_transport, transport};
 use tarpc::client;
 use tarpc::context::{self, Context};
 use tarpc::server::{BaseChannel, Channel};
@@ -71,7 +71,7 @@ pub async fn serve_over(
 ) -> std::io::Result<()> {
     let worker = (ipc::tokio::Sender::new(jobs)?, ipc::tokio::Receiver::new(done)?);
     let server = Server { worker: Arc::new(Mutex::new(worker)) };
-    let channel = BaseChannel::with_defaults(transport(stream, LONGEST));
+    let channel = BaseChannel::with_defaults(server_transport(stream, LONGEST));
     channel.execute(server.serve()).for_each(|answer| answer).await;
     Ok(())
 }
@@ -93,6 +93,9 @@ pub fn client(stream: TcpStream) -> std::io::Result<Ask> {
         runtime.block_on(async { Ok::<_, std::io::Error>(client_over(tokio::net::TcpStream::from_std(stream)?)) })?;
     Ok(Box::new(move |job| {
         let done = runtime.block_on(client.count(context::current(), job.clone()))??;
-        Ok(done.words)
+        match done.number == job.number {
+            true => Ok(done.words),
+            false => Err(format!("it answered number {} for number {}", done.number, job.number).into()),
+        }
     }))
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
-use super::turns::{SLICE, Token, Turns, pass_over};
-use super::{Arrived, BYE, Engine, GOODBYE, HI, sent, taken};
+use super::turns::{Attempt, SLICE, Shared, Token, Turns};
+use super::{Arrived, BYE, Engine, GOODBYE, HI, taken};
 
 /// The orders for this worker. A [`Link`] for a [`Receiver`](ipc::Receiver). The example `count_words_cluster` has one in
 /// each worker.
@@ -37,12 +37,30 @@ struct Half {
     is_over: bool,
 }
 
+impl Half {
+    fn send(&mut self, parts: &[&[u8]]) -> Result<Attempt<()>> {
+        let is_sent = self.engine.send(parts, Some(Duration::ZERO))?;
+        Ok(if is_sent { Attempt::Done(()) } else { Attempt::Nothing })
+    }
+}
+
+impl Shared for Half {
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// All that comes is for the call that took it, but for the end.
+    fn has_news(&mut self) -> bool {
+        self.is_over
+    }
+}
+
 pub(super) fn new(mut engine: Engine) -> Result<(DealerReader, DealerWriter)> {
     let token = Token::random();
     // Waits in the queue until the router is there.
     engine.send(&[b"", &token.word(HI)], Some(Duration::ZERO))?;
     let max = engine.max;
-    let shared = Arc::new(Turns::new(Half { engine, token, is_over: false }));
+    let shared = Arc::new(Turns::new(Half { engine, token, is_over: false })?);
     Ok((DealerReader { shared: Arc::clone(&shared), max }, DealerWriter { shared, has_finished: false }))
 }
 
@@ -58,29 +76,23 @@ impl Link for DealerReader {
     }
 
     fn recv<R>(shared: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
-        let mut passed = 0;
-        loop {
-            let left = until.left();
-            let arrived = shared.shared.take_turn(|half| {
-                if half.is_over {
-                    return Ok(None);
-                }
-                let Some(first) = half.engine.receive(Some(left.map_or(SLICE, |left| left.min(SLICE))))? else {
-                    return Ok(Some(None));
-                };
-                let arrived = half.engine.complete(first)?;
-                // A router that was not here when this one said hi does not know which one it is.
-                let is_bye = |word: &[u8]| word == BYE || Token::of(word, BYE) == Some(half.token);
-                half.is_over = matches!(&arrived, Some(Arrived::Word(word)) if is_bye(word));
-                Ok::<_, Error>(Some(arrived))
-            })?;
-            match arrived {
-                None => return Ok(None),
-                Some(Some(Arrived::Value(message))) => return taken(&message, max, take),
-                Some(Some(Arrived::Word(_))) => pass_over(&mut passed, until)?,
-                Some(None) if until.left().is_some_and(|left| left.is_zero()) => return Err(until.error()),
-                Some(None) => {}
+        let order = shared.shared.attempt(until.left(), Duration::MAX, |half| {
+            if half.is_over {
+                return Ok(Attempt::Done(None));
             }
+            let Some(first) = half.engine.receive(Some(Duration::ZERO))? else { return Ok(Attempt::Nothing) };
+            let arrived = half.engine.complete(first)?;
+            // A router that was not here when this one said hi does not know which one it is.
+            let is_bye = |word: &[u8]| word == BYE || Token::of(word, BYE) == Some(half.token);
+            half.is_over = matches!(&arrived, Some(Arrived::Word(word)) if is_bye(word));
+            Ok(match arrived {
+                Some(Arrived::Value(message)) => Attempt::Done(Some(message)),
+                Some(Arrived::Word(_)) | None => Attempt::Passed,
+            })
+        })?;
+        match order.ok_or_else(|| until.error())? {
+            Some(message) => taken(&message, max, take),
+            None => Ok(None),
         }
     }
 
@@ -107,11 +119,11 @@ impl Link for DealerWriter {
     }
 
     fn send(shared: &Self, message: Outbound<'_>, until: Until) -> Result<()> {
-        let send = |half: &mut Half, within| {
+        let sent = shared.shared.attempt(until.left(), SLICE, |half| {
             half.engine.check(message.bytes())?;
-            half.engine.send(&[message.bytes()], Some(within))
-        };
-        sent(shared.shared.in_slices(until.left(), send)?, until)
+            half.send(&[message.bytes()])
+        })?;
+        sent.ok_or_else(|| until.error())
     }
 
     fn close(mut self) -> Result<()> {
@@ -126,8 +138,8 @@ impl DealerWriter {
     /// `Ok(false)`: there is no room within the time.
     fn say_goodbye(&mut self, within: Duration) -> Result<bool> {
         self.has_finished = true;
-        let say = |half: &mut Half, within| half.engine.send(&[b"", &half.token.word(BYE)], Some(within));
-        self.shared.in_slices(Some(within), say)
+        let said = self.shared.attempt(Some(within), SLICE, |half| half.send(&[b"", &half.token.word(BYE)]))?;
+        Ok(said.is_some())
     }
 }
 

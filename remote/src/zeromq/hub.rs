@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ipc::{Error, Result};
 
-use super::turns::{PASSED_OVER, Token};
+use super::turns::{PASSED_OVER, Shared, Token};
 use super::{Arrived, BYE, Engine, HI, failed};
 
 /// The most workers that wait to be accepted. One more is told goodbye.
@@ -15,6 +15,9 @@ const NEWCOMERS: usize = 1024;
 /// answer is over it has failed for good.
 const WAITING: usize = 64 << 20;
 const OVERHEAD: usize = 64;
+
+/// libzmq reads up to 8 KiB at once. A message that came within them is a part of that memory, and keeps all of it.
+const READ: usize = 8 << 10;
 
 /// How many workers there are before the ones that are gone are looked for.
 const MANY: usize = 1024;
@@ -30,6 +33,11 @@ pub(super) struct Hub {
     met: u64,
     /// How many workers there are when the ones that are gone are looked for again.
     many: usize,
+    /// How many bytes of answers wait, and how many may.
+    waiting: usize,
+    most: usize,
+    /// Whether something has come since that was asked last.
+    has_news: bool,
 }
 
 pub(super) struct Worker {
@@ -42,8 +50,8 @@ pub(super) struct Worker {
     asked: Instant,
     /// Whether it said goodbye after its answers.
     has_left: bool,
-    /// Whether an answer was lost, for which there was no room.
-    is_over: bool,
+    /// Which answers there was no room for, if one of this worker was lost.
+    is_over: Option<&'static str>,
     /// Whether its reader was dropped: its messages are dropped too.
     is_dropped: bool,
 }
@@ -53,33 +61,41 @@ impl Worker {
         bye.is_some() && (self.token.is_none() || self.token == bye)
     }
 
-    /// Keeps an answer until it is received, if there is room for it. One alone may be as long as the socket takes.
-    fn keep(&mut self, answer: zmq::Message) {
-        let waiting = self.waiting.saturating_add(answer.len() + OVERHEAD);
-        if self.is_over || waiting > WAITING && !self.answers.is_empty() {
-            self.is_over = true;
-            return;
+    /// Keeps an answer until it is received, if there is room for it. One alone may be as long as the socket takes. Returns how
+    /// much more waits now.
+    fn keep(&mut self, answer: zmq::Message) -> usize {
+        let size = size(&answer);
+        if self.is_over.is_some() {
+            return 0;
         }
-        self.waiting = waiting;
-        self.answers.push_back(answer);
+        if self.waiting.saturating_add(size) > WAITING && !self.answers.is_empty() {
+            self.is_over = Some("answers of one worker");
+            return 0;
+        }
+        self.waiting += size;
+        self.answers.push_back(if answer.len() > READ { answer } else { zmq::Message::from(&*answer) });
+        size
+    }
+
+    /// Drops the last answers: as much as there is too much, but no more than half. Returns how much less waits now.
+    fn lose(&mut self, too_much: usize) -> usize {
+        self.is_over = Some("answers of all workers");
+        let before = self.waiting;
+        let rest = (before / 2).max(before.saturating_sub(too_much));
+        while self.waiting > rest {
+            let Some(last) = self.answers.pop_back() else { break };
+            self.waiting -= size(&last);
+        }
+        before - self.waiting
     }
 
     fn has_news(&self) -> bool {
-        !self.answers.is_empty() || self.is_over || self.has_left
+        !self.answers.is_empty() || self.is_over.is_some() || self.has_left
     }
+}
 
-    /// What its reader receives next. `None`: nothing has come.
-    pub(super) fn next(&mut self) -> Result<Option<Answer>> {
-        match self.answers.pop_front() {
-            Some(answer) => {
-                self.waiting -= answer.len() + OVERHEAD;
-                Ok(Some(Answer::Value(answer)))
-            }
-            None if self.is_over => Err(failed("zmq_recv")(zmq::Error::ENOBUFS)),
-            None if self.has_left => Ok(Some(Answer::Eof)),
-            None => Ok(None),
-        }
-    }
+fn size(answer: &zmq::Message) -> usize {
+    answer.len() + OVERHEAD
 }
 
 pub(super) enum Answer {
@@ -87,18 +103,69 @@ pub(super) enum Answer {
     Eof,
 }
 
+impl Shared for Hub {
+    fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+}
+
 impl Hub {
-    pub(super) fn new(engine: Engine) -> Self {
-        Self { engine, names: HashMap::new(), workers: HashMap::new(), newcomers: VecDeque::new(), met: 0, many: MANY }
+    pub(super) fn new(engine: Engine, most: usize) -> Self {
+        Self {
+            engine,
+            names: HashMap::new(),
+            workers: HashMap::new(),
+            newcomers: VecDeque::new(),
+            met: 0,
+            many: MANY,
+            waiting: 0,
+            most,
+            has_news: false,
+        }
     }
 
     pub(super) fn worker(&mut self, number: u64) -> Result<&mut Worker> {
         self.workers.get_mut(&number).ok_or(Error::Closed)
     }
 
-    /// Takes one message, if one comes within the time, and puts it where it belongs. `Ok(false)`: none came.
-    pub(super) fn pump(&mut self, within: Duration) -> Result<bool> {
-        let Some(name) = self.engine.receive(Some(within))? else { return Ok(false) };
+    /// What the reader of that worker receives next. `None`: nothing has come.
+    pub(super) fn next(&mut self, number: u64) -> Result<Option<Answer>> {
+        let worker = self.worker(number)?;
+        match (worker.answers.pop_front(), worker.is_over) {
+            (Some(answer), _) => {
+                let size = size(&answer);
+                worker.waiting -= size;
+                self.waiting -= size;
+                Ok(Some(Answer::Value(answer)))
+            }
+            (None, Some(call)) => Err(failed(call)(zmq::Error::ENOBUFS)),
+            (None, None) if worker.has_left => Ok(Some(Answer::Eof)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Keeps an answer. If there is too much from all workers then, those of which the most waits lose their last ones: a worker
+    /// loses none to another of which more waits.
+    fn keep(&mut self, number: u64, answer: zmq::Message) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        self.waiting += worker.keep(answer);
+        while self.waiting > self.most {
+            let Some(fullest) = self.workers.values_mut().max_by_key(|worker| worker.waiting) else { return };
+            if fullest.answers.len() == 1 && fullest.waiting == self.waiting {
+                return; // one alone may be as long as the socket takes
+            }
+            self.waiting -= fullest.lose(self.waiting - self.most);
+        }
+    }
+
+    /// Takes one message, if one has come, and puts it where it belongs. `Ok(false)`: none has.
+    pub(super) fn pump(&mut self) -> Result<bool> {
+        let Some(name) = self.engine.receive(Some(Duration::ZERO))? else { return Ok(false) };
+        self.has_news = true;
         if !name.get_more() {
             return Ok(true);
         }
@@ -126,7 +193,7 @@ impl Hub {
         match arrived {
             Arrived::Word(_) if worker.says_bye(bye) && worker.is_dropped => self.forget(&name, number),
             Arrived::Word(_) if worker.says_bye(bye) => worker.has_left = true,
-            Arrived::Value(value) if !worker.is_dropped => worker.keep(value),
+            Arrived::Value(value) if !worker.is_dropped => self.keep(number, value),
             Arrived::Value(_) | Arrived::Word(_) => {}
         }
         Ok(true)
@@ -152,7 +219,7 @@ impl Hub {
             waiting: 0,
             asked: Instant::now(),
             has_left: false,
-            is_over: false,
+            is_over: None,
             is_dropped: false,
         };
         self.workers.insert(self.met, worker);
@@ -176,7 +243,7 @@ impl Hub {
         if self.engine.is_gone(name) {
             // libzmq takes its messages from all in turns.
             for _ in 0..self.workers.len() + PASSED_OVER {
-                if !self.pump(Duration::ZERO)? {
+                if !self.pump()? {
                     return if self.worker(number)?.has_news() { Ok(()) } else { Err(Error::Closed) };
                 }
             }
@@ -190,8 +257,9 @@ impl Hub {
     /// it. Until then it takes one whose queue is full for one that is slow.
     pub(super) fn look_for_the_gone(&mut self) -> Result<()> {
         for _ in 0..PASSED_OVER {
-            let has_room = self.workers.values().all(|worker| worker.waiting < WAITING / 2);
-            if !has_room || !self.pump(Duration::ZERO)? {
+            let has_room =
+                self.waiting < self.most / 2 && self.workers.values().all(|worker| worker.waiting < WAITING / 2);
+            if !has_room || !self.pump()? {
                 break;
             }
         }
@@ -203,10 +271,11 @@ impl Hub {
     pub(super) fn leave(&mut self, name: &[u8], number: u64) {
         let has_name = self.has_name(name, number);
         let Some(worker) = self.workers.get_mut(&number) else { return };
+        worker.answers = VecDeque::new();
+        self.waiting -= std::mem::take(&mut worker.waiting);
         if worker.has_left || !has_name || self.engine.is_gone(name) {
             self.forget(name, number);
         } else {
-            worker.answers = VecDeque::new();
             worker.is_dropped = true;
         }
     }

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipc::{Error, Incoming, Link, Outbound, Outgoing, Received, Result, Until};
 
 use super::hub::{Answer, Hub, bye};
 use super::one_way::address;
-use super::turns::{SLICE, Token, Turns, pass_over};
-use super::{Engine, GOODBYE, sent, taken};
+use super::turns::{Attempt, SLICE, Token, Turns};
+use super::{Engine, GOODBYE, taken};
 
 /// Routes each message to its worker. Clones are the same router. The example `count_words_cluster` has one.
 ///
@@ -25,9 +25,9 @@ pub struct Router {
 }
 
 impl Router {
-    pub(super) fn new(engine: Engine, question: Duration) -> Self {
+    pub(super) fn new(engine: Engine, question: Duration, max_waiting: usize) -> Result<Self> {
         let max = engine.max;
-        Self { hub: Arc::new(Turns::new(Hub::new(engine))), question, max }
+        Ok(Self { hub: Arc::new(Turns::new(Hub::new(engine, max_waiting))?), question, max })
     }
 
     /// Returns the address that it is bound to, with the port that the kernel chose. The example `count_words_cluster`
@@ -47,24 +47,22 @@ impl Router {
     ///
     /// [`Error::TimedOut`]: none came.
     pub fn accept(&self, timeout: Duration) -> Result<(String, RouterReader, RouterWriter)> {
-        let started = Instant::now();
-        loop {
-            let newcomer = self.hub.take_turn(|hub| {
-                hub.pump(if hub.newcomers.is_empty() { SLICE } else { Duration::ZERO })?;
-                let Some((name, number)) = hub.newcomers.pop_front() else { return Ok(None) };
-                let token = hub.workers.get(&number).and_then(|worker| worker.token);
-                Ok::<_, Error>(Some((name, number, token)))
-            })?;
-            if let Some((name, number, token)) = newcomer {
-                let shown = String::from_utf8_lossy(&name).into_owned();
-                let reader = RouterReader { router: self.clone(), name: name.clone(), number };
-                let writer = RouterWriter { router: self.clone(), name, number, token, has_finished: false };
-                return Ok((shown, reader, writer));
-            }
-            if started.elapsed() >= timeout {
-                return Err(Error::TimedOut);
-            }
-        }
+        let newcomer = self.hub.attempt(Some(timeout), Duration::MAX, |hub| {
+            let has_come = hub.pump()?;
+            Ok(match hub.newcomers.pop_front() {
+                Some((name, number)) => {
+                    let token = hub.workers.get(&number).and_then(|worker| worker.token);
+                    Attempt::Done((name, number, token))
+                }
+                None if has_come => Attempt::Passed,
+                None => Attempt::Nothing,
+            })
+        })?;
+        let (name, number, token) = newcomer.ok_or(Error::TimedOut)?;
+        let shown = String::from_utf8_lossy(&name).into_owned();
+        let reader = RouterReader { router: self.clone(), name: name.clone(), number };
+        let writer = RouterWriter { router: self.clone(), name, number, token, has_finished: false };
+        Ok((shown, reader, writer))
     }
 }
 
@@ -74,9 +72,10 @@ impl Router {
 /// after its answers: at once, or after the deadline of the [`Options`](super::Options) or somewhat later.
 ///
 /// The calls on one link take the answers of all workers from libzmq, and keep those of the others until these are
-/// received. For each worker there is room for 64 MiB of them, of which an answer takes its length and 64 bytes more. One
-/// that is over it is lost, and so are all later ones. The worker's reader returns those before it, and then
-/// [`Error::System`] with `ENOBUFS` for good. So receive from a worker that answers much, or ask for less at a time.
+/// received. An answer takes its length and 64 bytes more. There is room for 64 MiB of each worker, and for
+/// [`max_waiting`](super::Options::max_waiting) of all. A worker over the first loses the answer that came, and one over the
+/// second its last ones. All later ones are lost too. Its reader returns those before, and then [`Error::System`] with
+/// `ENOBUFS` for good, which says which of the two it was. So receive from a worker that answers much, or ask for less at a time.
 ///
 /// Dropping it forgets the worker. A worker that comes back under the name of one that said goodbye is accepted again, as
 /// is one under the name of a worker that was forgotten.
@@ -111,24 +110,22 @@ impl Link for RouterReader {
     }
 
     fn recv<R>(shared: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
-        let mut passed = 0;
-        loop {
-            let left = until.left();
-            let (answer, has_come) = shared.router.hub.take_turn(|hub| {
-                if let Some(answer) = hub.worker(shared.number)?.next()? {
-                    return Ok((Some(answer), true));
-                }
-                hub.ask(&shared.name, shared.number, shared.router.question)?;
-                let has_come = hub.pump(left.map_or(SLICE, |left| left.min(SLICE)))?;
-                Ok::<_, Error>((hub.worker(shared.number)?.next()?, has_come))
-            })?;
-            match answer {
-                Some(Answer::Eof) => return Ok(None),
-                Some(Answer::Value(message)) => return taken(&message, max, take),
-                None if has_come => pass_over(&mut passed, until)?,
-                None if until.left().is_some_and(|left| left.is_zero()) => return Err(until.error()),
-                None => {}
+        let question = shared.router.question;
+        let answer = shared.router.hub.attempt(until.left(), question, |hub| {
+            if let Some(answer) = hub.next(shared.number)? {
+                return Ok(Attempt::Done(answer));
             }
+            hub.ask(&shared.name, shared.number, question)?;
+            let has_come = hub.pump()?;
+            Ok(match hub.next(shared.number)? {
+                Some(answer) => Attempt::Done(answer),
+                None if has_come => Attempt::Passed,
+                None => Attempt::Nothing,
+            })
+        })?;
+        match answer.ok_or_else(|| until.error())? {
+            Answer::Eof => Ok(None),
+            Answer::Value(message) => taken(&message, max, take),
         }
     }
 
@@ -155,18 +152,18 @@ impl Link for RouterWriter {
     }
 
     fn send(shared: &Self, message: Outbound<'_>, until: Until) -> Result<()> {
-        let send = |hub: &mut Hub, within| {
+        let sent = shared.router.hub.attempt(until.left(), SLICE, |hub| {
             hub.engine.check(message.bytes())?;
             if hub.names.get(&shared.name).is_some_and(|number| *number != shared.number) {
                 return Err(Error::Closed); // it left, and another one has its name
             }
-            let is_sent = hub.engine.send(&[&shared.name, message.bytes()], Some(within))?;
-            if !is_sent {
-                hub.look_for_the_gone()?;
+            if hub.engine.send(&[&shared.name, message.bytes()], Some(Duration::ZERO))? {
+                return Ok(Attempt::Done(()));
             }
-            Ok(is_sent)
-        };
-        sent(shared.router.hub.in_slices(until.left(), send)?, until)
+            hub.look_for_the_gone()?;
+            Ok(Attempt::Nothing)
+        })?;
+        sent.ok_or_else(|| until.error())
     }
 
     fn close(mut self) -> Result<()> {
@@ -183,11 +180,12 @@ impl RouterWriter {
     fn say_goodbye(&mut self, within: Duration) -> Result<bool> {
         self.has_finished = true;
         let (name, number, token) = (&self.name, self.number, self.token);
-        let say = |hub: &mut Hub, within| {
+        let said = self.router.hub.attempt(Some(within), SLICE, |hub| {
             let token = hub.workers.get(&number).map_or(token, |worker| worker.token);
-            hub.engine.send(&[name, b"", &bye(token)], Some(within))
-        };
-        self.router.hub.in_slices(Some(within), say)
+            let is_said = hub.engine.send(&[name, b"", &bye(token)], Some(Duration::ZERO))?;
+            Ok(if is_said { Attempt::Done(()) } else { Attempt::Nothing })
+        })?;
+        Ok(said.is_some())
     }
 }
 

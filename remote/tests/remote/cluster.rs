@@ -1,6 +1,7 @@
 //! The example that counts words on several machines, one of which fails: it prints what `wc -w` prints.
 
 use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,6 +11,7 @@ pub fn trials() -> Vec<Trial> {
     support::trials![
         totals_are_those_of_wc_over_each_link,
         a_machine_that_is_killed_is_noticed,
+        a_machine_that_leaves_before_it_connects_is_said,
         a_file_that_cannot_be_read_is_said,
         wrong_arguments_are_said_with_the_usage,
         help_prints_the_usage,
@@ -79,6 +81,31 @@ fn a_machine_in_a_namespace_that_is_killed_is_noticed() {
 fn a_machine_that_is_cut_off_is_noticed() {
     for link in LINKS {
         assert_one_is_gone(&["--link", link, "--on", "namespaces", "--fault", "cut"]);
+    }
+}
+
+fn a_machine_that_leaves_before_it_connects_is_said() {
+    // The programs that make a machine, of which one makes none that can connect.
+    let folder = Folder::new();
+    for (program, does) in [
+        ("ip", "exit 0"),
+        ("nsenter", "exit 0"),
+        ("unshare", "shift 2; exec \"$1\" --link \"$3\" --worker 127.0.0.1:1 \"$6\""),
+    ] {
+        let path = folder.0.join(program);
+        std::fs::write(&path, format!("#!/bin/sh\n{does}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for link in ["tcp", "rpc"] {
+        let output = Command::new(example("count_words_cluster"))
+            .args(["--link", link, "--on", "namespaces", "/dev/null"])
+            .env("COUNT_WORDS_CLUSTER_ENTERED", "1")
+            .env("PATH", &folder.0)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{link}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.ends_with("machine 1 has left before it connected\n"), "{link}: {said}");
     }
 }
 

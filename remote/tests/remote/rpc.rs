@@ -1,12 +1,13 @@
 //! One service, over a socket pair to a forked child and over TCP.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::pin::Pin;
 use std::time::Duration;
 
 use ipc::{Child, fork};
-use ipc_remote::rpc::Postcard;
+use ipc_remote::rpc::{Postcard, keep_alive};
+use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use tarpc::context;
 use tarpc::tokio_util::bytes::BytesMut;
@@ -14,7 +15,7 @@ use tokio_serde::{Deserializer, Serializer};
 
 use crate::over_rpc::{self, client_over, runtime, serve_over};
 use crate::support::{self, Machine, Trial, await_orphans, exit_code};
-use crate::work::{Job, work};
+use crate::work::{Done, Job, work};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -25,6 +26,8 @@ pub fn trials() -> Vec<Trial> {
         a_server_that_says_nothing_is_an_error_after_the_deadline,
         a_worker_leaves_when_its_masters_machine_vanishes needs [OwnNetwork, IP] within 90,
         a_message_that_claims_more_than_it_has_is_refused,
+        a_deadline_that_is_too_far_does_not_end_the_server,
+        keep_alive_takes_a_connection_over_tcp_alone,
     ]
 }
 
@@ -155,4 +158,39 @@ fn a_message_that_claims_more_than_it_has_is_refused() {
     let end = ipc::pipe().unwrap().0;
     let unsent = <Postcard as Serializer<_>>::serialize(Pin::new(&mut Postcard), &end).unwrap_err();
     assert_eq!(unsent.kind(), ErrorKind::InvalidInput);
+}
+
+fn a_deadline_that_is_too_far_does_not_end_the_server() {
+    let (child, socket) = forked();
+    let mut socket = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(socket));
+    // Farther than an `Instant` goes, and farther than a timer goes.
+    for (number, seconds) in [u64::MAX, 3 * 365 * 24 * 60 * 60, 10].into_iter().enumerate() {
+        let trace = tarpc::trace::Context::default();
+        let words = "one two".as_bytes();
+        // A request, its context, its number; and the call, of the only function there is.
+        let call = (0_u8, (Duration::new(seconds, 7), trace), number as u64, (0_u8, (1_u64, 0_u32, words)));
+        let call = Pin::new(&mut Postcard).serialize(&call).unwrap();
+        socket.write_all(&(call.len() as u32).to_be_bytes()).unwrap();
+        socket.write_all(&call).unwrap();
+        let mut len = [0; 4];
+        socket.read_exact(&mut len).unwrap();
+        let mut answer = vec![0; u32::from_be_bytes(len) as usize];
+        socket.read_exact(&mut answer).unwrap();
+        // The answer of that function.
+        let (answered, done) = decoded::<(u64, Result<(u8, Result<Done, String>), ()>)>(&answer).unwrap();
+        assert_eq!((answered, done.unwrap().1.unwrap().words), (number as u64, 2));
+    }
+    drop(socket);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn keep_alive_takes_a_connection_over_tcp_alone() {
+    let socket = ipc::stream_pair().unwrap().parent;
+    assert!(keep_alive(&socket, Duration::from_secs(30)).is_err());
+    let (stream, _peer) = support::tcp_pair();
+    for (deadline, question) in [(0, 1), (30, 10), (u64::MAX, 32_767)] {
+        keep_alive(&stream, Duration::from_secs(deadline)).unwrap();
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), Duration::from_secs(question));
+        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), 2);
+    }
 }

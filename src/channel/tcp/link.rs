@@ -109,8 +109,9 @@ impl Link for TcpWriter {
     }
 
     fn flush(shared: &Self::Shared, until: Until) -> Result<()> {
-        <MessageWriter<Half> as Link>::flush(&shared.link, until)?;
-        shared.link.lock(until)?.get_ref().flush_until(until)
+        let mut writer = shared.link.lock(until)?;
+        writer.flush_until(until.0)?;
+        writer.get_ref().flush_until(until)
     }
 
     fn close(self) -> Result<()> {
