@@ -13,8 +13,14 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
+const FITS: &str = if cfg!(feature = "channel") {
+    "let (sender, receiver) = ipc::channel::<u32>().unwrap(); sender.send(1).unwrap(); receiver.recv().unwrap();"
+} else {
+    "let (reader, writer) = ipc::pipe().unwrap(); ipc::fork(reader, |_| ()).unwrap(); drop(writer);"
+};
+
 fn ends_and_forks_say_what_they_take() {
-    let compiler = Compiler::new(cfg!(feature = "channel"));
+    let compiler = Compiler::new(FITS);
     compiler.refuses(
         "let _ = ipc::fork(String::new(), |_| ());",
         &["`String` cannot be given to another process", "not `Ends`", "a `move` closure takes them along"],
@@ -53,7 +59,7 @@ fn ends_and_forks_say_what_they_take() {
 }
 
 fn channels_say_what_they_take() {
-    let compiler = Compiler::new(cfg!(feature = "channel"));
+    let compiler = Compiler::new(FITS);
     compiler.refuses(
         "struct Job(u32); let (sender, _receiver) = ipc::channel().unwrap(); sender.send(Job(1)).unwrap();",
         &["the trait bound `Job: ", "Serialize` is not satisfied", "`#[derive(serde::Serialize)]` to your `Job` type"],

@@ -30,7 +30,7 @@ fn a_child_writes_its_profile_by_the_guides_recipe_and_not_without() {
     let either = recipe
         .replace(lines[0], &format!("fn count() {{}} let answer = 42; for _ in 0..{TIMES} {{ count() }}"))
         .replace(lines[1], "if std::env::args().len() == 1 { write_profile() }");
-    let compiler = Compiler::new(cfg!(feature = "channel"));
+    let compiler = Compiler::new("ipc::fork((), |()| ()).unwrap();");
     let program = compiler.build(&["-Cinstrument-coverage", "--cfg=coverage"], &either).unwrap();
     let is_counted = |name: &str, args: &[&str]| {
         let profiles = compiler.folder.0.join("profiles");

@@ -14,8 +14,8 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// On the library with typed channels, or without.
-    pub fn new(has_channels: bool) -> Self {
+    /// With the newest library that takes these lines.
+    pub fn new(fits: &str) -> Self {
         let test = std::env::current_exe().unwrap();
         let is_library = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -25,12 +25,6 @@ impl Compiler {
         // Those of other features, and of other versions, are there too.
         let mut libraries: Vec<_> = files.filter(is_library).collect();
         libraries.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().modified().unwrap()));
-        let fits = match has_channels {
-            true => {
-                "let (sender, receiver) = ipc::channel::<u32>().unwrap(); sender.send(1).unwrap(); receiver.recv().unwrap();"
-            }
-            false => "let (reader, writer) = ipc::pipe().unwrap(); ipc::fork(reader, |_| ()).unwrap(); drop(writer);",
-        };
         let mut compiler = Self { folder: Folder::new(), library: PathBuf::new() };
         let mut said = String::new();
         for library in libraries {
