@@ -46,7 +46,7 @@ pub fn trials() -> Vec<Trial> {
 /// The shortest that is allowed.
 const SHORT: Duration = Duration::from_secs(3);
 
-fn short() -> TcpOptions {
+pub fn short() -> TcpOptions {
     TcpOptions::new().deadline(SHORT)
 }
 
@@ -66,7 +66,7 @@ fn with_worker(options: &TcpOptions, work: impl FnOnce(TcpLink) + 'static) -> (i
 }
 
 /// A hello, as `docs/channel.md` has it.
-fn hello(longest: u64, stamp: u64) -> Vec<u8> {
+pub fn hello(longest: u64, stamp: u64) -> Vec<u8> {
     [&b"\xffipc\r\n\x1a\0\x01\0\0\0\0\0\0\0"[..], &longest.to_le_bytes(), &stamp.to_le_bytes()].concat()
 }
 
@@ -84,7 +84,7 @@ fn greeted(options: &TcpOptions) -> (TcpLink, TcpStream) {
     (link, there)
 }
 
-fn framed(message: &[u8]) -> Vec<u8> {
+pub fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u32).to_le_bytes(), message].concat()
 }
 
@@ -589,7 +589,7 @@ fn a_worker_that_is_stopped_is_not_gone() {
     });
     let (jobs, results) = (Sender::new(link.writer), Receiver::<u64, _>::new(link.reader));
     child.signal(libc::SIGSTOP).unwrap();
-    fill(&jobs);
+    assert_flush_times_out(&jobs);
     // Its kernel answers all that time, with no room for more. One that is gone is noticed before that.
     let wait = 2 * SHORT + Duration::from_secs(support::rounds(1).clamp(1, 9));
     thread::scope(|scope| {

@@ -401,7 +401,7 @@ fn the_limit_is_looked_at_before_memory_is_taken() {
 }
 
 /// This process's address space, in bytes.
-fn own_size() -> u64 {
+pub fn own_size() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
 }
