@@ -1,12 +1,13 @@
-//! Streams around a connection, as for TLS, that answer something else than bytes.
+//! Streams around a connection, as for TLS, that answer something else than bytes or read ahead; and a connection that is gone.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-use super::tcp::{framed, hello, short};
+use super::tcp::{framed, greeted, hello, short};
 use crate::support::{self, FAR, Trial, tcp_pair};
-use ipc::{Error, Receiver, Sender, TcpLink};
+use ipc::{Error, Receiver, Sender, TcpLink, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -14,6 +15,8 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_takes_nothing_is_an_error,
         a_stream_that_was_closed_is_closed,
         what_a_stream_holds_is_sent_once_and_by_the_next_flush,
+        what_a_stream_has_read_can_be_waited_for,
+        a_sender_of_a_connection_that_was_reset_closes_well,
     ]
 }
 
@@ -122,4 +125,57 @@ fn what_a_stream_holds_is_sent_once_and_by_the_next_flush() {
     there.set_nonblocking(false).unwrap();
     sender.close().unwrap();
     assert_eq!(rest(there), framed(&[7]));
+}
+
+/// Reads all that is there, and gives out no more than one framed byte at a time.
+struct Ahead {
+    socket: TcpStream,
+    read: VecDeque<u8>,
+}
+
+impl Read for Ahead {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.read.is_empty() {
+            let mut more = [0; 1024];
+            let count = self.socket.read(&mut more)?;
+            self.read.extend(&more[..count]);
+        }
+        let most = buf.len().min(framed(&[0]).len());
+        self.read.read(&mut buf[..most])
+    }
+}
+
+impl Write for Ahead {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.socket.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn what_a_stream_has_read_can_be_waited_for() {
+    let (here, mut there) = tcp_pair();
+    there.write_all(&hello(1 << 20, 0)).unwrap();
+    let stream = Ahead { socket: here.try_clone().unwrap(), read: VecDeque::new() };
+    let link = short().greet_over(stream, here, |_| Ok(())).unwrap();
+    let mut values = Receiver::<u8, _>::new(link.reader);
+    there.write_all(&[framed(&[7]), framed(&[8])].concat()).unwrap();
+    assert_eq!(values.recv().unwrap(), Some(7));
+    // The connection has nothing any more, and the stream has.
+    assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+    assert_eq!(values.try_recv().unwrap(), Some(8));
+    assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+}
+
+fn a_sender_of_a_connection_that_was_reset_closes_well() {
+    let (link, there) = greeted(&short());
+    let (sender, receiver) = (Sender::<u8, _>::new(link.writer), Receiver::<u8, _>::new(link.reader));
+    sender.send(7).unwrap();
+    sender.flush().unwrap();
+    there.peek(&mut [0]).unwrap();
+    drop(there); // with the value unread
+    assert!(matches!(receiver.recv(), Err(Error::Reset)));
+    sender.close().unwrap();
 }

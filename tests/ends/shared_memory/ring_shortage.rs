@@ -210,8 +210,9 @@ fn the_end_wakes_a_reader_that_cannot_be_rung_for() {
 
 /// At once, and where one was owed before. The reader wakes though the writer stays, and copies of its socket too.
 fn a_refused_ring_is_an_error_and_wakes_the_reader() {
-    let calls: [fn(&mut RingWriter) -> io::Result<usize>; 4] = [
+    let calls: [fn(&mut RingWriter) -> io::Result<usize>; 5] = [
         |ring| ring.write(&[3]),
+        |ring| ring.write(&[]),
         |ring| Ok(ring.write_timeout(&[3], FAR)?),
         |ring| Ok(ring.try_write(&[3])?),
         |ring| {
