@@ -56,9 +56,18 @@ impl<'a> Held<'a> {
 
     /// Lets it go on.
     pub fn go_on(self) {
-        const SEND: u32 = 0xc018_2101;
         const CONTINUE: u32 = 1;
-        let mut answer = libc::seccomp_notif_resp { id: self.id, val: 0, error: 0, flags: CONTINUE };
+        self.answer(0, CONTINUE);
+    }
+
+    /// Refuses it.
+    pub fn refuse(self, errno: i32) {
+        self.answer(-errno, 0);
+    }
+
+    fn answer(self, error: i32, flags: u32) {
+        const SEND: u32 = 0xc018_2101;
+        let mut answer = libc::seccomp_notif_resp { id: self.id, val: 0, error, flags };
         // SAFETY: the request has the size of the structure in it.
         let sent = unsafe { libc::ioctl(self.listener.as_raw_fd(), SEND as _, &raw mut answer) };
         assert_eq!(sent, 0, "{}", Error::last_os_error());

@@ -356,13 +356,15 @@ fn a_ring_that_is_too_large_gives_the_socket_back() {
 }
 
 fn a_ring_that_no_file_may_hold_gives_the_socket_back() {
-    let pair = stream_pair().unwrap();
+    let mut pair = stream_pair().unwrap();
     crate::support::limit(libc::RLIMIT_FSIZE, |_| 8192);
-    let refused = RingWriter::with_capacity(pair.parent, 1 << 16).unwrap_err();
-    let Error::System { call: "fallocate", source } = &refused.error else { panic!("{refused:?}") };
-    assert_eq!(source.raw_os_error(), Some(libc::EFBIG));
-    let mut socket = refused.socket;
-    socket.write_all(b"x").unwrap();
+    for bytes in [1 << 16, 1 << 30] {
+        let refused = RingWriter::with_capacity(pair.parent, bytes).unwrap_err();
+        let Error::System { call: "fallocate", source } = &refused.error else { panic!("{refused:?}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EFBIG));
+        pair.parent = refused.socket;
+    }
+    pair.parent.write_all(b"x").unwrap();
 }
 
 fn a_reader_takes_no_more_memory_than_it_agreed_to() {
