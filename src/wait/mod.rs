@@ -118,9 +118,9 @@ impl<'a> Watch<'a> {
         Self { events: self.events | POLLOUT, ..self }
     }
 
-    /// With a buffer in front of the descriptor, and something in it or not.
+    /// With a buffer in front of the descriptor, or in front of another one, and something in it or not.
     pub(crate) fn buffered(self, buffered: bool) -> Self {
-        Self { buffered, ..self }
+        Self { buffered: self.buffered || buffered, ..self }
     }
 
     /// For room to write, which a peer reports by writing to the descriptor.

@@ -54,7 +54,7 @@ pub use descriptors::{
     FLAGS_OF_PARENTS_PIPES, assert_none_is_nonblocking, closed_standard_descriptors, descriptor_flags,
     limit_descriptors, named_fifo, spliced_once, status_flags,
 };
-pub use held::{Held, hold_calls};
+pub use held::{Held, hold_calls, hold_calls_with};
 pub use inventory::{Inventory, await_orphans, await_whoever_is_left};
 pub use kernel::{
     Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network,
@@ -86,7 +86,7 @@ pub use trial::judge;
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a helper waits for what is about to happen, before it calls that a failure.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(if cfg!(sanitizers) { 120 } else { 30 });
 
 /// What a test returns.
 pub trait Verdict {

@@ -380,18 +380,4 @@ impl Reporter {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Command, Stdio};
-
-    use super::*;
-
-    #[test]
-    fn a_worker_without_a_pidfd_holds_nobody_past_a_deadline() {
-        let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let pid = Pid::from_raw(cat.id() as i32).unwrap();
-        let late = Late::Number(pid).settled(Instant::now()).expect("it runs, and is kept");
-        drop(cat.stdin.take());
-        assert!(late.settled(Instant::now() + Duration::from_secs(60)).is_none());
-        assert!(cat.try_wait().is_err(), "its status was taken");
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use ipc::{CallError, Duplex, Error, duplex, fork, pipe};
 pub fn trials() -> Vec<Trial> {
     support::trials![
         a_call_gets_its_answer,
+        a_clone_of_a_duplex_has_its_limit,
         values_go_both_ways_at_once,
         an_answer_that_does_not_come_is_eof,
         a_call_to_nobody_gives_the_value_back,
@@ -37,6 +38,15 @@ fn a_call_gets_its_answer() {
     }
     calls.close().unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_clone_of_a_duplex_has_its_limit() {
+    let pair = duplex::<String, String>().unwrap();
+    pair.parent.set_max_message(10);
+    let clone = pair.parent.try_clone().unwrap();
+    assert_eq!(clone.max_message(), 10);
+    pair.child.send("x".repeat(10)).unwrap(); // and its length
+    assert!(matches!(clone.recv(), Err(Error::TooLong { len: 11, max: 10 })));
 }
 
 fn values_go_both_ways_at_once() {

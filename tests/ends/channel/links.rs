@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         a_value_with_ends_is_refused,
         a_value_that_is_too_long_for_a_pack_is_refused,
         a_value_over_the_limit_is_skipped_in_a_stream,
+        a_pack_has_values_up_to_the_limit,
         the_limit_of_a_message_reader_is_its_receivers,
         a_skipped_value_that_stalls_keeps_no_deadline_waiting,
         a_value_that_stalls_keeps_no_deadline_waiting,
@@ -219,6 +220,18 @@ fn a_value_over_the_limit_is_skipped_in_a_stream() {
     let over = 5 << 20;
     assert_eq!(lens, [Ok(5), Err(1001), Err(2002), Ok(0), Err(over + 4), Ok(998), Err(70_003), Ok(1)]);
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_pack_has_values_up_to_the_limit() {
+    let (sender, receiver) = packed::<Vec<u8>>();
+    receiver.set_max_message(10); // with the length of the vector
+    for len in [9, 10, 9] {
+        sender.send(vec![7; len]).unwrap();
+    }
+    sender.flush().unwrap();
+    assert_eq!(receiver.recv().unwrap(), Some(vec![7; 9]));
+    assert!(matches!(receiver.recv(), Err(Error::TooLong { len: 11, max: 10 })));
+    assert_eq!(receiver.recv().unwrap(), Some(vec![7; 9]));
 }
 
 fn the_limit_of_a_message_reader_is_its_receivers() {

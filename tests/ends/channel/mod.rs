@@ -8,6 +8,7 @@ mod links;
 mod nesting;
 mod shapes;
 mod tcp;
+mod tcp_around;
 mod values;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ pub fn trials() -> Vec<Trial> {
         nesting::trials(),
         shapes::trials(),
         tcp::trials(),
+        tcp_around::trials(),
         values::trials(),
     ])
 }

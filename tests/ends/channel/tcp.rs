@@ -46,7 +46,7 @@ pub fn trials() -> Vec<Trial> {
 /// The shortest that is allowed.
 const SHORT: Duration = Duration::from_secs(3);
 
-fn short() -> TcpOptions {
+pub fn short() -> TcpOptions {
     TcpOptions::new().deadline(SHORT)
 }
 
@@ -66,7 +66,7 @@ fn with_worker(options: &TcpOptions, work: impl FnOnce(TcpLink) + 'static) -> (i
 }
 
 /// A hello, as `docs/channel.md` has it.
-fn hello(longest: u64, stamp: u64) -> Vec<u8> {
+pub fn hello(longest: u64, stamp: u64) -> Vec<u8> {
     [&b"\xffipc\r\n\x1a\0\x01\0\0\0\0\0\0\0"[..], &longest.to_le_bytes(), &stamp.to_le_bytes()].concat()
 }
 
@@ -77,14 +77,14 @@ fn with_bare(options: &TcpOptions, bytes: &[u8]) -> (ipc::Result<TcpLink>, TcpSt
     (options.greet(here), there)
 }
 
-fn greeted(options: &TcpOptions) -> (TcpLink, TcpStream) {
+pub fn greeted(options: &TcpOptions) -> (TcpLink, TcpStream) {
     let (link, mut there) = with_bare(options, &hello(u64::MAX, 0));
     let link = link.unwrap();
     there.read_exact(&mut [0; 32]).unwrap();
     (link, there)
 }
 
-fn framed(message: &[u8]) -> Vec<u8> {
+pub fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u32).to_le_bytes(), message].concat()
 }
 
@@ -139,13 +139,13 @@ fn a_receiver_takes_as_much_as_was_agreed() {
 fn a_receivers_own_limit_holds_too() {
     let (link, mut there) = greeted(&TcpOptions::new().max_message(100));
     let values = Receiver::<Vec<u8>, _>::new(link.reader);
-    for (len, max) in [(101, 100), (51, 50)] {
+    for (len, max, next) in [(101, 100, 50), (51, 50, 1000), (101, 100, 1000)] {
         there.write_all(&framed(&vec![9; len])).unwrap();
         there.write_all(&framed(&[1, 7])).unwrap();
         let too_long = values.recv().unwrap_err();
         assert!(matches!(too_long, Error::TooLong { len: is, max: most } if (is, most) == (len, max)), "{too_long:?}");
         assert_eq!(values.recv().unwrap().unwrap(), [7]);
-        values.set_max_message(50);
+        values.set_max_message(next);
     }
 }
 

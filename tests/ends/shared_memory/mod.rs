@@ -2,6 +2,7 @@
 
 mod blobs;
 mod ring_forks;
+mod ring_looks;
 mod ring_peers;
 mod ring_programs;
 mod ring_shortage;
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
     support::joined([
         blobs::trials(),
         ring_forks::trials(),
+        ring_looks::trials(),
         ring_peers::trials(),
         ring_programs::trials(),
         ring_shortage::trials(),

@@ -236,6 +236,7 @@ fn a_refused_ring_is_an_error_and_wakes_the_reader() {
                     let result = call(&mut ring);
                     assert!(matches!(&result, Err(error) if error.kind() == ErrorKind::PermissionDenied), "{result:?}");
                 }
+                assert_eq!(ring.write(&[]).unwrap_err().kind(), ErrorKind::PermissionDenied);
             };
             std::thread::scope(|scope| scope.spawn(refused).join().unwrap());
             woken.pass();

@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         empty_buffers_do_nothing,
         capacities_are_powers_of_two_of_pages,
         a_ring_that_is_too_large_gives_the_socket_back,
+        a_ring_that_no_file_may_hold_gives_the_socket_back,
         a_reader_takes_no_more_memory_than_it_agreed_to,
         a_ring_takes_one_descriptor_and_counts_as_one_end,
         a_full_table_is_an_error_and_loses_nothing,
@@ -352,6 +353,18 @@ fn a_ring_that_is_too_large_gives_the_socket_back() {
     let refused = RingWriter::new(pair.parent).unwrap_err();
     assert!(matches!(refused.error, Error::Closed));
     assert!(matches!(Error::from(refused), Error::Closed));
+}
+
+fn a_ring_that_no_file_may_hold_gives_the_socket_back() {
+    let mut pair = stream_pair().unwrap();
+    crate::support::limit(libc::RLIMIT_FSIZE, |_| 8192);
+    for bytes in [1 << 16, 1 << 30] {
+        let refused = RingWriter::with_capacity(pair.parent, bytes).unwrap_err();
+        let Error::System { call: "fallocate", source } = &refused.error else { panic!("{refused:?}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EFBIG));
+        pair.parent = refused.socket;
+    }
+    pair.parent.write_all(b"x").unwrap();
 }
 
 fn a_reader_takes_no_more_memory_than_it_agreed_to() {

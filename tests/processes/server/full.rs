@@ -1,11 +1,12 @@
 //! Where there is no place left: in the caller, in the server, in the kernel.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::workers::{echo, in_a_thread};
-use super::{all_ways, at_rest};
+use super::{MAKES_SIBLINGS, all_ways, at_rest};
 use crate::support::needs::Need;
-use crate::support::{Trial, become_nobody, exit_code, limit, limit_descriptors, read_all, refuse_calls};
+use crate::support::{Trial, become_nobody, children, exit_code, limit, limit_descriptors, read_all, refuse_calls};
 use ipc::{DatagramPair, Error, ForkServer, PipeWriter, Received, datagram_pair, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
@@ -192,15 +193,30 @@ fn the_process_limit_is_an_error() {
     let server = echo();
     limit(libc::RLIMIT_NPROC, |_| 0);
     // Of the server.
-    // SAFETY: a valid limit, and a process of the same user.
-    unsafe {
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        assert_eq!(libc::prlimit(server.id() as i32, libc::RLIMIT_NPROC, &none, std::ptr::null_mut()), 0);
-    }
+    let limit_processes = |most: &libc::rlimit| {
+        let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a valid limit, room for the one before, and a process of the same user.
+        let set = unsafe { libc::prlimit(server.id() as i32, libc::RLIMIT_NPROC, most, &mut before) };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        before
+    };
+    // SAFETY: room for a limit.
+    let most = unsafe {
+        let mut own = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NPROC, &mut own), 0);
+        own.rlim_max
+    };
+    let before = limit_processes(&libc::rlimit { rlim_cur: 0, rlim_max: most });
     let (_reader, writer) = pipe().unwrap();
     let refused = server.fork(b"", writer).unwrap_err();
     assert!(matches!(&refused.error, Error::System { call: "fork", .. }), "{refused:?}");
     assert_errno(&refused.error, libc::EAGAIN);
+    // Later workers are children of whose they would have been.
+    limit_processes(&before);
+    let child = server.fork(b"", refused.ends).unwrap();
+    let is_own = children().iter().any(|(pid, _)| *pid as u32 == child.id());
+    assert_eq!(is_own, MAKES_SIBLINGS.load(Relaxed));
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn a_server_without_memory_for_a_message_says_so() {

@@ -5,6 +5,7 @@ mod callers;
 mod fire;
 mod full;
 mod killed;
+mod lost;
 #[cfg(feature = "channel")]
 mod typed;
 mod workers;
@@ -22,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         typed::trials(),
         full::trials(),
         killed::trials(),
+        lost::trials(),
         callers::trials(),
         fire::trials(),
     ])

@@ -1,0 +1,181 @@
+//! Streams around a connection, as for TLS, that answer something else than bytes or read ahead; and a connection that is gone.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+use super::tcp::{framed, greeted, hello, short};
+use crate::support::{self, FAR, Trial, tcp_pair};
+use ipc::{Error, Receiver, Sender, TcpLink, wait_any};
+
+pub fn trials() -> Vec<Trial> {
+    support::trials![
+        an_interrupted_stream_is_asked_again,
+        a_stream_that_takes_nothing_is_an_error,
+        a_stream_that_was_closed_is_closed,
+        what_a_stream_holds_is_sent_once_and_by_the_next_flush,
+        what_a_stream_has_read_can_be_waited_for,
+        a_sender_of_a_connection_that_was_reset_closes_well,
+    ]
+}
+
+/// The next answers, the last one first. With none left, it works.
+#[derive(Default)]
+struct Answers {
+    reads: Mutex<Vec<ErrorKind>>,
+    /// `None`: it takes no byte.
+    writes: Mutex<Vec<Option<ErrorKind>>>,
+    flushes: Mutex<Vec<ErrorKind>>,
+}
+
+/// Holds what was written until it is flushed.
+struct Stubborn {
+    socket: TcpStream,
+    held: Vec<u8>,
+    answers: Arc<Answers>,
+}
+
+impl Read for Stubborn {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.answers.reads.lock().unwrap().pop() {
+            Some(kind) => Err(kind.into()),
+            None => self.socket.read(buf),
+        }
+    }
+}
+
+impl Write for Stubborn {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self.answers.writes.lock().unwrap().pop() {
+            Some(kind) => kind.map_or(Ok(0), |kind| Err(kind.into())),
+            None => self.held.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.answers.flushes.lock().unwrap().pop() {
+            Some(kind) => Err(kind.into()),
+            None => self.socket.write_all(&std::mem::take(&mut self.held)),
+        }
+    }
+}
+
+/// A link over such a stream, and the bare peer, which has read the hello.
+fn stubborn() -> (TcpLink, TcpStream, Arc<Answers>) {
+    let (here, mut there) = tcp_pair();
+    there.write_all(&hello(1 << 20, 0)).unwrap();
+    let answers = Arc::<Answers>::default();
+    let stream = Stubborn { socket: here.try_clone().unwrap(), held: Vec::new(), answers: Arc::clone(&answers) };
+    let link = short().greet_over(stream, here, |_| Ok(())).unwrap();
+    there.set_read_timeout(Some(FAR)).unwrap();
+    there.read_exact(&mut [0; 32]).unwrap();
+    (link, there, answers)
+}
+
+/// All that arrives until EOF.
+fn rest(mut there: TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    there.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn an_interrupted_stream_is_asked_again() {
+    let (link, mut there, answers) = stubborn();
+    let (sender, receiver) = (Sender::<u8, _>::new(link.writer), Receiver::<u8, _>::new(link.reader));
+    there.write_all(&framed(&[7])).unwrap();
+    answers.reads.lock().unwrap().push(ErrorKind::Interrupted);
+    assert_eq!(receiver.recv().unwrap(), Some(7));
+    answers.writes.lock().unwrap().push(Some(ErrorKind::Interrupted));
+    sender.send(8).unwrap();
+    sender.close().unwrap();
+    assert_eq!(rest(there), framed(&[8]));
+}
+
+fn a_stream_that_takes_nothing_is_an_error() {
+    let (link, _there, answers) = stubborn();
+    let sender = Sender::<u8, _>::new(link.writer);
+    sender.send(7).unwrap();
+    answers.writes.lock().unwrap().push(None);
+    let refused = sender.flush().unwrap_err();
+    let Error::System { call: "write", source } = &refused else { panic!("{refused:?}") };
+    assert_eq!(source.kind(), ErrorKind::WriteZero);
+}
+
+fn a_stream_that_was_closed_is_closed() {
+    for kind in [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset] {
+        let (link, _there, answers) = stubborn();
+        let sender = Sender::<u8, _>::new(link.writer);
+        sender.send(7).unwrap();
+        answers.writes.lock().unwrap().push(Some(kind));
+        assert!(matches!(sender.flush(), Err(Error::Closed)), "{kind}");
+        assert!(matches!(sender.send(8).unwrap_err().error, Error::Closed), "{kind}");
+    }
+}
+
+fn what_a_stream_holds_is_sent_once_and_by_the_next_flush() {
+    let (link, there, answers) = stubborn();
+    let sender = Sender::<u8, _>::new(link.writer);
+    sender.send(7).unwrap();
+    *answers.flushes.lock().unwrap() = vec![ErrorKind::WouldBlock; 2];
+    assert!(matches!(sender.try_flush(), Err(Error::WouldBlock)));
+    sender.flush().unwrap();
+    there.set_nonblocking(true).unwrap();
+    support::poll_until("it is there", || there.peek(&mut [0]).is_ok());
+    there.set_nonblocking(false).unwrap();
+    sender.close().unwrap();
+    assert_eq!(rest(there), framed(&[7]));
+}
+
+/// Reads all that is there, and gives out no more than one framed byte at a time.
+struct Ahead {
+    socket: TcpStream,
+    read: VecDeque<u8>,
+}
+
+impl Read for Ahead {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.read.is_empty() {
+            let mut more = [0; 1024];
+            let count = self.socket.read(&mut more)?;
+            self.read.extend(&more[..count]);
+        }
+        let most = buf.len().min(framed(&[0]).len());
+        self.read.read(&mut buf[..most])
+    }
+}
+
+impl Write for Ahead {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.socket.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn what_a_stream_has_read_can_be_waited_for() {
+    let (here, mut there) = tcp_pair();
+    there.write_all(&hello(1 << 20, 0)).unwrap();
+    let stream = Ahead { socket: here.try_clone().unwrap(), read: VecDeque::new() };
+    let link = short().greet_over(stream, here, |_| Ok(())).unwrap();
+    let mut values = Receiver::<u8, _>::new(link.reader);
+    there.write_all(&[framed(&[7]), framed(&[8])].concat()).unwrap();
+    assert_eq!(values.recv().unwrap(), Some(7));
+    // The connection has nothing any more, and the stream has.
+    assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+    assert_eq!(values.try_recv().unwrap(), Some(8));
+    assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+}
+
+fn a_sender_of_a_connection_that_was_reset_closes_well() {
+    let (link, there) = greeted(&short());
+    let (sender, receiver) = (Sender::<u8, _>::new(link.writer), Receiver::<u8, _>::new(link.reader));
+    sender.send(7).unwrap();
+    sender.flush().unwrap();
+    there.peek(&mut [0]).unwrap();
+    drop(there); // with the value unread
+    assert!(matches!(receiver.recv(), Err(Error::Reset)));
+    sender.close().unwrap();
+}
