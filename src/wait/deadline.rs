@@ -28,8 +28,8 @@ use crate::error::{Error, Result};
 /// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter) or
 /// [`StreamSocket`](crate::StreamSocket). It also takes a [`RingReader`](crate::RingReader), a
 /// [`RingWriter`](crate::RingWriter), and std's [`UnixStream`](std::os::unix::net::UnixStream) and
-/// [`TcpStream`](std::net::TcpStream). Each call looks at least once, holds its deadline across signals, and leaves
-/// `O_NONBLOCK` alone.
+/// [`TcpStream`](std::net::TcpStream), or `&mut` of one. Each call looks at least once, holds its deadline across signals, and
+/// leaves `O_NONBLOCK` alone.
 ///
 /// In the guide: [deadlines](crate::guide::deadlines).
 ///
@@ -261,4 +261,18 @@ pub trait TimedRead {
 pub trait TimedWrite {
     #[doc(hidden)]
     fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize>;
+}
+
+/// For an end that is kept: [`Deadline::after`]`(&mut ring, …)`.
+impl<T: TimedRead> TimedRead for &mut T {
+    fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
+        (**self).read_until(buf, until)
+    }
+}
+
+/// For an end that is kept: [`Deadline::after`]`(&mut ring, …)`.
+impl<T: TimedWrite> TimedWrite for &mut T {
+    fn write_until(&mut self, buf: &[u8], until: Until) -> Result<usize> {
+        (**self).write_until(buf, until)
+    }
 }

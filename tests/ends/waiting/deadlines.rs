@@ -9,7 +9,7 @@ use crate::support::{
     self, FAR, Trial, asleep_in, assert_times_out, exit_code, fill, handled, kinds, poll_until, read_all, read_some,
     status_flags, with_interval_timer,
 };
-use ipc::{Child, Deadline, Error, PIPE_BUF, Watch, fork, pipe, stream_pair, wait_any};
+use ipc::{Child, Deadline, Error, PIPE_BUF, RingReader, RingWriter, Watch, fork, pipe, stream_pair, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -33,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         a_new_deadline_goes_on_where_the_last_one_stopped,
         an_exact_read_says_how_far_it_came,
         a_peer_that_always_has_a_byte_more_keeps_nobody_past_a_deadline,
+        a_deadline_over_a_borrowed_ring_ends_and_the_ring_goes_on,
     ]
 }
 
@@ -140,6 +141,25 @@ fn an_exact_read_says_how_far_it_came() {
     let set = |buffered: &mut BufReader<Deadline<_>>, timeout| buffered.get_mut().set_after(timeout);
     let given = |buffered: &BufReader<Deadline<_>>| buffered.get_ref().bytes_read() as usize - buffered.buffer().len();
     assert_goes_on_after_three(buffered, writer, set, given);
+}
+
+fn a_deadline_over_a_borrowed_ring_ends_and_the_ring_goes_on() {
+    let pair = stream_pair().unwrap();
+    let mut writer = RingWriter::new(pair.parent).unwrap();
+    let mut reader = RingReader::new(pair.child).unwrap();
+    let late = vec![1; 2 * writer.capacity()];
+    let mut timed = Deadline::after(&mut writer, Duration::from_millis(5));
+    assert_eq!(timed.write_all(&late).unwrap_err().kind(), ErrorKind::TimedOut);
+    let written = timed.written() as usize;
+    assert!(written < late.len());
+
+    let mut arrived = vec![0; late.len()];
+    let mut timed = Deadline::after(&mut reader, Duration::from_millis(5));
+    assert_eq!(timed.read_exact(&mut arrived).unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(timed.bytes_read() as usize, written);
+    writer.write_all(b"no deadline").unwrap();
+    assert_eq!(reader.read(&mut arrived).unwrap(), 11);
+    assert_eq!(&arrived[..11], b"no deadline");
 }
 
 fn a_new_deadline_goes_on_where_the_last_one_stopped() {
