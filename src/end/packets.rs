@@ -19,11 +19,11 @@ pub(crate) fn read_to_end(
     Ok(all.len())
 }
 
-/// What was read so far, behind what was in a vector, and zeroes behind it. They are gone when this is dropped.
+/// The bytes that were read so far, behind those that were in a vector, and zeroes behind them. They are gone when this is dropped.
 pub(crate) struct All<'a> {
     buf: &'a mut Vec<u8>,
     start: usize,
-    /// What the vector had room for.
+    /// The capacity that the vector had.
     given: usize,
     /// Of what was read.
     end: usize,

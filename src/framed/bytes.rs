@@ -105,7 +105,7 @@ impl Outlet for PipeWriter {
 }
 
 impl Source for RingReader {
-    /// What was read is still in the first cache when it is received. A read makes no system call that longer ones would save.
+    /// The bytes are still in the first cache when they are received. A read makes no system call that longer ones would save.
     const READ: usize = ring::PIECE;
 
     fn watch(&mut self) -> Result<Watch<'_>> {

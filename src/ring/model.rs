@@ -29,7 +29,7 @@ use crate::sys;
 use crate::sys::epoch::Epoch;
 use crate::wait::{Look, Patience};
 
-/// What happens in a model, and what is left out of the protocol.
+/// The steps of a model, and the parts of the protocol that it leaves out.
 #[derive(Clone, Copy)]
 struct Model {
     bytes: usize,
@@ -77,7 +77,7 @@ struct View {
     words: Arc<[AtomicU64; 4]>,
     is_writer: bool,
     model: Model,
-    /// What was seen last, for a side that does not look again once it has said that it waits.
+    /// The last state that was seen, for a side that does not look again once it has said that it waits.
     seen: Cell<[u64; 4]>,
     waits: Cell<bool>,
 }

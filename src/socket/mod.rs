@@ -32,6 +32,7 @@ use crate::sys;
 ///
 /// See [`DatagramSocket::set_passcred`].
 #[doc(alias = "ucred")]
+#[doc(alias = "SCM_CREDENTIALS")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// The number of the process in this process's pid namespace; 0 if it is not in there.

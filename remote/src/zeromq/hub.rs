@@ -1,4 +1,4 @@
-//! What a router knows of its workers, and their answers that were not received yet.
+//! The workers that a router knows, and their answers that were not received yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -132,7 +132,7 @@ impl Hub {
         self.workers.get_mut(&number).ok_or(Error::Closed)
     }
 
-    /// What the reader of that worker receives next. `None`: nothing has come.
+    /// The message that the reader of that worker receives next. `None`: nothing has come.
     pub(super) fn next(&mut self, number: u64) -> Result<Option<Answer>> {
         let worker = self.worker(number)?;
         match (worker.answers.pop_front(), worker.is_over) {

@@ -18,7 +18,7 @@ pub(super) const SLICE: Duration = Duration::from_millis(5);
 /// may not wait finds a value behind them.
 pub(super) const PASSED_OVER: usize = 64;
 
-/// What several threads use, one after the other.
+/// A value that several threads use, one after the other.
 pub(super) trait Shared {
     /// The socket, to be waited for.
     fn engine(&self) -> &Engine;

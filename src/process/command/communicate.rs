@@ -333,7 +333,7 @@ impl Talk<'_> {
     }
 }
 
-/// That there is nothing to do is no error.
+/// Turns `WouldBlock` into `Ok`: there is nothing to do now.
 fn unless_nothing(done: Result<()>) -> Result<()> {
     match done {
         Err(Error::WouldBlock) => Ok(()),

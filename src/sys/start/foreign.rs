@@ -11,7 +11,7 @@ use crate::sys::{Errno, Result, process};
 
 /// A copy of a descriptor for such a program. The fields are dropped in their order: the entry goes before the descriptor is closed.
 pub(crate) struct Foreign {
-    /// That of an end, so that a fork does not take it along.
+    /// The entry of an end, so that a fork does not take it along.
     entry: Option<Entry>,
     copy: OwnedFd,
 }
