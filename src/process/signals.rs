@@ -84,8 +84,7 @@ impl Signals {
     /// See [`Signals`].
     pub fn new(signals: &[i32]) -> Result<Self> {
         let set = Set::of(signals).filter(|set| !set.is_empty());
-        let set =
-            set.ok_or(Error::InvalidInput { what: "the list of signals is empty, or has a number that cannot be blocked" })?;
+        let set = set.ok_or(Error::InvalidInput { what: "no signal is listed, or one that cannot be blocked" })?;
         match signalfd::are_held_back_elsewhere(set) {
             Ok(Ok(())) => {}
             Ok(Err(threads)) => return Err(Error::MultiThreaded { threads }),
