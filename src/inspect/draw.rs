@@ -19,6 +19,9 @@ impl fmt::Display for Finding {
             FindingKind::NoReader => {
                 write!(f, "nobody that could be seen reads {channel}: if nobody does, a write to it fails")
             }
+            FindingKind::OnlyItself if !self.certain && !self.pair => {
+                write!(f, "both ends of {channel} are held by {who}, and a child that could not be seen may read it")
+            }
             FindingKind::OnlyItself => write!(f, "both ends of {channel} are held by {who} alone: EOF never comes"),
             FindingKind::BothEnds if !self.certain => {
                 write!(

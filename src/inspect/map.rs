@@ -97,7 +97,8 @@ pub enum FindingKind {
     /// No process holds a reader of the pipe: a write fails. Certain if the kernel says so of a writer. A reader may also be
     /// under way in a message, or in a process that was not seen.
     NoReader,
-    /// One process alone holds both ends: it waits for itself. Of a pair it may be intended.
+    /// One process alone holds both ends: it waits for itself. Of a pair it may be intended. Certain of a pipe if it and its
+    /// descendants could be seen whole: one of these may read it. Two ends in different threads' tables are no finding.
     OnlyItself,
     /// A process holds both ends, besides others: no reader gets EOF while it does. Not certain of a pipe that one process
     /// alone writes and its descendants read, as a lifeline is: its readers learn by EOF that the process is gone.
@@ -169,15 +170,18 @@ impl ProcessMap {
             peers => peers,
         };
         let mut sides = Sides { peers: peers.as_ref().ok(), links: BTreeMap::new() };
-        let (mut unseen, mut seen_in_part) = (BTreeSet::new(), 0);
+        let (mut unseen, mut in_part, mut apart) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let tree = descendants(&all, root);
         for &pid in all.keys() {
             let seen = shown.channels(pid)?;
             seen.channels.iter().for_each(|held| sides.add(pid, held, tree.contains(&pid)));
+            apart.extend(seen.apart.into_iter().map(|pipe| (pid, pipe)));
             if seen.unseen {
                 unseen.insert(pid);
             }
-            seen_in_part += usize::from(seen.in_part);
+            if seen.in_part {
+                in_part.insert(pid);
+            }
         }
         let mut links: Vec<_> =
             sides.links.into_values().filter(|link| !(link.from.is_empty() && link.to.is_empty())).collect();
@@ -185,8 +189,10 @@ impl ProcessMap {
             link.from.sort_unstable();
             link.to.sort_unstable();
         });
-        let mut findings: Vec<_> = links.iter().flat_map(|link| link.findings(&shown, &all)).collect();
+        let seen = Whole { all: &all, apart, hidden: &unseen | &in_part };
+        let mut findings: Vec<_> = links.iter().flat_map(|link| link.findings(&shown, &seen)).collect();
         findings.sort_by_key(|finding| !finding.certain);
+        let seen_in_part = in_part.len();
         let peers_unknown = peers.is_err();
         let mut processes = all;
         processes.retain(|pid, _| tree.contains(pid));
@@ -241,6 +247,15 @@ fn descendants(all: &BTreeMap<u32, Process>, root: u32) -> BTreeSet<u32> {
         }
     }
     found
+}
+
+/// All processes, and how far they could be seen.
+struct Whole<'a> {
+    all: &'a BTreeMap<u32, Process>,
+    /// Pipes whose ends a process has in different tables.
+    apart: BTreeSet<(u32, Channel)>,
+    /// Processes that were not seen, or in part.
+    hidden: BTreeSet<u32>,
 }
 
 /// Puts descriptors together to links.
@@ -303,7 +318,7 @@ impl Link {
     }
 
     /// The findings about it.
-    fn findings(&self, shown: &Shown, all: &BTreeMap<u32, Process>) -> Vec<Finding> {
+    fn findings(&self, shown: &Shown, seen: &Whole<'_>) -> Vec<Finding> {
         let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
         let (writers, readers) = (pids(&self.from), pids(&self.to));
         let finding = |what, pids: &BTreeSet<u32>, elsewhere, certain| {
@@ -313,13 +328,18 @@ impl Link {
         if self.pipe && readers.is_empty() && self.to_outside == 0 {
             return vec![finding(FindingKind::NoReader, &readers, 0, self.has_no_reader(shown))];
         }
-        let both: BTreeSet<u32> = writers.intersection(&readers).copied().collect();
+        let channel = Channel { device: self.device, inode: self.inode, socket: !self.pipe };
+        let in_one_table = |pid: &&u32| !seen.apart.contains(&(**pid, channel));
+        let both: BTreeSet<u32> = writers.intersection(&readers).filter(in_one_table).copied().collect();
         if both.len() == 1 && writers == readers && self.from_outside + self.to_outside == 0 {
-            // A pair of its own is what many an event loop is woken through.
-            return vec![finding(FindingKind::OnlyItself, &both, 0, self.pipe)];
+            // A pair of its own is what many an event loop is woken through. A child that was not seen may read a lifeline.
+            let family = both.first().map(|pid| descendants(seen.all, *pid)).unwrap_or_default();
+            let certain = self.pipe && seen.hidden.is_disjoint(&family);
+            return vec![finding(FindingKind::OnlyItself, &both, 0, certain)];
         }
         if !both.is_empty() {
-            return vec![finding(FindingKind::BothEnds, &both, 0, !self.may_be_lifeline(&writers, &readers, all))];
+            let certain = !self.may_be_lifeline(&writers, &readers, seen.all);
+            return vec![finding(FindingKind::BothEnds, &both, 0, certain)];
         }
         // Where no process of the tree is at the other side, as with an inherited standard output, it is no finding here.
         if writers.is_empty() || readers.is_empty() {

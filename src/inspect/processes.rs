@@ -2,6 +2,7 @@
 //!
 //! [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
@@ -77,6 +78,8 @@ pub(super) struct Seen {
     pub(super) unseen: bool,
     /// It shows that descriptors are open, but not the kind of all of them.
     pub(super) in_part: bool,
+    /// Pipes of which it has both ends, but no thread has: they are in different tables.
+    pub(super) apart: BTreeSet<Channel>,
 }
 
 /// The processes that /proc shows, by the numbers that it uses.
@@ -146,21 +149,33 @@ impl Shown {
             Err(source) => return Err(Error::System { call: "open", source }),
         };
         let mut tables: Vec<u32> = Vec::new();
+        let mut together = BTreeSet::new();
         for thread in threads.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
             // By the numbers of this process's namespace.
             if self.depth == 0 && tables.iter().any(|looked_at| is_table_shared(*looked_at, thread)) {
                 continue;
             }
             tables.push(thread);
+            let others = seen.channels.len();
             look(&format!("{directory}/task/{thread}"), &mut seen)?;
+            together.extend(whole_pipes(&seen.channels[others..]));
             if seen.in_part {
                 break;
             }
         }
         seen.channels.sort_unstable();
         seen.channels.dedup();
+        seen.apart = whole_pipes(&seen.channels).difference(&together).copied().collect();
         Ok(seen)
     }
+}
+
+/// The pipes of which both ends are among these.
+fn whole_pipes(channels: &[Held]) -> BTreeSet<Channel> {
+    let pipes = |side: fn(&Held) -> bool| -> BTreeSet<Channel> {
+        channels.iter().filter(|held| !held.channel.socket && side(held)).map(|held| held.channel).collect()
+    };
+    &pipes(|held| held.reads) & &pipes(|held| held.writes)
 }
 
 /// Looks through the descriptors of one process or thread.
@@ -318,7 +333,7 @@ mod tests {
         assert!(shown.me == me && shown.depth == 0 && shown.pids.contains(&me));
         let (reader, writer) = std::io::pipe().unwrap();
         let channel = Channel::of(&rustix::fs::fstat(&reader).unwrap()).unwrap();
-        let Seen { channels, unseen: false, in_part: false } = shown.channels(me).unwrap() else {
+        let Seen { channels, unseen: false, in_part: false, .. } = shown.channels(me).unwrap() else {
             panic!("it may look at itself")
         };
         let sides: Vec<_> = channels.iter().filter(|held| held.channel == channel).collect();

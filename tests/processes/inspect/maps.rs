@@ -20,6 +20,8 @@ pub fn trials() -> Vec<Trial> {
         a_reader_outside_the_pid_namespace_is_not_missed needs [OwnPids, OwnMounts],
         a_childs_pipe_without_a_reader_stands_out,
         a_process_that_waits_for_itself_stands_out,
+        a_pipe_between_threads_with_tables_of_their_own_does_not,
+        a_lifeline_of_a_child_that_is_not_seen_may_be_meant,
         a_pair_that_a_process_holds_whole_stands_out,
         a_shared_end_may_be_meant,
         a_lifeline_may_be_meant,
@@ -228,6 +230,69 @@ fn a_process_that_waits_for_itself_stands_out() {
     assert_eq!(found(&map, lower), [(FindingKind::OnlyItself, vec![me()], false)]);
     let pairs = map.findings().iter().filter(|finding| [inode(&reader), lower].contains(&finding.inode));
     assert!(pairs.map(|finding| finding.pair).eq([false, true]));
+}
+
+/// EOF comes when the one thread closes its end. Nothing closes the other's.
+fn a_pipe_between_threads_with_tables_of_their_own_does_not() {
+    let (reader, writer) = pipe().unwrap();
+    let pipe = inode(&reader);
+    let (gate, arrived) = (Gate::new(), Gate::new());
+    let child = fork((reader, writer), |(reader, writer)| {
+        let own = Gate::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: an integer.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+                own.open();
+                // SAFETY: a number, which stays open in the other thread's table.
+                assert_eq!(unsafe { libc::close(reader.as_raw_fd()) }, 0);
+                arrived.open();
+                gate.pass();
+                // SAFETY: no conditions.
+                unsafe { libc::_exit(0) }
+            });
+            own.pass();
+            drop(writer);
+            arrived.open();
+        });
+    })
+    .unwrap();
+    arrived.pass();
+    arrived.pass();
+    let map = ProcessMap::of(child.id()).unwrap();
+    assert!(map.to_string().contains(&format!("reads pipe {pipe} ← {} fd", child.id())), "{map}");
+    assert_eq!(found(&map, pipe), []);
+    gate.open();
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// A process that is not dumpable hides its descriptors from its own user.
+fn a_lifeline_of_a_child_that_is_not_seen_may_be_meant() {
+    let (lifeline, alive) = pipe().unwrap();
+    let pipe = inode(&lifeline);
+    let (gate, arrived) = (Gate::new(), Gate::new());
+    let looks = fork((lifeline, alive), |(lifeline, _alive)| {
+        become_nobody();
+        // SAFETY: integers.
+        let show = |shown: libc::c_ulong| assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, shown, 0, 0, 0) }, 0);
+        show(1);
+        let hidden = fork(&lifeline, |_lifeline| {
+            show(0);
+            arrived.open();
+            gate.pass();
+        })
+        .unwrap();
+        arrived.pass();
+        let map = ProcessMap::current().unwrap();
+        assert_eq!(found(&map, pipe), [(FindingKind::OnlyItself, vec![me()], false)], "{map}");
+        let words = format!("? both ends of pipe {pipe} are held by {}, and a child that could not be seen", me());
+        assert!(map.to_string().contains(&words), "{map}");
+        gate.open();
+        assert_eq!(exit_code(&hidden), 0);
+        let map = ProcessMap::current().unwrap();
+        assert_eq!(found(&map, pipe), [(FindingKind::OnlyItself, vec![me()], true)], "{map}");
+    });
+    assert_eq!(exit_code(&looks.unwrap()), 0);
 }
 
 fn a_pair_that_a_process_holds_whole_stands_out() {
