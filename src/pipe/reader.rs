@@ -21,7 +21,12 @@ use crate::wait::{Patience, Spin};
 /// Several processes may hold a reader of one pipe; every byte goes to one of them. Reading into an empty buffer is `Ok(0)`
 /// and not EOF.
 ///
+/// A writer makes packets of its writes with `O_DIRECT`, as `dd oflag=direct` does. A read then returns one packet, and into a
+/// buffer of less than [`PIPE_BUF`](crate::PIPE_BUF) bytes it **loses** the rest of the packet ([pipe(2)]).
+///
 /// See [`pipe`](crate::pipe()) for an example. In the guide: [pipes](crate::guide::pipes), [deadlines](crate::guide::deadlines).
+///
+/// [pipe(2)]: https://man7.org/linux/man-pages/man2/pipe.2.html
 #[doc(alias = "lines")]
 #[doc(alias = "read_line")]
 pub struct PipeReader {
