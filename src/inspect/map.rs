@@ -175,7 +175,10 @@ impl ProcessMap {
         for &pid in all.keys() {
             let seen = shown.channels(pid)?;
             seen.channels.iter().for_each(|held| sides.add(pid, held, tree.contains(&pid)));
-            apart.extend(seen.apart.into_iter().map(|pipe| (pid, pipe)));
+            if seen.tables.len() > 1 {
+                let together = seen.tables.iter().flat_map(|table| sides.whole(table)).collect();
+                apart.extend(sides.whole(&seen.channels).difference(&together).map(|channel| (pid, *channel)));
+            }
             if seen.unseen {
                 unseen.insert(pid);
             }
@@ -252,7 +255,7 @@ fn descendants(all: &BTreeMap<u32, Process>, root: u32) -> BTreeSet<u32> {
 /// All processes, and how far they could be seen.
 struct Whole<'a> {
     all: &'a BTreeMap<u32, Process>,
-    /// Pipes whose ends a process has in different tables.
+    /// Pipes and pairs whose ends a process has in different tables.
     apart: BTreeSet<(u32, Channel)>,
     /// Processes that were not seen, or in part.
     hidden: BTreeSet<u32>,
@@ -267,22 +270,34 @@ struct Sides<'a> {
 impl Sides<'_> {
     fn add(&mut self, pid: u32, held: &Held, inside: bool) {
         let port = Port { pid, fd: held.number };
+        let Some((channel, from, to)) = self.place(held) else { return };
+        let link = self.link(channel);
+        if from {
+            link.add_from(port, inside);
+        }
+        if to {
+            link.add_to(port, inside);
+        }
+    }
+
+    /// The link that a descriptor belongs to, and whether it is on its one side, and on its other.
+    fn place(&self, held: &Held) -> Option<(Channel, bool, bool)> {
         if !held.channel.socket {
-            let link = self.link(held.channel);
-            if held.writes {
-                link.add_from(port, inside);
-            }
-            if held.reads {
-                link.add_to(port, inside);
-            }
-            return;
+            return Some((held.channel, held.writes, held.reads));
         }
         // A pair goes under the lower of its two inodes. Other sockets, and those whose peer is gone, are left out.
         let inode = held.channel.inode;
-        let peer = self.peers.and_then(|peers| peers.get(&u32::try_from(inode).ok()?).copied().flatten());
-        let Some(peer) = peer.map(u64::from) else { return };
-        let link = self.link(Channel { inode: inode.min(peer), ..held.channel });
-        if inode < peer { link.add_from(port, inside) } else { link.add_to(port, inside) }
+        let peer = u64::from(self.peers?.get(&u32::try_from(inode).ok()?).copied().flatten()?);
+        Some((Channel { inode: inode.min(peer), ..held.channel }, inode < peer, inode > peer))
+    }
+
+    /// The links of which both sides are among these.
+    fn whole(&self, table: &[Held]) -> BTreeSet<Channel> {
+        let places: Vec<_> = table.iter().filter_map(|held| self.place(held)).collect();
+        let of = |is_there: fn(&(Channel, bool, bool)) -> bool| -> BTreeSet<Channel> {
+            places.iter().filter(|place| is_there(place)).map(|place| place.0).collect()
+        };
+        &of(|place| place.1) & &of(|place| place.2)
     }
 
     fn link(&mut self, channel: Channel) -> &mut Link {

@@ -2,7 +2,6 @@
 //!
 //! [proc(5)]: https://man7.org/linux/man-pages/man5/proc.5.html
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
@@ -78,8 +77,8 @@ pub(super) struct Seen {
     pub(super) unseen: bool,
     /// It shows that descriptors are open, but not the kind of all of them.
     pub(super) in_part: bool,
-    /// Pipes of which it has both ends, but no thread has: they are in different tables.
-    pub(super) apart: BTreeSet<Channel>,
+    /// The same of each table, where its threads have several.
+    pub(super) tables: Vec<Vec<Held>>,
 }
 
 /// The processes that /proc shows, by the numbers that it uses.
@@ -149,7 +148,6 @@ impl Shown {
             Err(source) => return Err(Error::System { call: "open", source }),
         };
         let mut tables: Vec<u32> = Vec::new();
-        let mut together = BTreeSet::new();
         for thread in threads.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
             // By the numbers of this process's namespace.
             if self.depth == 0 && tables.iter().any(|looked_at| is_table_shared(*looked_at, thread)) {
@@ -158,24 +156,15 @@ impl Shown {
             tables.push(thread);
             let others = seen.channels.len();
             look(&format!("{directory}/task/{thread}"), &mut seen)?;
-            together.extend(whole_pipes(&seen.channels[others..]));
+            seen.tables.push(seen.channels[others..].to_vec());
             if seen.in_part {
                 break;
             }
         }
         seen.channels.sort_unstable();
         seen.channels.dedup();
-        seen.apart = whole_pipes(&seen.channels).difference(&together).copied().collect();
         Ok(seen)
     }
-}
-
-/// The pipes of which both ends are among these.
-fn whole_pipes(channels: &[Held]) -> BTreeSet<Channel> {
-    let pipes = |side: fn(&Held) -> bool| -> BTreeSet<Channel> {
-        channels.iter().filter(|held| !held.channel.socket && side(held)).map(|held| held.channel).collect()
-    };
-    &pipes(|held| held.reads) & &pipes(|held| held.writes)
 }
 
 /// Looks through the descriptors of one process or thread.

@@ -8,7 +8,7 @@ use crate::support::{
     self, Gate, Trial, asleep_in, become_nobody, closed_standard_descriptors, exit_code, own_mounts, own_pids,
     refuse_calls,
 };
-use ipc::{Command, Error, FindingKind, PipeWriter, ProcessMap, Stdio, datagram_pair, fork, pipe, stream_pair};
+use ipc::{Command, Ends, Error, FindingKind, PipeWriter, ProcessMap, Stdio, datagram_pair, fork, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -20,7 +20,7 @@ pub fn trials() -> Vec<Trial> {
         a_reader_outside_the_pid_namespace_is_not_missed needs [OwnPids, OwnMounts],
         a_childs_pipe_without_a_reader_stands_out,
         a_process_that_waits_for_itself_stands_out,
-        a_pipe_between_threads_with_tables_of_their_own_does_not,
+        what_is_between_threads_with_tables_of_their_own_does_not,
         a_lifeline_of_a_child_that_is_not_seen_may_be_meant,
         a_pair_that_a_process_holds_whole_stands_out,
         a_shared_end_may_be_meant,
@@ -233,26 +233,34 @@ fn a_process_that_waits_for_itself_stands_out() {
 }
 
 /// EOF comes when the one thread closes its end. Nothing closes the other's.
-fn a_pipe_between_threads_with_tables_of_their_own_does_not() {
+fn what_is_between_threads_with_tables_of_their_own_does_not() {
     let (reader, writer) = pipe().unwrap();
-    let pipe = inode(&reader);
+    let number = inode(&reader);
+    assert_does_not_stand_out(reader, writer, number);
+    let pair = datagram_pair().unwrap();
+    let lower = inode(&pair.parent).min(inode(&pair.child));
+    assert_does_not_stand_out(pair.parent, pair.child, lower);
+}
+
+/// With the one end in the table of the one thread alone, and the other one in the other's.
+fn assert_does_not_stand_out(one: impl Ends + AsRawFd, other: impl Ends, inode: u64) {
     let (gate, arrived) = (Gate::new(), Gate::new());
-    let child = fork((reader, writer), |(reader, writer)| {
-        let own = Gate::new();
+    let child = fork((one, other), |(one, other)| {
+        let (own, number) = (Gate::new(), one.as_raw_fd());
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 // SAFETY: an integer.
                 assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
                 own.open();
                 // SAFETY: a number, which stays open in the other thread's table.
-                assert_eq!(unsafe { libc::close(reader.as_raw_fd()) }, 0);
+                assert_eq!(unsafe { libc::close(number) }, 0);
                 arrived.open();
                 gate.pass();
                 // SAFETY: no conditions.
                 unsafe { libc::_exit(0) }
             });
             own.pass();
-            drop(writer);
+            drop(other);
             arrived.open();
         });
     })
@@ -260,8 +268,10 @@ fn a_pipe_between_threads_with_tables_of_their_own_does_not() {
     arrived.pass();
     arrived.pass();
     let map = ProcessMap::of(child.id()).unwrap();
-    assert!(map.to_string().contains(&format!("reads pipe {pipe} ← {} fd", child.id())), "{map}");
-    assert_eq!(found(&map, pipe), []);
+    // It is seen at both sides.
+    let sees = |arrow| map.to_string().contains(&format!("{inode} {arrow} {} fd", child.id()));
+    assert!(sees('←') || sees('↔'), "{map}");
+    assert_eq!(found(&map, inode), []);
     gate.open();
     assert_eq!(exit_code(&child), 0);
 }
