@@ -11,7 +11,7 @@ use crate::socket;
 ///
 /// # Errors
 ///
-/// [`Error::System`]: no descriptors are left (`EMFILE`, `ENFILE`).
+/// [`Error::System`](crate::Error::System): no descriptors are left (`EMFILE`, `ENFILE`).
 ///
 /// # Platform
 ///
