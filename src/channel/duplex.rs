@@ -15,68 +15,8 @@ use super::value;
 use super::values::Values;
 use crate::end::FromFdError;
 use crate::error::{Error, Result};
-use crate::socket::{self, DatagramSocket};
-use crate::wait::Patience;
-
-/// Makes two connected ends that send values both ways. Never blocks.
-///
-/// The parent sends `A`s and receives `B`s, and the child the other way round. Each way keeps all promises of a
-/// [`channel`](crate::channel()).
-///
-/// # Errors
-///
-/// [`Error::System`]: no descriptors are left (`EMFILE`, `ENFILE`).
-///
-/// # Platform
-///
-/// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html) with `SOCK_SEQPACKET`.
-///
-/// # Examples
-///
-/// ```
-/// let pair = ipc::duplex::<String, usize>()?;
-/// let child = ipc::fork(pair.child, |calls| -> ipc::Result<()> {
-///     while let Some(text) = calls.recv()? {
-///         calls.send(text.len())?;
-///     }
-///     Ok(())
-/// })?;
-///
-/// let mut calls = pair.parent;
-/// assert_eq!(calls.call("how long?".to_owned())?, Some(9));
-/// calls.close()?;
-/// assert!(child.wait()?.success());
-/// # Ok::<(), ipc::Error>(())
-/// ```
-#[doc(alias = "socketpair")]
-pub fn duplex<A, B>() -> Result<DuplexPair<A, B>> {
-    let (parent, child) = socket::value_pair()?;
-    Ok(DuplexPair { parent: Duplex::new(parent), child: Duplex::new(child) })
-}
-
-/// Both ends of a [`duplex`](crate::duplex()), which has an example. The names say which process keeps which; the ends do the
-/// same.
-#[derive(Debug)]
-pub struct DuplexPair<A, B> {
-    /// Sends `A`s and receives `B`s.
-    pub parent: Duplex<A, B>,
-    /// Sends `B`s and receives `A`s.
-    pub child: Duplex<B, A>,
-}
-
-/// The parent's end and the child's.
-///
-/// ```
-/// let (ours, theirs) = ipc::duplex::<u32, String>()?.into();
-/// ours.send(4)?;
-/// assert_eq!(theirs.recv()?, Some(4));
-/// # Ok::<(), ipc::Error>(())
-/// ```
-impl<A, B> From<DuplexPair<A, B>> for (Duplex<A, B>, Duplex<B, A>) {
-    fn from(pair: DuplexPair<A, B>) -> Self {
-        (pair.parent, pair.child)
-    }
-}
+use crate::socket::DatagramSocket;
+use crate::wait::{Patience, Watch};
 
 /// One end of a [`duplex`](crate::duplex()): sends values of one type and receives values of another.
 ///
@@ -216,6 +156,15 @@ impl<S, R> Duplex<S, R> {
         Values::new(self)
     }
 
+    /// Returns an iterator over the values that have arrived. Never blocks: it ends where [`iter`](Self::iter) would block or
+    /// end. See [`Receiver::try_iter`](crate::Receiver::try_iter) for an example.
+    pub fn try_iter(&self) -> impl Iterator<Item = Result<R>>
+    where
+        R: DeserializeOwned,
+    {
+        Values::new(self).arrived(Self::try_recv)
+    }
+
     fn receive(&self, patience: Patience) -> Result<Option<R>>
     where
         R: DeserializeOwned,
@@ -329,6 +278,34 @@ impl<S, R> Duplex<S, R> {
     /// None.
     pub fn flush(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Does nothing, as [`flush`](Self::flush). See [`Sender::flush`](crate::Sender::flush) for an example.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn try_flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Does nothing, as [`flush`](Self::flush), and takes no time. See [`Sender::flush`](crate::Sender::flush) for an example.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn flush_timeout(&self, _timeout: Duration) -> Result<()> {
+        Ok(())
+    }
+
+    /// For [`wait_any`](crate::wait_any): the same as [`Watch::readable`] of the end. Never blocks. See
+    /// [`Receiver::watch`](crate::Receiver::watch) for an example.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn watch(&mut self) -> Result<Watch<'_>> {
+        Ok(Watch::readable(&self.link))
     }
 
     /// Returns the longest value that is received, in bytes; 64 MiB at first. See

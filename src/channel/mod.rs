@@ -9,6 +9,7 @@ mod large;
 mod link;
 mod links;
 mod locked;
+mod pair;
 mod receiver;
 mod scope;
 mod sender;
@@ -22,12 +23,13 @@ mod value;
 mod values;
 mod wrong;
 
-pub use duplex::{Duplex, DuplexPair, duplex};
+pub use duplex::Duplex;
 pub use ends::Fd;
 #[cfg(feature = "tokio")]
 pub(crate) use large::is_busy;
 pub use link::{Incoming, Link, Outbound, Outgoing};
 pub use locked::{Locked, LockedGuard};
+pub use pair::{DuplexPair, duplex};
 pub use receiver::Receiver;
 #[cfg(feature = "tokio")]
 pub(crate) use receiver::is_over_with_the_value;

@@ -204,12 +204,7 @@ impl<T, L: Link> Receiver<T, L> {
     where
         T: DeserializeOwned,
     {
-        let mut values = Values::new(self);
-        let try_recv = |receiver: &Self| match receiver.try_recv() {
-            Err(Error::WouldBlock) => Ok(None),
-            received => received,
-        };
-        std::iter::from_fn(move || values.next_by(try_recv)).fuse()
+        Values::new(self).arrived(Self::try_recv)
     }
 
     #[inline]

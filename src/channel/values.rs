@@ -1,13 +1,13 @@
 //! The values that arrive, one after another.
 
-use std::iter::FusedIterator;
+use std::iter::{self, FusedIterator};
 
 use serde::de::DeserializeOwned;
 
 use super::duplex::Duplex;
 use super::link::Link;
 use super::receiver::{Receiver, is_over_with_the_value};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Iterates over the values that arrive at a [`Receiver`] or a [`Duplex`], until EOF. Its `next` blocks. An error that would
 /// come again ends it too.
@@ -40,6 +40,15 @@ impl<'a, R> Values<'a, R> {
 
     pub(super) fn next_by<T>(&mut self, recv: impl FnOnce(&R) -> Result<Option<T>>) -> Option<Result<T>> {
         next(self.from, &mut self.is_over, recv)
+    }
+
+    /// The values that are there, for a `try_recv`: ends where it would block, too.
+    pub(super) fn arrived<T>(mut self, try_recv: impl Fn(&R) -> Result<Option<T>>) -> impl Iterator<Item = Result<T>> {
+        let arrived = move |from: &R| match try_recv(from) {
+            Err(Error::WouldBlock) => Ok(None),
+            received => received,
+        };
+        iter::from_fn(move || self.next_by(&arrived)).fuse()
     }
 }
 

@@ -150,7 +150,8 @@ pub(crate) fn are_held_back_elsewhere(set: Set) -> Result<std::result::Result<()
     Ok(Ok(()))
 }
 
-/// A descriptor that the signals can be read from, by the process that reads.
+/// A descriptor that the signals can be read from, by the process that reads. No other process shares it, so `O_NONBLOCK` is
+/// in nobody's way.
 pub(crate) fn open(set: Set) -> Result<OwnedFd> {
     let set = set.to_libc();
     // SAFETY: a valid set.

@@ -90,7 +90,7 @@ impl<T> Sender<T> {
 /// The receiving end of a [`channel`](crate::channel()), for tokio: a [`Receiver`](crate::Receiver) whose values are awaited.
 ///
 /// It is a `Stream` too, of the values until EOF. An error that would come again ends it. The combinators of `futures` and
-/// `tokio-stream` work on it.
+/// `tokio-stream` work on it. Their `next` is cancel safe, as [`recv`](Self::recv) is.
 ///
 /// # Examples
 ///

@@ -17,6 +17,8 @@ use crate::error::Result;
 /// In a runtime with worker threads, only signals that are sent to the process are seen. A signal that is sent to one thread, as
 /// [raise(3)](https://man7.org/linux/man-pages/man3/raise.3.html) does, is seen on a current-thread runtime only.
 ///
+/// The descriptor of the signals is no end: it is made with `O_NONBLOCK`, and no other process has it.
+///
 /// # Examples
 ///
 /// ```

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::support::{self, FAR, Gate, Trial, exit_code, with_interval_timer};
-use ipc::{CallError, Duplex, Error, duplex, fork, pipe};
+use ipc::{CallError, Duplex, Error, duplex, fork, pipe, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
         a_call_gets_its_answer,
         a_clone_of_a_duplex_has_its_limit,
         values_go_both_ways_at_once,
+        a_duplex_has_every_call_of_a_receiver_and_of_a_sender,
         an_answer_that_does_not_come_is_eof,
         a_call_to_nobody_gives_the_value_back,
         a_late_answer_is_received_before_the_next_call,
@@ -62,6 +63,23 @@ fn values_go_both_ways_at_once() {
     }
     drop(pair.parent);
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_duplex_has_every_call_of_a_receiver_and_of_a_sender() {
+    let pair = duplex::<u32, u32>().unwrap();
+    let (mut here, there) = (pair.parent, pair.child);
+    assert_eq!(here.try_iter().count(), 0);
+    assert_eq!(wait_any(&mut [here.watch().unwrap()], Some(Duration::ZERO)).unwrap(), 0);
+    there.send(1).unwrap();
+    there.send(2).unwrap();
+    there.try_flush().unwrap();
+    there.flush_timeout(FAR).unwrap();
+    assert_eq!(wait_any(&mut [here.watch().unwrap()], Some(FAR)).unwrap(), 1);
+    assert!(here.try_iter().map(Result::unwrap).eq([1, 2]));
+    there.send(3).unwrap();
+    drop(there);
+    assert!(here.try_iter().map(Result::unwrap).eq([3]));
+    assert_eq!(here.try_iter().count(), 0);
 }
 
 fn an_answer_that_does_not_come_is_eof() {
