@@ -168,6 +168,7 @@ impl Command {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     #[doc(alias = "execve")]
+    #[doc(alias = "execvp")]
     #[must_use]
     pub fn exec(mut self) -> SpawnError {
         let error = self.0.exec();
