@@ -84,7 +84,7 @@ pub enum Error {
         expected: Option<u64>,
     },
 
-    /// Messages have arrived in a buffer and would be lost. Receive them first.
+    /// Messages in a buffer would be lost, or the answer to a call that was given up is still to come. Receive them first.
     Unread,
 
     /// A message is over the limit of its socket or its receiver, or an atomic write over [`PIPE_BUF`](crate::PIPE_BUF). A ring
@@ -259,7 +259,7 @@ impl fmt::Display for Error {
             Error::Truncated { message, expected: Some(expected) } => {
                 write!(f, "EOF came inside a message, after {} of its {expected} bytes", message.len())
             }
-            Error::Unread => f.write_str("messages have arrived that were not received; receive them first"),
+            Error::Unread => f.write_str("an earlier message or answer was not received yet; receive it first"),
             Error::TooLong { len, max } => {
                 // The most ends that go with a message, or with a large value. Other limits are of bytes.
                 let what = if matches!(max, 252 | 253) { "ends (or bytes)" } else { "bytes" };
