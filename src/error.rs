@@ -1,8 +1,9 @@
 //! The errors: a variant for each cause that a caller would handle differently.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -109,6 +110,8 @@ pub enum Error {
     NotStarted {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,
+        /// The directory, as it was given to [`Command::current_dir`](crate::Command::current_dir), if the cause lies with it.
+        directory: Option<PathBuf>,
         /// The cause.
         error: Box<Error>,
     },
@@ -239,6 +242,20 @@ impl Error {
     }
 }
 
+/// What [`Error::NotStarted`] and a `SpawnError` say.
+pub(crate) fn say_not_started(
+    f: &mut fmt::Formatter<'_>,
+    program: &OsStr,
+    directory: Option<&Path>,
+    error: &Error,
+) -> fmt::Result {
+    write!(f, "{program:?} could not be started")?;
+    if let Some(directory) = directory {
+        write!(f, " in {directory:?}")?;
+    }
+    write!(f, ": {error}")
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -266,7 +283,7 @@ impl fmt::Display for Error {
                 write!(f, "{len} {what} are more than the {max} that are allowed")
             }
             Error::InvalidInput { what } => f.write_str(what),
-            Error::NotStarted { program, error } => write!(f, "{program:?} could not be started: {error}"),
+            Error::NotStarted { program, directory, error } => say_not_started(f, program, directory.as_deref(), error),
             Error::NotGiven => f.write_str("this end was not given to this process; `fork(end, …)` gives it"),
             Error::MultiThreaded { threads } => {
                 write!(f, "this process has {threads} threads, and can be forked safely only with a single one; ")?;
@@ -325,7 +342,9 @@ impl fmt::Debug for Error {
             Error::Unread => shown("Unread", &[]),
             Error::TooLong { len, max } => shown("TooLong", &[("len", len), ("max", max)]),
             Error::InvalidInput { what } => shown("InvalidInput", &[("what", what)]),
-            Error::NotStarted { program, error } => shown("NotStarted", &[("program", program), ("error", error)]),
+            Error::NotStarted { program, directory, error } => {
+                shown("NotStarted", &[("program", program), ("directory", directory), ("error", error)])
+            }
             Error::NotGiven => shown("NotGiven", &[]),
             Error::MultiThreaded { threads } => shown("MultiThreaded", &[("threads", threads)]),
             Error::InsideRuntime => shown("InsideRuntime", &[]),

@@ -1,9 +1,10 @@
 //! A program that could not be started, or not be heard out.
 
-use std::io;
+use std::path::Path;
+use std::{fmt, io};
 
 use super::Command;
-use crate::error::Error;
+use crate::error::{Error, say_not_started};
 use crate::sys::Errno;
 
 /// A program that could not be started, and why. The command is given back, with its ends.
@@ -31,14 +32,31 @@ use crate::sys::Errno;
 /// assert_eq!(reader.try_read(&mut [0])?, 0);
 /// # Ok::<(), ipc::Error>(())
 /// ```
-#[derive(Debug, thiserror::Error)]
-#[error("{:?} could not be started: {error}", command.0.program)]
+#[derive(Debug)]
 pub struct SpawnError {
     /// The command, with its ends.
     pub command: Command,
     /// The cause.
     pub error: Error,
 }
+
+impl SpawnError {
+    /// The directory, if the start failed because of it.
+    fn directory(&self) -> Option<&Path> {
+        match self.error {
+            Error::System { call: "chdir", .. } => self.command.0.directory.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        say_not_started(f, &self.command.0.program, self.directory(), &self.error)
+    }
+}
+
+impl std::error::Error for SpawnError {}
 
 /// The calls that fail because of the program, or of an option that it was given. (`posix_spawn` stands in for all of them.)
 const ABOUT_THE_PROGRAM: [&str; 14] = [
@@ -60,10 +78,11 @@ const ABOUT_THE_PROGRAM: [&str; 14] = [
 
 impl From<SpawnError> for Error {
     fn from(refused: SpawnError) -> Self {
+        let directory = refused.directory().map(Path::to_owned);
         match refused.error {
             error @ Error::System { call, .. } if ABOUT_THE_PROGRAM.contains(&call) && !is_this_processes(&error) => {
                 let program = refused.command.0.program.clone();
-                Error::NotStarted { program, error: Box::new(error) }
+                Error::NotStarted { program, directory, error: Box::new(error) }
             }
             // The fault is this process's: a limit, or a sandbox.
             error => error,
