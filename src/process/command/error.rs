@@ -1,10 +1,10 @@
 //! A program that could not be started, or not be heard out.
 
+use std::io;
 use std::path::Path;
-use std::{fmt, io};
 
 use super::Command;
-use crate::error::{Error, say_not_started};
+use crate::error::{Error, in_directory};
 use crate::sys::Errno;
 
 /// A program that could not be started, and why. The command is given back, with its ends.
@@ -32,7 +32,8 @@ use crate::sys::Errno;
 /// assert_eq!(reader.try_read(&mut [0])?, 0);
 /// # Ok::<(), ipc::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{:?} could not be started{}: {error}", command.0.program, in_directory(self.directory()))]
 pub struct SpawnError {
     /// The command, with its ends.
     pub command: Command,
@@ -49,14 +50,6 @@ impl SpawnError {
         }
     }
 }
-
-impl fmt::Display for SpawnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        say_not_started(f, &self.command.0.program, self.directory(), &self.error)
-    }
-}
-
-impl std::error::Error for SpawnError {}
 
 /// The calls that fail because of the program, or of an option that it was given. (`posix_spawn` stands in for all of them.)
 const ABOUT_THE_PROGRAM: [&str; 14] = [

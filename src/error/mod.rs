@@ -1,12 +1,15 @@
 //! The errors: a variant for each cause that a caller would handle differently.
 
-use std::ffi::{OsStr, OsString};
+mod kept;
+
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+pub(crate) use self::kept::{Bytes, gives_back};
 use crate::socket::Received;
 
 /// The result of this crate's calls, with [`Error`] unless another error type is named. See [`Error`] for an example.
@@ -119,8 +122,9 @@ pub enum Error {
     /// This end was not given to this process: it was severed when the process was forked.
     NotGiven,
 
-    /// This process has more than one thread, so a fork of it would not be safe. A [`ForkServer`](crate::ForkServer) that was
-    /// started before the threads forks for all of them. In the guide: [threads and fork](crate::guide::threads_and_fork),
+    /// This process has more than one thread. A fork or [`Command::exec`](crate::Command::exec) would not be safe, and
+    /// [`Signals`](crate::Signals) would miss some: make the call before the threads start. A [`ForkServer`](crate::ForkServer)
+    /// that was started before the threads forks for all of them. In the guide: [threads and fork](crate::guide::threads_and_fork),
     /// [tests that fork](crate::guide::testing).
     MultiThreaded {
         /// The threads that the kernel counts.
@@ -242,18 +246,9 @@ impl Error {
     }
 }
 
-/// What [`Error::NotStarted`] and a `SpawnError` say.
-pub(crate) fn say_not_started(
-    f: &mut fmt::Formatter<'_>,
-    program: &OsStr,
-    directory: Option<&Path>,
-    error: &Error,
-) -> fmt::Result {
-    write!(f, "{program:?} could not be started")?;
-    if let Some(directory) = directory {
-        write!(f, " in {directory:?}")?;
-    }
-    write!(f, ": {error}")
+/// ` in "/the/directory"`, for [`Error::NotStarted`] and a `SpawnError`.
+pub(crate) fn in_directory(directory: Option<&Path>) -> String {
+    directory.map(|directory| format!(" in {directory:?}")).unwrap_or_default()
 }
 
 impl fmt::Display for Error {
@@ -283,10 +278,12 @@ impl fmt::Display for Error {
                 write!(f, "{len} {what} are more than the {max} that are allowed")
             }
             Error::InvalidInput { what } => f.write_str(what),
-            Error::NotStarted { program, directory, error } => say_not_started(f, program, directory.as_deref(), error),
+            Error::NotStarted { program, directory, error } => {
+                write!(f, "{program:?} could not be started{}: {error}", in_directory(directory.as_deref()))
+            }
             Error::NotGiven => f.write_str("this end was not given to this process; `fork(end, …)` gives it"),
             Error::MultiThreaded { threads } => {
-                write!(f, "this process has {threads} threads, and can be forked safely only with a single one; ")?;
+                write!(f, "this process has {threads} threads, and this call needs a single one: make it earlier; ")?;
                 f.write_str("a fork server forks for programs with threads, and the guide has a chapter on testing")
             }
             Error::InsideRuntime => {
@@ -387,32 +384,3 @@ impl From<io::Error> for Error {
 fn is_bare(error: &io::Error) -> bool {
     error.get_ref().is_none() && error.raw_os_error().is_none()
 }
-
-/// Bytes for `Debug`: their number, and the first few.
-pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Debug for Bytes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = &self.0[..self.0.len().min(64)];
-        let more = if first.len() < self.0.len() { "…" } else { "" };
-        write!(f, "{} bytes: b\"{}\"{more}", self.0.len(), first.escape_ascii())
-    }
-}
-
-/// The way of an error that gives something back into [`Error`] and [`io::Error`], which drop that.
-macro_rules! gives_back {
-    ($name:ident $(<$kept:ident>)?) => {
-        impl$(<$kept>)? From<$name$(<$kept>)?> for $crate::error::Error {
-            fn from(refused: $name$(<$kept>)?) -> Self {
-                refused.error
-            }
-        }
-
-        impl$(<$kept>)? From<$name$(<$kept>)?> for std::io::Error {
-            fn from(refused: $name$(<$kept>)?) -> Self {
-                refused.error.into()
-            }
-        }
-    };
-}
-pub(crate) use gives_back;
