@@ -5,7 +5,7 @@ mod kept;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -114,7 +114,7 @@ pub enum Error {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,
         /// The directory, as it was given to [`Command::current_dir`](crate::Command::current_dir), if the cause lies with it.
-        directory: Option<PathBuf>,
+        directory: Option<Box<Path>>,
         /// The cause.
         error: Box<Error>,
     },

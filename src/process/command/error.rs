@@ -71,7 +71,7 @@ const ABOUT_THE_PROGRAM: [&str; 14] = [
 
 impl From<SpawnError> for Error {
     fn from(refused: SpawnError) -> Self {
-        let directory = refused.directory().map(Path::to_owned);
+        let directory = refused.directory().map(Into::into);
         match refused.error {
             error @ Error::System { call, .. } if ABOUT_THE_PROGRAM.contains(&call) && !is_this_processes(&error) => {
                 let program = refused.command.0.program.clone();
