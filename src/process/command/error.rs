@@ -1,9 +1,10 @@
 //! A program that could not be started, or not be heard out.
 
 use std::io;
+use std::path::Path;
 
 use super::Command;
-use crate::error::Error;
+use crate::error::{Error, in_directory};
 use crate::sys::Errno;
 
 /// A program that could not be started, and why. The command is given back, with its ends.
@@ -32,12 +33,22 @@ use crate::sys::Errno;
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("{:?} could not be started: {error}", command.0.program)]
+#[error("{:?} could not be started{}: {error}", command.0.program, in_directory(self.directory()))]
 pub struct SpawnError {
     /// The command, with its ends.
     pub command: Command,
     /// The cause.
     pub error: Error,
+}
+
+impl SpawnError {
+    /// The directory, if the start failed because of it.
+    fn directory(&self) -> Option<&Path> {
+        match self.error {
+            Error::System { call: "chdir", .. } => self.command.0.directory.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// The calls that fail because of the program, or of an option that it was given. (`posix_spawn` stands in for all of them.)
@@ -60,10 +71,11 @@ const ABOUT_THE_PROGRAM: [&str; 14] = [
 
 impl From<SpawnError> for Error {
     fn from(refused: SpawnError) -> Self {
+        let directory = refused.directory().map(Into::into);
         match refused.error {
             error @ Error::System { call, .. } if ABOUT_THE_PROGRAM.contains(&call) && !is_this_processes(&error) => {
                 let program = refused.command.0.program.clone();
-                Error::NotStarted { program, error: Box::new(error) }
+                Error::NotStarted { program, directory, error: Box::new(error) }
             }
             // The fault is this process's: a limit, or a sandbox.
             error => error,

@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         display_is_one_plain_line,
         display_says_all_of_it_once,
         question_mark_keeps_the_name_of_the_program,
+        a_directory_that_is_missing_is_named_and_one_that_is_not_is_left_out,
         debug_does_not_print_what_a_peer_sent_whole,
         debug_of_a_mistake_says_what_to_do,
         display_names_what_matters,
@@ -56,6 +57,7 @@ fn one_of_each() -> Vec<(Error, ErrorKind)> {
         (
             Error::NotStarted {
                 program: "worker".into(),
+                directory: None,
                 error: Box::new(Error::System { call: "execve", source: io::Error::from_raw_os_error(libc::EACCES) }),
             },
             ErrorKind::PermissionDenied,
@@ -77,7 +79,7 @@ fn one_of_each() -> Vec<(Error, ErrorKind)> {
 
 fn every_variant_is_among_those_that_are_looked_at() {
     // The enum is not exhaustive, so the compiler cannot say it.
-    let source = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/error.rs"));
+    let source = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/error/mod.rs"));
     let (_, rest) = source.split_once("pub enum Error {").unwrap();
     let (body, _) = rest.split_once("\n}\n").unwrap();
     let begins = |line: &str| line.starts_with("    ") && line[4..].starts_with(char::is_uppercase);
@@ -202,6 +204,22 @@ fn question_mark_keeps_the_name_of_the_program() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(matches!(&error, Error::NotStarted { program, .. } if program == "/no/such/program"));
     assert_eq!(io::Error::from(error).to_string(), text, "also as an io::Error");
+}
+
+fn a_directory_that_is_missing_is_named_and_one_that_is_not_is_left_out() {
+    let start = |program: &str, directory: &str| Command::new(program).current_dir(directory).spawn().unwrap_err();
+    let missing =
+        r#""true" could not be started in "/no/such/directory": chdir: No such file or directory (os error 2)"#;
+    assert_eq!(start("true", "/no/such/directory").to_string(), missing);
+    let error = Error::from(start("true", "/no/such/directory"));
+    assert_eq!(error.to_string(), missing);
+    assert!(
+        matches!(&error, Error::NotStarted { directory: Some(directory), .. } if directory.as_os_str() == "/no/such/directory")
+    );
+    assert_eq!(Command::new("true").current_dir("/no/such/directory").status().unwrap_err().to_string(), missing);
+
+    let error = Error::from(start("/no/such/program", "/"));
+    assert!(matches!(&error, Error::NotStarted { directory: None, .. }), "{error:?}");
 }
 
 fn null() -> OwnedFd {

@@ -1,11 +1,15 @@
 //! The errors: a variant for each cause that a caller would handle differently.
 
+mod kept;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use rustix::io::Errno;
 
+pub(crate) use self::kept::{Bytes, gives_back};
 use crate::socket::Received;
 
 /// The result of this crate's calls, with [`Error`] unless another error type is named. See [`Error`] for an example.
@@ -84,7 +88,7 @@ pub enum Error {
         expected: Option<u64>,
     },
 
-    /// Messages have arrived in a buffer and would be lost. Receive them first.
+    /// Messages in a buffer would be lost, or the answer to a call that was given up is still to come. Receive them first.
     Unread,
 
     /// A message is over the limit of its socket or its receiver, or an atomic write over [`PIPE_BUF`](crate::PIPE_BUF). A ring
@@ -109,6 +113,8 @@ pub enum Error {
     NotStarted {
         /// The program, as it was given to [`Command::new`](crate::Command::new).
         program: OsString,
+        /// The directory, as it was given to [`Command::current_dir`](crate::Command::current_dir), if the cause lies with it.
+        directory: Option<Box<Path>>,
         /// The cause.
         error: Box<Error>,
     },
@@ -116,8 +122,9 @@ pub enum Error {
     /// This end was not given to this process: it was severed when the process was forked.
     NotGiven,
 
-    /// This process has more than one thread, so a fork of it would not be safe. A [`ForkServer`](crate::ForkServer) that was
-    /// started before the threads forks for all of them. In the guide: [threads and fork](crate::guide::threads_and_fork),
+    /// This process has more than one thread. A fork or [`Command::exec`](crate::Command::exec) would not be safe, and
+    /// [`Signals`](crate::Signals) would miss some: make the call before the threads start. A [`ForkServer`](crate::ForkServer)
+    /// that was started before the threads forks for all of them. In the guide: [threads and fork](crate::guide::threads_and_fork),
     /// [tests that fork](crate::guide::testing).
     MultiThreaded {
         /// The threads that the kernel counts.
@@ -239,6 +246,11 @@ impl Error {
     }
 }
 
+/// ` in "/the/directory"`, for [`Error::NotStarted`] and a `SpawnError`.
+pub(crate) fn in_directory(directory: Option<&Path>) -> String {
+    directory.map(|directory| format!(" in {directory:?}")).unwrap_or_default()
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -259,17 +271,19 @@ impl fmt::Display for Error {
             Error::Truncated { message, expected: Some(expected) } => {
                 write!(f, "EOF came inside a message, after {} of its {expected} bytes", message.len())
             }
-            Error::Unread => f.write_str("messages have arrived that were not received; receive them first"),
+            Error::Unread => f.write_str("an earlier message or answer was not received yet; receive it first"),
             Error::TooLong { len, max } => {
                 // The most ends that go with a message, or with a large value. Other limits are of bytes.
                 let what = if matches!(max, 252 | 253) { "ends (or bytes)" } else { "bytes" };
                 write!(f, "{len} {what} are more than the {max} that are allowed")
             }
             Error::InvalidInput { what } => f.write_str(what),
-            Error::NotStarted { program, error } => write!(f, "{program:?} could not be started: {error}"),
+            Error::NotStarted { program, directory, error } => {
+                write!(f, "{program:?} could not be started{}: {error}", in_directory(directory.as_deref()))
+            }
             Error::NotGiven => f.write_str("this end was not given to this process; `fork(end, …)` gives it"),
             Error::MultiThreaded { threads } => {
-                write!(f, "this process has {threads} threads, and can be forked safely only with a single one; ")?;
+                write!(f, "this process has {threads} threads, and this call needs a single one: make it earlier; ")?;
                 f.write_str("a fork server forks for programs with threads, and the guide has a chapter on testing")
             }
             Error::InsideRuntime => {
@@ -325,7 +339,9 @@ impl fmt::Debug for Error {
             Error::Unread => shown("Unread", &[]),
             Error::TooLong { len, max } => shown("TooLong", &[("len", len), ("max", max)]),
             Error::InvalidInput { what } => shown("InvalidInput", &[("what", what)]),
-            Error::NotStarted { program, error } => shown("NotStarted", &[("program", program), ("error", error)]),
+            Error::NotStarted { program, directory, error } => {
+                shown("NotStarted", &[("program", program), ("directory", directory), ("error", error)])
+            }
             Error::NotGiven => shown("NotGiven", &[]),
             Error::MultiThreaded { threads } => shown("MultiThreaded", &[("threads", threads)]),
             Error::InsideRuntime => shown("InsideRuntime", &[]),
@@ -368,32 +384,3 @@ impl From<io::Error> for Error {
 fn is_bare(error: &io::Error) -> bool {
     error.get_ref().is_none() && error.raw_os_error().is_none()
 }
-
-/// Bytes for `Debug`: their number, and the first few.
-pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Debug for Bytes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = &self.0[..self.0.len().min(64)];
-        let more = if first.len() < self.0.len() { "…" } else { "" };
-        write!(f, "{} bytes: b\"{}\"{more}", self.0.len(), first.escape_ascii())
-    }
-}
-
-/// The way of an error that gives something back into [`Error`] and [`io::Error`], which drop that.
-macro_rules! gives_back {
-    ($name:ident $(<$kept:ident>)?) => {
-        impl$(<$kept>)? From<$name$(<$kept>)?> for $crate::error::Error {
-            fn from(refused: $name$(<$kept>)?) -> Self {
-                refused.error
-            }
-        }
-
-        impl$(<$kept>)? From<$name$(<$kept>)?> for std::io::Error {
-            fn from(refused: $name$(<$kept>)?) -> Self {
-                refused.error.into()
-            }
-        }
-    };
-}
-pub(crate) use gives_back;
