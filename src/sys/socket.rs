@@ -170,6 +170,16 @@ pub(crate) fn receives_no_more(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(look(fd, POLLRDHUP)? & POLLRDHUP != 0)
 }
 
+/// Waits until a peer that is leaving has said all of it. The kernel first shuts this socket down, and then notes the loss of what
+/// the peer left unread, both under the socket's lock. A receive looks without that lock on newer kernels, such as 6.18, and
+/// [getpeername(2)] takes it. Its answer does not matter.
+///
+/// [getpeername(2)]: https://man7.org/linux/man-pages/man2/getpeername.2.html
+#[cold]
+pub(crate) fn await_leaving(fd: BorrowedFd<'_>) {
+    let _ = rustix::net::getpeername(fd);
+}
+
 /// Sends one message whole, or nothing; never raises `SIGPIPE`.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8], wait: bool) -> Result<()> {

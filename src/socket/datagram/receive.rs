@@ -158,7 +158,10 @@ impl DatagramSocket {
                 Ok(None) if was_eof => return self.loss.at_eof().map(|()| None),
                 // The kernel looks into the queue first, and then whether the peer is gone. A last message that the peer sent in
                 // between, or the loss of ours, is not in this answer. Nothing comes after EOF, so a second look has everything.
-                Ok(None) if self.is_eof()? => was_eof = true,
+                Ok(None) if self.is_eof()? => {
+                    sys::socket::await_leaving(fd);
+                    was_eof = true;
+                }
                 Ok(None) => return Ok(Some(T::default())),
                 Err(Error::Reset) => self.loss.note(),
                 Err(error) => return Err(error),
