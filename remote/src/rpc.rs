@@ -19,7 +19,7 @@ use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use tarpc::serde_transport::{self, Transport};
 use tarpc::tokio_util::bytes::{Bytes, BytesMut};
-use tarpc::tokio_util::codec::LengthDelimitedCodec;
+use tarpc::tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tarpc::{ClientMessage, Request, Response, context, trace};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_serde::{Deserializer, Serializer};
@@ -155,8 +155,7 @@ where
     Item: for<'de> Deserialize<'de>,
     SinkItem: Serialize,
 {
-    let framed = LengthDelimitedCodec::builder().max_frame_length(max_message).new_framed(stream);
-    serde_transport::new(framed, Postcard)
+    serde_transport::new(framed(stream, max_message), Postcard)
 }
 
 /// Makes a server's transport of the stream, with the limits of [`transport`] and one for the deadline of a call: see
@@ -170,8 +169,12 @@ where
     Call: for<'de> Deserialize<'de>,
     Answer: Serialize,
 {
-    let framed = LengthDelimitedCodec::builder().max_frame_length(max_message).new_framed(stream);
-    serde_transport::new(framed, Calls)
+    serde_transport::new(framed(stream, max_message), Calls)
+}
+
+/// With a length in front of each message, and an error for one that is longer, before memory is taken.
+fn framed<S: AsyncRead + AsyncWrite>(stream: S, max_message: usize) -> Framed<S, LengthDelimitedCodec> {
+    LengthDelimitedCodec::builder().max_frame_length(max_message).new_framed(stream)
 }
 
 /// Makes a machine that vanished an error on that TCP connection, once its kernel has been silent for the deadline or

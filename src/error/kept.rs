@@ -1,4 +1,4 @@
-//! What the errors keep beside their cause: how it is printed, and how it is let go.
+//! The values that errors keep beside their cause: how they are printed, and how they are let go.
 
 use std::fmt;
 

@@ -66,7 +66,7 @@ fn start(program: Command, socket: StreamSocket, input: &[u8]) -> Child {
 }
 
 fn assert_is_read(program: impl Fn() -> Command) {
-    for len in [0, 1, 300_003] {
+    for len in [0, 1, 65_536, 300_003] {
         let pair = stream_pair().unwrap();
         let child = start(program(), pair.child, &bytes(len));
         let mut ring = RingReader::new(pair.parent).unwrap();
@@ -96,7 +96,7 @@ fn a_writer_in_python_is_read() {
 }
 
 fn assert_reads(program: impl Fn() -> Command) {
-    for len in [0, 1, 300_003] {
+    for len in [0, 1, 65_536, 300_003] {
         let pair = stream_pair().unwrap();
         let (output, writer) = ipc::pipe().unwrap();
         let child = program().stdout(writer).give_at(9, pair.child).arg("9").spawn().unwrap();
