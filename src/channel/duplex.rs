@@ -342,6 +342,8 @@ impl<S, R> Duplex<S, R> {
     }
 
     /// Gives the socket of the end back. Never blocks. See [`new`](Self::new) for an example.
+    ///
+    /// The answer to a call that was given up may still arrive at the socket.
     pub fn into_inner(self) -> DatagramSocket {
         self.link.marked()
     }

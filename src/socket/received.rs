@@ -123,9 +123,35 @@ impl Received {
         self.ends.into_iter().map(Some).collect()
     }
 
-    /// Returns the length of the message, or the number of bytes that were read of a stream. See [`len`](Self::len).
+    /// Returns the length of the message, or the number of bytes that were read of a stream.
     ///
-    /// It is there for [`Error::EndsLost`], where the call returns no length.
+    /// It is there for calls that fill slices, and for [`Error::EndsLost`], where the call returns no length.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSliceMut;
+    /// use std::time::Duration;
+    ///
+    /// let pair = ipc::datagram_pair()?;
+    /// let (reader, writer) = ipc::pipe()?;
+    /// pair.parent.send_with(b"\x07read this", reader)?;
+    ///
+    /// let (mut kind, mut text) = ([0; 1], Vec::new());
+    /// let mut slices = [IoSliceMut::new(&mut kind)];
+    /// let mut received = pair.child.recv_vectored_with(&mut slices, &mut text)?.expect("the parent is there");
+    /// assert_eq!((received.message_len(), text.as_slice()), (10, &b"read this"[..]));
+    /// assert_eq!(kind, [7]);
+    /// let _reader: ipc::PipeReader = received.take()?;
+    ///
+    /// let mut slices = [IoSliceMut::new(&mut kind)];
+    /// let none = pair.child.try_recv_vectored_with(&mut slices, &mut text);
+    /// assert!(matches!(none, Err(ipc::Error::WouldBlock)));
+    /// let none = pair.child.recv_vectored_with_timeout(&mut slices, &mut text, Duration::ZERO);
+    /// assert!(matches!(none, Err(ipc::Error::TimedOut)));
+    /// # drop(writer);
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
     #[must_use]
     pub fn message_len(&self) -> usize {
         self.bytes

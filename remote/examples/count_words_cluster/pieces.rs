@@ -133,9 +133,12 @@ impl Pieces {
         let total: u64 = counts.iter().sum();
         let width = if files.len() > 1 { digits(&state.files) } else { 1 };
         for ((file, words), count) in files.iter().zip(&state.words).zip(counts) {
-            match words {
-                Ok(_) => println!("{count:width$} {}", file.display()),
-                Err(error) => eprintln!("count_words_cluster: {}: {error}", file.display()),
+            if let Err(error) = words {
+                eprintln!("count_words_cluster: {}: {error}", file.display());
+            }
+            // A folder can be opened, so `wc` has a line for it.
+            if words.is_ok() || file.is_dir() {
+                println!("{count:width$} {}", file.display());
             }
         }
         if files.len() > 1 {

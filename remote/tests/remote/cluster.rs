@@ -13,6 +13,7 @@ pub fn trials() -> Vec<Trial> {
         a_machine_that_is_killed_is_noticed,
         a_machine_that_leaves_before_it_connects_is_said,
         a_file_that_cannot_be_read_is_said,
+        a_folder_is_said_and_has_a_line_as_with_wc,
         wrong_arguments_are_said_with_the_usage,
         help_prints_the_usage,
         a_machine_in_a_namespace_that_is_killed_is_noticed needs [OwnNetwork, IP],
@@ -117,6 +118,17 @@ fn a_file_that_cannot_be_read_is_said() {
     assert_eq!(output.status.code(), Some(1));
     let said = format!("count_words_cluster: {}: No such file or directory\n", missing.display());
     assert_eq!(String::from_utf8_lossy(&output.stderr), said);
+}
+
+fn a_folder_is_said_and_has_a_line_as_with_wc() {
+    let folder = Folder::new();
+    let arguments = |command: &mut Command| command.arg(&folder.0).arg("Cargo.toml").output().unwrap();
+    let ours = arguments(Command::new(example("count_words_cluster")).args(["--on", "loopback"]));
+    let theirs = arguments(Command::new("wc").arg("-w").env("LC_ALL", "C.UTF-8"));
+    assert_eq!((ours.status.code(), theirs.status.code()), (Some(1), Some(1)));
+    assert_eq!(String::from_utf8_lossy(&ours.stdout), String::from_utf8_lossy(&theirs.stdout));
+    let said = format!("count_words_cluster: {}: Is a directory\n", folder.0.display());
+    assert!(String::from_utf8_lossy(&ours.stderr).starts_with(&said), "{ours:?}");
 }
 
 fn wrong_arguments_are_said_with_the_usage() {

@@ -71,13 +71,7 @@ impl DatagramSocket {
         let receive = |fd: BorrowedFd<'_>, wait| sys::socket::receive(fd, &mut [], spill.as_mut_slice(), wait);
         let Some(len) = self.arrive(patience, None, receive)? else { return Ok(None) };
         spill.take(len, |message| {
-            let mut rest = message;
-            for buf in bufs {
-                let (part, later) = rest.split_at(rest.len().min(buf.len()));
-                buf[..part.len()].copy_from_slice(part);
-                rest = later;
-            }
-            if rest.is_empty() {
+            if fill(bufs, message).is_empty() {
                 return Ok(Some(len));
             }
             let mut whole = Vec::new();
@@ -86,13 +80,19 @@ impl DatagramSocket {
         })
     }
 
-    pub(super) fn receive_ends(&self, message: &mut Vec<u8>, patience: Patience) -> Result<Option<Received>> {
+    /// Receives into the slices, and what they have no room for into `rest`.
+    pub(super) fn receive_ends(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        rest: &mut Vec<u8>,
+        patience: Patience,
+    ) -> Result<Option<Received>> {
         self.mark_for_ends();
         let mut spill = Lent::new()?;
         let receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
         let Some((len, beside)) = self.arrive(patience, None, receive)? else { return Ok(None) };
-        message.clear();
-        spill.append_to(message, len)?;
+        rest.clear();
+        spill.take(len, |message| append(rest, fill(bufs, message)))?;
         Received::new(len, beside).map(Some)
     }
 
@@ -174,4 +174,13 @@ impl DatagramSocket {
     fn is_eof(&self) -> Result<bool> {
         sys::socket::receives_no_more(self.end.as_fd()).map_err(|errno| self.end.error("poll", errno))
     }
+}
+
+/// Copies the message into one slice after the other, and returns what they have no room for.
+fn fill<'a>(bufs: &mut [IoSliceMut<'_>], message: &'a [u8]) -> &'a [u8] {
+    bufs.iter_mut().fold(message, |rest, buf| {
+        let (part, later) = rest.split_at(rest.len().min(buf.len()));
+        buf[..part.len()].copy_from_slice(part);
+        later
+    })
 }

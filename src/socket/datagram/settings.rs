@@ -1,4 +1,4 @@
-//! One end of a pair for messages: its settings, clones, closing and conversions.
+//! One end of a pair for messages: looking ahead, settings, clones, closing and conversions.
 
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,8 +15,58 @@ use crate::error::{Error, Result};
 use crate::socket::{self, Credentials};
 use crate::sys;
 use crate::sys::socket::Mark;
+use crate::wait::Patience;
 
 impl DatagramSocket {
+    /// Blocks until a message arrives, copies its beginning into `buf`, and returns the length of the whole message, which
+    /// stays. `None` is EOF.
+    ///
+    /// The length may exceed that of `buf`, which is then full. Ends that came with the message stay too.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`].
+    ///
+    /// # Platform
+    ///
+    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_PEEK`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pair = ipc::datagram_pair()?;
+    /// pair.parent.send(b"GET the rest")?;
+    ///
+    /// let mut verb = [0; 3];
+    /// assert_eq!(pair.child.peek(&mut verb)?, Some(12));
+    /// assert_eq!(&verb, b"GET");
+    /// assert_eq!(pair.child.recv_vec()?.as_deref(), Some(&b"GET the rest"[..]));
+    /// # Ok::<(), ipc::Error>(())
+    /// ```
+    #[doc(alias = "MSG_PEEK")]
+    pub fn peek(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.arrive(Patience::Blocking, None, |fd, wait| sys::socket::peek(fd, buf, wait))
+    }
+
+    /// Looks at the next message without blocking; otherwise the same as [`peek`](Self::peek). See [`DatagramPair`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`peek`](Self::peek).
+    pub fn try_peek(&self, buf: &mut [u8]) -> Result<Option<usize>> {
+        self.arrive(Patience::None, None, |fd, wait| sys::socket::peek(fd, buf, wait))
+    }
+
+    /// Blocks until a message arrives, and returns its length; the same as [`peek`](Self::peek) into no buffer. See
+    /// [`DatagramPair`].
+    ///
+    /// # Errors
+    ///
+    /// Same as [`peek`](Self::peek).
+    pub fn peek_len(&self) -> Result<Option<usize>> {
+        self.peek(&mut [])
+    }
+
     /// Returns the longest message that this end sends, in bytes. Never blocks.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! One end of a pair for messages: sending and receiving. Its settings and conversions stand in `settings`.
+//! One end of a pair for messages: sending and receiving. Looking ahead, settings and conversions stand in `settings`.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::socket::loss::Loss;
 use crate::socket::received::{Received, SendError};
-use crate::sys;
+
 use crate::wait::{Patience, Spin};
 
 /// One end of a [`datagram_pair`](crate::datagram_pair()): sends and receives whole messages.
@@ -290,7 +290,8 @@ impl DatagramSocket {
     /// Blocks until a message of any length arrives, and replaces the contents of `message` by it. Returns the ends and the sender
     /// that came with it. `None` is EOF. See [`Received`] for an example.
     ///
-    /// It takes a vector, so that a message that is too long does not cost its ends. The vector's capacity is used again.
+    /// The vector's capacity is used again. A message that a slice is too short for would cost its ends:
+    /// [`recv_vectored_with`](Self::recv_vectored_with) takes slices, and a vector for the rest.
     ///
     /// # Errors
     ///
@@ -304,7 +305,7 @@ impl DatagramSocket {
     /// makes up to three more, which replace `SO_PASSSEC` by `SO_TIMESTAMP`. In a sandbox that refuses these, an empty message
     /// that a peer leaves behind when it goes can be taken for EOF.
     pub fn recv_with(&self, message: &mut Vec<u8>) -> Result<Option<Received>> {
-        self.receive_ends(message, Patience::Blocking)
+        self.receive_ends(&mut [], message, Patience::Blocking)
     }
 
     /// Receives a message with its ends, without blocking; otherwise the same as [`recv_with`](Self::recv_with). See
@@ -314,7 +315,7 @@ impl DatagramSocket {
     ///
     /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`recv_with`](Self::recv_with).
     pub fn try_recv_with(&self, message: &mut Vec<u8>) -> Result<Option<Received>> {
-        self.receive_ends(message, Patience::None)
+        self.receive_ends(&mut [], message, Patience::None)
     }
 
     /// Blocks until a message arrives or the time is up, and receives it with its ends; otherwise the same as
@@ -324,55 +325,44 @@ impl DatagramSocket {
     ///
     /// [`Error::TimedOut`]: the time is up; and as [`recv_with`](Self::recv_with).
     pub fn recv_with_timeout(&self, message: &mut Vec<u8>, timeout: Duration) -> Result<Option<Received>> {
-        self.receive_ends(message, Patience::timeout(timeout))
+        self.receive_ends(&mut [], message, Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, copies its beginning into `buf`, and returns the length of the whole message, which
-    /// stays. `None` is EOF.
-    ///
-    /// The length may exceed that of `buf`, which is then full. Ends that came with the message stay too.
+    /// Blocks until a message arrives, fills one slice after the other with it, and replaces the contents of `rest` by what they
+    /// have no room for. Returns the ends and the sender; [`Received::message_len`] is the length of the message. `None` is EOF.
     ///
     /// # Errors
     ///
-    /// Same as [`recv`](Self::recv), but never [`Error::BufferTooSmall`].
-    ///
-    /// # Platform
-    ///
-    /// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) with `MSG_PEEK`.
+    /// Same as [`recv_with`](Self::recv_with).
     ///
     /// # Examples
     ///
-    /// ```
-    /// let pair = ipc::datagram_pair()?;
-    /// pair.parent.send(b"GET the rest")?;
-    ///
-    /// let mut verb = [0; 3];
-    /// assert_eq!(pair.child.peek(&mut verb)?, Some(12));
-    /// assert_eq!(&verb, b"GET");
-    /// assert_eq!(pair.child.recv_vec()?.as_deref(), Some(&b"GET the rest"[..]));
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
-    #[doc(alias = "MSG_PEEK")]
-    pub fn peek(&self, buf: &mut [u8]) -> Result<Option<usize>> {
-        self.arrive(Patience::Blocking, None, |fd, wait| sys::socket::peek(fd, buf, wait))
+    /// See [`Received::message_len`].
+    pub fn recv_vectored_with(&self, bufs: &mut [IoSliceMut<'_>], rest: &mut Vec<u8>) -> Result<Option<Received>> {
+        self.receive_ends(bufs, rest, Patience::Blocking)
     }
 
-    /// Looks at the next message without blocking; otherwise the same as [`peek`](Self::peek). See [`DatagramPair`].
+    /// Receives a message with its ends into slices, without blocking; otherwise the same as
+    /// [`recv_vectored_with`](Self::recv_vectored_with).
     ///
     /// # Errors
     ///
-    /// [`Error::WouldBlock`]: there is no message, and the peer is open; and as [`peek`](Self::peek).
-    pub fn try_peek(&self, buf: &mut [u8]) -> Result<Option<usize>> {
-        self.arrive(Patience::None, None, |fd, wait| sys::socket::peek(fd, buf, wait))
+    /// Same as [`try_recv_with`](Self::try_recv_with).
+    pub fn try_recv_vectored_with(&self, bufs: &mut [IoSliceMut<'_>], rest: &mut Vec<u8>) -> Result<Option<Received>> {
+        self.receive_ends(bufs, rest, Patience::None)
     }
 
-    /// Blocks until a message arrives, and returns its length; the same as [`peek`](Self::peek) into no buffer. See
-    /// [`DatagramPair`].
+    /// Blocks until a message arrives or the time is up; otherwise the same as [`recv_vectored_with`](Self::recv_vectored_with).
     ///
     /// # Errors
     ///
-    /// Same as [`peek`](Self::peek).
-    pub fn peek_len(&self) -> Result<Option<usize>> {
-        self.peek(&mut [])
+    /// Same as [`recv_with_timeout`](Self::recv_with_timeout).
+    pub fn recv_vectored_with_timeout(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        rest: &mut Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Option<Received>> {
+        self.receive_ends(bufs, rest, Patience::timeout(timeout))
     }
 }

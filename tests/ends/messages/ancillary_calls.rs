@@ -1,7 +1,7 @@
 //! What each call does with the ends of a message: those that do not take them, those that do not wait, and those of a stream.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         a_plain_receive_throws_ends_away,
         looking_ahead_installs_nothing,
         the_message_takes_the_place_of_what_was_there,
+        a_message_fills_slices_and_brings_its_ends,
         an_empty_message_with_ends_is_no_end,
         a_large_message_brings_its_ends,
         what_would_wait_gives_the_ends_back,
@@ -81,6 +82,32 @@ fn the_message_takes_the_place_of_what_was_there() {
     }
     drop(pair.parent);
     assert!(pair.child.recv_with(&mut message).unwrap().is_none());
+}
+
+fn a_message_fills_slices_and_brings_its_ends() {
+    let pair = datagram_pair().unwrap();
+    let (mut first, mut second, mut rest) = ([b'-'; 3], [b'-'; 4], vec![7; 100_000]);
+    let mut slices = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut []), IoSliceMut::new(&mut second)];
+    assert!(matches!(pair.child.try_recv_vectored_with(&mut slices, &mut rest), Err(Error::WouldBlock)));
+    assert!(matches!(pair.child.recv_vectored_with_timeout(&mut slices, &mut rest, NOW), Err(Error::TimedOut)));
+    assert_eq!((first, second, &rest[..]), (*b"---", *b"----", &[7; 100_000][..]), "as it was");
+
+    let long: Vec<u8> = (0..150_000_u32).map(|i| i.to_le_bytes()[0]).collect();
+    for text in [&b""[..], b"ab", b"abc", b"abcdefg", b"abcdefghi", &long] {
+        let (reader, writer) = pipe().unwrap();
+        pair.parent.send_with(text, writer).unwrap();
+        (first, second) = (*b"---", *b"----");
+        let mut slices = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut []), IoSliceMut::new(&mut second)];
+        let mut received = pair.child.recv_vectored_with(&mut slices, &mut rest).unwrap().unwrap();
+        let filled = text.len().min(7);
+        assert_eq!(received.message_len(), text.len());
+        assert_eq!([&first[..], &second[..]].concat(), [&text[..filled], &b"-------"[filled..]].concat());
+        assert_eq!(rest, text[filled..]);
+        drop(take::<PipeWriter>(&mut received));
+        assert_eq!(read_all(reader), b"");
+    }
+    drop(pair.parent);
+    assert!(pair.child.recv_vectored_with(&mut [], &mut rest).unwrap().is_none());
 }
 
 fn an_empty_message_with_ends_is_no_end() {
