@@ -343,7 +343,7 @@ impl DatagramSocket {
     }
 
     /// Receives a message with its ends into slices, without blocking; otherwise the same as
-    /// [`recv_vectored_with`](Self::recv_vectored_with).
+    /// [`recv_vectored_with`](Self::recv_vectored_with). See [`Received::message_len`].
     ///
     /// # Errors
     ///
@@ -353,6 +353,7 @@ impl DatagramSocket {
     }
 
     /// Blocks until a message arrives or the time is up; otherwise the same as [`recv_vectored_with`](Self::recv_vectored_with).
+    /// See [`Received::message_len`].
     ///
     /// # Errors
     ///
