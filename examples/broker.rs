@@ -1,11 +1,12 @@
 //! A broker opens files for a worker that may not open them itself.
 //!
-//! The worker gives up what root may (where this is root's), asks for files by their names over a datagram pair, and gets them
-//! as ends in the answers. The broker opens what is a file below its folder, and refuses everything else: names that lead out
-//! of it, by `..`, from the root, or through symbolic links, and what is no file, such as a FIFO that would hold it up.
+//! The worker gives up root's rights, if it has them. It asks for files by their names over a datagram pair, and gets them as
+//! ends in the answers. The broker opens files below its folder, and refuses everything else. It refuses names that lead out
+//! of the folder: by `..`, from the root, or through symbolic links. It also refuses a name that is no file's, such as that of
+//! a FIFO, which would block it.
 //!
-//! `openat2` resolves the name inside the kernel. To look at the name first and open it afterwards would be too early: the
-//! worker, or another writer of the folder, can put a link there in between.
+//! `openat2` resolves the name inside the kernel. A look at the name before the open would be too early: the worker, or
+//! another writer of the folder, can put a link there in between.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! The most frequent lines of a file, found as a shell finds them: `sort <FILE | uniq -c | sort -rn | head -n N`. Four
 //! programs, with three pipes between them that this process holds no end of.
 //!
-//! The last one prints to stdout; how each of them left is said on stderr, which a shell keeps to itself.
+//! The last one prints to stdout. The status of each is printed to stderr; a shell keeps these to itself.
 
 use std::env;
 use std::fs::File;

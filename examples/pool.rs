@@ -29,7 +29,7 @@ struct Job {
     trouble: bool,
 }
 
-/// What a worker does with a job.
+/// Does a job, in a worker.
 fn factors(job: Job) -> Vec<u64> {
     match job.number {
         number if !job.trouble || job.tries > 1 || number % 2 == 0 => {}
@@ -51,7 +51,7 @@ fn factors(job: Job) -> Vec<u64> {
 struct Worker {
     calls: Duplex<Job, Vec<u64>>,
     child: KillOnDrop,
-    /// What it is at, and until when.
+    /// The job that it does, and until when it may.
     job: Option<(Job, Instant)>,
 }
 
@@ -130,7 +130,7 @@ fn show(results: &[Option<String>], printed: &mut usize) {
     }
 }
 
-/// How many workers, whether with trouble, and the numbers. `None`: the help was asked for.
+/// Returns the number of workers, whether with trouble, and the numbers. `None`: the help was asked for.
 fn options() -> Result<Option<(usize, bool, Vec<u64>)>, lexopt::Error> {
     let (mut workers, mut trouble, mut numbers) = (4, false, Vec::new());
     let mut parser = Parser::from_env();

@@ -1,5 +1,5 @@
-//! The preforking web server as one would write it today: the workers serve with tokio and hyper, and a fork server starts them
-//! for a master that has threads.
+//! The preforking web server with tokio and hyper, which serve in the workers. A fork server starts the workers for a master
+//! that has threads.
 //!
 //! ```text
 //!          master, a runtime with threads                           each worker, a runtime on its one thread
@@ -44,7 +44,7 @@ Answers over HTTP/1.1: what is posted comes back, and anything else is answered 
 
 SIGTERM, SIGINT (Ctrl-C)   finish the requests under way, and end";
 
-/// What the command line says.
+/// The options of the command line.
 struct Options {
     listen: SocketAddr,
     workers: usize,
@@ -185,7 +185,7 @@ async fn serve(listener: TcpListener, lifeline: PipeReader, grace: Duration) -> 
     Ok(())
 }
 
-/// What is posted comes back as it arrives. Anything else is answered with who has answered.
+/// Sends a posted body back as it arrives. Any other answer names the process that gave it.
 async fn answer(request: Request<Incoming>) -> Result<Response<Either<Full<Bytes>, Incoming>>, Infallible> {
     Ok(Response::new(match *request.method() {
         Method::POST => Either::Right(request.into_body()),

@@ -1,9 +1,9 @@
 //! Who holds what: draws the processes of a tree, and the pipes and socket pairs between them.
 //!
-//! `who_holds -- PID` maps any running process and its descendants; nothing of it needs to use this crate. `--dot` and
-//! `--mermaid` print the source of a picture instead. Without a PID it builds the classic hang, a second worker that
-//! inherited the first one's writer through a plain fork, names the culprit, and shows that the end arrives without it.
-//! With `--dot` or `--mermaid` the story goes to stderr then, and the picture alone to stdout.
+//! `who_holds -- PID` maps any running process and its descendants. They need not use this crate. `--dot` and
+//! `--mermaid` print the source of a picture instead. Without a PID it builds the classic hang: a second worker that
+//! inherited the first one's writer through a plain fork. It names the culprit, and shows that EOF arrives without it.
+//! With `--dot` or `--mermaid` the story then goes to stderr, and the picture alone to stdout.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;

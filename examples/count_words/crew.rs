@@ -105,7 +105,7 @@ impl<'a> Crew<'a> {
         self.queue.remove(place)
     }
 
-    /// Waits until something happens, and sees to it.
+    /// Waits until something happens, and handles it.
     pub fn work_on(&mut self) -> ipc::Result<()> {
         let mut on = vec![Watch::readable(&self.results)];
         on.extend(self.workers.iter().map(|worker| Watch::readable(&worker.child)));

@@ -1,9 +1,9 @@
 //! Counts the words of files with a worker for each core, and prints what `wc -w` prints.
 //!
-//! The files are handed out as messages over a datagram pair to each worker, one at a time, so that a slow one holds nobody
-//! up. The counts come back as atomic records through one pipe that all workers write to. The master sits in `wait_any` over
-//! that pipe and the workers themselves; one that dies is replaced, and its file goes to another. However the master ends,
-//! no worker counts on: a lifeline tells them, and the kernel ends those that cannot look at it.
+//! The files are handed out as messages over a datagram pair to each worker. A worker gets one at a time, so a slow one
+//! holds nobody up. The counts come back as atomic records through one pipe that all workers write to. The master sits in
+//! `wait_any` over that pipe and the workers themselves. One that dies is replaced, and its file goes to another. However
+//! the master ends, no worker counts on: a lifeline tells them, and the kernel ends those that cannot look at it.
 
 mod count;
 mod crew;

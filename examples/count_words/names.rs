@@ -1,6 +1,6 @@
 //! The names of files in messages, quoted for a shell the way GNU `wc` quotes them.
 
-/// Quotes a name if a shell would not take it as it stands, or if it has a `:`, which ends the name in a message.
+/// Quotes a name if a shell would not take it literally, or if it has a `:`, which ends the name in a message.
 ///
 /// A name that has an apostrophe and nothing else of interest goes between `"`. Any other goes between `'`, with `$'…'`
 /// around what cannot be printed.

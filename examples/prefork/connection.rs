@@ -16,7 +16,7 @@ use crate::site::{Found, Site};
 /// The path of the status page. It is looked at before the files are.
 const STATUS: &str = "/.status";
 
-/// So much of a file is sent before it is another connection's turn.
+/// How much of a file is sent before it is another connection's turn.
 const TURN: u64 = 512 << 10;
 
 /// How long a client may take to see that its connection is to be closed.
@@ -46,8 +46,8 @@ enum State {
     /// For a request.
     Waiting,
     Answering(Answer),
-    /// All is said. To close with something unread would reset the connection, and the client might lose its answer: what
-    /// it still sends is thrown away until it closes too.
+    /// Everything is sent. A close with something unread would reset the connection, and the client might lose its
+    /// answer. So its bytes are thrown away until it closes too.
     Leaving,
 }
 

@@ -37,7 +37,7 @@ struct Place {
     worker: Option<Worker>,
     /// When to start one, if there is none. `None`: never again.
     free_from: Option<Instant>,
-    /// So many in a row left at once.
+    /// How many in a row left at once.
     left_at_once: u32,
 }
 
@@ -86,8 +86,8 @@ impl<'a> Crew<'a> {
 
     fn hire(&mut self, place: usize) -> ipc::Result<()> {
         let control = ipc::datagram_pair()?;
-        // Not to wait: a worker is never to be held up by a master that is asleep. One pipe for all would do as well, but its
-        // writer had to be kept here for workers to come, and the pipe would never end.
+        // A write does not wait: a master that is asleep must not hold up a worker. One pipe for all would do as well, but
+        // the master would have to keep its writer for workers to come. EOF would then never arrive.
         let (reports, reports_writer) = ipc::pipe_with(PipeFlags::NONBLOCK)?;
         let (ready, writer) = ipc::pipe()?;
         let given = Given {

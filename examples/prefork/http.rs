@@ -10,7 +10,7 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 pub const HTML: &str = "text/html; charset=utf-8";
 
 pub struct Request {
-    /// `HEAD`: the answer is to have no body. Else it is `GET`.
+    /// `HEAD`: the answer is to have no body. Otherwise it is `GET`.
     pub head_only: bool,
     /// As it was sent, without the query.
     pub path: String,

@@ -1,10 +1,10 @@
 //! A preforking web server: a master that binds, and workers that serve the files of a folder.
 //!
-//! Who holds what, of the ends that the processes talk through (`messages.rs` says what is said):
+//! The ends that each process holds (`messages.rs` has the messages):
 //!
 //! ```text
 //!            master                                                 each worker
-//!   lifeline writer  ─────────────── pipe, for all ──────────────▶  lifeline reader   its end: the master is gone
+//!   lifeline writer  ─────────────── pipe, for all ──────────────▶  lifeline reader   EOF: the master is gone
 //!   reports reader   ◀────────────── pipe, to each ───────────────  reports writer    atomic records
 //!   ready reader     ◀────────────── pipe, to each ───────────────  ready writer      once: it serves, or why not
 //!   control          ◀─────────── datagram pair, to each ────────▶  control           report, drain, stop
@@ -15,8 +15,8 @@
 //!   listener         ─────────────── the same socket ─────────────  "listener"        accepts
 //! ```
 //!
-//! Every process has one thread and sits in `wait_any`. The crate sees to it that a worker holds the four ends that it is
-//! given and none of the master's others, so that each end of a stream says what it is meant to say.
+//! Every process has one thread and sits in `wait_any`. A worker holds the four ends that it is given and, thanks to the
+//! crate, none of the master's others. So each EOF means what the picture says.
 
 #![forbid(unsafe_code)]
 

@@ -25,7 +25,7 @@ struct Master<'a> {
     program: PathBuf,
     signals: Signals,
     crew: Crew<'a>,
-    /// To be told when this one serves, if this one is a successor.
+    /// Is told when this one serves, if this one is a successor.
     predecessor: Option<PipeWriter>,
     successor: Option<Successor>,
     phase: Phase,

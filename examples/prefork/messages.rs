@@ -9,11 +9,11 @@ use ipc::{DatagramSocket, Ends, Error, PIPE_BUF, PipeReader, PipeWriter};
 pub struct Given {
     /// Orders from the master, as messages.
     pub control: DatagramSocket,
-    /// Nothing ever comes out of it. Its writer is the master's alone, so its end says that the master is gone.
+    /// Nothing ever comes out of it. Its writer is the master's alone, so EOF says that the master is gone.
     pub lifeline: PipeReader,
     /// One pipe for the records of all workers.
     pub reports: PipeWriter,
-    /// To say once that the worker serves, or why it cannot.
+    /// Tells once that the worker serves, or why it cannot.
     pub ready: PipeWriter,
 }
 
@@ -28,9 +28,9 @@ impl Ends for Given {
 
 /// An order of the master's to a worker.
 pub enum Order {
-    /// To say how it is doing. What is known of all workers comes along, for the status page.
+    /// Report how it is doing. The state of all workers comes along, for the status page.
     Report(String),
-    /// To accept no more, to close each connection after its next answer, and to leave when there is none.
+    /// Accept no more, close each connection after its next answer, and leave when there is none.
     Drain,
     /// As `Drain`, but a connection without a request under way is closed at once.
     Stop,
@@ -51,7 +51,7 @@ impl Order {
         }
     }
 
-    /// The next one, without waiting. That the master is gone is no order: the lifeline says it.
+    /// Returns the next one, without waiting. The loss of the master is no order: the lifeline tells it.
     pub fn next(from: &DatagramSocket) -> ipc::Result<Option<Self>> {
         match from.try_recv_vec() {
             Ok(Some(message)) => Ok(match message.split_first() {

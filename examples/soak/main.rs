@@ -1,5 +1,6 @@
-//! Shoots at the crate for as long as one likes: peers are killed at random moments, signals interrupt every call, descriptors,
-//! processes and memory run out, and ends travel in messages meanwhile. What the survivors see is checked, every byte of it.
+//! Tests the crate for as long as it is told. Peers are killed at random moments, and signals interrupt every call.
+//! Descriptors, processes and memory run out, and ends travel in messages meanwhile. Every byte that the survivors see is
+//! checked.
 //!
 //! Each worker process runs one round after the other (`fire/`), on a core of its own as far as there are. A round is made of
 //! its seed, which is shown when something is wrong, and can be run again by itself.
@@ -51,7 +52,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Whoever loses its parent in a round becomes a child of its worker, and a worker's children of this process.
+    // A process that loses its parent in a round becomes a child of its worker. A worker's children become children of
+    // this process.
     fire::adopt_orphans();
     if let Some(most) = options.sleeps {
         return sleeps(most);
@@ -144,7 +146,7 @@ extern "C" fn stop(_: libc::c_int) {
 pub struct Worker {
     child: Child,
     board: &'static Board,
-    /// So many rounds were done, then.
+    /// How many rounds were done, and when.
     seen: (u64, Instant),
 }
 
@@ -202,7 +204,7 @@ impl Worker {
         Ok(Self { child, board, seen: (0, Instant::now()) })
     }
 
-    /// What is wrong with it, if something is.
+    /// Returns what is wrong with it, if something is.
     fn trouble(&mut self) -> ipc::Result<Option<String>> {
         let seed = self.board.seed.get();
         let of_round = format!("in the round {}: `--round {seed}` runs it again", kind_of(seed).name);

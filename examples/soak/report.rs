@@ -1,4 +1,4 @@
-//! What a person sees of the run: a line while it goes on, and a table in the end.
+//! The output for a person: a line while the run goes on, and a table in the end.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -57,7 +57,7 @@ impl Report {
         }
     }
 
-    /// What was done, and what it was in a second.
+    /// Prints what was done, in all and in a second.
     pub fn table(&self, workers: &[Worker]) {
         let took = self.started.elapsed();
         let rows: [(&str, Count); 14] = [

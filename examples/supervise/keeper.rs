@@ -1,8 +1,8 @@
 //! The keeper: no program outlives the supervisor, however that ends.
 //!
 //! A death signal reaches the programs themselves, and not what they have started. So a process is forked at the beginning that
-//! knows every group that runs, and waits for the end of a pipe whose writer only the supervisor has. The end comes when the
-//! supervisor is gone, by `kill -9` too, and then the groups are killed. A process that has left its group, as a daemon does, is not found.
+//! knows every group that runs. It waits for EOF of a pipe whose writer only the supervisor has. EOF arrives when the supervisor
+//! is gone, by `kill -9` too, and then the groups are killed. A process that has left its group, as a daemon does, is not found.
 
 use std::collections::BTreeSet;
 

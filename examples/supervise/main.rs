@@ -1,5 +1,5 @@
-//! A small process supervisor: starts the programs of a file, starts those that fail again, logs what they say line by line
-//! with their names in front, and stops all of them in order.
+//! A small process supervisor. It starts the programs of a file, and starts those that fail again. It logs their output
+//! line by line with their names in front, and stops all of them in order.
 //!
 //! ```text
 //! # NAME: COMMAND, as sh takes it

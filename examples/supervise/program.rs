@@ -80,7 +80,7 @@ impl Program {
         }
     }
 
-    /// When it is to be started.
+    /// Returns when it is to be started.
     pub fn due(&self) -> Option<Instant> {
         match self.state {
             State::Waiting(until) => Some(until),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What was done so far, and where the run is.
+/// The counts so far, and where the run is.
 #[derive(Default)]
 pub struct Board {
     pub rounds: Counter,
@@ -59,8 +59,8 @@ impl Board {
     /// A board that is shared with every process that is forked from here on.
     pub fn shared() -> &'static Self {
         let (read_write, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping that is never unmapped, is large enough and aligned to a page, and is zeroed, which a board
-        // of atomic integers may be.
+        // SAFETY: a new mapping that is never unmapped, is large enough, aligned to a page, and zeroed. A board of atomic
+        // integers may be zeroed.
         unsafe {
             let start = libc::mmap(std::ptr::null_mut(), size_of::<Self>(), read_write, shared, -1, 0);
             assert!(start != libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
@@ -75,7 +75,7 @@ impl Board {
         self.killed.set(0);
     }
 
-    /// So many bytes or messages were received.
+    /// Counts bytes or messages that were received.
     pub fn received(&self, more: u64) {
         self.progress.add(more);
     }
@@ -89,7 +89,7 @@ impl Board {
         self.killed.set(now().as_nanos() as u64);
     }
 
-    /// How long ago somebody was killed, if somebody was.
+    /// Returns how long ago somebody was killed, if somebody was.
     pub fn since_the_kill(&self) -> Option<Duration> {
         let killed = self.killed.get();
         (killed > 0).then(|| now().saturating_sub(Duration::from_nanos(killed)))

@@ -69,7 +69,7 @@ pub fn some_pipe(random: &mut Random) -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// What was written or read: nothing yet, where the call was not to wait, or not for long.
+/// Returns what was written or read: nothing yet, where the call was not to wait, or not for long.
 pub fn patiently<T>(result: ipc::Result<T>, wait: Watch<'_>) -> ipc::Result<Option<T>> {
     match result {
         Err(Error::WouldBlock) => wait_any(&mut [wait], Some(limit())).map(|ready| {
@@ -288,7 +288,7 @@ fn talk(round: &mut Round, socket: StreamSocket, [out, back]: [u64; 2], length: 
             let len = (1 + round.random.up_to(60_000)).min(length - sent) as usize;
             match put_some(&mut round.random, &socket, &bytes(out, sent, len)) {
                 Ok(len) => sent += len as u64,
-                // What the peer wrote before can still be read.
+                // Bytes that the peer wrote before can still be read.
                 Err(Error::Closed) => closed = true,
                 Err(error) => panic!("{error:?} after {sent} bytes"),
             }

@@ -18,7 +18,7 @@ pub struct Call {
     pub name: &'static str,
     /// With so many free places in the table it works, and with fewer not.
     pub places: usize,
-    /// Makes it ready. What is returned can be called again where it failed.
+    /// Makes it ready. The attempt that it returns can be called again where it failed.
     pub prepare: fn() -> Attempt,
 }
 

@@ -23,7 +23,7 @@ pub fn bytes(key: u64, at: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// That these are the bytes of the stream `key` from the place `at` on.
+/// Asserts that these are the bytes of the stream `key` from the place `at` on.
 #[track_caller]
 pub fn check(key: u64, at: u64, got: &[u8]) {
     let expected = bytes(key, at, got.len());
@@ -40,7 +40,7 @@ pub fn check(key: u64, at: u64, got: &[u8]) {
     }
 }
 
-/// How long message `number` of the channel `key` is. Some are empty.
+/// Returns how long message `number` of the channel `key` is. Some are empty.
 pub fn message_len(key: u64, number: u64, most: usize) -> usize {
     let mut random = super::random::Random::new(mix(key) ^ number);
     if random.once_in(8) { 0 } else { random.up_to(most as u64) as usize }
@@ -56,7 +56,7 @@ pub fn message(key: u64, number: u64, most: usize) -> Vec<u8> {
     message
 }
 
-/// That this is message `number` of the channel `key`, whole.
+/// Asserts that this is message `number` of the channel `key`, whole.
 #[track_caller]
 pub fn check_message(key: u64, number: u64, most: usize, got: &[u8]) {
     let expected = message(key, number, most);

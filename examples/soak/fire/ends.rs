@@ -15,7 +15,7 @@ const MOST: u64 = 200;
 /// How much is in a pipe that travels.
 const WITHIN: usize = 1000;
 
-/// What goes with a message.
+/// The ends that go with a message.
 enum Goods {
     /// Readers of pipes that have something in them, and no writer any more.
     Readers,
@@ -27,7 +27,7 @@ fn goods(number: u64) -> Goods {
     if number.is_multiple_of(3) { Goods::Writer } else { Goods::Readers }
 }
 
-/// How many readers go with that message.
+/// Returns how many readers go with that message.
 fn how_many(key: u64, number: u64) -> u64 {
     super::random::mix(key ^ number) % 12
 }

@@ -28,10 +28,10 @@ pub fn killed_parent(round: &mut Round) {
     assert!(goes_along || fate == Fate::Done || got == 0, "an orphan goes on to the end: {got} of {length}");
 }
 
-/// What a program is started with to be a link of a chain.
+/// The argument that makes a program a link of a chain.
 const LINK: &str = "be-a-link";
 
-/// Whether this program was started to be a link of a chain; if so, it has been one.
+/// Is a link of a chain, if this program was started to be one, and returns its status.
 pub fn was_a_link() -> Option<std::process::ExitCode> {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() != Some(LINK) {

@@ -47,7 +47,7 @@ fn talk(round: &mut Round, mut socket: DatagramSocket, [out, back]: [u64; 2], co
             match send_one(&mut round.random, &clone, &message(out, sent, LONGEST)) {
                 Ok(true) => sent += 1,
                 Ok(false) => {}
-                // What the peer sent before can still be received.
+                // Messages that the peer sent before can still be received.
                 Err(Error::Closed) => closed = true,
                 Err(error) => panic!("{error:?} after {sent} messages"),
             }

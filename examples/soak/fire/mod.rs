@@ -1,8 +1,8 @@
 //! Rounds under fire: each starts processes that pass something on, kills some of them at a random moment, and checks what
-//! everybody else sees. Whatever is wrong is a panic.
+//! everybody else sees. Any fault is a panic.
 //!
-//! A round is made of its seed: what is passed on, by which calls, who is killed and after how much. When exactly the
-//! signal arrives is up to the machine.
+//! A round is made of its seed: what is passed on, by which calls, who is killed and after how much. The machine
+//! decides when exactly the signal arrives.
 
 pub mod board;
 pub mod bytes;
@@ -228,7 +228,7 @@ impl Round {
     }
 }
 
-/// What must hold of two sides: who is cut off, is cut off by a kill.
+/// Asserts that nothing but a kill cuts a side off.
 #[track_caller]
 pub fn assert_cut_by_a_kill(fates: &[Fate]) {
     assert!(

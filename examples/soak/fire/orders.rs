@@ -13,7 +13,7 @@ use super::{Fate, Round, assert_cut_by_a_kill, limit};
 const THREADS: u64 = 6;
 const MOST: u64 = 12;
 
-/// What a worker leaves with: nobody else leaves with that.
+/// The status that a worker leaves with, and nobody else.
 const DONE: u8 = 0;
 
 /// A worker writes what its message says.

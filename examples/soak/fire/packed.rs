@@ -37,7 +37,7 @@ fn talk(round: &mut Round, socket: DatagramSocket, [out, back]: [u64; 2], count:
             match send_one(&mut round.random, &mut socket, &message(out, sent, LONGEST)) {
                 Ok(()) => sent += 1,
                 Err(Error::WouldBlock | Error::TimedOut) => {}
-                // What the peer sent before can still be received.
+                // Messages that the peer sent before can still be received.
                 Err(Error::Closed) => closed = true,
                 Err(error) => panic!("{error:?} after {sent} messages"),
             }

@@ -38,7 +38,7 @@ impl Random {
         self.below(1 << bits).min(most)
     }
 
-    /// How much there is to be of something, up to `most`: often little, and as often a lot.
+    /// Returns how much there is to be of something, up to `most`: often little, and as often a lot.
     pub fn amount(&mut self, most: u64) -> u64 {
         if self.once_in(2) { self.up_to(most) } else { self.below(most + 1) }
     }

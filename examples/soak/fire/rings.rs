@@ -121,7 +121,7 @@ fn read_some(random: &mut Random, ring: &mut RingReader, buf: &mut [u8]) -> ipc:
     }
 }
 
-/// What a storm of sleeps came to.
+/// The outcome of a storm of sleeps.
 pub struct Sleeps {
     pub slept: u64,
     pub signals: u64,
@@ -183,7 +183,7 @@ pub fn sleeps(cores: [usize; 2], most: u64, signals: bool) -> ipc::Result<Sleeps
     Ok(Sleeps { slept, signals, time: started.elapsed() })
 }
 
-/// How often this process gave its core away to wait for something.
+/// Returns how often this process gave its core away to wait for something.
 fn own_sleeps() -> u64 {
     // SAFETY: zeroed bytes are a valid rusage, and the call fills it.
     unsafe {

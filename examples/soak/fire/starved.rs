@@ -104,7 +104,7 @@ fn receive_without_memory(socket: &DatagramSocket) {
     assert_eq!(socket.recv(&mut [0; 64]).expect("the message waited"), Some(9));
 }
 
-/// How much this process has, in bytes.
+/// Returns how much this process has, in bytes.
 fn address_space() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc is mounted");
     let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");

@@ -27,7 +27,7 @@ impl Storm {
         Self(())
     }
 
-    /// How many signals it has brought so far.
+    /// Returns how many signals it has brought so far.
     pub fn came(&self) -> u64 {
         CAME.load(Relaxed)
     }
