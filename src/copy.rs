@@ -161,7 +161,7 @@ enum Kind {
     File,
     Pipe,
     Socket,
-    /// A terminal, `/dev/null` and the like.
+    /// A character device, such as a terminal or `/dev/null`.
     Device,
 }
 

@@ -1,5 +1,6 @@
-//! Calls with names and deadlines: a [`tarpc`] service over a [`StreamSocket`](ipc::tokio::StreamSocket) to a process of this
-//! machine, or over a [`TcpStream`](tokio::net::TcpStream) to another machine, from one definition.
+//! Calls with names and deadlines, from one definition. A [`tarpc`] service runs over a
+//! [`StreamSocket`](ipc::tokio::StreamSocket) to a process of this machine, or over a [`TcpStream`](tokio::net::TcpStream) to
+//! another machine.
 //!
 //! [`transport`] makes a client's transport of either, and [`server_transport`] a server's, with a limit for each message. A
 //! call has a deadline of its own ([`tarpc::context::Context`]), and is an error when that has passed. So a machine that
@@ -148,7 +149,7 @@ impl<T: for<'de> Deserialize<'de>> Deserializer<ClientMessage<T>> for Calls {
 /// Makes a client's transport of the stream. The example `count_words_cluster` makes one.
 ///
 /// A message that is longer than `max_message` bytes is an error for the side that sends it. It is one for the side that
-/// receives its length too, before memory is taken. What a message decodes to is bounded too: see [`Postcard`].
+/// receives its length too, before memory is taken. The decoded message is bounded too: see [`Postcard`].
 pub fn transport<S, Item, SinkItem>(stream: S, max_message: usize) -> Transport<S, Item, SinkItem, Postcard>
 where
     S: AsyncRead + AsyncWrite,

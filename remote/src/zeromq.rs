@@ -41,10 +41,10 @@
 //!
 //! # Format
 //!
-//! A message of one part is one value, as `docs/channel.md` has it. A message of two parts is a word to the other side: the
-//! first part is empty, and the second is `bye`, or `hi`, which says that the sender is there. Between a dealer and a
-//! router, eight bytes follow, which the dealer chose at random. So a goodbye to a worker that has left is none to the next
-//! one of its name.
+//! A message of one part is one value, as `docs/channel.md` has it. A message of two parts is a word to the other side. The
+//! first part is empty. The second is `bye`, or `hi`, which says that the sender is there. Between a dealer and a router,
+//! eight bytes follow, which the dealer chose at random. So a goodbye to a worker that has left is none to the next one of
+//! its name.
 
 mod dealer;
 mod engine;
@@ -114,8 +114,8 @@ impl fmt::Debug for Keys {
 }
 
 impl Options {
-    /// Starts with values of 64 MiB at most, 256 MiB of waiting answers, a queue of 1000, a deadline of 30 s, a linger of 1 s. See
-    /// the [example](Self#examples).
+    /// Starts with values of at most 64 MiB, and 256 MiB of waiting answers. The queue is 1000, the deadline 30 s, the linger 1
+    /// s. See the [example](Self#examples).
     pub fn new() -> Self {
         Self {
             max_message: 64 << 20,

@@ -107,7 +107,7 @@ pub enum Error {
         what: &'static str,
     },
 
-    /// A program could not be started, and the reason lies with it: there is no such program or directory, it may not be run,
+    /// A program could not be started, and the reason lies with it. There is no such program or directory, it may not be run,
     /// or one of its options is refused. `?` makes this of a [`SpawnError`](crate::SpawnError), and keeps the program's name.
     /// A lack of this process's own, such as of descriptors, stays [`System`](Error::System).
     NotStarted {

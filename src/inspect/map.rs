@@ -100,8 +100,8 @@ pub enum FindingKind {
     /// One process alone holds both ends: it waits for itself. Of a pair it may be intended. Certain of a pipe if it and its
     /// descendants could be seen whole: one of these may read it. Two ends in different threads' tables are no finding.
     OnlyItself,
-    /// A process holds both ends, besides others: no reader gets EOF while it does. Not certain of a pipe that one process
-    /// alone writes and its descendants read, as a lifeline is: its readers learn by EOF that the process is gone.
+    /// A process holds both ends, besides others: no reader gets EOF while it does. Not certain of a lifeline, a pipe that
+    /// one process alone writes and its descendants read. They learn by EOF that the process is gone.
     BothEnds,
     /// More than one process holds a writer, which may be intended. EOF comes when the last of them lets go.
     ManyWriters,
@@ -322,7 +322,8 @@ impl Link {
         if inside { self.to.push(port) } else { self.to_outside += 1 }
     }
 
-    /// Whether the kernel says so of a writer. What could be seen of the processes does not decide it.
+    /// Returns whether the kernel says of a writer that it has no reader. The processes that were seen do not decide
+    /// it.
     fn has_no_reader(&self, shown: &Shown) -> bool {
         let pipe = (self.device, self.inode);
         let ask = |port: &Port| match port.pid == shown.me {
@@ -369,8 +370,8 @@ impl Link {
         shared.map(|(what, pids, elsewhere)| finding(what, pids, elsewhere, false)).collect()
     }
 
-    /// Whether one process alone writes the pipe, and all that read it besides descend from that one. It keeps a reader to give
-    /// to the next child, and EOF tells the children that it is gone.
+    /// Returns whether one process alone writes the pipe, and all its other readers descend from that one. It keeps a reader to
+    /// give to the next child, and EOF tells the children that it is gone.
     fn may_be_lifeline(&self, writers: &BTreeSet<u32>, readers: &BTreeSet<u32>, all: &BTreeMap<u32, Process>) -> bool {
         let Some(writer) = writers.first().filter(|_| self.pipe && writers.len() == 1) else { return false };
         let nobody_elsewhere = self.from_outside == 0 && self.to_outside == 0;

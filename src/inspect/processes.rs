@@ -291,7 +291,7 @@ impl Stat {
         Some(Self { name, state, parent: fields.get(1)?.parse().ok()?, flags: fields.get(6)?.parse().ok()? })
     }
 
-    /// Whether it is a thread of the kernel, or one that has ended and is still to be waited for: neither has descriptors,
+    /// Returns whether it is a thread of the kernel, or has ended and is still to be waited for. Neither has descriptors,
     /// and not every user may look.
     fn holds_nothing(&self) -> bool {
         const PF_KTHREAD: u64 = 0x0020_0000;

@@ -124,8 +124,8 @@ impl Child {
 
     /// Returns the status of the child without blocking; `None` as long as it is not known. See the [example](Self#examples).
     ///
-    /// The status can be known later than the pidfd is ready: that of a child that is traced, and for a moment that of a worker
-    /// that its [`ForkServer`](crate::ForkServer) reports.
+    /// The pidfd can be ready before the status is known. This holds for a traced child, and for a moment for a worker, whose
+    /// status its [`ForkServer`](crate::ForkServer) reports.
     ///
     /// # Errors
     ///
@@ -281,8 +281,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] with `ESRCH`: the child leads no group, or no process is left in it; with `EINVAL`: there is no such
-    /// signal; with `EPERM`: all of them run as other users now.
+    /// [`Error::System`] with `ESRCH`: the child leads no group, or no process is left in it. With `EINVAL`: there is no such
+    /// signal. With `EPERM`: all its processes run as other users now.
     ///
     /// # Examples
     ///
@@ -311,8 +311,8 @@ impl Child {
         sent.map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
-    /// Kills every process of the group that the child leads with `SIGKILL`, without blocking; no-op if no process is left in
-    /// it, or if it leads none. Same as [`signal_group`](Self::signal_group) otherwise, which has an example.
+    /// Kills every process of the group that the child leads with `SIGKILL`, without blocking. No-op if no process is left in
+    /// it, or if the child leads none. Otherwise the same as [`signal_group`](Self::signal_group), which has an example.
     ///
     /// # Errors
     ///

@@ -18,7 +18,8 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 /// Takes an end that this program was started with, by the name that it was given under. Never blocks.
 ///
 /// Each end can be claimed once, and only as its own kind: a pipe's writer is not handed out as its reader. A type of the
-/// standard library, such as a listener's, takes any descriptor that was given; its first call fails if it is of another kind.
+/// standard library, such as a listener's, takes any descriptor that was given. Its first call fails if the descriptor is of
+/// another kind.
 ///
 /// **Claim first, and start afterwards.** A claimed end is close-on-exec, like every end, and a fork severs it. Before that, the
 /// programs that this one starts and the children that it forks have it too, and EOF does not come before they leave.
@@ -30,8 +31,8 @@ static CLAIMED: Mutex<Vec<Given>> = Mutex::new(Vec::new());
 ///
 /// # Errors
 ///
-/// - [`Error::NoSuchEnd`]: no end was given under that name, or it is not open any more, as in a program that inherited the
-///   description and not the end.
+/// - [`Error::NoSuchEnd`]: no end was given under that name, or it is not open any more. The latter happens in a program
+///   that inherited the description and not the end.
 /// - [`Error::AlreadyClaimed`]: it was claimed before, under this name or under another of the same descriptor; or another
 ///   thread is claiming it now.
 /// - [`Error::WrongKind`]: it is of another kind. It can be claimed again, as its own.
@@ -82,8 +83,8 @@ where
 ///
 /// # Errors
 ///
-/// - [`Error::NoSuchEnd`]: no descriptor is open there, the program was not started with it, or the number is over 1023 or one of
-///   0, 1 and 2 (use [`std::io::stdin`] and its kin).
+/// - [`Error::NoSuchEnd`]: no descriptor is open there, or the program was not started with it. Numbers over 1023 are refused,
+///   and so are 0, 1 and 2 (use [`std::io::stdin`] and its kin).
 /// - [`Error::AlreadyClaimed`]: it was claimed before, by this number or by a name.
 /// - [`Error::WrongKind`]: it is of another kind. It can be claimed again, as its own.
 /// - [`Error::System`]: a sandbox refuses `fcntl`.

@@ -31,8 +31,8 @@ use crate::sys::{self, Errno, ledger};
 /// `panic = "abort"` and for a fork in a panic hook. The child flushes Rust's stdout and leaves with `_exit`: no destructors of
 /// the frames above run, and no `atexit` handlers.
 ///
-/// **Values are dropped in both processes**: the given ones, here when `fork` returns, and those that `child` captured. That
-/// closes ends. A temporary directory is removed twice: borrow such a value, or give its ends alone.
+/// **Values are dropped in both processes**: the given ones, here when `fork` returns, and those that `child` captured.
+/// Dropped ends are closed. A temporary directory is removed twice: borrow such a value, or give its ends alone.
 ///
 /// The severing takes some µs, in which `fork` may have returned here. The child holds its copies until then: EOF, and the error
 /// of a write without a reader, come that much later. Signals are held back meanwhile, so that no handler in the child meets an
@@ -59,8 +59,8 @@ use crate::sys::{self, Errno, ledger};
 ///   for ever, malloc's among them. Fork before starting threads.
 /// - [`Error::SigchldIgnored`]: the child could not be waited for.
 /// - [`Error::NotGiven`]: one of the ends was not given to this process itself.
-/// - [`Error::System`]: the process limit (`fork`, `EAGAIN`), or no memory; no place for two descriptors that the fork needs
-///   (`EMFILE`), or an end whose number is over a limit that was lowered since (`dup3`, `EMFILE`); or stdout cannot be
+/// - [`Error::System`]: the process limit (`fork`, `EAGAIN`), or no memory. There is no place for two descriptors that the
+///   fork needs (`EMFILE`). An end's number is over a limit that was lowered since (`dup3`, `EMFILE`). Stdout cannot be
 ///   flushed (`write`). A sandbox may refuse a call that the promises need: `pidfd_open` or `waitid` (the child could not be
 ///   held), `dup3` or `open` (its ends could not be severed), `unshare` (its threads are not known).
 ///
@@ -111,7 +111,7 @@ pub fn fork<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E) -> R) -> Result<
 /// # Errors
 ///
 /// As [`fork`], but [`Error::MultiThreaded`]. Where another thread takes the last descriptor while the child is being
-/// started, the child leaves before it runs `child`, and the error is `EMFILE` of `pidfd_open`.
+/// started, the child leaves before it runs `child`. The error is then `EMFILE` of `pidfd_open`.
 ///
 /// # Examples
 ///
@@ -147,9 +147,9 @@ pub enum Forked {
 ///
 /// # Safety
 ///
-/// Everything on the stack exists twice afterwards, and guards run in both processes: a temporary directory is removed twice, a
-/// buffered writer writes its rest twice. The child must be ready for that, or leave with [`std::process::exit`], `abort`, or by
-/// starting a program.
+/// Everything on the stack exists twice afterwards, and guards run in both processes. A temporary directory is removed twice,
+/// and a buffered writer writes its rest twice. The child must be ready for that, or leave with [`std::process::exit`], `abort`,
+/// or by starting a program.
 ///
 /// # Errors
 ///

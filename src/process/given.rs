@@ -23,7 +23,7 @@ impl Given {
     }
 }
 
-/// Entries that are not of the form are passed over: whoever set the variable meant something else.
+/// Entries that are not of the form are passed over: they were set for another purpose.
 pub(crate) fn parse(value: &[u8]) -> Vec<Given> {
     value.split(|byte| *byte == b',').filter_map(parse_one).collect()
 }

@@ -75,7 +75,7 @@ impl Signals {
     /// # Errors
     ///
     /// - [`Error::MultiThreaded`]: another thread does not hold them back, and the kernel could give them to it.
-    /// - [`Error::InvalidInput`]: `signals` is empty, or has a number that is no signal, or one that cannot be held back (`SIGKILL`,
+    /// - [`Error::InvalidInput`]: `signals` is empty, or has a number that is no signal. A signal cannot be held back (`SIGKILL`,
     ///   `SIGSTOP`, and the two that libc keeps for itself).
     /// - [`Error::System`] of `signalfd`: no descriptor is left (`EMFILE`); of `mmap`: no memory.
     ///

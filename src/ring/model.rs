@@ -176,7 +176,7 @@ struct Plug {
     rings: Arc<Wire>,
     hears: Arc<Wire>,
     is_writer: bool,
-    /// So many rings find no memory.
+    /// How many rings find no memory.
     lost: Cell<usize>,
     without: Without,
 }
@@ -291,8 +291,8 @@ impl Model {
         half
     }
 
-    /// Under every interleaving in which threads are stopped twice at most where they need not stop; once, where sides that
-    /// sleep briefly look again and again.
+    /// Checks every interleaving in which threads are stopped at most twice where they need not stop. The limit is once
+    /// where sides that sleep briefly look again and again.
     fn check(self) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(if self.refused { 1 } else { 2 });

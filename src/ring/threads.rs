@@ -1,8 +1,8 @@
 //! Both sides of a ring in two threads, over one mapping. The two sides of a real ring have the memory at different addresses,
 //! where ThreadSanitizer does not see that it is the same. Here it sees the bytes that the order of the words leaves open.
 //!
-//! It does not see all of them: bytes that wrap are written through one half of the double mapping and may be read through the other,
-//! which ThreadSanitizer takes for different addresses.
+//! It does not see all of them. Bytes that wrap are written through one half of the double mapping and may be read through the
+//! other. ThreadSanitizer takes these for different addresses.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;

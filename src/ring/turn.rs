@@ -4,9 +4,9 @@
 //! system call at each side. A side that gives its core away need not be woken: the other side goes on, and gives it back.
 //! A message and its answer take less than half of the time.
 //!
-//! A third process that wants the core too may keep it for a slice of the scheduler's. That is some milliseconds, though the
-//! answer was there long ago. So a turn that took long counts as some in vain. After a few of these, calls sleep at once, and
-//! one in many tries again, ever more rarely, as in looking again.
+//! A third process that wants the core too may keep it for a slice of the scheduler's. A slice is some milliseconds, though
+//! the answer was there long ago. So a turn that took long counts as some in vain. After a few of these, calls sleep at once,
+//! and one in many tries again, ever more rarely, as in looking again.
 
 use std::time::{Duration, Instant};
 

@@ -50,8 +50,8 @@ pub(crate) fn off_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) }
 }
 
-/// The descriptor at a number that is not 0, 1 or 2, which `println!` and whoever is started would take for something else.
-/// In a full table it takes the number of `place`, which was kept for it.
+/// Returns the descriptor at a number that is not 0, 1 or 2, which `println!` and a started program would take for
+/// something else. In a full table it takes the number of `place`, which was kept for it.
 pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
     if fd.as_raw_fd() > 2 {
         return fd;
@@ -79,7 +79,7 @@ pub(crate) fn above_standard(fd: OwnedFd, place: Option<OwnedFd>) -> OwnedFd {
 pub(super) unsafe fn put(source: RawFd, target: RawFd, flags: FdFlags) -> Result<()> {
     loop {
         let done = match flags.contains(FdFlags::CLOEXEC) {
-            // SAFETY: it touches no memory. What `target` stood for is the caller's promise.
+            // SAFETY: it touches no memory. The caller answers for the descriptor that `target` was.
             true => unsafe { libc::dup3(source, target, libc::O_CLOEXEC) },
             // Some sandboxes have this one alone.
             // SAFETY: as above.

@@ -115,7 +115,7 @@ impl Drop for Before {
                     let _ = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, flags);
                 }
                 Stood::Nothing => {
-                    // SAFETY: there was nothing, and what is there now, if anything, was put there for nobody else.
+                    // SAFETY: there was nothing, and anything that is there now was put there for nobody else.
                     unsafe { libc::close(number) };
                 }
             }

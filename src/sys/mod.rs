@@ -1,4 +1,4 @@
-//! The kernel, as this crate needs it: the only home of `unsafe`, of libc, and of the substitutes for calls that older kernels
+//! The kernel, as this crate needs it. The only home of `unsafe`, of libc, and of the substitutes for calls that older kernels
 //! do not have. Names no public type; failures are bare errnos.
 
 #![allow(unsafe_code)]

@@ -127,7 +127,7 @@ struct Info {
     exit_code: i32,
 }
 
-/// How it left is known (`PIDFD_INFO_EXIT`).
+/// The exit status is known (`PIDFD_INFO_EXIT`).
 const EXIT: u64 = 1 << 3;
 
 /// The wait status ([wait(2)]) of a process that has left and was waited for, by whomever. `None`: it was not yet. Linux 6.15.

@@ -65,8 +65,8 @@ impl<T> Sender<T> {
 
     /// Waits until there is room for the value, and sends it.
     ///
-    /// While the kernel holds the memory of a value that is too large for a datagram, each attempt blocks the thread for up to
-    /// 150 ms. At most eight are made, with naps of 1 ms to 64 ms between them. Then the error is [`Error::System`] (`EBUSY`).
+    /// Each attempt blocks the thread for up to 150 ms, while the kernel holds the memory of a value too large for a datagram.
+    /// At most eight are made, with naps of 1 ms to 64 ms between them. Then the error is [`Error::System`] (`EBUSY`).
     ///
     /// # Cancel safety
     ///

@@ -11,7 +11,7 @@ use crate::error::Result;
 /// Signals that are read, for tokio: [`Signals`](crate::Signals) whose next one can be awaited.
 ///
 /// Make the [`Signals`](crate::Signals) first thing in `main`, before the runtime has threads: they block the signals too
-/// then. It is not `Send`, and neither is this: use it on the thread that made it, in the future that `block_on` runs, or
+/// then. It is not `Send`, and neither is this. Use it on the thread that made it, in the future that `block_on` runs, or
 /// in a `LocalSet`.
 ///
 /// In a runtime with worker threads, only signals that are sent to the process are seen. A signal that is sent to one thread, as

@@ -21,8 +21,8 @@ use crate::socket::{Received, SendError};
 ///
 /// # Cancel safety
 ///
-/// `read` and `write` are cancel safe: a future that is dropped before it completed has moved nothing. `read_exact`, `write_all` and
-/// the like are not, as with every `AsyncRead` and `AsyncWrite`.
+/// `read` and `write` are cancel safe: a future that is dropped before it completed has moved nothing. Methods that call them
+/// again, as `read_exact` and `write_all` do, are not, as with every `AsyncRead` and `AsyncWrite`.
 ///
 /// # Examples
 ///

@@ -148,8 +148,8 @@ impl Hub {
         }
     }
 
-    /// Keeps an answer. If there is too much from all workers then, those of which the most waits lose their last ones: a worker
-    /// loses none to another of which more waits.
+    /// Keeps an answer. If there is too much from all workers then, those with the most waiting lose their last ones. A worker
+    /// loses none to another with more waiting.
     fn keep(&mut self, number: u64, answer: zmq::Message) {
         let Some(worker) = self.workers.get_mut(&number) else { return };
         self.waiting += worker.keep(answer);
@@ -253,8 +253,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes messages, as long as there is room for them: libzmq sees that a worker is gone when it has handed out the last one of
-    /// it. Until then it takes one whose queue is full for one that is slow.
+    /// Takes messages, as long as there is room for them. libzmq sees that a worker is gone when it has handed out that worker's
+    /// last message. Until then it takes one whose queue is full for one that is slow.
     pub(super) fn look_for_the_gone(&mut self) -> Result<()> {
         for _ in 0..PASSED_OVER {
             let has_room =

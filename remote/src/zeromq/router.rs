@@ -69,7 +69,7 @@ impl Router {
 /// The answers of one worker. A [`Link`] for a [`Receiver`](ipc::Receiver), returned by [`Router::accept`].
 ///
 /// It is at EOF when the worker's sender is closed. A worker that was killed, or whose machine vanished, is [`Error::Closed`]
-/// after its answers: at once, or after the deadline of the [`Options`](super::Options) or somewhat later.
+/// after its answers. The error comes at once, or after the deadline of the [`Options`](super::Options) or somewhat later.
 ///
 /// The calls on one link take the answers of all workers from libzmq, and keep those of the others until these are
 /// received. An answer takes its length and 64 bytes more. There is room for 64 MiB of each worker, and for
@@ -77,7 +77,7 @@ impl Router {
 /// second its last ones. All later ones are lost too. Its reader returns those before, and then [`Error::System`] with
 /// `ENOBUFS` for good, which says which of the two it was. So receive from a worker that answers much, or ask for less at a time.
 ///
-/// Dropping it forgets the worker. A worker that comes back under the name of one that said goodbye is accepted again, as
+/// Dropping it forgets the worker. A worker that comes back under the name of one that said goodbye is accepted again. So
 /// is one under the name of a worker that was forgotten.
 pub struct RouterReader {
     router: Router,

@@ -114,7 +114,7 @@ impl Parts {
                 Place::Path => {}
             }
         }
-        // Each keeps the number that it has here, unless that is asked for by something else.
+        // Each keeps the number that it has here, unless another one asks for that.
         let own = given.iter().map(|(place, fd)| match place {
             Place::Number(number) => Some(*number),
             Place::Name(_) | Place::Path => {

@@ -31,8 +31,8 @@ impl Command {
     ///   [`give_at`](Self::give_at) number over `RLIMIT_NOFILE`. `setpgid`, `setuid` and the rest: that option is refused.
     /// - [`Error::System`] of a call here. `clone`: no descriptor is left (`EMFILE`), or the process limit (`EAGAIN`).
     ///   `waitid`: a sandbox refuses to wait for children.
-    /// - [`Error::InvalidInput`]: a number or a name is given twice, a given value is not exactly one descriptor, there is a
-    ///   NUL byte, or a number stands for no user, group or resource.
+    /// - [`Error::InvalidInput`]: a number or a name is given twice, or a given value is not exactly one descriptor. There
+    ///   is a NUL byte, or a number stands for no user, group or resource.
     /// - [`Error::NotGiven`]: one of the ends was not given to this process.
     /// - [`Error::SigchldIgnored`]: the program could not be waited for.
     pub fn spawn(mut self) -> Result<Child, SpawnError> {
@@ -107,9 +107,9 @@ impl Command {
     /// An output that was set stays as it is, and its part of the result is empty. A standard input that was set stays too, if
     /// `input` is empty. A program need not read all of its input.
     ///
-    /// When the time is up, the program is killed and waited for, with its group if it leads one
-    /// ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), and the error has its output so
-    /// far. A program that runs as another user by now cannot be killed: it runs on. `None` waits for ever.
+    /// When the time is up, the program is killed and waited for, and the error has its output so far. If it leads a
+    /// group ([`process_group(0)`](Self::process_group), [`new_session`](Self::new_session)), the group is killed too.
+    /// A program that runs as another user by now cannot be killed: it runs on. `None` waits for ever.
     ///
     /// **A process that the program leaves behind** may keep the output open. It is read for 200 ms after the program has left,
     /// and not past the time.
@@ -120,8 +120,8 @@ impl Command {
     ///
     /// - [`Error::TimedOut`]: the program did not leave in time.
     /// - [`Error::InvalidInput`]: there is input, and the standard input was set. Nothing was started.
-    /// - As [`spawn`](Self::spawn), with [`Error::NotStarted`] for a fault of the program; as [`Child::wait`]; and
-    ///   [`Error::System`] of `malloc`: there is no memory for its output; of `read`: its output cannot be read.
+    /// - As [`spawn`](Self::spawn), with [`Error::NotStarted`] for a fault of the program, and as [`Child::wait`].
+    /// - [`Error::System`] of `malloc`: there is no memory for its output. Of `read`: its output cannot be read.
     ///
     /// # Examples
     ///
@@ -145,7 +145,7 @@ impl Command {
     /// user, a session, close-on-exec of others ([`close_others`](Self::close_others)).
     ///
     /// A missing program is noticed before a signal can come. A file that the kernel refuses to run (`ENOEXEC`) or an
-    /// argument list that is too long (`E2BIG`) is not: for that moment no signal is blocked, also in a process with threads.
+    /// argument list that is too long (`E2BIG`) is not. For that moment no signal is blocked, also in a process with threads.
     /// Handlers of a process with one thread are gone then, and a `SIGTERM` ends it.
     ///
     /// # Errors

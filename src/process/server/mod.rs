@@ -26,7 +26,7 @@ use serve::Server;
 
 /// A process that was forked before the first thread, and that forks workers on order from then on.
 ///
-/// A process with a second thread cannot be forked safely, and most programs have one before their first line of work: a
+/// A process with a second thread cannot be forked safely. Most programs have one before their first line of work: a
 /// runtime, a logger, a pool. [`fork`](crate::fork()) refuses them ([`Error::MultiThreaded`]). Start the server as the first
 /// thing in `main`; from then on any thread can start workers with it, also inside a runtime.
 ///
@@ -175,8 +175,9 @@ impl ForkServer {
     /// - [`Error::TooLong`]: more than 253 ends, or a message of more than about 200 KiB. A longer one goes through an end.
     /// - [`Error::NotGiven`]: this process was not given one of the ends, or it did not start the server.
     /// - [`Error::SigchldIgnored`]: the worker could not be waited for.
-    /// - [`Error::System`]: the process limit (`fork`, `EAGAIN`); no descriptors are left, here or in the worker (`EMFILE`);
-    ///   the worker has no memory for the message (`ENOMEM`); too many ends of this user are under way (`ETOOMANYREFS`).
+    /// - [`Error::System`]: the process limit (`fork`, `EAGAIN`), or no descriptors are left, here or in the worker
+    ///   (`EMFILE`). The worker has no memory for the message (`ENOMEM`). Too many ends of this user are under way
+    ///   (`ETOOMANYREFS`).
     ///
     /// # Examples
     ///

@@ -119,8 +119,8 @@ impl DatagramSocket {
         self.send_parts(parts, Patience::None)
     }
 
-    /// Blocks until there is room in the peer's queue or the time is up, and sends one message of several parts; otherwise the same
-    /// as [`send_vectored`](Self::send_vectored). See [`DatagramPair`].
+    /// Blocks until there is room in the peer's queue or the time is up, and sends one message of several parts. Otherwise the
+    /// same as [`send_vectored`](Self::send_vectored). See [`DatagramPair`].
     ///
     /// # Errors
     ///
@@ -328,8 +328,9 @@ impl DatagramSocket {
         self.receive_ends(&mut [], message, Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, fills one slice after the other with it, and replaces the contents of `rest` by what they
-    /// have no room for. Returns the ends and the sender; [`Received::message_len`] is the length of the message. `None` is EOF.
+    /// Blocks until a message arrives, and fills one slice after the other with it. The bytes that they have no room for replace
+    /// the contents of `rest`. Returns the ends and the sender; [`Received::message_len`] is the length of the message. `None`
+    /// is EOF.
     ///
     /// # Errors
     ///

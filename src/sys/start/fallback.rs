@@ -69,7 +69,7 @@ impl Steps<'_> {
     fn spawn(&self, directory: BorrowedFd<'_>, actions: &Actions, attributes: &Attributes) -> Result<Pid> {
         self.first_path(|path| {
             may_be_run(directory, path)?;
-            // A directory that may be searched is none that may be run. What cannot be looked at is left to the kernel.
+            // A directory that may be searched cannot be run. A file that cannot be looked at is left to the kernel.
             if rustix::fs::statat(directory, path, AtFlags::empty()).is_ok_and(|stat| !is_file(&stat)) {
                 return Err(Errno::ACCESS);
             }

@@ -61,7 +61,7 @@ impl Foreign {
         if copy == number {
             return rustix::io::fcntl_setfd(self.copy.as_fd(), FdFlags::empty());
         }
-        // What came there since may be the pipe on which std reports a failed start.
+        // A descriptor that came there since may be the pipe on which std reports a failed start.
         let there = identity(number);
         if is_open(number) && (there.is_none() || !known.contains(&there)) {
             return Err(Errno::BUSY);

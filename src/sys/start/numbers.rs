@@ -34,7 +34,7 @@ impl Numbers {
         Self { scratch: Vec::with_capacity(2 * moves.len()), moves, targets }
     }
 
-    /// Puts every descriptor at its number, and sees to it that it is open at no other.
+    /// Puts every descriptor at its number, and makes sure that it is open at no other.
     pub(super) fn place(&mut self) -> Result<(), Failed> {
         for i in 0..self.moves.len() {
             let Some(&Move { source, .. }) = self.moves.get(i) else { continue };
