@@ -178,8 +178,8 @@ def table(result):
     lines = [
         "## A web server, for orientation",
         "",
-        "`examples/prefork` beside others that serve the same files. What it measures is sockets and files more than this "
-        "crate, which carries what the processes of the server say to each other.",
+        "`examples/prefork` beside others that serve the same files. The figures measure sockets and files more than this "
+        "crate, which carries the messages between the server's processes.",
         "",
         f"{machine['system']}, {machine['cores']} cores; {machine['nginx'].split(': ')[-1]}; {machine['python']}; "
         f"`wrk` with {result['connections']} connections on the same cores; medians of "

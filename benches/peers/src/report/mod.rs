@@ -43,9 +43,9 @@ const SECTIONS: [Section; 10] = [
         works: &[messages::WORK],
         log: true,
         program: "sends jobs, results or events as bytes",
-        text: "One process sends, the other one receives. A message counts as received when the sender cannot change it any \
-               more and every byte of it was read. So messages in shared memory are copied out; a vector that a crate \
-               returns, or a buffer of its own that it shows, is not copied again.",
+        text: "One process sends, the other one receives. A message counts as received when the sender cannot change it any more \
+               and every byte of it was read. So messages in shared memory are copied out. A vector that a crate returns, or a \
+               buffer of its own that it shows, is not copied again.",
     },
     Section {
         title: "Values, one way",
@@ -75,9 +75,9 @@ const SECTIONS: [Section; 10] = [
         log: true,
         program: "does any of this on a runtime",
         text: "The work of the sections above, awaited. Each process has a runtime on its one thread. Of a thousand ends, each \
-               belongs to a task that answers; they and the task that asks share one runtime, and a figure is the time of \
-               one answer. A program is fed the given number of bytes and writes them back. `UnixDatagram` is a socket of \
-               another kind than the datagrams of `ipc` and `tokio-seqpacket`, which are `SOCK_SEQPACKET`.",
+               belongs to a task that answers. They share one runtime with the task that asks. A figure is the time of one \
+               answer. A program is fed the given number of bytes and writes them back. `UnixDatagram` is a socket of another \
+               kind than the datagrams of `ipc` and `tokio-seqpacket`, which are `SOCK_SEQPACKET`.",
     },
     Section {
         title: "The cost of a call",
@@ -122,10 +122,10 @@ const SECTIONS: [Section; 10] = [
         works: &[serving::WORK],
         log: true,
         program: "has threads or much memory, and needs workers",
-        text: "The worker leaves at once, and is waited for. A fork server was forked before the program had memory and \
-               threads, so a worker costs the same from a small program and from a large one. The bare fork beside threads \
-               is there for comparison: its child may do nothing but leave, and `ipc::fork` refuses it. Python's program is \
-               small in both columns.",
+        text: "The worker leaves at once, and is waited for. A fork server was forked before the program had memory and threads. \
+               So a worker costs the same from a small program and from a large one. The bare fork beside threads is there for \
+               comparison: its child may do nothing but leave, and `ipc::fork` refuses it. Python's program is small in both \
+               columns.",
     },
 ];
 
@@ -254,7 +254,7 @@ are at the end.
 - A column marked **(far)** was measured on two cores that share no cache. A virtual machine's host moves the cores about, \
 within seconds. On the EPYC, two cores that share a cache pass a cache line there and back in about 110 ns, others in \
 about 480 ns. \
-That slows everything between the two processes, by more than most contenders differ. So it is probed before and after \
+The difference slows everything between the two processes, by more than most contenders differ. So it is probed before and after \
 each measurement, which is thrown away if it changed.
 
 Measured on:

@@ -12,11 +12,11 @@ use crate::channel::{Receiver, Sender};
 
 use super::{Made, other};
 
-pub const NOTE: &str = "Publish and subscribe on slices of bytes, with one publisher and one subscriber, no overflow, and a publisher \
-                        that retries until there is room, so that nothing is lost; queues of 256 samples, of 16 for 64 KiB. The \
-                        payload is written into a loaned sample, and the subscriber polls, as its own benchmark does; waiting \
-                        with its events is not measured. The copy that is made here, as of all shared memory, is saved by \
-                        whoever reads in place.";
+pub const NOTE: &str = "Publish and subscribe on slices of bytes, with one publisher and one subscriber. There is no overflow: \
+                        the publisher retries until there is room, so nothing is lost. Queues have 256 samples, or 16 for 64 \
+                        KiB. The payload is written into a loaned sample, and the subscriber polls, as its own benchmark does. \
+                        Waiting with its events is not measured. Here each message is copied, as with all shared memory; a \
+                        program that reads in place saves that copy.";
 
 type Service = ipc::Service;
 

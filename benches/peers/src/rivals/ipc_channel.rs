@@ -12,8 +12,8 @@ use crate::work::values;
 
 use super::{Made, other};
 
-pub const NOTE: &str = "`bytes_channel`, and `channel::<Vec<u8>>` as \"typed\"; `send` of the latter takes the message by value, so it is \
-                        made anew each time. What `recv` returns is a vector of its own, so nothing is copied out of it.";
+pub const NOTE: &str = "`bytes_channel`, and `channel::<Vec<u8>>` as \"typed\"; `send` of the latter takes the message by value, \
+                        so it is made anew each time. `recv` returns a vector of its own, so nothing is copied out of it.";
 
 impl Sender for IpcBytesSender {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {

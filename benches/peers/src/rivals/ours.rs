@@ -9,12 +9,12 @@ use crate::channel::{Receiver, Records, Sender};
 
 use super::{Made, ended};
 
-pub const NOTE: &str = "`pipe`, `datagram_pair` and `stream_pair` as they come; \"spin 50 µs\" is `set_spin` of 50 µs on every end, which \
-                        is off unless it is asked for; \"buffered\" is `BufReader` and `BufferedWriter` over a pipe, \
-                        \"packed\" is `PackedSocket` over both ends of a pair, and \"messages\" is `MessageReader` and \
-                        `MessageWriter` over a pipe. \"ring\" is `RingWriter` and `RingReader` with their 256 KiB, read 16 KiB at a time, as recommended; \"no spin\" is \
-                        `set_spin` of zero; as messages, it carries records of one length (\"records\"), or `MessageWriter` and \
-                        `MessageReader` are put on it (\"messages\").";
+pub const NOTE: &str = "`pipe`, `datagram_pair` and `stream_pair` as they come. \"spin 50 µs\" is `set_spin` of 50 µs on every \
+                        end, which is off by default. \"buffered\" is `BufReader` and `BufferedWriter` over a pipe, and \
+                        \"packed\" is `PackedSocket` over both ends of a pair. \"messages\" is `MessageReader` and \
+                        `MessageWriter` over a pipe. \"ring\" is `RingWriter` and `RingReader` with their 256 KiB, read 16 KiB \
+                        at a time, as recommended. \"no spin\" is `set_spin` of zero. As messages, it carries records of one \
+                        length (\"records\"), or `MessageWriter` and `MessageReader` are put on it (\"messages\").";
 
 const SPIN: Duration = Duration::from_micros(50);
 

@@ -6,9 +6,9 @@ use crate::channel::{Receiver, Sender};
 
 use super::{Made, ended};
 
-pub const STD_NOTE: &str = "`std::io::pipe`, `UnixStream::pair`, `UnixDatagram::pair`. \"+ BufWriter\" is `BufWriter` and `BufReader` with \
-                            their usual 8 KiB, which is their best size over a pipe, and what is read is as long as what was \
-                            written; \"framed by hand\" sends messages through these with a length of four bytes before each.";
+pub const STD_NOTE: &str = "`std::io::pipe`, `UnixStream::pair`, `UnixDatagram::pair`. \"+ BufWriter\" is `BufWriter` and \
+                            `BufReader` with their usual 8 KiB, which is their best size over a pipe. Each read is as long as a \
+                            write. \"framed by hand\" sends messages through these with a length of four bytes before each.";
 
 pub const OS_PIPE_NOTE: &str = "`os_pipe::pipe`. It has no messages.";
 

@@ -9,10 +9,10 @@ use crate::channel::{Receiver, Sender};
 
 use super::{Made, other};
 
-pub const NOTE: &str = "`sharedring` with items of the message's length, in a ring of 1 MiB. It waits with `block_until_readable` and \
-                        `block_until_writable`, and `receive_raw` takes all the items that are there, as its example does. \
-                        \"Spinning\" uses the ring without the signals (`sender_mut`, `receiver_mut`), which its documentation \
-                        offers for that. As a stream it is a ring of bytes.";
+pub const NOTE: &str = "`sharedring` with items of the message's length, in a ring of 1 MiB. It waits with \
+                        `block_until_readable` and `block_until_writable`. `receive_raw` takes all the items that are there, as \
+                        its example does. \"Spinning\" uses the ring without the signals (`sender_mut`, `receiver_mut`), which \
+                        its documentation offers for that. As a stream it is a ring of bytes.";
 
 /// Bytes in the ring.
 const RING: usize = 1 << 20;

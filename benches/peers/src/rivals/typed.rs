@@ -12,8 +12,8 @@ use crate::work::values;
 
 use super::{Made, ended, other, ours};
 
-pub const NOTE: &str = "\"typed\" is `channel::<ByteBuf>` (of serde_bytes), with a value that is made anew for each `send`; \"by hand\" is \
-                        postcard over a `datagram_pair`, with a buffer that is used again.";
+pub const NOTE: &str = "\"typed\" is `channel::<ByteBuf>` (of serde_bytes), with a value that is made anew for each `send`. \"by \
+                        hand\" is postcard over a `datagram_pair`, with a buffer that is used again.";
 
 type Out<L = DatagramSocket> = ipc::Sender<ByteBuf, L>;
 type In<L = DatagramSocket> = ipc::Receiver<ByteBuf, L>;

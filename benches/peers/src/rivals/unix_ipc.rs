@@ -12,8 +12,8 @@ use crate::work::values;
 
 use super::Made;
 
-pub const NOTE: &str = "`raw_channel`, and `channel::<Vec<u8>>` as \"typed\", made anew for each `send`. What `recv` returns is a vector of \
-                        its own, so nothing is copied out of it.";
+pub const NOTE: &str = "`raw_channel`, and `channel::<Vec<u8>>` as \"typed\", made anew for each `send`. `recv` returns a vector \
+                        of its own, so nothing is copied out of it.";
 
 impl Sender for RawSender {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
