@@ -269,7 +269,7 @@ impl Copy<'_> {
         self.read_and_write(to, sigpipe)
     }
 
-    /// How many bytes of a piece are still to be copied.
+    /// Returns how many bytes of a piece are still to be copied.
     fn room(&self, piece: usize) -> usize {
         (self.len - self.copied).min(piece as u64) as usize
     }
@@ -364,7 +364,8 @@ fn is_writable(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(!flags.contains(OFlags::PATH) && [OFlags::WRONLY, OFlags::RDWR].contains(&(flags & OFlags::RWMODE)))
 }
 
-/// Whether the errno means that the kernel does not make this call with these two, or no longer does, and has moved no byte.
+/// Returns whether the errno means that the kernel does not make this call with these two, or no longer does, and has moved
+/// no byte.
 fn is_refusal(errno: Errno) -> bool {
     matches!(
         errno,

@@ -45,7 +45,7 @@ impl Input {
         }
     }
 
-    /// Whether another worker can begin anew with it. Bytes from a FIFO or a terminal are gone, and all processes have
+    /// Returns whether another worker can begin anew with it. Bytes from a FIFO or a terminal are gone, and all processes have
     /// one place in the standard input.
     pub fn can_be_read_again(&self) -> bool {
         !self.is_stdin() && self.metadata().is_ok_and(|metadata| metadata.is_file())

@@ -36,7 +36,7 @@ extern "C" fn look() {
     SIGPIPE_WAS_DEFAULT.store(action == libc::SIG_DFL, Relaxed);
 }
 
-/// Whether there was no stdin when this program was started.
+/// Returns whether there was no stdin when this program was started.
 pub fn stdin_was_closed() -> bool {
     STDIN_WAS_CLOSED.load(Relaxed)
 }

@@ -76,7 +76,7 @@ impl Connection {
         }
     }
 
-    /// Whether no request is under way.
+    /// Returns whether no request is under way.
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Waiting) && self.input.is_empty()
     }

@@ -229,14 +229,14 @@ impl<'a> Crew<'a> {
         self.workers().count()
     }
 
-    /// Whether every place is taken by one that serves.
+    /// Returns whether every place is taken by one that serves.
     pub fn is_complete(&self) -> bool {
         self.places
             .iter()
             .all(|place| place.worker.as_ref().is_some_and(|worker| worker.ready.is_none() && worker.why.is_none()))
     }
 
-    /// Whether no place will ever be taken again.
+    /// Returns whether no place will ever be taken again.
     pub fn is_given_up(&self) -> bool {
         self.places.iter().all(|place| place.worker.is_none() && place.free_from.is_none())
     }

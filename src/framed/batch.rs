@@ -12,7 +12,7 @@ pub trait Outlet: Sized {
     /// Messages from this length on, in bytes, are not copied into the batch, but go past it.
     const PAST: usize = usize::MAX;
 
-    /// How many bytes wait before they are sent.
+    /// Returns how many bytes wait before they are sent.
     fn batch_size(&self) -> usize;
 
     /// Sends `bytes`, which are not empty, from the first one on, and returns how many went: at least one.
@@ -111,17 +111,17 @@ impl<W: Outlet> Batch<W> {
         &self.buf[self.start..self.end]
     }
 
-    /// How many bytes wait before they are sent.
+    /// Returns how many bytes wait before they are sent.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether there is room for the message behind the waiting ones, which may have to be moved for it.
+    /// Returns whether there is room for the message behind the waiting ones, which may have to be moved for it.
     pub(super) fn has_room(&self, message: &[u8]) -> bool {
         self.waiting().len() + HEAD + message.len() <= self.size
     }
 
-    /// Whether the empty buffer has room for the message.
+    /// Returns whether the empty buffer has room for the message.
     pub(super) fn could_take(&self, message: &[u8]) -> bool {
         message.len() <= self.size.saturating_sub(HEAD)
     }

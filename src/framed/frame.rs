@@ -23,7 +23,7 @@ pub(crate) fn split(pack: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(u32::from_le_bytes(*head) as usize)
 }
 
-/// Whether these bytes are a pack: one message or more, and nothing else.
+/// Returns whether these bytes are a pack: one message or more, and nothing else.
 pub(crate) fn is_pack(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some((_, next)) = split(rest) {

@@ -251,7 +251,7 @@ impl<'a> Marks<'a> {
         }
     }
 
-    /// Whether a channel, or one descriptor of it, is marked.
+    /// Returns whether a channel, or one descriptor of it, is marked.
     fn has(&self, link: &Link, port: Option<&Port>) -> bool {
         let pids = self.channels.get(&(link.device, link.inode));
         // The numbers are in order.

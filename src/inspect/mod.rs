@@ -248,7 +248,7 @@ fn other_side(end: BorrowedFd<'_>, channel: Channel) -> Result<Option<Side>> {
     })
 }
 
-/// Whether a pipe's other side was not closed.
+/// Returns whether a pipe's other side was not closed.
 fn is_other_side_open(end: BorrowedFd<'_>) -> Result<bool> {
     let events = sys::poll::look(end, 0).map_err(|errno| Error::system("poll", errno))?;
     Ok(events & (POLLHUP | POLLERR | POLLNVAL) == 0)

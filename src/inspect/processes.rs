@@ -304,7 +304,7 @@ pub(crate) fn printable(name: &str) -> String {
     name.chars().map(|c| if is_obeyed(c) { '?' } else { c }).collect()
 }
 
-/// Whether a character is a control, one of the separators of lines, or one that changes the direction of text (Unicode's
+/// Returns whether a character is a control, one of the separators of lines, or one that changes the direction of text (Unicode's
 /// `Bidi_Control`).
 pub(crate) fn is_obeyed(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -244,7 +244,7 @@ impl Child {
         self.wait()
     }
 
-    /// Whether it was made the leader of a group of its own.
+    /// Returns whether it was made the leader of a group of its own.
     pub(crate) fn leads_group(&self) -> bool {
         self.leads_group
     }
@@ -348,7 +348,7 @@ impl Child {
         }
     }
 
-    /// Whether it is this process's child, and not that of the one that forked this.
+    /// Returns whether it is this process's child, and not that of the one that forked this.
     pub(super) fn is_ours(&self) -> bool {
         self.held.is_ours()
     }

@@ -220,7 +220,7 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Whether every entry is a name with a value. The title of a process that was written over them, and the padding behind
+/// Returns whether every entry is a name with a value. The title of a process that was written over them, and the padding behind
 /// it, are not.
 fn is_environment(bytes: &[u8]) -> bool {
     let Some((last, entries)) = bytes.split_last() else { return true };

@@ -17,7 +17,7 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    /// Whether both describe the same descriptor.
+    /// Returns whether both describe the same descriptor.
     pub(super) fn is_that_of(&self, other: &Self) -> bool {
         (self.number, self.device, self.inode) == (other.number, other.device, other.inode)
     }

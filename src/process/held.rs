@@ -49,7 +49,7 @@ impl Held {
         self.reporter.as_ref().map(|reporter| Arc::clone(reporter.line()))
     }
 
-    /// Whether it is this process's child, and not that of the one that forked this.
+    /// Returns whether it is this process's child, and not that of the one that forked this.
     pub(super) fn is_ours(&self) -> bool {
         self.parent.is_this()
     }

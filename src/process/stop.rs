@@ -82,8 +82,8 @@ pub(crate) fn ask(child: &Child) -> Result<()> {
     }
 }
 
-/// Whether somebody of the group that a child leads goes on. As long as nobody has waited for the child, the group's number is no
-/// other group's.
+/// Returns whether somebody of the group that a child leads goes on. As long as nobody has waited for the child, the group's
+/// number is no other group's.
 pub(crate) fn group_goes_on(child: &Child) -> bool {
     child.leads_group() && child.status().is_none() && sys::process::group_goes_on(child.id())
 }
@@ -101,7 +101,7 @@ pub(super) fn await_group(child: &Child, deadline: Option<Instant>) -> Result<()
     Ok(())
 }
 
-/// Whether no process is there to be signalled.
+/// Returns whether no process is there to be signalled.
 pub(super) fn is_gone(error: &Error) -> bool {
     matches!(error, Error::System { source, .. } if source.raw_os_error() == Some(Errno::SRCH.raw_os_error()))
 }

@@ -75,7 +75,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.done
     }
 
-    /// How many bytes this side can go on by, as far as it knows: what can be read, or what there is room for.
+    /// Returns how many bytes this side can go on by, as far as it knows: what can be read, or what there is room for.
     #[inline(always)]
     pub(super) fn left(&self) -> usize {
         // At most the capacity: `look` has seen to it.
@@ -99,7 +99,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         Ok(self.left())
     }
 
-    /// Whether the other side has said that it is done.
+    /// Returns whether the other side has said that it is done.
     #[inline(always)]
     pub(super) fn is_other_closed(&self) -> bool {
         self.words.load(Self::OTHER_SAYS) & CLOSED != 0
@@ -136,12 +136,12 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.heard = !0; // so that the next move looks closer
     }
 
-    /// Whether a ring is owed.
+    /// Returns whether a ring is owed.
     pub(super) fn owes(&self) -> bool {
         self.owed
     }
 
-    /// Whether a ring is owed, which the caller makes now.
+    /// Returns whether a ring is owed, which the caller makes now.
     #[must_use]
     pub(super) fn take_owed(&mut self) -> bool {
         std::mem::take(&mut self.owed)
@@ -187,7 +187,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.words.store(Self::OWN_SAYS, self.says);
     }
 
-    /// Whether a sleep needs a time limit, as the other side may not ring.
+    /// Returns whether a sleep needs a time limit, as the other side may not ring.
     pub(super) fn is_unsure(&self) -> bool {
         self.unsure
     }

@@ -116,7 +116,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         error
     }
 
-    /// How many bytes can be moved now, after one look.
+    /// Returns how many bytes can be moved now, after one look.
     #[inline(always)]
     pub(super) fn look(&mut self) -> Result<usize> {
         match self.side.as_mut().map_or(Ok(0), Side::look) {
@@ -176,7 +176,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         self.side.as_ref().is_some_and(Side::owes)
     }
 
-    /// Whether the other side has said that it is done, or the socket that it is gone.
+    /// Returns whether the other side has said that it is done, or the socket that it is gone.
     pub(super) fn is_closed(&self) -> bool {
         self.is_over || self.side.as_ref().is_some_and(Side::is_other_closed)
     }
@@ -285,7 +285,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         self.hear(false).map(drop)
     }
 
-    /// Whether the other side may not ring, or this one still has to: the other may sleep as well.
+    /// Returns whether the other side may not ring, or this one still has to: the other may sleep as well.
     fn sleeps_briefly(&self) -> bool {
         self.side.as_ref().is_some_and(|side| side.is_unsure() || side.owes())
     }
@@ -343,7 +343,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
 }
 
 impl<const WRITER: bool> Half<WRITER> {
-    /// Whether the other side has left. Asks the socket too.
+    /// Returns whether the other side has left. Asks the socket too.
     pub(super) fn is_other_gone(&self) -> Result<bool> {
         if self.is_closed() {
             return Ok(true);

@@ -26,7 +26,7 @@ pub(super) trait Line {
     /// Wakes the other side for good, which takes no memory. No side can ring any more.
     fn hang_up(&self);
 
-    /// Whether a call is to look again before it sleeps.
+    /// Returns whether a call is to look again before it sleeps.
     fn looks_again(&self, patience: Patience, look: &mut Look<'_>) -> bool;
 
     /// The core that this side runs on, now.

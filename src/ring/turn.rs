@@ -81,7 +81,7 @@ impl Turn {
 mod tests {
     use super::*;
 
-    /// How many calls sleep at once before one gives its turn.
+    /// Returns how many calls sleep at once before one gives its turn.
     fn rests(turn: &mut Turn) -> u32 {
         (0..).take_while(|_| !turn.is_worth_it()).count() as u32
     }

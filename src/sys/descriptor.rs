@@ -30,7 +30,7 @@ pub(crate) fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
 
-/// Whether the number is open.
+/// Returns whether the number is open.
 pub(crate) fn is_open(number: RawFd) -> bool {
     // SAFETY: borrowed for one call, which copes with a number that is not open.
     rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok()
@@ -174,8 +174,8 @@ impl Inert {
     }
 }
 
-/// Whether the number is that of an [`Inert`] descriptor, or of a copy. Such a descriptor is open for nothing, and its file has no
-/// path or is a device, as `/dev/null` is. Fails if that cannot be told.
+/// Returns whether the number is that of an [`Inert`] descriptor, or of a copy. Such a descriptor is open for nothing, and
+/// its file has no path or is a device, as `/dev/null` is. Fails if that cannot be told.
 pub(crate) fn is_inert(number: RawFd) -> Result<bool> {
     if number < 0 {
         return Err(Errno::BADF);
@@ -189,7 +189,7 @@ pub(crate) fn is_inert(number: RawFd) -> Result<bool> {
     Ok(kind == 0 || kind == libc::S_IFCHR)
 }
 
-/// Whether the number is a copy of an [`Inert`] descriptor, and not a device that other code opened with `O_PATH`.
+/// Returns whether the number is a copy of an [`Inert`] descriptor, and not a device that other code opened with `O_PATH`.
 pub(super) fn is_copy_of_inert(number: RawFd) -> bool {
     // SAFETY: borrowed for calls that cope with a number that is not open.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
@@ -212,8 +212,8 @@ macro_rules! from_raw_fd {
 }
 pub(crate) use from_raw_fd;
 
-/// Whether the number is a descriptor that this process was started with, has that identity (of [fstat(2)]), and belongs to no
-/// other code. It was open when the program started, and code that takes one over sets close-on-exec. A number that was too
+/// Returns whether the number is a descriptor that this process was started with, has that identity (of [fstat(2)]), and belongs
+/// to no other code. It was open when the program started, and code that takes one over sets close-on-exec. A number that was too
 /// large to be noted is checked by its identity alone.
 ///
 /// [fstat(2)]: https://man7.org/linux/man-pages/man2/fstat.2.html
@@ -238,7 +238,7 @@ pub(crate) fn identity(number: RawFd) -> Option<(u64, u64)> {
     Some((stat.st_dev, stat.st_ino))
 }
 
-/// Whether the descriptor has that identity.
+/// Returns whether the descriptor has that identity.
 pub(crate) fn is_the_same(fd: BorrowedFd<'_>, device: u64, inode: u64) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode))
 }
@@ -263,7 +263,7 @@ pub(crate) fn leave_inherited(fd: OwnedFd) {
     let _ = fd.into_raw_fd();
 }
 
-/// Whether two threads, by their numbers, share one table of descriptors. `false` if the kernel does not say ([kcmp(2)]).
+/// Returns whether two threads, by their numbers, share one table of descriptors. `false` if the kernel does not say ([kcmp(2)]).
 ///
 /// [kcmp(2)]: https://man7.org/linux/man-pages/man2/kcmp.2.html
 pub(crate) fn is_table_shared(one: u32, other: u32) -> bool {

@@ -79,7 +79,7 @@ impl Epoch {
         Ok(Self { page, number })
     }
 
-    /// Whether this is still the process that it was.
+    /// Returns whether this is still the process that it was.
     #[inline]
     pub(crate) fn lasts(self) -> bool {
         self.page.load(Relaxed) == self.number

@@ -114,7 +114,7 @@ impl Gate {
     }
 }
 
-/// How many threads this process has, if more than one. Waits a little for a thread that is leaving.
+/// Returns how many threads this process has, if more than one. Waits a little for a thread that is leaving.
 fn second_thread() -> Result<Option<usize>> {
     let mut started = None;
     loop {

@@ -47,7 +47,7 @@ pub(super) extern "C" fn note() {
     }
 }
 
-/// Whether the number was open when the program started. `None`: not known, as it is too large.
+/// Returns whether the number was open when the program started. `None`: not known, as it is too large.
 pub(crate) fn was_open(number: RawFd) -> Option<bool> {
     let word = OPEN.get(usize::try_from(number).ok()? / 64)?;
     Some(word.load(Relaxed) & (1 << (number % 64)) != 0)

@@ -110,7 +110,7 @@ impl Drop for Entry {
     }
 }
 
-/// Whether this descriptor was an end that this process was not given. Allocates nothing and takes no lock.
+/// Returns whether this descriptor was an end that this process was not given. Allocates nothing and takes no lock.
 pub(crate) fn is_severed(fd: RawFd) -> bool {
     let Some((word, bit)) = find(fd).filter(|(word, bit)| word.severed.load(SeqCst) & bit != 0) else { return false };
     // It may have been handed on as a plain descriptor and closed, and the number be another file's.
@@ -121,12 +121,12 @@ pub(crate) fn is_severed(fd: RawFd) -> bool {
     severed
 }
 
-/// Whether this was an end that this process was not given, or is a copy of one. An open end costs no system call.
+/// Returns whether this was an end that this process was not given, or is a copy of one. An open end costs no system call.
 pub(crate) fn is_severed_or_copy(fd: RawFd) -> bool {
     is_severed(fd) || (!is_live(fd) && is_copy_of_inert(fd))
 }
 
-/// Whether this is an end of this crate that is open.
+/// Returns whether this is an end of this crate that is open.
 pub(crate) fn is_live(fd: RawFd) -> bool {
     find(fd).is_some_and(|(word, bit)| word.live.load(SeqCst) & bit != 0)
 }

@@ -92,7 +92,7 @@ pub(crate) fn check(fd: BorrowedFd<'_>, seals: SealFlags, for_writing: bool) -> 
     u64::try_from(len).map_err(|_| Unfit::Kind)
 }
 
-/// Whether there is a part that was never written, and that would take the reader's memory.
+/// Returns whether there is a part that was never written, and that would take the reader's memory.
 ///
 /// The one way to ask is a seek. The position belongs to all holders of the descriptor, and another process may be reading the
 /// memory as a file. So the memory is opened once more. If that fails, without `/proc` or in a full table, the position is put

@@ -52,8 +52,8 @@ fn from_io(error: std::io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
-/// Whether the errno means that this kernel lacks a call that moves bytes, or its flag. An older kernel returns `EOPNOTSUPP` or
-/// `ENOSYS`. Many a sandbox returns `EPERM`, which none of these calls returns for a pipe otherwise.
+/// Returns whether the errno means that this kernel lacks a call that moves bytes, or its flag. An older kernel returns
+/// `EOPNOTSUPP` or `ENOSYS`. Many a sandbox returns `EPERM`, which none of these calls returns for a pipe otherwise.
 pub(crate) fn is_refused(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
 }
@@ -70,7 +70,7 @@ pub(crate) fn for_one_call(slices: &[impl Deref<Target = [u8]>]) -> Option<Range
     Some(first..slices.len().min(first + MOST_SLICES))
 }
 
-/// How many leading slices have at most that many bytes together.
+/// Returns how many leading slices have at most that many bytes together.
 pub(crate) fn leading(slices: &[impl Deref<Target = [u8]>], mut room: usize) -> usize {
     let fitting = slices.iter().take_while(|slice| {
         let fits = slice.len() <= room;

@@ -33,8 +33,8 @@ pub(crate) fn look(fd: BorrowedFd<'_>, events: i16) -> Result<i16> {
     Ok(fds[0].revents)
 }
 
-/// Whether the pipe with that device and inode has no reader, by its writer under that number in this process or another one.
-/// `None`: the number is no such writer (any more), or may not be looked at; or 0, 1 or 2 is
+/// Returns whether the pipe with that device and inode has no reader, by its writer under that number in this process or
+/// another one. `None`: the number is no such writer (any more), or may not be looked at; or 0, 1 or 2 is
 /// free here.
 ///
 /// The kernel counts readers that no process shows: in a message, or in a process that is hidden.

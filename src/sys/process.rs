@@ -52,8 +52,8 @@ pub(super) fn forked() {
     }
 }
 
-/// Whether this process is the noted one. (The first one of a pid namespace, and its child that is the first of another, have the
-/// same number.)
+/// Returns whether this process is the noted one. (The first one of a pid namespace, and its child that is the first of
+/// another, have the same number.)
 pub(crate) fn is_kept() -> bool {
     KEPT.load(Ordering::SeqCst) == own_pid().as_raw_nonzero().get()
 }
@@ -71,7 +71,7 @@ fn namespace(path: &CStr) -> Option<u64> {
     rustix::fs::stat(path).ok().map(|stat| stat.st_ino)
 }
 
-/// Whether children of this process are known to be in another PID namespace than this process (unshare, setns).
+/// Returns whether children of this process are known to be in another PID namespace than this process (unshare, setns).
 pub(crate) fn children_are_elsewhere() -> bool {
     match (namespace(OWN_PIDS), namespace(CHILDRENS_PIDS)) {
         (Some(own), Some(childrens)) => own != childrens,
@@ -331,7 +331,7 @@ pub(crate) fn send_group_signal(pidfd: BorrowedFd<'_>, pid: i32, was_reaped: boo
     }
 }
 
-/// Whether a process of that group runs. `false` where /proc does not say.
+/// Returns whether a process of that group runs. `false` where /proc does not say.
 pub(crate) fn group_goes_on(group: u32) -> bool {
     let Ok(processes) = std::fs::read_dir("/proc") else { return false };
     processes.flatten().any(|process| {

@@ -164,7 +164,7 @@ pub(crate) fn unreaped_status(pid: u32, pidfd: BorrowedFd<'_>) -> Option<i32> {
     (is_true && send_signal(pidfd, 0) != Err(Errno::SRCH)).then_some(status)
 }
 
-/// Whether this process may look into that one, as [ptrace(2)] defines it for reading.
+/// Returns whether this process may look into that one, as [ptrace(2)] defines it for reading.
 ///
 /// [ptrace(2)]: https://man7.org/linux/man-pages/man2/ptrace.2.html
 fn may_look_at(pid: u32) -> bool {

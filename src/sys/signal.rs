@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Errno, Result, errno};
 
-/// Whether the kernel reaps ended children by itself, so that none can be waited for.
+/// Returns whether the kernel reaps ended children by itself, so that none can be waited for.
 pub(crate) fn loses_children() -> bool {
     disposition(libc::SIGCHLD)
         .is_ok_and(|action| action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0)
@@ -121,7 +121,7 @@ impl Mask {
         Self::change(libc::SIG_UNBLOCK, set)
     }
 
-    /// Whether a signal is blocked in it.
+    /// Returns whether a signal is blocked in it.
     pub(super) fn has(&self, signal: i32) -> bool {
         // SAFETY: an initialised set, and a number, of which libc sees whether it is a signal's.
         unsafe { libc::sigismember(&self.0, signal) == 1 }

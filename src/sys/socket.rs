@@ -158,12 +158,12 @@ impl Mark {
     }
 }
 
-/// Whether the socket is one that does not report EOF to a call that does not wait: see [`receives_no_more`].
+/// Returns whether the socket is one that does not report EOF to a call that does not wait: see [`receives_no_more`].
 pub(crate) fn is_connectionless(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(sockopt::socket_type(fd)? == SocketType::DGRAM)
 }
 
-/// Whether the socket was shut down for receiving, so that nothing comes after what is in its queue.
+/// Returns whether the socket was shut down for receiving, so that nothing comes after what is in its queue.
 #[cold]
 #[inline(never)]
 pub(crate) fn receives_no_more(fd: BorrowedFd<'_>) -> Result<bool> {

@@ -74,7 +74,7 @@ struct Info {
     last_ack_recv: u32,
 }
 
-/// How long the peer of a connection has said nothing.
+/// Returns how long the peer of a connection has said nothing.
 pub(crate) fn silence(fd: BorrowedFd<'_>) -> Result<Silence> {
     let mut info = Info::default();
     let mut len = size_of::<Info>() as libc::socklen_t;

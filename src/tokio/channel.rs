@@ -306,8 +306,8 @@ impl<S, R> Duplex<S, R> {
     }
 }
 
-/// How long busy memory is left alone, after each attempt but the last. Each encodes the value anew, and the kernel may sleep in it
-/// for a tenth of a second, on the runtime's thread.
+/// Returns how long busy memory is left alone, after each attempt but the last. Each encodes the value anew, and the kernel
+/// may sleep in it for a tenth of a second, on the runtime's thread.
 fn naps() -> impl Iterator<Item = Duration> {
     (0..7).map(|i| Duration::from_millis(1 << i))
 }

@@ -327,7 +327,7 @@ impl Child {
     }
 }
 
-/// Whether there is something to read, or its other end is closed.
+/// Returns whether there is something to read, or its other end is closed.
 fn look_at(fd: BorrowedFd<'_>) -> Result<i16> {
     look(fd, POLLIN).map_err(|errno| Error::system("poll", errno))
 }

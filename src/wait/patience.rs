@@ -30,7 +30,7 @@ impl Patience {
         Instant::now().checked_add(timeout).map_or(Patience::Endless, Patience::Until)
     }
 
-    /// Whether a call waits for as long as it takes.
+    /// Returns whether a call waits for as long as it takes.
     pub(crate) fn is_endless(self) -> bool {
         matches!(self, Patience::Blocking | Patience::Endless)
     }
@@ -96,13 +96,13 @@ impl Patience {
         Ok(())
     }
 
-    /// Whether a call is to look again before it sleeps.
+    /// Returns whether a call is to look again before it sleeps.
     #[inline]
     pub(crate) fn look(self, spin: &Spin) -> Option<Look<'_>> {
         if matches!(self, Patience::None) { None } else { spin.look() }
     }
 
-    /// Whether to look once more, after a look that found nothing.
+    /// Returns whether to look once more, after a look that found nothing.
     pub(crate) fn looks_again(self, end: BorrowedFd<'_>, look: &mut Look<'_>) -> Result<bool> {
         if look.is_about_to_read_the_clock() && matches!(self, Patience::Blocking) && is_nonblocking(end)? {
             return Err(Error::WouldBlock); // an end with `O_NONBLOCK` does not spin for longer
@@ -118,7 +118,7 @@ impl Patience {
         })
     }
 
-    /// Whether a single plain system call comes first. `Some(true)`: one that waits; `Some(false)`: one that does not.
+    /// Returns whether a single plain system call comes first. `Some(true)`: one that waits; `Some(false)`: one that does not.
     #[inline(always)]
     pub(crate) fn first_call(self, spin: &Spin) -> Option<bool> {
         match self {
@@ -185,7 +185,7 @@ fn is_nonblocking(end: BorrowedFd<'_>) -> Result<bool> {
     Ok(flags.contains(OFlags::NONBLOCK))
 }
 
-/// Whether the end is in that state now.
+/// Returns whether the end is in that state now.
 pub(crate) fn is_ready(end: &End, event: i16) -> Result<bool> {
     let events = sys::poll::look(end.as_fd(), 0).map_err(|errno| end.error("poll", errno))?;
     if events & POLLNVAL != 0 {

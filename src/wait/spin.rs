@@ -95,12 +95,12 @@ pub(crate) struct Look<'a> {
 const AT_ONCE: u32 = 8;
 
 impl Look<'_> {
-    /// Whether the first attempts, without a clock, are used up.
+    /// Returns whether the first attempts, without a clock, are used up.
     pub(super) fn is_about_to_read_the_clock(&self) -> bool {
         self.vain.saturating_add(1) == AT_ONCE
     }
 
-    /// Whether to try once more, after an attempt that found nothing.
+    /// Returns whether to try once more, after an attempt that found nothing.
     pub(super) fn again(&mut self, deadline: Option<Instant>) -> bool {
         if self.vain == 0 {
             self.spin.at_once.store(0, Relaxed);

@@ -109,7 +109,7 @@ impl Group {
 }
 
 impl Run {
-    /// Whether its figures are to be kept and shown.
+    /// Returns whether its figures are to be kept and shown.
     pub fn is_record(&self) -> bool {
         self.whole && !self.quick
     }

@@ -89,7 +89,7 @@ fn gone(round: &Round, socket: &DatagramSocket) -> Fate {
     Fate::Cut
 }
 
-/// Whether it was sent. Never waits for long: the peer may be sending too.
+/// Returns whether it was sent. Never waits for long: the peer may be sending too.
 fn send_one(random: &mut Random, socket: &DatagramSocket, text: &[u8]) -> ipc::Result<bool> {
     let sent = match random.below(4) {
         0 => socket.try_send(text),

@@ -70,8 +70,8 @@ pub const OTHERS: &[Kind] = &[
     Kind { name: "deadlines_are_kept", run: deadlines::kept },
 ];
 
-/// How long anything in a round may take, far more than it does on a busy machine. `IPC_TESTS_SLOW=10` says that this one needs
-/// ten times as long.
+/// Returns how long anything in a round may take, far more than it does on a busy machine. `IPC_TESTS_SLOW=10` says that this
+/// one needs ten times as long.
 pub fn limit() -> Duration {
     let slow = std::env::var("IPC_TESTS_SLOW").map_or(1, |times| times.parse().expect("IPC_TESTS_SLOW is a number"));
     Duration::from_secs(20) * slow

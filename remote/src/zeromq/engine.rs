@@ -56,7 +56,7 @@ impl Engine {
         }
     }
 
-    /// Whether the worker of that name is not connected to this router.
+    /// Returns whether the worker of that name is not connected to this router.
     pub(super) fn is_gone(&mut self, name: &[u8]) -> bool {
         matches!(self.send(&[name, b"", HI], Some(Duration::ZERO)), Err(Error::Closed))
     }

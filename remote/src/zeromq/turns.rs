@@ -23,7 +23,7 @@ pub(super) trait Shared {
     /// The socket, to be waited for.
     fn engine(&self) -> &Engine;
 
-    /// Whether something has come since this was asked last that may be for another thread.
+    /// Returns whether something has come since this was asked last that may be for another thread.
     fn has_news(&mut self) -> bool;
 }
 

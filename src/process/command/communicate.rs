@@ -171,7 +171,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// When the conversation is over at the latest, as far as is known.
+    /// Returns when the conversation is over at the latest, as far as is known.
     pub(crate) fn until(&self) -> Option<Instant> {
         match (self.deadline, self.grace) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -179,13 +179,13 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// When the program has to have left.
+    /// Returns when the program has to have left.
     #[cfg(feature = "tokio")]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Whether both outputs are at EOF, or the time is up. Then only the program's exit is left.
+    /// Returns whether both outputs are at EOF, or the time is up. Then only the program's exit is left.
     pub(crate) fn is_over(&mut self) -> Result<bool> {
         if !self.talk.is_going_on() {
             return Ok(true);
@@ -213,19 +213,19 @@ impl<'a> Conversation<'a> {
         (self.talk.readers.clone(), self.talk.stdin.clone())
     }
 
-    /// Whether the program was not seen to leave yet.
+    /// Returns whether the program was not seen to leave yet.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_running(&self) -> bool {
         self.grace.is_none()
     }
 
-    /// Whether there is more to be written, after writing what there is room for. `WouldBlock`: there is none.
+    /// Returns whether there is more to be written, after writing what there is room for. `WouldBlock`: there is none.
     #[cfg(feature = "tokio")]
     pub(crate) fn write(&mut self) -> Result<bool> {
         self.talk.write().map(|()| self.talk.stdin.is_some())
     }
 
-    /// Whether there is more to come of one output, after reading what is there. `WouldBlock`: that is nothing.
+    /// Returns whether there is more to come of one output, after reading what is there. `WouldBlock`: that is nothing.
     #[cfg(feature = "tokio")]
     pub(crate) fn hear(&mut self, output: usize) -> Result<bool> {
         let (reader, said) = (&mut self.talk.readers[output], &mut self.talk.said[output]);

@@ -83,7 +83,8 @@ impl From<SpawnError> for Error {
     }
 }
 
-/// Whether the reason lies with this process or with the system: no memory, no place in a table of descriptors, the process limit.
+/// Returns whether the reason lies with this process or with the system: no memory, no place in a table of descriptors, the
+/// process limit.
 fn is_this_processes(error: &Error) -> bool {
     let Error::System { source, .. } = error else { return false };
     let is_kind = matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory);

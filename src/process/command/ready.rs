@@ -40,7 +40,7 @@ impl Ready<'_> {
         })
     }
 
-    /// Whether it gets no descriptors, and is in this process's directory.
+    /// Returns whether it gets no descriptors, and is in this process's directory.
     pub(super) fn changes_nothing(&self) -> bool {
         self.descriptors.is_empty() && self.directory.is_none()
     }

@@ -212,12 +212,12 @@ impl Parts {
         error
     }
 
-    /// Whether a signal to the program's group hits the program and its children, and no other process.
+    /// Returns whether a signal to the program's group hits the program and its children, and no other process.
     fn leads_a_group(&self) -> bool {
         self.options.session || self.options.group == Some(0)
     }
 
-    /// Whether the program is given something under that number.
+    /// Returns whether the program is given something under that number.
     pub(super) fn is_set(&self, number: usize) -> bool {
         let here = |place: &Place| matches!(place, Place::Number(given) if *given == number as RawFd);
         self.stdio[number].is_some() || self.given.iter().any(|(place, _)| here(place))

@@ -208,7 +208,7 @@ impl Handle {
         if is_full() { Err(Error::TimedOut) } else { Ok(()) }
     }
 
-    /// Whether this process started the server, and is no fork of the one that did.
+    /// Returns whether this process started the server, and is no fork of the one that did.
     fn is_callers(&self) -> bool {
         sys::process::own_pid() == self.caller
     }

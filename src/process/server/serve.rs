@@ -175,7 +175,7 @@ fn alone() -> Result<Permit, Errno> {
 }
 
 impl Order {
-    /// Whether the caller has given up.
+    /// Returns whether the caller has given up.
     fn is_off(&self) -> bool {
         sys::poll::look(self.line.as_fd(), POLLRDHUP).is_ok_and(|events| events != 0)
     }

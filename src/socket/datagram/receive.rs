@@ -169,8 +169,8 @@ impl DatagramSocket {
         }
     }
 
-    /// Whether 0 bytes without a mark are EOF. Another holder may have removed the mark, or be replacing it at this moment. So they
-    /// are an empty message as long as the peer is there.
+    /// Returns whether 0 bytes without a mark are EOF. Another holder may have removed the mark, or be replacing it at this
+    /// moment. So they are an empty message as long as the peer is there.
     fn is_eof(&self) -> Result<bool> {
         sys::socket::receives_no_more(self.end.as_fd()).map_err(|errno| self.end.error("poll", errno))
     }

@@ -72,7 +72,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether it asks for no change.
+    /// Returns whether it asks for no change.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { session, group, close_others, umask, nice, limits, groups, gid, uid, die_with_parent, hooks } = self;
         let numbers =
@@ -81,7 +81,7 @@ impl Options {
         !set && limits.is_empty() && hooks.is_empty()
     }
 
-    /// Whether the steps may not run in this process's own memory.
+    /// Returns whether the steps may not run in this process's own memory.
     ///
     /// A change of user makes the memory not dumpable, for all who share it, and lets the new user reach for it. A hook may make a
     /// call that is refused with shared memory (a user namespace), and its writes must not be seen here.
@@ -160,7 +160,7 @@ pub(crate) fn start(plan: Plan<'_>) -> Result<Started, Failed> {
     Ok(Started { pid, pidfd: above_standard(pidfd, place) })
 }
 
-/// Whether a sandbox or an emulator refuses this way of making a process.
+/// Returns whether a sandbox or an emulator refuses this way of making a process.
 fn is_refused(errno: Errno) -> bool {
     matches!(errno, Errno::NOSYS | Errno::PERM | Errno::INVAL)
 }

@@ -251,7 +251,7 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// Whether there is something that this process may run, seen from that directory.
+/// Returns whether there is something that this process may run, seen from that directory.
 pub(super) fn may_be_run(directory: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
     // SAFETY: a nul-terminated path.
     match unsafe { libc::faccessat(directory.as_raw_fd(), path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {

@@ -235,7 +235,7 @@ fn under_tokio() -> impl Iterator<Item = (&'static str, &'static str, &'static s
     streams.chain(messages).chain(trips).chain([many]).chain(programs)
 }
 
-/// How many times as fast `ours` is: the time of `beside`, in times of ours. Both in one group, so in turns.
+/// Returns how many times as fast `ours` is: the time of `beside`, in times of ours. Both in one group, so in turns.
 pub fn how_many_times(run: &Run, work: &str, case: &str, ours: &str, beside: &str) -> Result<Measured, &'static str> {
     let (ours, beside) = (median(run, work, case, ours)?, median(run, work, case, beside)?);
     Ok(Measured { value: beside.value / ours.value, rounds: ours.rounds.min(beside.rounds), ..ours })

@@ -129,7 +129,7 @@ const SECTIONS: [Section; 10] = [
     },
 ];
 
-/// Whether the contender is of the crate that this is about.
+/// Returns whether the contender is of the crate that this is about.
 fn is_ours(name: &str) -> bool {
     name.starts_with("ipc ") || name.starts_with("ipc::")
 }

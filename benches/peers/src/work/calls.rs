@@ -70,7 +70,7 @@ where
     })
 }
 
-/// How long it takes to do that so many times.
+/// Returns how long it takes to do that so many times.
 pub fn timed(count: u64, mut call: impl FnMut() -> io::Result<()>) -> io::Result<Duration> {
     let started = Instant::now();
     (0..count).try_for_each(|_| call())?;
