@@ -3,7 +3,7 @@
 //! `cargo bench --bench copy` prints, for each route and contender, the median rate and the processor time that everybody
 //! together took for a GiB; `-- --busy` is for a machine that has other work. The contender "moved" never has the bytes in
 //! this process, also where `copy` has a reason to read and write them: where readers would see a file change, and where
-//! it is slower. This process copies on one core, and whoever feeds it or reads from it is on the other.
+//! it is slower. This process copies on one core. The processes that feed it and read from it are on the other.
 
 mod common;
 

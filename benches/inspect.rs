@@ -1,5 +1,5 @@
-//! Who holds an end, and the map of a process tree, with 10, 100 and 1000 processes more on the machine. `lsof` beside them,
-//! which answers the same question.
+//! `holders` and `ProcessMap`, with 10, 100 and 1000 processes more on the machine. `lsof` beside them, which answers the
+//! same question.
 //!
 //! `cargo bench --bench inspect` prints medians over several rounds; `-- --test` looks whether it runs.
 

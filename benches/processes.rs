@@ -115,7 +115,7 @@ fn starting() {
     }
 }
 
-/// Runs it while so many threads wait for something.
+/// Runs it while `count` threads wait for something.
 fn beside_threads(count: usize, body: impl FnOnce()) {
     let hold = Mutex::new(());
     std::thread::scope(|scope| {

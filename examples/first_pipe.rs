@@ -1,4 +1,4 @@
-//! The first pipe: what is written at one end is read at the other, and the stream ends when its writer is closed.
+//! The first pipe: bytes written at one end are read at the other, and EOF arrives when the writer is closed.
 
 use std::io::{Read, Write};
 

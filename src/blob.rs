@@ -147,7 +147,7 @@ impl TryFrom<OwnedFd> for Blob {
     /// Takes the descriptor over, if it is memory with all four seals and without holes, and maps it. Sets close-on-exec.
     /// Otherwise the error gives the descriptor back ([`Error::WrongKind`]).
     ///
-    /// A hole is a part that was never written. Reading it would take memory of this process's, and as much as whoever made
+    /// A hole is a part that was never written. Reading it would take this process's memory, and as much as the maker of
     /// the descriptor likes.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         match arrived(fd.as_fd()) {

@@ -88,7 +88,7 @@ pub fn bare_recv(socket: &OwnedFd, buf: &mut [u8]) -> usize {
     usize::try_from(len).expect("a message")
 }
 
-/// Runs this process on that core from here on; where there is none, wherever the kernel likes.
+/// Runs this process on that core from here on. If there is no such core, the kernel chooses.
 pub fn pin(core: usize) {
     // SAFETY: a set that is zeroed and then has one member.
     unsafe {
@@ -173,7 +173,8 @@ pub fn look_at(bytes: &[u8]) {
     std::hint::black_box(words.fold(0_u64, u64::wrapping_add));
 }
 
-/// A stream from a peer on `core` to here: so many writes of that size, read 64 KiB at a time, and every byte looked at.
+/// A stream from a peer on `core` to here. Its writes have that size; it is read 64 KiB at a time, and every byte is
+/// looked at.
 pub struct Stream<R> {
     reader: R,
     size: usize,
@@ -238,8 +239,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The median of rounds with so many bytes. With `--busy`, for a machine that has other work, one that few of many
-    /// short rounds were faster than: those that nobody disturbed. With `--test`, next to nothing.
+    /// Plans the median of rounds with that many bytes. With `--busy`, for a machine that has other work, plans the
+    /// best tenth of many short rounds. With `--test`, plans next to nothing.
     pub fn from_arguments(bytes: usize, rounds: usize) -> Self {
         match std::env::args().find(|arg| ["--test", "--busy"].contains(&arg.as_str())).as_deref() {
             Some("--test") => Self { bytes: 2 << 20, rounds: 1, quantile: 0.5 },
@@ -304,7 +305,7 @@ pub fn std_pipe() -> (io::PipeReader, io::PipeWriter) {
     io::pipe().expect("a pipe")
 }
 
-/// So many writes and reads of that size in one process.
+/// Writes and reads of that size in one process.
 pub fn write_and_read((mut reader, mut writer): (impl Read, impl Write), size: usize) -> impl FnMut(u64) -> Duration {
     let message = vec![7; size];
     let mut buf = vec![0; size];

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Peer;
 
-/// One contender: does something so many times, and says how long that took.
+/// One contender: does something that many times, and returns how long it took.
 pub type Contender<'a> = (&'a str, Box<dyn FnMut(u64) -> Duration + 'a>);
 
 /// Nanoseconds for one, the median of each contender, over rounds in which they take turns.
@@ -19,7 +19,7 @@ pub fn take_turns(contenders: &mut [Contender<'_>], count: u64, rounds: usize) -
     times.into_iter().map(median).collect()
 }
 
-/// Does it so many times, and says how long that took.
+/// Does it that many times, and returns how long it took.
 pub fn repeated<'a>(mut once: impl FnMut() + 'a) -> Box<dyn FnMut(u64) -> Duration + 'a> {
     Box::new(move |count| {
         let started = Instant::now();

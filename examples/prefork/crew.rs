@@ -168,7 +168,7 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Sees to it that another takes the place, now or after a rest; or gives it up.
+    /// Lets another take the place, now or after a rest, or gives it up.
     pub fn replace(&mut self, lost: &Lost) {
         let place = &mut self.places[lost.place];
         place.left_at_once = if lost.at_once { place.left_at_once + 1 } else { 0 };

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as files need: the head of a request, and the head of an answer (RFC 9110, RFC 9112).
+//! The part of HTTP/1.1 that files need: the head of a request, and the head of an answer (RFC 9110, RFC 9112).
 
 use std::time::SystemTime;
 

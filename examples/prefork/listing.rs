@@ -6,7 +6,7 @@ use std::fs::File;
 use rustix::fs::{Dir, FileType};
 use rustix::io::Errno;
 
-/// A page has so many names at most, so that a folder of any size keeps neither the worker nor its memory.
+/// How many names a page has at most, so that a folder of any size keeps neither the worker nor its memory.
 const MOST: usize = 1_000;
 
 /// Lists what is in a folder, `path` being the way to it. Hidden files are left out.

@@ -107,7 +107,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
     Ok(Some(options))
 }
 
-/// No wake-up of a ring is lost: so many sleeps on one core and on two, with signals and without.
+/// Checks that no wake-up of a ring is lost, in that many sleeps on one core and on two, with signals and without.
 fn sleeps(most: u64) -> ExitCode {
     for (where_, cores) in [("one core", [0, 0]), ("two cores", [0, 1])] {
         for signals in [false, true] {
@@ -189,8 +189,8 @@ impl Worker {
     fn start(mut seed: u64, over: Option<Instant>) -> ipc::Result<Self> {
         let board = Board::shared();
         let child = Fork::new().die_with_parent().reset_signals().spawn((), move |()| {
-            // A group of its own: what somebody types at the terminal is for the parent, which ends the group.
-            // SAFETY: two numbers.
+            // A group of its own: a Ctrl-C at the terminal is for the parent, which ends the group. SAFETY: two
+            // numbers.
             unsafe { libc::setpgid(0, 0) };
             fire::adopt_orphans();
             while over.is_none_or(|over| Instant::now() < over) {
@@ -198,8 +198,8 @@ impl Worker {
                 seed = Random::new(seed).next();
             }
         })?;
-        // Also here, so that it is done whoever comes first.
-        // SAFETY: two numbers, of a child that was not waited for.
+        // Also here, so that it is done whichever process comes first. SAFETY: two numbers, of a child that was not
+        // waited for.
         unsafe { libc::setpgid(child.id() as libc::pid_t, child.id() as libc::pid_t) };
         Ok(Self { child, board, seen: (0, Instant::now()) })
     }
@@ -251,8 +251,8 @@ fn watch(workers: &mut [Worker], over: Option<Instant>, report: &mut Report) -> 
 /// Ends the workers with all that they have started, and waits until nobody is left.
 fn end_all(workers: &[Worker]) {
     for worker in workers {
-        // SAFETY: two numbers. Groups that have ended are no harm, as nobody else had time to get their numbers: whoever was
-        // in them is waited for below.
+        // SAFETY: two numbers. Groups that have ended do no harm, as no other got their numbers: their processes are waited
+        // for below.
         unsafe { libc::kill(-(worker.child.id() as libc::pid_t), libc::SIGKILL) };
     }
     // SAFETY: no status is asked for. It ends when there is no child any more, also none that came here as an orphan.

@@ -193,7 +193,7 @@ impl Program {
                 }
                 Ok(())
             }
-            // Another holder was quicker, which cannot be: there is none.
+            // Another holder was quicker. This cannot happen, since there is no other.
             Err(ipc::Error::WouldBlock) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -1,5 +1,5 @@
-//! Messages with any control data that the kernel takes from a sender, to sockets with any options set: what arrives is the
-//! message, whole; what came beside it is owned, close-on-exec, and closed again.
+//! Messages with any control data that the kernel takes from a sender, to sockets with any options set. The message arrives
+//! whole. Descriptors that came with it are owned, close-on-exec, and closed again.
 
 #![no_main]
 
@@ -38,7 +38,7 @@ fn attempt(mut input: &[u8]) {
     }
     let (pipe_reader, pipe_writer) = ipc::pipe().expect("a pipe");
     let lent = [sender.as_raw_fd(), receiver.as_raw_fd(), pipe_reader.as_raw_fd(), pipe_writer.as_raw_fd()];
-    // Headers of three bytes each: what it is, how long it says that it is, and what it is filled with.
+    // Headers of three bytes each: the kind, the length that it claims, and the byte that fills it.
     let mut control = Vec::new();
     while let [kind, len, fill, rest @ ..] = input {
         input = rest;
@@ -115,7 +115,7 @@ fn header(control: &mut Vec<u8>, kind: u8, len: u8, fill: u8, lent: &[i32]) {
     let level = if kind & 0x80 == 0 { libc::SOL_SOCKET } else { i32::from(fill) };
     let kind = i32::from(kind & 0x7f) % 6;
     let data: Vec<u8> = match kind {
-        // Descriptors: real ones, and now and then a number that is none.
+        // Descriptors: real ones, and now and then a number that is not open.
         libc::SCM_RIGHTS => (0..usize::from(len) % 40)
             .flat_map(|i| if fill == 0xff { [0xff; 4] } else { lent[(i + usize::from(fill)) % 4].to_ne_bytes() })
             .collect(),

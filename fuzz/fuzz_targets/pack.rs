@@ -28,7 +28,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             Err(error) => panic!("{error:?}"),
         }
     }
-    // The next datagram is none the worse for it.
+    // The next datagram arrives all the same.
     pair.parent.send(b"\x02\0\0\0ok").expect("there is room");
     assert_eq!(socket.try_recv().expect("a message"), Some(&b"ok"[..]));
 });

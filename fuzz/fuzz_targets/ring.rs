@@ -1,7 +1,7 @@
-//! A ring whose peer does what the input says. It stores anything in the four words, and bytes anywhere in the memory; it punches
-//! holes, rings, floods the socket with rings, puts descriptors beside them, says hello in pieces, wrongly, twice or never, with
-//! memory of any kind, and leaves at any time. The side under test reads or writes in between, looks, watches and sleeps for a
-//! moment, and in some runs a thread scribbles meanwhile. No call panics or outlasts its time, what is wrong once stays wrong,
+//! A ring whose peer does what the input says. It stores anything in the four words, and bytes anywhere in the memory. It punches
+//! holes, rings, floods the socket with rings, and puts descriptors beside them. It says hello in pieces, wrongly, twice or
+//! never, with memory of any kind, and leaves at any time. The side under test reads or writes in between, looks, watches and
+//! sleeps for a moment. In some runs a thread scribbles meanwhile. No call panics or outlasts its time, an error stays an error,
 //! and no descriptor stays open.
 
 #![no_main]
@@ -63,7 +63,7 @@ impl Script<'_> {
     }
 }
 
-/// Memory of any length, with any seals, or what is none.
+/// Memory of any length, with any seals, or a descriptor of another kind.
 fn memory(kind: u8, len: usize, seals: libc::c_int) -> OwnedFd {
     match kind % 8 {
         1 => ipc::pipe().expect("a pipe").0.into(),
@@ -97,7 +97,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// So many bytes of the hello, with so many descriptors.
+    /// Sends that many bytes of the hello, with that many descriptors.
     fn say(&mut self, len: usize, descriptors: usize) {
         let (Some(socket), len) = (&self.socket, len.min(self.told.len())) else { return };
         if len > 0 && socket.try_send_with(&self.told[..len], vec![&self.memory; descriptors]).is_ok() {
@@ -107,7 +107,7 @@ impl Peer {
 
     /// One step of the input's.
     fn act(&mut self, what: u8, script: &mut Script<'_>) {
-        // What is beyond the end of what was sealed is refused, and so is what the socket has no room for.
+        // Writes beyond the end of sealed memory are refused, and so are bytes that the socket has no room for.
         match what {
             0 | 1 => drop(self.memory.write_at(&script.counter().to_le_bytes(), u64::from(script.byte() & 1) * 128)),
             2 => drop(self.memory.write_at(&script.state().to_le_bytes(), 256 + u64::from(script.byte() & 1) * 128)),

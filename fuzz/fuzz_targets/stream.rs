@@ -1,4 +1,4 @@
-//! A stream of any bytes, in two parts, to a reader of messages: what is whole is received, and what is not is in the error.
+//! A stream of any bytes, in two parts, to a reader of messages. Whole messages are received, and the error has the rest.
 
 #![no_main]
 

@@ -35,7 +35,7 @@ libfuzzer_sys::fuzz_target!(|input: (u8, &[u8])| {
         Err(error) => panic!("{error:?}"),
     }
     assert_eq!(ipc::open_ends(), before, "no end stays");
-    // The next one is none the worse for it.
+    // The next one arrives all the same.
     pair.parent.send(&[3, 2]).expect("there is room");
     assert!(matches!(receiver.try_recv(), Ok(Some(Value::Hollow(list))) if list.len() == 2));
 });

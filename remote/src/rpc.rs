@@ -187,7 +187,7 @@ fn framed<S: AsyncRead + AsyncWrite>(stream: S, max_message: usize) -> Framed<S,
 ///
 /// # Errors
 ///
-/// [`io::Error`]: the socket is none of TCP.
+/// [`io::Error`]: the socket is not a TCP socket.
 ///
 /// # Platform
 ///

@@ -151,7 +151,8 @@ impl Options {
 
     /// Sets how many values wait for one peer at each side (`ZMQ_SNDHWM`, `ZMQ_RCVHWM`), at least one. See [`new`](Self::new).
     ///
-    /// A peer whose values nobody receives takes up to so many times [`max_message`](Self::max_message) of memory here.
+    /// A peer whose values nobody receives takes up to `values` times [`max_message`](Self::max_message) of memory
+    /// here.
     pub fn queue(mut self, values: u32) -> Self {
         self.queue = i32::try_from(values).unwrap_or(i32::MAX).max(1);
         self

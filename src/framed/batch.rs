@@ -222,7 +222,7 @@ impl<W: Outlet> Drop for Batch<W> {
     }
 }
 
-/// Fails if the time is up after so many writes. One that is not to wait goes on for as long as there is room.
+/// Fails if the time is up after that many writes. One that is not to wait goes on for as long as there is room.
 pub(super) fn in_time(patience: Patience, puts: usize) -> Result<()> {
     if matches!(patience, Patience::Until(_)) { patience.after_steps(puts) } else { Ok(()) }
 }

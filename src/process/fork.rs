@@ -208,7 +208,7 @@ pub struct Fork {
 }
 
 impl Fork {
-    /// Makes a fork without options: what [`fork`] does. See [`Fork`] for an example.
+    /// Makes a fork without options, as [`fork`] does. See [`Fork`] for an example.
     pub fn new() -> Self {
         Self::default()
     }
@@ -293,7 +293,7 @@ impl Fork {
     /// The fork itself. Calls that can fail come before it. Signals are held back before the last look at the threads, so that no
     /// code of the caller's runs in between.
     fn split(self, permit: &dyn Fn() -> Result<Permit>, given: &dyn Ends) -> Result<Forked> {
-        // First, as its advice is the better one: a runtime has threads, for which the permit is refused.
+        // First, as its advice is the better one: the permit is refused too, since a runtime has threads.
         check_outside_runtime()?;
         // Before a lock that another thread could hold.
         permit()?;

@@ -125,7 +125,7 @@ impl Signals {
     }
 
     fn take(&self, patience: Patience) -> Result<i32> {
-        // Also where no end was severed: the descriptor would read the signals of whoever asks.
+        // Also where no end was severed: the descriptor would read the signals of the calling process.
         if !self.is_ours() {
             return Err(Error::NotGiven);
         }

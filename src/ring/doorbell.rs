@@ -105,7 +105,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
         self.words.load(Self::OTHER_SAYS) & CLOSED != 0
     }
 
-    /// Moves on by so many bytes, at most those that are left. Returns whether the other side is to be rung for.
+    /// Moves on by that many bytes, at most those that are left. Returns whether the other side is to be rung for.
     #[inline(always)]
     #[must_use]
     pub(super) fn advance(&mut self, by: usize) -> bool {

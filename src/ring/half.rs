@@ -36,7 +36,7 @@ const LONGEST_TURN: Duration = Duration::from_millis(10);
 /// How long a side sleeps if the other may not ring, or if its own ring is owed.
 const NAP: Duration = Duration::from_millis(1);
 
-/// How often a call that may wait tries a ring for which the kernel has no memory, a [`NAP`] apart.
+/// How often a call that may wait tries a ring that the kernel has no memory for, a [`NAP`] apart.
 const TRIES: u32 = 20;
 
 /// A fault that makes a ring useless for good. Each call returns it again.
@@ -125,8 +125,8 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         }
     }
 
-    /// Moves on by so many bytes, and rings if the other side waits for that. A ring that the kernel has no memory for is
-    /// owed, and a call that may wait tries it again for a while.
+    /// Moves on by that many bytes, and rings if the other side waits for them. A ring that the kernel has no memory for
+    /// is owed, and a call that may wait tries it again for a while.
     #[inline(always)]
     pub(super) fn advance(&mut self, by: usize, may_wait: impl FnOnce() -> bool) {
         if self.side.as_mut().is_some_and(|side| side.advance(by)) {
@@ -195,7 +195,7 @@ impl<const WRITER: bool, L: Line, W: Words> Half<WRITER, L, W> {
         let mut look = patience.look(spin);
         let mut rings = 0;
         loop {
-            // In this order: what was done before it closed is seen.
+            // In this order, so that moves before the close are seen.
             let is_closed = self.is_closed();
             let left = self.look()?;
             if left > 0 || is_closed {

@@ -38,7 +38,7 @@ struct Model {
     registered: bool,
     /// The barriers that one side makes for both are refused.
     refused: bool,
-    /// For so many rings of the writer, and of the reader, the kernel has no memory.
+    /// How many rings of the writer, and of the reader, the kernel has no memory for.
     lost: [usize; 2],
     /// The reader waits as with `wait_any`.
     watches: bool,
@@ -54,7 +54,7 @@ enum Without {
     BarrierBeforeSleep,
     /// A side that says that it waits, and sleeps.
     SecondLook,
-    /// A ring for which there is no memory is forgotten.
+    /// A ring that there is no memory for is forgotten.
     OwedRings,
     /// A side that owes a ring, or that the other may not ring for, sleeps until it is rung for.
     Naps,
@@ -240,7 +240,7 @@ impl Line for Plug {
 }
 
 impl Model {
-    /// A writer of so many bytes, one by one, and a reader of all of them.
+    /// Runs a writer of bytes, one by one, and a reader of all of them.
     fn run(self) {
         let says = if self.registered { REGISTERED | BARS } else { 0 };
         let words = Arc::new([0, 0, says, says].map(AtomicU64::new));

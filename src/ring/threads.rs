@@ -46,7 +46,7 @@ impl Words for Twin {
 /// Looks until this side can go on.
 fn await_some<const WRITER: bool>(side: &mut Side<Twin, WRITER>) -> usize {
     loop {
-        // In this order: what was done before it closed is seen.
+        // In this order, so that moves before the close are seen.
         let is_over = side.is_other_closed();
         match side.look().expect("the other side's counter is where it can be") {
             0 if !is_over => thread::yield_now(),

@@ -101,7 +101,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) };
     let len = usize::try_from(len).map_err(|_| errno())?;
     let filled: usize = message.msg_controllen as _;
-    // SAFETY: recvmsg has just filled so many bytes of the buffer, but for the gaps.
+    // SAFETY: recvmsg has just filled that many bytes of the buffer, but for the gaps.
     let control = unsafe { close_gaps(&mut control, filled) };
     // SAFETY: recvmsg has just filled it for this message.
     let mut beside = if control.is_empty() { Beside::default() } else { unsafe { open(control) } };
@@ -117,13 +117,13 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
 ///
 /// # Safety
 ///
-/// recvmsg must have filled so many bytes of the buffer.
+/// recvmsg must have filled that many bytes of the buffer.
 unsafe fn close_gaps(control: &mut [MaybeUninit<u64>], filled: usize) -> &[u8] {
     let filled = filled.min(size_of_val(control));
     let start = control.as_mut_ptr().cast::<u8>();
     let mut at = 0;
     while filled - at >= size_of::<libc::cmsghdr>() {
-        // SAFETY: so many bytes are there, and the kernel writes a header whole, at a multiple of its alignment.
+        // SAFETY: the header's bytes are there, and the kernel writes a header whole, at a multiple of its alignment.
         let head = unsafe { start.add(at).cast::<libc::cmsghdr>().read() };
         let len: usize = head.cmsg_len as _;
         let end = at.saturating_add(len.max(HEAD)).min(filled);
@@ -190,7 +190,7 @@ fn headers(mut rest: &[u8]) -> impl Iterator<Item = (libc::c_int, libc::c_int, &
         if rest.len() < size_of::<libc::cmsghdr>() {
             return None;
         }
-        // SAFETY: so many bytes are there, aligned or not, and a header is integers, which any bytes are.
+        // SAFETY: the header's bytes are there, aligned or not. A header is integers, which any bytes are.
         let head = unsafe { rest.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
         let len: usize = head.cmsg_len as _;
         let data = rest.get(HEAD..len)?;
@@ -278,7 +278,7 @@ mod tests {
             word.write(u64::from_ne_bytes(whole));
         }
         for len in [0, control.len() - 4, control.len(), usize::MAX] {
-            // SAFETY: so many bytes are filled, or as many as there are headers.
+            // SAFETY: that many bytes are filled, or as many as there are headers.
             let closed = unsafe { close_gaps(&mut filled, len.min(control.len())) };
             assert_eq!(descriptors(closed), descriptors(&control[..closed.len()]));
             let expected: Vec<_> = control.iter().map(|byte| if *byte == 0xa5 { 0 } else { *byte }).collect();

@@ -111,7 +111,7 @@ impl Drop for Before {
                     let _ = unsafe { put(fd.as_raw_fd(), number, flags) };
                 }
                 Stood::Same(flags) => {
-                    // SAFETY: whoever gives it has it open, and borrowed as long as the plan.
+                    // SAFETY: its owner has it open, and lends it as long as the plan.
                     let _ = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, flags);
                 }
                 Stood::Nothing => {

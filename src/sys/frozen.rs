@@ -48,8 +48,8 @@ impl Deref for Frozen {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping is that long and readable, and lives as long as `self`. The seals keep its
-        // length, so that no page goes away, and its contents, whoever else has the descriptor. An empty slice may dangle.
+        // SAFETY: the mapping is that long and readable, and lives as long as `self`. The seals keep its contents and its
+        // length, so that no page goes away, also if others have the descriptor. An empty slice may dangle.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

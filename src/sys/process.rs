@@ -316,7 +316,7 @@ pub(crate) fn send_group_signal(pidfd: BorrowedFd<'_>, pid: i32, was_reaped: boo
     match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, details, flags) } {
         0 => return Ok(()),
         _ => match errno() {
-            // Before 6.9; or the signal is none, which kill says again.
+            // Before 6.9; or there is no such signal, which kill reports again.
             Errno::INVAL => {}
             errno => return Err(errno),
         },

@@ -128,7 +128,7 @@ impl SharedMemory {
     /// Copies bytes in, at that position of the stream.
     #[inline(always)]
     pub(crate) fn put(&mut self, position: u64, bytes: &[u8]) {
-        // SAFETY: so many bytes are mapped there, and are no memory that Rust knows, so that they do not overlap with `bytes`.
+        // SAFETY: that many bytes are mapped there, and are no memory that Rust knows. So they do not overlap with `bytes`.
         unsafe { copy(self.place(position, bytes.len()), bytes.as_ptr(), bytes.len()) };
     }
 

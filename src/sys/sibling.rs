@@ -103,8 +103,8 @@ impl Thread {
     fn renew(&self) {
         let (head, len) = self.robust;
         if !head.is_null() {
-            // SAFETY: the head that libc registered in the process that this one is a copy of. It holds no lock: whoever was
-            // alone and called this, holds none.
+            // SAFETY: the head that libc registered in the process that this one is a copy of. It holds no lock: the caller
+            // was the only thread, and holds none.
             unsafe { libc::syscall(libc::SYS_set_robust_list, head, len) };
         }
     }
@@ -130,7 +130,8 @@ struct Info {
 /// The exit status is known (`PIDFD_INFO_EXIT`).
 const EXIT: u64 = 1 << 3;
 
-/// The wait status ([wait(2)]) of a process that has left and was waited for, by whomever. `None`: it was not yet. Linux 6.15.
+/// The wait status ([wait(2)]) of a process that has left and was waited for, by any process. `None`: it was not yet. Linux
+/// 6.15.
 ///
 /// [wait(2)]: https://man7.org/linux/man-pages/man2/wait.2.html
 pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
@@ -157,7 +158,7 @@ pub(crate) fn unreaped_status(pid: u32, pidfd: BorrowedFd<'_>) -> Option<i32> {
     let mut fields = stat.split_ascii_whitespace();
     let has_left = fields.next() == Some("Z");
     let status = fields.nth(48)?.parse().ok()?;
-    // It may show another PID namespace; and whoever may not know sees 0.
+    // It may show another PID namespace. A process that may not know sees 0.
     let is_own = std::fs::read_link("/proc/self").is_ok_and(|it| it.to_str() == Some(&std::process::id().to_string()));
     let is_true = is_own && has_left && (status != 0 || may_look_at(pid));
     // Last: until it is waited for, the number is its own.

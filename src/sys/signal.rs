@@ -295,7 +295,7 @@ pub(crate) fn without_sigpipe<T>(call: impl FnOnce() -> Result<T>) -> Result<T> 
 }
 
 /// Takes a blocked `SIGPIPE` that the kernel sent for a call of this process. One from another process, which came
-/// meanwhile, is none of ours to take: it is sent on.
+/// meanwhile, is not ours to take: it is sent on.
 fn take_own(sigpipe: &libc::sigset_t) {
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let mut details = MaybeUninit::<libc::siginfo_t>::zeroed();

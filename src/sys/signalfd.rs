@@ -12,7 +12,7 @@ use super::fork::Permit;
 use super::signal::Mask;
 use super::{Errno, Result, errno, retry};
 
-/// Numbers of signals that fit in a [`Set`]. Signals of processors that have more are not to be had.
+/// Numbers of signals that fit in a [`Set`]. Some processors have more signals, which cannot be read.
 const SIGNALS: i32 = 64;
 
 /// A set of signals.

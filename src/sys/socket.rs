@@ -35,7 +35,7 @@ pub(crate) fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
     rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
 }
 
-/// Receives one message into `buf` and, what it has no room for, into `spill`. `None`: the end.
+/// Receives one message into `buf`, and the bytes that it has no room for into `spill`. `None`: EOF.
 ///
 /// An empty message and EOF both return 0 bytes. With a [`Mark`], the kernel has a control message for every message and no room
 /// for it, which it reports as `MSG_CTRUNC`. For EOF it has no control message.
@@ -79,7 +79,7 @@ fn message(fd: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>], flags: libc::c_int)
     Ok(Some(len))
 }
 
-/// A message of so many parts, with no address and nothing beside it.
+/// A message of that many parts, with no address and nothing beside it.
 #[inline(always)]
 pub(super) fn header(parts: *mut libc::iovec, count: usize) -> libc::msghdr {
     // SAFETY: zeroed bytes are a valid msghdr: null pointers and lengths of 0. (It has private padding on some systems.)
@@ -249,7 +249,7 @@ pub(crate) fn lengthen_queue(fd: BorrowedFd<'_>) -> Result<()> {
     sockopt::set_socket_send_buffer_size(fd, MOST)
 }
 
-/// Process, user and group of whoever made the pair.
+/// Returns the process, user and group that made the pair.
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<(u32, u32, u32)> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;

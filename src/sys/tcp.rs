@@ -79,7 +79,7 @@ pub(crate) fn silence(fd: BorrowedFd<'_>) -> Result<Silence> {
     let mut info = Info::default();
     let mut len = size_of::<Info>() as libc::socklen_t;
     // SAFETY: the kernel writes no more than `len` bytes into a structure of that size, which is borrowed exclusively. Its fields
-    // are numbers, for which every bit pattern is a value.
+    // are numbers: every bit pattern is a value.
     let got = unsafe {
         libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
     };

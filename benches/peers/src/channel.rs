@@ -1,4 +1,4 @@
-//! What the contenders do, whatever they are: one way, and there and back.
+//! The work of every contender: one way, and there and back.
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};

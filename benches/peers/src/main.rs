@@ -5,7 +5,8 @@
 //! ```
 //!
 //! measures for some ten minutes, keeps every sample in `results/`, in one file for each kind of machine, and writes
-//! `docs/benchmarks.md` with its pictures from all of them. Nothing else should run meanwhile. `--help` tells the options.
+//! `docs/benchmarks.md` with its pictures from all of them. The machine should run nothing else meanwhile. `--help` tells
+//! the options.
 
 mod channel;
 mod machine;

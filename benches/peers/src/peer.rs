@@ -25,8 +25,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// `work` is called with each number that is [`order`](Self::order)ed, and returns the answer. What it captures lives in
-    /// the peer from here on; what else there is stays open in both.
+    /// `work` is called with each number that is [`order`](Self::order)ed, and returns the answer. Its captures live in the
+    /// peer from here on. All else stays open in both.
     pub fn start(core: Core, work: impl FnMut(u64) -> io::Result<u64>) -> io::Result<Self> {
         // The ends of other crates are open on both sides, so those of this one are too.
         Self::start_with(Fork::new().keep_all_ends(), core, work)
@@ -74,7 +74,7 @@ impl Peer {
 
 fn fail(answers: &PipeWriter, error: &io::Error) -> io::Result<()> {
     let reason = error.to_string();
-    // Whoever waits for what it was to send sees EOF, and no answer.
+    // A process that waits for its messages sees EOF, and no answer.
     eprintln!("peers: a peer has failed: {reason}");
     answers.write_atomic(&FAILED.to_ne_bytes())?;
     Ok(answers.write_atomic(&reason.as_bytes()[..reason.len().min(MOST)])?)

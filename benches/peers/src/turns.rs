@@ -12,7 +12,7 @@ use crate::watchdog::Watch;
 
 /// Something that can do a piece of work again and again.
 pub trait Contender {
-    /// Does it so many times.
+    /// Does it `count` times.
     fn pass(&mut self, count: u64) -> io::Result<Pass>;
 }
 
@@ -37,7 +37,7 @@ impl Pass {
     }
 }
 
-/// For work that is a loop in this process: how long so many took.
+/// Work that is a loop in this process. It returns how long the loop took.
 impl<F: FnMut(u64) -> io::Result<Duration>> Contender for F {
     fn pass(&mut self, count: u64) -> io::Result<Pass> {
         Ok(Pass::of(self(count)?, count))
@@ -72,7 +72,7 @@ pub const FINE: Pace = Pace { pass: Duration::from_millis(40), rounds: 21 };
 /// A hang, whatever the machine is busy with.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// So many times as many rounds there are at most, where the cores move.
+/// How many times as many rounds there are at most, where the cores move.
 const AT_MOST: usize = 3;
 
 /// How long a group waits in all for the cores to be near, when it has its rounds with the cores far.
@@ -241,7 +241,7 @@ impl Racer {
 fn progress(line: &str) {
     let mut stderr = io::stderr();
     if stderr.is_terminal() {
-        // Who cannot be told does not need to know.
+        // A line that cannot be written is not needed.
         let _ = write!(stderr, "\r\x1b[K{line}");
     }
 }

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A call that makes descriptors.
 pub struct Call {
     pub name: &'static str,
-    /// With so many free places in the table it works, and with fewer not.
+    /// With that many free places in the table it works, and with fewer not.
     pub places: usize,
     /// Makes it ready. The attempt that it returns can be called again where it failed.
     pub prepare: fn() -> Attempt,

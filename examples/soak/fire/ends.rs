@@ -160,7 +160,7 @@ fn unpack(round: &mut Round, mut received: Received, key: u64, number: u64) {
     assert!(received.is_empty(), "{} ends too many", received.len());
 }
 
-/// Ends that are in a queue when its owner is killed: whoever holds the other side of one sees it go.
+/// Ends that are in a queue when its owner is killed: the holder of one's other side sees it go.
 pub fn killed_receiver(round: &mut Round) {
     let pair = datagram_pair().expect("there is room for a pair");
     let (count, taken) = (round.random.up_to(60), round.random.up_to(60));

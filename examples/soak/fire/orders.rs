@@ -47,7 +47,7 @@ pub fn killed_server(round: &mut Round) {
     }
 }
 
-/// Who orders is killed, with its server or without. The server leaves, and so do the workers.
+/// The caller is killed, with its server or without. The server leaves, and so do the workers.
 pub fn killed_caller(round: &mut Round) {
     let (reader, writer) = pipe().expect("there is room for a pipe");
     let caller = round.fork(writer, |round, writer| {

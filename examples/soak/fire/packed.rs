@@ -148,7 +148,7 @@ fn receive_all(round: &mut Round, reader: PipeReader, key: u64, count: u64) -> F
             }
             Ok(None) => break,
             Err(Error::WouldBlock | Error::TimedOut) => {}
-            // Killed within a message: what there is of it is no message.
+            // Killed within a message: its part is no message.
             Err(Error::Truncated { .. }) => assert!(got < count, "a piece of message {got}"),
             Err(error) => panic!("{error:?} after {got} messages"),
         }

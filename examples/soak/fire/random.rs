@@ -43,7 +43,7 @@ impl Random {
         if self.once_in(2) { self.up_to(most) } else { self.below(most + 1) }
     }
 
-    /// True once in so many times.
+    /// Returns true once in that many times.
     pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

@@ -128,8 +128,8 @@ pub struct Sleeps {
     pub time: Duration,
 }
 
-/// Two processes, each on its core, pass something back and forth through two rings, and sleep each time, until so many sleeps
-/// were counted. A wake-up that is lost is a wait that takes longer than anything may, and a panic.
+/// Two processes, each on its core, pass something back and forth through two rings, and sleep each time, until `most` sleeps
+/// were counted. A lost wake-up is a wait that takes longer than anything may, and a panic.
 pub fn sleeps(cores: [usize; 2], most: u64, signals: bool) -> ipc::Result<Sleeps> {
     let (there, back) = (stream_pair()?, stream_pair()?);
     let period = Duration::from_micros(500);

@@ -43,7 +43,7 @@ fn errno(error: &Error) -> Option<i32> {
     }
 }
 
-/// More ends arrive than there are places: the message is whole, and so many ends are there.
+/// More ends arrive than there are places: the message is whole, and the ends that have a place are there.
 fn lost_ends(round: &mut Round) {
     let pair = datagram_pair().expect("there is room for a pair");
     let sent = 1 + round.random.below(10) as usize;
@@ -141,7 +141,7 @@ impl Limit {
         Self { resource, before }
     }
 
-    /// Leaves exactly so many places. They are taken from below, and the limit stands over the last of them.
+    /// Leaves exactly that many places. They are taken from below, and the limit stands over the last of them.
     fn descriptors(free: usize) -> Self {
         let open: Vec<i32> = descriptors().into_iter().map(|(number, _)| number).collect();
         let limit = (0..).filter(|number| !open.contains(number)).nth(free).expect("there are more numbers");

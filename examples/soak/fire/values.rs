@@ -34,7 +34,7 @@ enum Value {
     },
 }
 
-/// Which kind of value that is.
+/// The kind of value that it is.
 fn kind(key: u64, number: u64) -> u64 {
     mix(key ^ number) % 8
 }

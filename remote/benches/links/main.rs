@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const SIZES: [(usize, usize); 3] = [(64, 200_000), (4096, 30_000), (65_536, 4_000)];
 const ROUNDS: usize = 11;
 
-/// So many messages of one size from one process to another, and an answer at the end: messages a second.
+/// Sends messages of one size from one process to another, with an answer at the end. Returns the messages a second.
 type Run = fn(usize, usize) -> f64;
 
 fn main() {

@@ -34,7 +34,7 @@ impl Engine {
         }
     }
 
-    /// Sends a message of so many parts. `Ok(false)`: there is no room within the time.
+    /// Sends a message of that many parts. `Ok(false)`: there is no room within the time.
     pub(super) fn send(&mut self, parts: &[&[u8]], within: Option<Duration>) -> Result<bool> {
         let deadline = within.and_then(|time| Instant::now().checked_add(time));
         loop {

@@ -112,7 +112,7 @@ impl Answer {
     }
 }
 
-/// An order that is parsed is written as it was; and so is an answer, which names a process.
+/// An order that is parsed is written as it was. An answer, which names a process, is too.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_answer(bytes: &[u8]) {
     if let Ok(request) = bytes.try_into() {

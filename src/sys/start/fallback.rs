@@ -1,5 +1,5 @@
-//! [posix_spawn(3)], for sandboxes and emulators that refuse [clone(2)] as it is called here. It does less: what it cannot do
-//! is refused, and whoever waits for every child may take one away before it is held.
+//! [posix_spawn(3)], for sandboxes and emulators that refuse [clone(2)] as it is called here. It does less: other options are
+//! refused. A thread that waits for every child may take one away before it is held.
 //!
 //! [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 //! [posix_spawn(3)]: https://man7.org/linux/man-pages/man3/posix_spawn.3.html
@@ -19,7 +19,8 @@ use crate::sys::ledger::Entry;
 use crate::sys::signal::Mask;
 use crate::sys::{Errno, Result, process};
 
-/// Starts the program, or says by the errno of the call that was `refused` that it takes more than is to be had here.
+/// Starts the program, or fails with the errno of the call that was `refused`, if the program needs more than this can
+/// do.
 pub(super) fn start(steps: &mut Steps<'_>, refused: Failed) -> std::result::Result<Started, Failed> {
     let plain = steps.options.is_empty() && !steps.knows_its_number();
     if !plain {
@@ -59,7 +60,7 @@ pub(super) fn start(steps: &mut Steps<'_>, refused: Failed) -> std::result::Resu
 
 impl Steps<'_> {
     fn copy_of(&self, source: RawFd) -> Result<OwnedFd> {
-        // SAFETY: borrowed for one call, from whoever gives it, and is borrowed as long as the steps are.
+        // SAFETY: borrowed for one call from its owner, who lends it as long as the steps are borrowed.
         let fd = unsafe { BorrowedFd::borrow_raw(source) };
         apart_from(duplicate(fd)?, &self.numbers.targets)
     }

@@ -49,7 +49,7 @@ impl Foreign {
 
     /// In the new process.
     fn place(&self, number: RawFd, known: [Option<(u64, u64)>; 2]) -> Result<()> {
-        // `CommandExt::exec`: what is at the number has an owner, who goes on if there is no program.
+        // `CommandExt::exec`: the descriptor at the number has an owner, who goes on if there is no program.
         if process::is_kept() {
             return Err(Errno::OPNOTSUPP);
         }

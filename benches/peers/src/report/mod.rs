@@ -197,7 +197,7 @@ impl Section {
     }
 }
 
-/// The panels of a picture. Where two kinds of work have the same cases, they stand beside one another; what is left comes
+/// The panels of a picture. Where two kinds of work have the same cases, they stand beside one another. The rest comes
 /// last.
 fn in_rows<'run>(works: &[Vec<&'run Group>]) -> Vec<&'run Group> {
     let most = works.iter().map(Vec::len).max().unwrap_or(0);

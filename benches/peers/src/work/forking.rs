@@ -28,7 +28,7 @@ pub fn run(turns: &mut Turns) -> io::Result<()> {
     Ok(())
 }
 
-/// A process that holds so many ends, forks when it is told, and says how long that took.
+/// A process that holds that many ends, forks when it is told, and says how long it took.
 fn worker(name: &'static str, ends: usize, fork: fn() -> io::Result<()>) -> Entry {
     Entry::new(name, move || {
         let mut held = Vec::new();

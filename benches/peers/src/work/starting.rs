@@ -55,7 +55,7 @@ fn contenders(memory: usize) -> io::Result<Vec<Entry>> {
     Ok((0..).zip(STARTERS).map(entry).collect())
 }
 
-/// Makes so much memory resident, in small pages, as a process comes to have it over time.
+/// Makes that much memory resident, in small pages, as a process comes to have it over time.
 pub fn fill(memory: &mut Vec<u8>, bytes: usize) -> io::Result<()> {
     if memory.len() == bytes {
         return Ok(());
