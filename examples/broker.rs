@@ -5,7 +5,7 @@
 //! of the folder: by `..`, from the root, or through symbolic links. It also refuses a name that is no file's, such as that of
 //! a FIFO, which would block it.
 //!
-//! `openat2` resolves the name inside the kernel. A look at the name before the open would be too early: the worker, or
+//! `openat2` resolves the name inside the kernel. A look at the name before the open would be too early. The worker, or
 //! another writer of the folder, can put a link there in between.
 
 use std::ffi::OsString;

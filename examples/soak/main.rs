@@ -189,8 +189,8 @@ impl Worker {
     fn start(mut seed: u64, over: Option<Instant>) -> ipc::Result<Self> {
         let board = Board::shared();
         let child = Fork::new().die_with_parent().reset_signals().spawn((), move |()| {
-            // A group of its own: a Ctrl-C at the terminal is for the parent, which ends the group. SAFETY: two
-            // numbers.
+            // A group of its own: a Ctrl-C at the terminal is for the parent, which ends the group.
+            // SAFETY: two numbers.
             unsafe { libc::setpgid(0, 0) };
             fire::adopt_orphans();
             while over.is_none_or(|over| Instant::now() < over) {
@@ -198,8 +198,8 @@ impl Worker {
                 seed = Random::new(seed).next();
             }
         })?;
-        // Also here, so that it is done whichever process comes first. SAFETY: two numbers, of a child that was not
-        // waited for.
+        // Also here, so that it is done whichever process comes first.
+        // SAFETY: two numbers, of a child that was not waited for.
         unsafe { libc::setpgid(child.id() as libc::pid_t, child.id() as libc::pid_t) };
         Ok(Self { child, board, seen: (0, Instant::now()) })
     }

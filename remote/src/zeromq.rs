@@ -114,8 +114,8 @@ impl fmt::Debug for Keys {
 }
 
 impl Options {
-    /// Starts with values of at most 64 MiB, and 256 MiB of waiting answers. The queue is 1000, the deadline 30 s, the linger 1
-    /// s. See the [example](Self#examples).
+    /// Starts with values of at most 64 MiB, and 256 MiB of waiting answers. The queue is 1000, the deadline 30 s, and the
+    /// linger 1 s. See the [example](Self#examples).
     pub fn new() -> Self {
         Self {
             max_message: 64 << 20,
@@ -139,9 +139,9 @@ impl Options {
     /// Sets how many bytes of answers may wait in a [`Router`], of all its workers together, until they are received. See
     /// [`new`](Self::new).
     ///
-    /// If there is no room, the workers of which the most waits lose their last answers: see [`RouterReader`]. So a stranger who
-    /// connects often gets no more of it than its share, and takes nothing from a worker of which less waits. One answer alone may
-    /// be longer.
+    /// If there is no room, the workers with the most waiting lose their last answers: see [`RouterReader`]. So a stranger who
+    /// connects often gets no more of it than its share, and takes nothing from a worker with less waiting. One answer alone
+    /// may be longer.
     ///
     /// libzmq has a [`queue`](Self::queue) for each peer in front of it, which this does not count.
     pub fn max_waiting(mut self, bytes: usize) -> Self {
@@ -265,7 +265,7 @@ impl Options {
         socket.set_heartbeat_ivl(millis(self.deadline / 3))?;
         socket.set_heartbeat_timeout(millis(self.deadline))?;
         if kind == zmq::PUSH {
-            // Nothing waits for a peer that is not there: it could go to one that is.
+            // No value waits for a peer that is not there: it could go to one that is.
             socket.set_immediate(true)?;
         }
         if kind == zmq::ROUTER {

@@ -141,20 +141,20 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.send_by(message, || Patience::timeout(timeout))
     }
 
-    /// Adds a message, and waits for room as long as it is told.
+    /// Adds a message, and waits for room with that patience.
     #[inline]
     pub(crate) fn send_by(&mut self, message: &[u8], patience: impl FnOnce() -> Patience) -> Result<()> {
         if message.len() < W::PAST && self.batch.push(message) { Ok(()) } else { self.send_with(message, patience()) }
     }
 
-    /// Sends what waits, and is as patient for room as it is told.
+    /// Sends the waiting messages, and waits for room with that patience.
     #[cfg(feature = "channel")]
     pub(crate) fn flush_until(&mut self, patience: Patience) -> Result<()> {
         self.batch.flush(patience)
     }
 
-    /// Sends what there is no room for in the buffer: fills it, so that whole buffers are written, and writes what is
-    /// longer past it.
+    /// Sends a message that the buffer has no room for. Fills the buffer, so that whole buffers are written, and writes
+    /// a longer message past it.
     #[inline(never)]
     fn send_with(&mut self, message: &[u8], patience: Patience) -> Result<()> {
         self.batch.check_open()?;

@@ -78,7 +78,7 @@ impl<W: Words, const WRITER: bool> Side<W, WRITER> {
     /// Returns how many bytes this side can go on by, as far as it knows: what can be read, or what there is room for.
     #[inline(always)]
     pub(super) fn left(&self) -> usize {
-        // At most the capacity: `look` has seen to it.
+        // At most the capacity: `look` has checked it.
         let left = if WRITER {
             self.capacity - self.done.wrapping_sub(self.other)
         } else {

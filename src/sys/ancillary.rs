@@ -85,7 +85,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd], wait: bool) 
     usize::try_from(sent).map_err(|_| errno())
 }
 
-/// Receives bytes, with all that came beside them; the descriptors are close-on-exec and owned. `None`: the end.
+/// Receives bytes, with all that came beside them. The descriptors are close-on-exec and owned. `None`: EOF.
 ///
 /// On a socket that keeps messages apart, messages have to be marked with the time. A message then has the time beside it, and
 /// EOF has nothing. On a stream, 0 bytes are EOF, unless `buf` is empty.
@@ -157,7 +157,7 @@ unsafe fn open(control: &[u8]) -> Beside {
     beside
 }
 
-/// One thing in control data. Descriptors are numbers here: who has them is not this one's business.
+/// One thing in control data. Descriptors are bare numbers here, without an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
     /// [`words`], each of them a descriptor.

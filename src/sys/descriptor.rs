@@ -243,8 +243,8 @@ pub(crate) fn is_the_same(fd: BorrowedFd<'_>, device: u64, inode: u64) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode))
 }
 
-/// Takes over an [inherited](is_inherited) descriptor, and sets close-on-exec before it is anybody's: not every type would
-/// see to that.
+/// Takes over an [inherited](is_inherited) descriptor, and sets close-on-exec before it has an owner: not every type does
+/// so.
 pub(crate) fn take_inherited(number: RawFd, device: u64, inode: u64) -> Result<Option<OwnedFd>> {
     if !is_inherited(number, device, inode) {
         return Ok(None);

@@ -34,8 +34,8 @@ impl Frozen {
         if len == 0 {
             return Ok(Self { start: NonNull::dangling(), len });
         }
-        // Private, as kernels before 6.7 refuse a shared mapping of what is sealed and open for writing. It is never
-        // written to, so its pages stay those of the file.
+        // Private, as kernels before 6.7 refuse a shared mapping of memory that is sealed and open for writing. It is
+        // never written to, so its pages stay those of the file.
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, fd, 0)? };
         // The kernel never maps at address 0 unless it is told to.

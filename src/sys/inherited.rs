@@ -29,8 +29,8 @@ pub(super) extern "C" fn note() {
     for (fd, number) in fds.iter_mut().zip(0..) {
         fd.fd = number;
     }
-    // One call for all of them, which waits for nothing. It is refused where the limit of descriptors is lower. SAFETY:
-    // that many structures, which outlive the call.
+    // One call for all of them, which waits for nothing. It is refused where the limit of descriptors is lower.
+    // SAFETY: that many structures, which outlive the call.
     let polled = unsafe { libc::poll(fds.as_mut_ptr().cast(), NOTED as libc::nfds_t, 0) };
     for fd in &fds {
         let is_open = match polled {

@@ -13,7 +13,7 @@ use super::{Errno, Result, retry};
 /// Its length stays what it is.
 pub(crate) const LENGTH: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// And so does every byte of it.
+/// Every byte of it stays what it is.
 pub(crate) const CONTENTS: SealFlags = LENGTH.union(SealFlags::WRITE);
 
 /// `f_type` of what memfd_create makes of pages of the usual size ([statfs(2)]).
@@ -43,7 +43,7 @@ pub(crate) fn check_limit(len: u64) -> Result<()> {
     if most.is_some_and(|most| len > most) { Err(Errno::FBIG) } else { Ok(()) }
 }
 
-/// Makes it so long, and all of it there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.
+/// Makes it that long, with all its memory there: missing memory is `ENOMEM` here, and no `SIGBUS` later.
 pub(crate) fn allocate(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     (0..len).step_by(STEP as usize).try_for_each(|start| {
         let len = STEP.min(len - start);

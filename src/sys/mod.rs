@@ -58,7 +58,7 @@ pub(crate) fn is_refused(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM)
 }
 
-/// More slices than this in one vectored call the kernel refuses (`IOV_MAX`, [readv(2)]).
+/// The kernel refuses more slices than this in one vectored call (`IOV_MAX`, [readv(2)]).
 ///
 /// [readv(2)]: https://man7.org/linux/man-pages/man2/readv.2.html
 pub(crate) const MOST_SLICES: usize = 1024;

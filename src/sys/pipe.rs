@@ -193,7 +193,7 @@ impl Staged {
     }
 }
 
-/// More than this in one call the kernel refuses, or takes for this (`MAX_RW_COUNT`, [read(2)]).
+/// The kernel refuses more than this in one call, or takes it for this (`MAX_RW_COUNT`, [read(2)]).
 ///
 /// [read(2)]: https://man7.org/linux/man-pages/man2/read.2.html
 const MOST_BYTES: usize = 0x7fff_f000;

@@ -26,7 +26,7 @@ static COPY: Copy = libc::memcpy;
 
 /// # Safety
 ///
-/// Both places must be so long, and mapped; the bytes of the shared one may change all the time.
+/// Both places must be that long, and mapped. The bytes of the shared one may change all the time.
 #[inline(always)]
 unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: a static of that type. The caller promises the rest.
@@ -79,7 +79,7 @@ impl SharedMemory {
         Ok(memory)
     }
 
-    /// Makes all of it be there: memory that cannot be had is `ENOMEM` here, and no `SIGBUS` later.
+    /// Takes all its memory: missing memory is `ENOMEM` here, and no `SIGBUS` later.
     ///
     /// [fallocate(2)] would wait for the lock of the file. The peer can hold that for as long as it likes, in a `write` whose
     /// bytes do not come ([userfaultfd(2)]). Not even `SIGKILL` ends the wait. Touching the pages needs no lock.

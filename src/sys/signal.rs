@@ -206,7 +206,8 @@ pub(super) fn default_for_a_program(also_caught: bool) {
     }
 }
 
-/// Catches `SIGPIPE`, for nothing: as harmless as to ignore it, and execve(2) makes it the default.
+/// Catches `SIGPIPE` with a handler that does nothing. This is as harmless as ignoring it, and execve(2) makes it the
+/// default.
 fn catch_sigpipe() {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: zeroed bytes are a valid sigaction, and the handler does nothing.

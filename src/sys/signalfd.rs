@@ -54,7 +54,7 @@ fn bit(signal: i32) -> u64 {
 /// `None`: libc has no such signal, or keeps it for itself.
 fn set_of(signals: impl IntoIterator<Item = i32>) -> Option<libc::sigset_t> {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises the set, and sigaddset refuses what is no signal.
+    // SAFETY: sigemptyset initialises the set, and sigaddset refuses a number that is no signal.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         let mut set = set.assume_init();

@@ -57,7 +57,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], spill: &mut [u8], wait
 /// Copying up to this many bytes takes less time than a second place to put them takes the kernel.
 const SHORT: usize = 512;
 
-/// Copies the beginning of the next message, which stays, and says how long the message is. `None`: the end.
+/// Copies the beginning of the next message, which stays, and returns how long the message is. `None`: EOF.
 pub(crate) fn peek(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<Option<usize>> {
     let wait = if wait { 0 } else { libc::MSG_DONTWAIT };
     message(fd, &mut [IoSliceMut::new(buf)], wait | libc::MSG_PEEK | libc::MSG_TRUNC)

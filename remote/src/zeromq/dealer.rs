@@ -49,7 +49,7 @@ impl Shared for Half {
         &self.engine
     }
 
-    /// All that comes is for the call that took it, but for the end.
+    /// A message is for the call that took it. EOF is for all.
     fn has_news(&mut self) -> bool {
         self.is_over
     }

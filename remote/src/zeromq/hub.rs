@@ -19,7 +19,7 @@ const OVERHEAD: usize = 64;
 /// libzmq reads up to 8 KiB at once. A message that came within them is a part of that memory, and keeps all of it.
 const READ: usize = 8 << 10;
 
-/// How many workers there are before the ones that are gone are looked for.
+/// How many workers there may be before the hub looks for those that are gone.
 const MANY: usize = 1024;
 
 pub(super) struct Hub {
@@ -31,7 +31,7 @@ pub(super) struct Hub {
     pub(super) newcomers: VecDeque<(Vec<u8>, u64)>,
     /// How many have been met.
     met: u64,
-    /// How many workers there are when the ones that are gone are looked for again.
+    /// How many workers there are when the hub looks for the lost ones again.
     many: usize,
     /// How many bytes of answers wait, and how many may.
     waiting: usize,
@@ -233,8 +233,7 @@ impl Hub {
         Ok(Some(self.met))
     }
 
-    /// Asks a worker that nothing came from whether it is there, once in so long. [`Error::Closed`]: it is gone, and has no
-    /// answer left.
+    /// Asks a silent worker whether it is there, once in that time. [`Error::Closed`]: it is gone, and has no answer left.
     pub(super) fn ask(&mut self, name: &[u8], number: u64, once_in: Duration) -> Result<()> {
         let worker = self.worker(number)?;
         if worker.asked.elapsed() < once_in {

@@ -14,8 +14,8 @@ use super::{Engine, failed};
 /// How long a call waits before it looks again by itself. Another call on the socket may have taken the signal for it.
 pub(super) const SLICE: Duration = Duration::from_millis(5);
 
-/// How many messages that are no values a call passes over, at least, before it heeds that its time is up. So a call that
-/// may not wait finds a value behind them.
+/// How many messages other than values a call passes over, at least, before it looks at its deadline. So a call that may
+/// not wait finds a value behind them.
 pub(super) const PASSED_OVER: usize = 64;
 
 /// A value that several threads use, one after the other.
@@ -35,8 +35,8 @@ pub(super) enum Attempt<T> {
     Nothing,
 }
 
-/// A socket that several threads use, one after the other. None keeps it while it waits: of the calls that wait, one watches the
-/// socket's signal for all of them.
+/// A socket that several threads use, one after the other. No thread keeps it while it waits. One of the calls that wait watches
+/// the socket's signal for all of them.
 pub(super) struct Turns<T> {
     /// A thread that has just had a turn waits here before its next one. With the inner lock alone that thread would be first
     /// each time, since it need not wake up.
@@ -118,7 +118,7 @@ impl<T: Shared> Turns<T> {
         done
     }
 
-    /// Waits until something came, or for so long.
+    /// Waits until something came, or for that long.
     fn wait<'a>(&'a self, mut inner: MutexGuard<'a, Inner<T>>, nap: Duration) -> MutexGuard<'a, Inner<T>> {
         if inner.is_watched {
             return self.news.wait_timeout(inner, nap).unwrap_or_else(PoisonError::into_inner).0;
@@ -127,7 +127,7 @@ impl<T: Shared> Turns<T> {
         drop(inner);
         // Rounded up, so that no deadline is early.
         let millis = nap.min(SLICE).as_micros().div_ceil(1000) as i64;
-        // A failure is that of a signal. The next attempt says what it found.
+        // It fails only for a signal. The next attempt reports its own result.
         let is_signalled = zmq::poll(&mut [PollItem::from_fd(self.fd, zmq::POLLIN)], millis) != Ok(0);
         let mut inner = self.lock();
         inner.is_watched = false;

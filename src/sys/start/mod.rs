@@ -274,7 +274,8 @@ impl Report {
     fn read(mut self) -> Option<Failed> {
         self.writer = None;
         if SHARES_MEMORY.load(Relaxed) {
-            // The kernel has made this process wait, so all has been said. Another process may have a copy of the writer.
+            // The kernel has made this process wait, so the report is complete. Another process may have a copy of the
+            // writer.
             let mut fds = [pollfd { fd: self.reader.as_raw_fd(), events: POLLIN, revents: 0 }];
             retry(|| poll(&mut fds, Some(Duration::ZERO))).ok().filter(|ready| *ready > 0)?;
         }
@@ -294,7 +295,7 @@ fn place_above_standard() -> Result<Option<OwnedFd>, Errno> {
     if (0..=2).all(is_open) {
         return Ok(None);
     }
-    // The reader is of no use but for its copy, which takes the lowest number above 2 that is free.
+    // Only a copy of the reader is needed. It takes the lowest number above 2 that is free.
     let (reader, _writer) = super::pipe::pair(false)?;
     duplicate(reader.as_fd()).map(Some)
 }

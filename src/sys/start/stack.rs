@@ -5,7 +5,7 @@ use std::ptr::null_mut;
 
 use crate::sys::{Errno, errno};
 
-/// The steps take a few kilobytes of it; a hook may take more. Only what is touched is there.
+/// The steps take a few kilobytes of it; a hook may take more. Only touched pages take memory.
 const SIZE: usize = 256 << 10;
 
 /// A mapping of its own, with a page below it that nothing may touch.

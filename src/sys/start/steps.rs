@@ -109,7 +109,7 @@ impl<'a> Steps<'a> {
         self.spared[1] = number.unwrap_or(-1);
     }
 
-    /// Becomes the program. Returns only if that does not work, with what did not.
+    /// Becomes the program. Returns only if that fails, with the step that failed.
     ///
     /// Every signal is blocked when it is called.
     pub(in crate::sys) fn run(&mut self) -> Failed {
