@@ -329,7 +329,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] with `ESRCH`: it was waited for; with `EINVAL`: there is no such signal; with `EPERM`: it runs as
+    /// [`Error::System`] with `ESRCH`: it was waited for. With `EINVAL`: there is no such signal. With `EPERM`: it runs as
     /// another user now.
     #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&self, signal: i32) -> Result<()> {

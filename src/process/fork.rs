@@ -132,7 +132,7 @@ pub unsafe fn fork_unchecked<E: Ends, R: Outcome>(ends: E, child: impl FnOnce(E)
     Fork::new().run_with(&permit, ends, child)
 }
 
-/// Which process this is after [`fork_raw`], which has an example.
+/// The two sides of a [`fork_raw`], which has an example.
 #[derive(Debug)]
 pub enum Forked {
     /// The one that forked, with its new child.

@@ -1,4 +1,4 @@
-//! How ends that are given to a program are described to it: the format of `docs/given-ends.md`.
+//! The description of the ends that a program is given: the format of `docs/given-ends.md`.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;

@@ -60,7 +60,7 @@ impl Held {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One look. Another process that reports about a child that has left gets so much time to do so.
+    /// One look. Another process that reports about a child that has left gets that much time to do so.
     pub(super) fn look(&self, patience: Duration) -> Result<Option<ExitStatus>> {
         let mut status = self.status();
         if status.is_none() {
@@ -119,8 +119,8 @@ impl Held {
             let has_left = wait_any(&mut [Watch::readable(&self.pidfd)], left())? > 0;
             status = self.look(left().unwrap_or(Duration::MAX))?;
             if has_left && status.is_none() {
-                // It is traced, and its tracer has to see it off first. Until then the pidfd is ready all the time, and no
-                // descriptor becomes ready when it happens. (A signal may end the nap.)
+                // It is traced, and its tracer has to let go of it first. Until then the pidfd is ready all the time, and
+                // no descriptor becomes ready when it happens. (A signal may end the nap.)
                 let _ = sys::poll::poll(&mut [], Some(left().map_or(nap, |left| left.min(nap))));
                 nap = longest.min(nap * 2);
                 status = self.look(left().unwrap_or(Duration::MAX))?;

@@ -1,4 +1,4 @@
-//! How long one call waits for one end, and how it retries.
+//! The patience of one call with one end, and its retries.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};

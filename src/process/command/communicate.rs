@@ -252,7 +252,7 @@ impl<'a> Conversation<'a> {
     pub(crate) fn stop(&mut self) -> bool {
         self.talk.stdin = None;
         let is_killed = self.child.end().is_ok();
-        // Its last words are in the pipes. If they cannot be read, that is the error already.
+        // Its last bytes are in the pipes. If they cannot be read, that is the error already.
         let _ = self.talk.listen();
         self.talk.readers = [None, None];
         is_killed

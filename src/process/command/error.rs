@@ -1,4 +1,4 @@
-//! A program that could not be started, or not be heard out.
+//! The error of a program that could not be started.
 
 use std::io;
 use std::path::Path;

@@ -51,7 +51,7 @@ struct Order {
     message: Vec<u8>,
 }
 
-/// Which process this is after a fork.
+/// The process that this is after a fork.
 enum Made {
     /// The server, and whether the worker is its own child.
     Server(Pid, OwnedFd, Whose),

@@ -1,5 +1,5 @@
-//! [posix_spawn(3)], for sandboxes and emulators that refuse [clone(2)] as it is called here. It does less: other options are
-//! refused. A thread that waits for every child may take one away before it is held.
+//! [posix_spawn(3)], for sandboxes and emulators that refuse [clone(2)] as it is called here. It does less, and refuses the
+//! other options. A thread that waits for every child may take one away before it is held.
 //!
 //! [clone(2)]: https://man7.org/linux/man-pages/man2/clone.2.html
 //! [posix_spawn(3)]: https://man7.org/linux/man-pages/man3/posix_spawn.3.html
