@@ -193,7 +193,7 @@ impl Answer {
             // A reader that is gone is no signal here: the main function of Rust ignores SIGPIPE, and its children do.
             let sent = rustix::fs::sendfile(stream, file, None, self.left.min(turn) as usize)? as u64;
             if sent == 0 {
-                // The file was cut short meanwhile: what was promised cannot be kept.
+                // The file was cut short meanwhile: the promised length cannot be kept.
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             self.left -= sent;

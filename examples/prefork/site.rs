@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::http::{self, HTML, TEXT};
 use crate::listing::listing;
 
-/// The folder is held open: that it is renamed changes nothing.
+/// The folder is held open: renaming it changes nothing.
 pub struct Site(OwnedFd);
 
 pub enum Found {

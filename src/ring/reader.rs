@@ -22,8 +22,7 @@ const MAX_CAPACITY: usize = 64 << 20;
 /// system call while there are bytes to read and the writer is awake. [`RingWriter`](crate::RingWriter) describes the ring,
 /// and when a pipe is better.
 ///
-/// Buffers of 16 KiB are the fastest. The bytes are still in the first cache when they are used, and no read is a system
-/// call.
+/// Buffers of 16 KiB are the fastest: their bytes are still in the first cache, and no read is a system call.
 ///
 /// # A writer that is not trusted
 ///

@@ -1,4 +1,4 @@
-//! Signals: what the process does about one, and keeping one away for the length of a call.
+//! Signals: the process's action for one, and keeping one away for the length of a call.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! The numbers that descriptors have in the program: who goes where, in what order, and what is closed. As all steps, it
-//! allocates nothing.
+//! The numbers that descriptors have in the program, the order of the moves, and the numbers that are closed. As all
+//! steps, it allocates nothing.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
