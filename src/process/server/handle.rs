@@ -222,7 +222,7 @@ impl Drop for Handle {
         // Also where another process has a copy of the socket. An error would mean that other code closed its number.
         let _ = self.control.shutdown(Shutdown::Both);
         if let Ok(None) = self.process.wait_timeout(LEAVING) {
-            // It was stopped (`SIGSTOP`). It answers for no worker any more.
+            // It was stopped. It answers for no worker any more.
             drop(self.process.kill().and_then(|()| self.process.wait()));
         }
         self.settle(LEAVING);
