@@ -144,11 +144,13 @@ const STREAM_GETS: [Get<StreamSocket>; 7] = [
 ];
 
 /// How much goes through each pair of calls.
-const LENGTH: u64 = 100_000;
+fn length() -> u64 {
+    support::rounds(20_000)
+}
 
 /// Moves a stream with every call that puts against every call that gets, both in the storm.
 fn stream_through<Out: ipc::Ends, In>(puts: &[Put<Out>], gets: &[Get<In>], make: impl Fn() -> (In, Out)) {
-    let key = Random::fresh_seed();
+    let (key, length) = (Random::fresh_seed(), length());
     for (put_name, put) in puts {
         for (get_name, get) in gets {
             let (reader, writer) = make();
@@ -156,8 +158,8 @@ fn stream_through<Out: ipc::Ends, In>(puts: &[Put<Out>], gets: &[Get<In>], make:
                 in_the_storm(|| {
                     let mut random = Random::new(key);
                     let mut sent = 0;
-                    while sent < LENGTH {
-                        let len = (1 + random.up_to(20_000)).min(LENGTH - sent);
+                    while sent < length {
+                        let len = (1 + random.up_to(20_000)).min(length - sent);
                         sent += put(&writer, &bytes(key, sent, len as usize)).expect(put_name) as u64;
                     }
                 });
@@ -179,7 +181,7 @@ fn stream_through<Out: ipc::Ends, In>(puts: &[Put<Out>], gets: &[Get<In>], make:
                         None => {}
                     }
                 }
-                assert_eq!(got, LENGTH, "{put_name} → {get_name}");
+                assert_eq!(got, length, "{put_name} → {get_name}");
             });
             assert_eq!(exit_code(&child), 0, "{put_name} → {get_name}");
         }
@@ -276,7 +278,11 @@ fn with_ends(recv: impl FnOnce(&mut Vec<u8>) -> ipc::Result<Option<ipc::Received
     Ok(recv(&mut message)?.map(|_| message))
 }
 
-const MESSAGES: u64 = 200;
+/// How many go through each pair of calls.
+fn messages() -> u64 {
+    support::rounds(30)
+}
+
 const LONGEST: usize = 20_000;
 
 fn messages_through(flags: DatagramFlags) {
@@ -286,14 +292,14 @@ fn messages_through(flags: DatagramFlags) {
             let pair = datagram_pair_with(flags).unwrap();
             let child = fork(pair.child, |socket| {
                 in_the_storm(|| {
-                    for number in 0..MESSAGES {
+                    for number in 0..messages() {
                         while send(&socket, &message(key, number, LONGEST)).expect(send_name).is_none() {}
                     }
                 });
             })
             .unwrap();
             in_the_storm(|| {
-                for number in 0..MESSAGES {
+                for number in 0..messages() {
                     let got = loop {
                         if let Some(got) = receive(&pair.parent).expect(receive_name) {
                             break got.unwrap_or_else(|| panic!("the end after {number} messages"));
@@ -331,7 +337,7 @@ fn ends_arrive_once_with_their_messages() {
     let pair = datagram_pair_with(DatagramFlags::empty()).unwrap();
     let child = fork(pair.child, |socket| {
         in_the_storm(|| {
-            for number in 0..MESSAGES {
+            for number in 0..messages() {
                 let text = message(key, number, LONGEST);
                 let mut ends = [numbered(number), numbered(!number)];
                 loop {
@@ -354,7 +360,7 @@ fn ends_arrive_once_with_their_messages() {
     .unwrap();
     in_the_storm(|| {
         let mut text = Vec::new();
-        for number in 0..MESSAGES {
+        for number in 0..messages() {
             let mut received = pair.parent.recv_with(&mut text).unwrap().expect("a message");
             check_message(key, number, LONGEST, &text);
             for expected in [number, !number] {
@@ -372,7 +378,7 @@ fn ends_arrive_once_with_their_bytes() {
     let pair = stream_pair().unwrap();
     let child = fork(pair.child, |socket| {
         in_the_storm(|| {
-            for number in 0..MESSAGES {
+            for number in 0..messages() {
                 let text = bytes(key, number * 3000, 3000);
                 let sent = socket.send_with(&text, numbered(number)).unwrap();
                 (&socket).write_all(&text[sent..]).unwrap();
@@ -398,7 +404,7 @@ fn ends_arrive_once_with_their_bytes() {
                 break;
             }
         }
-        assert_eq!((got, ends), (MESSAGES * 3000, MESSAGES));
+        assert_eq!((got, ends), (messages() * 3000, messages()));
     });
     assert_eq!(exit_code(&child), 0);
 }

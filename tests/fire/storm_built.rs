@@ -22,7 +22,11 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-const MESSAGES: u64 = 2000;
+/// How many go through each pair of calls.
+fn messages() -> u64 {
+    support::rounds(250)
+}
+
 const LONGEST: usize = 5000;
 const SHORT: Duration = Duration::from_micros(150);
 
@@ -43,7 +47,7 @@ fn send_all<W>(
     flush: impl FnOnce(&mut W) -> ipc::Result<()>,
 ) {
     in_the_storm(|| {
-        for number in 0..MESSAGES {
+        for number in 0..messages() {
             while !done(send(writer, &message(key, number, LONGEST))) {}
         }
         flush(writer).unwrap();
@@ -63,7 +67,7 @@ fn receive_all(key: u64, mut receive: impl FnMut() -> ipc::Result<Option<Vec<u8>
             }
             number += 1;
         }
-        assert_eq!(number, MESSAGES);
+        assert_eq!(number, messages());
     });
 }
 
@@ -145,8 +149,7 @@ fn messages_through_pipes_arrive_once_and_whole() {
 }
 
 fn buffered_writers_lose_and_double_nothing() {
-    const LENGTH: u64 = 500_000;
-    let key = Random::fresh_seed();
+    let (key, length) = (Random::fresh_seed(), support::rounds(100_000));
     let (reader, writer) = pipe().unwrap();
     writer.set_capacity(PIPE_BUF).unwrap();
     let child = fork(writer, |writer| {
@@ -154,8 +157,8 @@ fn buffered_writers_lose_and_double_nothing() {
         in_the_storm(|| {
             let mut random = Random::new(key);
             let mut sent = 0;
-            while sent < LENGTH {
-                let len = (1 + random.up_to(10_000)).min(LENGTH - sent);
+            while sent < length {
+                let len = (1 + random.up_to(10_000)).min(length - sent);
                 sent += writer.write(&bytes(key, sent, len as usize)).unwrap() as u64;
                 if random.once_in(10) {
                     writer.flush().unwrap();
@@ -167,15 +170,14 @@ fn buffered_writers_lose_and_double_nothing() {
     })
     .unwrap();
     let all = in_the_storm(|| read_all(reader));
-    assert_eq!(all.len() as u64, LENGTH);
+    assert_eq!(all.len() as u64, length);
     check(key, 0, &all);
     assert_eq!(exit_code(&child), 0);
 }
 
 /// Along a chain of copies: pipe to pipe, to a socket, and to a pipe again.
 fn copies_lose_and_double_nothing() {
-    const LENGTH: u64 = 1_000_000;
-    let key = Random::fresh_seed();
+    let (key, length) = (Random::fresh_seed(), support::rounds(150_000));
     for capacity in [PIPE_BUF, 64 << 10] {
         let (first, writer) = pipe().unwrap();
         let (second, between) = pipe().unwrap();
@@ -187,30 +189,30 @@ fn copies_lose_and_double_nothing() {
         let children = [
             fork(writer, |mut writer| {
                 in_the_storm(|| {
-                    for at in (0..LENGTH).step_by(10_000) {
+                    for at in (0..length).step_by(10_000) {
                         writer.write_all(&bytes(key, at, 10_000)).unwrap();
                     }
                 });
             })
             .unwrap(),
             fork((first, between), |(first, between)| {
-                in_the_storm(|| assert_eq!(copy(first, between).unwrap(), LENGTH))
+                in_the_storm(|| assert_eq!(copy(first, between).unwrap(), length))
             })
             .map_err(Error::from)
             .unwrap(),
             fork((second, pair.child), |(second, socket)| {
-                in_the_storm(|| assert_eq!(copy(second, socket).unwrap(), LENGTH));
+                in_the_storm(|| assert_eq!(copy(second, socket).unwrap(), length));
             })
             .map_err(Error::from)
             .unwrap(),
             fork((pair.parent, after), |(socket, after)| {
-                in_the_storm(|| assert_eq!(copy(socket, after).unwrap(), LENGTH));
+                in_the_storm(|| assert_eq!(copy(socket, after).unwrap(), length));
             })
             .map_err(Error::from)
             .unwrap(),
         ];
         let all = in_the_storm(|| read_all(last));
-        assert_eq!(all.len() as u64, LENGTH);
+        assert_eq!(all.len() as u64, length);
         check(key, 0, &all);
         for child in &children {
             assert_eq!(exit_code(child), 0);

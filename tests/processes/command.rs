@@ -180,7 +180,7 @@ fn no_end_leaks_while_another_thread_starts_programs() {
                 drop((streams.child.recv_with(&mut [0]).unwrap().1, received));
             }
         });
-        for _ in 0..100 {
+        for _ in 0..support::rounds(10) {
             let outcome = std::panic::catch_unwind(|| assert_eq!(started_by_std(), before));
             if outcome.is_err() {
                 stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -295,7 +295,7 @@ fn any_permutation_comes_right() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) as usize % n
     };
-    for _ in 0..100 {
+    for _ in 0..support::rounds(20) {
         let channels: Vec<_> = (0..5).map(|_| pipe().unwrap()).collect();
         let mut numbers: Vec<RawFd> =
             channels.iter().flat_map(|(reader, writer)| [reader.as_raw_fd(), writer.as_raw_fd()]).collect();

@@ -348,7 +348,7 @@ fn the_bare_fork_is_refused_like_any() {
 
 fn forks_under_a_storm_of_signals() {
     support::with_interval_timer(Duration::from_micros(200), || {
-        for _ in 0..100 {
+        for _ in 0..support::rounds(20) {
             let (mut reader, writer) = pipe().unwrap();
             let child = fork(writer, |mut writer| writer.write_all(&[7; 100_000])).unwrap();
             let mut all = Vec::new();

@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{
-    WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network, own_pids, refuses_rights, userfaults,
+    WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network, own_pids, python, refuses_rights,
+    userfaults,
 };
 
 /// What a test needs.
@@ -72,7 +73,11 @@ impl Need {
         let (there, why) = match self {
             Need::Alone => return None,
             Need::Program(name, package) => {
-                (program(name).is_some(), format!("needs {name}: `apt-get install {package}`, or the like"))
+                let there = program(name).is_some();
+                if there && self == PYTHON {
+                    python(); // the processes of the tests have it from this one
+                }
+                (there, format!("needs {name}: `apt-get install {package}`, or the like"))
             }
             Need::Compiler => (
                 program("rustc").is_some(),

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// An example that cargo has built beside this test.
 pub fn example(name: &str) -> PathBuf {
@@ -11,12 +12,17 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// The Python that `python3` starts in the end: it may stand for a script that takes long to find one.
+/// The Python that `python3` starts in the end: it may stand for a script that takes long to find one. A process looks for it once,
+/// and its children know it.
 pub fn python() -> PathBuf {
-    let output =
-        std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    PathBuf::from(String::from_utf8(output.stdout).expect("a path that is text").trim_end())
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let python3 = std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+        let output = python3.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        PathBuf::from(String::from_utf8(output.stdout).expect("a path that is text").trim_end())
+    };
+    FOUND.get_or_init(find).clone()
 }
 
 /// A folder for one test, removed with it.

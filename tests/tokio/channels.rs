@@ -48,9 +48,10 @@ fn values_are_sent_by_one_task_and_received_by_another() {
 }
 
 fn values_of_any_size_come_from_another_process() {
+    let values = 4 * support::rounds(1) as usize;
     let (sender, receiver) = channel::<Vec<u8>>().unwrap();
     let child = fork(sender, |sender| {
-        for len in [0, 1, 100_000, 1 << 20].into_iter().cycle().take(20) {
+        for len in [0, 1, 100_000, 1 << 20].into_iter().cycle().take(values) {
             sender.send(vec![len as u8; len]).unwrap();
         }
     })
@@ -62,7 +63,7 @@ fn values_of_any_size_come_from_another_process() {
             assert!(value == vec![value.len() as u8; value.len()]);
             count += 1;
         }
-        assert_eq!(count, 20);
+        assert_eq!(count, values);
     });
     assert_eq!(exit_code(&child), 0);
 }

@@ -56,7 +56,7 @@ fn no_wake_up_is_lost() {
     on_one_thread().block_on(async {
         let mut writer = RingWriter::new(ipc::RingWriter::with_capacity(there, 4096).unwrap()).unwrap();
         let mut reader = RingReader::new(ipc::RingReader::new(back).unwrap()).unwrap();
-        for number in 0..20_000_u32 {
+        for number in 0..support::rounds(2500) as u32 {
             writer.write_all(&number.to_le_bytes()).await.unwrap();
             let mut answer = [0; 4];
             reader.read_exact(&mut answer).await.unwrap();

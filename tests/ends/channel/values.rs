@@ -172,14 +172,15 @@ fn a_value_that_no_file_may_hold_comes_back() {
 }
 
 fn a_large_value_arrives_in_another_process() {
+    let count = support::rounds(3) as usize;
     let (sender, receiver) = channel::<Vec<u64>>().unwrap();
     let child = fork(receiver, |receiver| {
         let values: Vec<Vec<u64>> = receiver.iter().collect::<ipc::Result<_>>().unwrap();
-        assert_eq!(values.len(), 20);
+        assert_eq!(values.len(), count);
         assert!(values.iter().all(|value| *value == (0..100_000).collect::<Vec<_>>()));
     })
     .unwrap();
-    for _ in 0..20 {
+    for _ in 0..count {
         sender.send((0..100_000).collect()).unwrap();
     }
     sender.close().unwrap();
@@ -350,12 +351,13 @@ fn several_receivers_get_each_value_once() {
 }
 
 fn several_senders_tear_nothing() {
+    let each = support::rounds(6) as usize;
     let (sender, receiver) = channel::<Vec<u8>>().unwrap();
     let children: Vec<_> = (1..=3_u8)
         .map(|number| {
             fork(sender.try_clone().unwrap(), move |sender| {
                 // Small, long, and too large for a datagram.
-                for len in [100, 60_000, 300_000].into_iter().cycle().take(30) {
+                for len in [100, 60_000, 300_000].into_iter().cycle().take(each) {
                     sender.send(vec![number; len]).unwrap();
                 }
             })
@@ -369,7 +371,7 @@ fn several_senders_tear_nothing() {
         assert!(value == vec![value[0]; value.len()]);
         count += 1;
     }
-    assert_eq!(count, 90);
+    assert_eq!(count, 3 * each);
     children.iter().for_each(|child| assert_eq!(exit_code(child), 0));
 }
 

@@ -256,7 +256,7 @@ fn spinning_changes_no_answer() {
         let (mut there, mut back) = (RingWriter::new(there.parent).unwrap(), RingReader::new(back.parent).unwrap());
         there.set_spin(spin);
         back.set_spin(spin);
-        for number in 0..2000_u32 {
+        for number in 0..support::rounds(200) as u32 {
             there.write_all(&number.to_le_bytes()).unwrap();
             let mut answer = [0; 4];
             back.read_exact(&mut answer).unwrap();

@@ -393,7 +393,7 @@ fn processes_that_come_and_go_are_no_error() {
     })
     .unwrap();
     poll_until("it starts processes", || ProcessMap::of(busy.id()).unwrap().to_string().contains("└─"));
-    for _ in 0..40 {
+    for _ in 0..support::rounds(5) {
         assert!(
             holders(&reader).unwrap().list.iter().filter(|holder| holder.pid == me).map(|holder| holder.fd).eq(numbers)
         );

@@ -202,7 +202,7 @@ fn orders_that_time_out_at_any_moment_have_run_nothing() {
     let server = echo();
     let (mut reader, writer) = pipe().unwrap();
     let (mut begun, mut late) = (0, 0);
-    for _ in 0..500 {
+    for _ in 0..rounds(60) {
         // A worker takes some hundred microseconds.
         match server.fork_timeout(b"!", &writer, Duration::from_micros(random.below(1000))) {
             Ok(child) => {
@@ -228,7 +228,7 @@ fn orders_that_time_out_at_any_moment_have_run_nothing() {
 
 fn a_caller_that_is_killed_at_any_moment_leaves_nobody() {
     let mut random = Random::new(0);
-    for _ in 0..60 {
+    for _ in 0..rounds(8) {
         let (mut ready, told) = pipe().unwrap();
         let (results, writer) = pipe().unwrap();
         let caller = fork((told, writer), |(told, writer)| -> ! {

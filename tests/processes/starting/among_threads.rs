@@ -45,7 +45,7 @@ fn an_exec_that_fails_among_threads_makes_no_signal_of_their_errors() {
 
 /// Each takes 20 ms, in which the other thread could have left.
 fn execs_that_fail_among_threads() {
-    for _ in 0..support::rounds(10) {
+    for _ in 0..support::rounds(3) {
         let refused = Command::new("/no/such/program").exec();
         assert_eq!(errno(&refused.error), ("execve", libc::ENOENT));
     }
@@ -101,7 +101,7 @@ fn whoever_waits_for_every_child_takes_no_program_away() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| reaper(&stop));
-        for _ in 0..200 {
+        for _ in 0..support::rounds(20) {
             let (reader, writer) = pipe().unwrap();
             let child = Command::new("echo").arg("hello").stdout(writer).spawn().expect("it is held");
             assert_eq!(read_all(reader), b"hello\n");
@@ -121,7 +121,7 @@ fn a_hundred_threads_start_programs_at_once() {
     std::thread::scope(|scope| {
         for thread in 0..100 {
             scope.spawn(move || {
-                for round in 0..5 {
+                for round in 0..support::rounds(1) {
                     let text = format!("{thread} {round}");
                     assert_eq!(said(Command::new("echo").arg(&text).close_others()), format!("{text}\n"));
                     let refused = Command::new("/no/such/program").spawn().unwrap_err();
@@ -151,7 +151,7 @@ fn a_fork_with_threads_holds_its_child() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| reaper(&stop));
-        for _ in 0..300 {
+        for _ in 0..support::rounds(30) {
             // SAFETY: the child leaves at once.
             let child = unsafe { ipc::fork_unchecked((), |()| 7_u8) }.expect("it is held");
             match child.wait() {
