@@ -221,6 +221,13 @@ pub fn huge_memory() -> Option<OwnedFd> {
     }
 }
 
+/// Whether a Unix socket sends urgent bytes, outside of the stream.
+pub fn sends_urgent_bytes() -> bool {
+    let (socket, _peer) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    // SAFETY: one byte.
+    unsafe { libc::send(socket.as_raw_fd(), [b'!'].as_ptr().cast(), 1, libc::MSG_OOB | libc::MSG_NOSIGNAL) == 1 }
+}
+
 /// Whether a socket knows the option against descriptors.
 pub fn refuses_rights() -> bool {
     const SO_PASSRIGHTS: libc::c_int = 83;

@@ -58,7 +58,7 @@ pub use held::{Held, hold_calls, hold_calls_with};
 pub use inventory::{Inventory, await_orphans, await_whoever_is_left};
 pub use kernel::{
     Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network,
-    own_pids, refuse_calls, refuse_flags, refuses_rights, userfaults,
+    own_pids, refuse_calls, refuse_flags, refuses_rights, sends_urgent_bytes, userfaults,
 };
 pub use machines::Machine;
 pub use messages::{assert_next, assert_same, message};

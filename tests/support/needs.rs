@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network, own_pids, python, refuses_rights,
-    userfaults,
+    sends_urgent_bytes, userfaults,
 };
 
 /// What a test needs.
@@ -39,6 +39,8 @@ pub enum Need {
     HugeMemory,
     /// A socket that refuses descriptors.
     RefusedRights,
+    /// Unix sockets with urgent bytes.
+    UrgentBytes,
     /// A read or write of a pipe that does not wait.
     NoWait,
     /// A write that raises no `SIGPIPE`.
@@ -101,6 +103,7 @@ impl Need {
                 (huge_memory().is_some(), "needs memory of huge pages: a kernel with CONFIG_HUGETLBFS".to_owned())
             }
             Need::RefusedRights => (refuses_rights(), "needs Linux 6.16".to_owned()),
+            Need::UrgentBytes => (sends_urgent_bytes(), "needs Linux 5.15".to_owned()),
             Need::NoWait => (has_nowait(), "needs Linux 6.4".to_owned()),
             Need::NoSignal => (has_nosignal(), "needs Linux 6.18".to_owned()),
         };
@@ -110,7 +113,7 @@ impl Need {
     fn must_be_there(self) -> bool {
         let ignored = std::env::var("IPC_TESTS_IGNORE");
         match (self, ignored.as_deref()) {
-            (Need::NoWait | Need::NoSignal | Need::RefusedRights, _) | (_, Err(_)) => false,
+            (Need::NoWait | Need::NoSignal | Need::RefusedRights | Need::UrgentBytes, _) | (_, Err(_)) => false,
             (_, Ok("nothing")) => true,
             (Need::Program(..), Ok("privileges")) => true,
             (_, Ok("privileges")) => false,

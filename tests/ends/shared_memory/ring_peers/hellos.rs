@@ -16,7 +16,7 @@ pub fn trials() -> Vec<Trial> {
         a_hello_is_taken_in_pieces,
         a_hello_that_is_cut_short_says_so,
         a_hello_that_comes_twice_changes_nothing,
-        urgent_bytes_are_no_hello_no_ring_and_no_end,
+        urgent_bytes_are_no_hello_no_ring_and_no_end needs [UrgentBytes],
         a_wrong_hello_is_an_error_and_stays_one,
         what_is_no_sealed_memory_is_refused,
         memory_of_huge_pages_is_refused needs [HugeMemory],
