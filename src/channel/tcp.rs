@@ -23,6 +23,9 @@ const SHORTEST: Duration = Duration::from_secs(3);
 /// The longest deadline: the kernel takes no longer pause before a question.
 const LONGEST: Duration = Duration::from_secs(3 * 32_767);
 
+/// How long a call that receives looks again before it sleeps, unless it is set otherwise.
+const SPIN: Duration = Duration::from_micros(20);
+
 /// Options of a channel to another machine over TCP: its limits, and the checks of each side on the other.
 ///
 /// [`connect`](Self::connect) on one machine and [`greet`](Self::greet) on the other make a [`TcpLink`]: a [`TcpReader`] to
@@ -90,12 +93,13 @@ pub struct TcpOptions {
     max_message: usize,
     stamp: u64,
     deadline: Duration,
+    spin: Duration,
 }
 
 impl TcpOptions {
     /// Starts with a longest value of 64 MiB, a deadline of 30 s and no stamp. See the [example](Self#examples).
     pub fn new() -> Self {
-        Self { max_message: 64 << 20, stamp: 0, deadline: Duration::from_secs(30) }
+        Self { max_message: 64 << 20, stamp: 0, deadline: Duration::from_secs(30), spin: SPIN }
     }
 
     /// Sets the longest value that this side receives, in bytes. See the [example](Self#examples).
@@ -144,6 +148,22 @@ impl TcpOptions {
     /// At least 3 s, and at most a day; whole seconds count. See the [example](Self#examples).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Lets blocking and `_timeout` calls that receive look again for this long before they sleep; 20 µs at first, and zero for
+    /// not at all. See the [example](Self#examples) for the options.
+    ///
+    /// The rest of a value, or the next one, is often under way already, and a thread that slept is awake too late for it. A
+    /// look is one system call. After four calls in a row that looked in vain, calls sleep at once, and one now and then looks
+    /// again: a receiver that is idle, or a peer that trickles, occupies no core.
+    ///
+    /// A stream around the connection ([`greet_over`](Self::greet_over)) is not looked at again.
+    ///
+    /// In the guide: [spinning](crate::guide::spinning).
+    #[doc(alias = "set_spin")]
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
         self
     }
 
@@ -274,7 +294,7 @@ impl TcpOptions {
         if leads_to_itself(&socket) {
             return Err(Error::system("connect", Errno::CONNREFUSED));
         }
-        let (mut incoming, mut outgoing) = halves(socket, around, self.deadline)?;
+        let (mut incoming, mut outgoing) = halves(socket, around, self.deadline, self.spin)?;
         let ours = Hello { longest: self.max_message as u64, stamp: self.stamp };
         let theirs = ours.exchange(&mut incoming, &mut outgoing, until)?;
         let longest = usize::try_from(theirs.longest).unwrap_or(usize::MAX);

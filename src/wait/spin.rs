@@ -45,6 +45,11 @@ impl Spin {
         Self { dear: true, ..Self::default() }
     }
 
+    #[cfg(feature = "channel")]
+    pub(crate) fn of(spin: Duration) -> Self {
+        Self { whole: spin, ..Self::default() }
+    }
+
     pub(crate) fn set(&mut self, spin: Duration) {
         *self = Self { whole: spin, dear: self.dear, ..Self::default() };
     }

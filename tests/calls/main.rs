@@ -8,12 +8,17 @@ mod support;
 mod syscalls;
 mod syscalls_moving;
 mod syscalls_rings;
+#[cfg(feature = "channel")]
+mod syscalls_tcp;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let started = moments::started().or_else(syscalls::started).or_else(syscalls_moving::started);
-    if let Some(done) = started.or_else(syscalls_rings::started) {
+    let started = started.or_else(syscalls_rings::started);
+    #[cfg(feature = "channel")]
+    let started = started.or_else(syscalls_tcp::started);
+    if let Some(done) = started {
         return done;
     }
     support::run([
@@ -22,5 +27,7 @@ fn main() -> ExitCode {
         syscalls::trials(),
         syscalls_moving::trials(),
         syscalls_rings::trials(),
+        #[cfg(feature = "channel")]
+        syscalls_tcp::trials(),
     ])
 }

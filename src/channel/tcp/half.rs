@@ -63,6 +63,8 @@ struct Connection {
     deadline: Duration,
     /// How long a call waits before it looks whether the peer is there.
     turn: Duration,
+    /// Of the half that receives.
+    spin: Spin,
     epoch: Epoch,
     /// Whether the peer is gone without a word.
     is_lost: AtomicBool,
@@ -80,7 +82,7 @@ impl Connection {
     fn read(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if self.around.is_none() {
             let read = |wait| sys::socket::read(self.socket.as_fd(), buf, wait);
-            return patience.persist(&self.socket, &Spin::default(), "recv", POLLIN, None, read);
+            return patience.persist(&self.socket, &self.spin, "recv", POLLIN, None, read);
         }
         self.persist_around(patience, POLLIN, |around| around.read(buf))
     }
@@ -165,13 +167,19 @@ pub struct Half {
 }
 
 /// Makes the two halves: one receives, and the other sends.
-pub(super) fn halves(socket: TcpStream, around: Option<Box<dyn Around>>, deadline: Duration) -> Result<(Half, Half)> {
+pub(super) fn halves(
+    socket: TcpStream,
+    around: Option<Box<dyn Around>>,
+    deadline: Duration,
+    spin: Duration,
+) -> Result<(Half, Half)> {
     let turn = deadline / 4;
     let refused = |call| move |errno| Error::system(call, errno);
     sys::tcp::prepare(socket.as_fd(), deadline, turn).map_err(refused("setsockopt"))?;
     let epoch = Epoch::now().map_err(refused("mmap"))?;
     let around = around.map(Mutex::new);
-    let connection = Arc::new(Connection { socket, around, deadline, turn, epoch, is_lost: AtomicBool::new(false) });
+    let is_lost = AtomicBool::new(false);
+    let connection = Arc::new(Connection { socket, around, deadline, turn, spin: Spin::of(spin), epoch, is_lost });
     let half = |is_outgoing| Half {
         connection: Arc::clone(&connection),
         is_outgoing,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, FAR, Machine, Trial, assert_timed_out, assert_times_out, exit_code, tcp_pair};
+use crate::support::{self, FAR, Machine, Trial, assert_timed_out, assert_times_out, exit_code, poll_until, tcp_pair};
 use ipc::{Error, Link, PipeReader, Receiver, Sender, TcpLink, TcpOptions, TcpReader, TcpWriter, fork, pipe, wait_any};
 
 pub fn trials() -> Vec<Trial> {
@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         a_connection_to_itself_is_nobody,
         values_arrive_however_they_are_cut,
         a_length_that_is_a_lie_takes_no_memory,
+        a_receiver_looks_again_before_it_sleeps,
         a_peer_that_trickles_keeps_no_deadline_waiting,
         a_full_connection_keeps_no_deadline_waiting,
         what_a_killed_worker_sent_arrives_and_then_eof,
@@ -326,6 +327,26 @@ fn a_length_that_is_a_lie_takes_no_memory() {
     drop(there);
     assert!(matches!(values.recv(), Err(Error::Truncated { message, expected: Some(_) }) if message == b"little"));
     assert!(values.recv().unwrap().is_none());
+}
+
+fn a_receiver_looks_again_before_it_sleeps() {
+    let (link, there) = greeted(&short().spin(FAR));
+    let values = Receiver::<u8, _>::new(link.reader);
+    let peer = fork(there, |mut there| {
+        let receiver = std::os::unix::process::parent_id();
+        let before = ticks(receiver);
+        poll_until("the receiver is looking", || ticks(receiver) > before + 2);
+        there.write_all(&framed(&[7]))
+    });
+    assert_eq!(values.recv().unwrap(), Some(7));
+    assert!(peer.unwrap().wait().unwrap().success());
+}
+
+/// How long a process has run, in the kernel's ticks.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
 fn a_peer_that_trickles_keeps_no_deadline_waiting() {
