@@ -12,7 +12,7 @@ use crate::end::{self, Ends, FromFdError};
 use crate::error::{Error, Result};
 use crate::sys;
 use crate::sys::frozen::Frozen;
-use crate::sys::memfd::{self, CONTENTS, Unfit};
+use crate::sys::memfd::{self, Unfit};
 
 /// Bytes in memory with a descriptor, which no process can change any more. Passing the descriptor shares them with another
 /// process, without a copy.
@@ -67,7 +67,7 @@ struct Shared {
 }
 
 impl Blob {
-    /// Copies the bytes into memory that can be shared. Never blocks.
+    /// Copies the bytes into memory that can be shared. Waits for no process; see [`BlobWriter::finish`].
     ///
     /// # Errors
     ///
@@ -244,10 +244,13 @@ impl BlobWriter {
 
     /// Seals the bytes that were written. No process can change them from here on. See [`BlobWriter`] for an example.
     ///
+    /// The kernel itself may hold a page of the memory for a moment, to move it for instance. This waits until it lets go, for
+    /// some seconds at most.
+    ///
     /// # Errors
     ///
-    /// [`Error::System`]: a process, such as a debugger, has the memory mapped for writing (`EBUSY`); or there is no address
-    /// space for it (`ENOMEM`).
+    /// [`Error::System`]: a process, such as a debugger, has the memory mapped for writing, or the kernel does not let go of a
+    /// page (`EBUSY`); or there is no address space for it (`ENOMEM`). The bytes are lost.
     ///
     /// # Platform
     ///
@@ -257,7 +260,7 @@ impl BlobWriter {
     ///
     /// See [`BlobWriter`].
     pub fn finish(self) -> Result<Blob> {
-        memfd::seal(self.fd.as_fd(), CONTENTS).map_err(|errno| Error::system("fcntl", errno))?;
+        memfd::seal_contents(self.fd.as_fd(), || true).map_err(|errno| Error::system("fcntl", errno))?;
         // For programs that read it as a file.
         rustix::fs::seek(&self.fd, SeekFrom::Start(0)).map_err(|errno| Error::system("lseek", errno))?;
         let bytes = map(self.fd.as_fd())?;

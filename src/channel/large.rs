@@ -47,14 +47,13 @@ fn freeze(bytes: &[u8], patience: Patience) -> Result<OwnedFd> {
         let count = sys::retry(|| rustix::io::write(&memory, rest)).map_err(|errno| Error::system("write", errno))?;
         rest = &rest[count..];
     }
-    seal(&memory, Until(patience))?;
+    let until = Until(patience);
+    memfd::seal_contents(memory.as_fd(), || until.left() != Some(Duration::ZERO))
+        .map_err(|errno| Error::system("fcntl", errno))?;
     // For programs that read it as a file.
     rustix::fs::seek(&memory, SeekFrom::Start(0)).map_err(|errno| Error::system("lseek", errno))?;
     Ok(memory)
 }
-
-/// How often the kernel is asked for the seals, which waits for a tenth of a second each time.
-const SEAL_TRIES: usize = 32;
 
 /// Whether the memory of a large value was busy.
 pub(crate) fn is_busy(error: &Error) -> bool {
@@ -65,18 +64,6 @@ pub(crate) fn is_busy(error: &Error) -> bool {
 #[cold]
 pub(super) fn in_time(error: Error, until: Until) -> Error {
     if is_busy(&error) && until.left() == Some(Duration::ZERO) { until.error() } else { error }
-}
-
-/// Seals the memory. The kernel may hold a page itself, to move it or to count it, and cannot tell that from a writer. It waits
-/// for the page a while, and then fails with `EBUSY`.
-fn seal(memory: &OwnedFd, until: Until) -> Result<()> {
-    for _ in 1..SEAL_TRIES {
-        match memfd::seal(memory.as_fd(), CONTENTS) {
-            Err(Errno::BUSY) if until.left() != Some(Duration::ZERO) => {}
-            sealed => return sealed.map_err(|errno| Error::system("fcntl", errno)),
-        }
-    }
-    memfd::seal(memory.as_fd(), CONTENTS).map_err(|errno| Error::system("fcntl", errno))
 }
 
 /// Takes the memory that came first, and calls `take` with its bytes and the other ends.

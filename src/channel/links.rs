@@ -5,7 +5,7 @@ use super::locked::Locked;
 use super::value::Buffer;
 use crate::error::{Error, Result};
 use crate::framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, PackedSocket};
-use crate::socket::Received;
+use crate::socket::{Received, append};
 use crate::wait::{Until, Watch};
 
 /// Both ways: one call at a time.
@@ -35,7 +35,7 @@ impl Link for PackedSocket {
         let mut buffer = Buffer::new();
         match shared.lock(until)?.receive(|| until.0)? {
             Some(message) if message.len() > max => return Err(Error::TooLong { len: message.len(), max }),
-            Some(message) => buffer.0.extend_from_slice(message),
+            Some(message) => append(&mut buffer.0, message)?,
             None => return Ok(None),
         }
         Ok(Some(take(&buffer.0, Received::default())))
@@ -106,7 +106,7 @@ impl<R: ByteReader> Link for MessageReader<R> {
         let mut reader = shared.lock(until)?;
         reader.set_max_message(max);
         match reader.receive(|| until.0) {
-            Ok(Some(message)) => buffer.0.extend_from_slice(message),
+            Ok(Some(message)) => append(&mut buffer.0, message)?,
             Ok(None) => return Ok(None),
             Err(error) => {
                 if matches!(error, Error::TooLong { .. }) {

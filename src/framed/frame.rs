@@ -2,6 +2,7 @@
 //!
 //! The functions here take a peer's bytes apart, and do nothing else.
 
+use super::copied;
 use crate::error::{Error, Result};
 
 /// In front of each message: its length, little-endian.
@@ -76,7 +77,7 @@ impl Pack {
     pub(crate) fn fill(&mut self, len: usize) -> Result<()> {
         let datagram = &self.buf[..len];
         if !is_pack(datagram) {
-            return Err(Error::Malformed { message: datagram.to_vec() });
+            return Err(Error::Malformed { message: copied(datagram)? });
         }
         (self.next, self.end) = (0, len);
         Ok(())
@@ -98,6 +99,16 @@ impl Pack {
         let (message, rest) = split(self.buf.get(self.next..self.end)?)?;
         self.next = self.end - rest.len();
         Some(message)
+    }
+
+    /// The same, as a vector of its own. If there is no memory for that, the message stays.
+    pub(crate) fn take_vec(&mut self) -> Result<Option<Vec<u8>>> {
+        let next = self.next;
+        let taken = self.take().map(copied).transpose();
+        if taken.is_err() {
+            self.next = next;
+        }
+        taken
     }
 }
 

@@ -214,8 +214,8 @@ impl PackedSocket {
     /// - [`Error::Malformed`]: a datagram is no pack. All of it is in the error, and the next can be received.
     /// - [`Error::Reset`]: the peer went away, and messages of ours were unread or not flushed; once, after all that it sent.
     /// - [`Error::NotGiven`]: this process was not given the end.
-    /// - [`Error::TooLong`], [`Error::System`]: the buffered messages could not be sent, see [`flush`](Self::flush); or no
-    ///   address space for a long message (`ENOMEM`).
+    /// - [`Error::TooLong`], [`Error::System`]: the buffered messages could not be sent, see [`flush`](Self::flush); or as
+    ///   [`DatagramSocket::recv`] of a long message (`ENOMEM`).
     ///
     /// # Platform
     ///
@@ -249,14 +249,13 @@ impl PackedSocket {
         self.receive(|| Patience::timeout(timeout))
     }
 
-    /// Blocks until a message arrives, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv). See
-    /// [`Messages`].
+    /// Blocks until a message arrives, and returns a copy of it; otherwise the same as [`recv`](Self::recv). See [`Messages`].
     ///
     /// # Errors
     ///
-    /// Same as [`recv`](Self::recv).
+    /// Same as [`recv`](Self::recv). If there is no memory for the vector (`ENOMEM`), the message stays.
     pub fn recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
-        Ok(self.recv()?.map(<[u8]>::to_vec))
+        self.receive_vec(|| Patience::Blocking)
     }
 
     /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec). See [`Messages`].
@@ -265,17 +264,16 @@ impl PackedSocket {
     ///
     /// Same as [`try_recv`](Self::try_recv).
     pub fn try_recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
-        Ok(self.try_recv()?.map(<[u8]>::to_vec))
+        self.receive_vec(|| Patience::None)
     }
 
-    /// Blocks until a message arrives or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec). See
-    /// [`Messages`].
+    /// Blocks until a message arrives or the time is up; otherwise the same as [`recv_vec`](Self::recv_vec). See [`Messages`].
     ///
     /// # Errors
     ///
     /// Same as [`recv_timeout`](Self::recv_timeout).
     pub fn recv_vec_timeout(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
-        Ok(self.recv_timeout(timeout)?.map(<[u8]>::to_vec))
+        self.receive_vec(|| Patience::timeout(timeout))
     }
 
     /// Returns an iterator over the messages, each of which it blocks for, until EOF. See
@@ -290,6 +288,10 @@ impl PackedSocket {
             return Ok(None);
         }
         Ok(self.arrived.take())
+    }
+
+    fn receive_vec(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<Vec<u8>>> {
+        if self.arrived.is_empty() && !self.arrive(patience())? { Ok(None) } else { self.arrived.take_vec() }
     }
 
     /// Waits for a pack, after the buffered messages were sent. `false`: EOF.
@@ -310,10 +312,8 @@ impl PackedSocket {
     }
 
     fn receive_pack(&mut self, patience: Patience) -> Result<bool> {
-        match self.batch.outlet().receive_growing(self.arrived.buffer(), patience)? {
-            Some(len) => self.arrived.fill(len).map(|()| true),
-            None => Ok(false),
-        }
+        let len = self.batch.outlet().receive_growing(self.arrived.buffer(), patience)?;
+        len.map_or(Ok(false), |len| self.arrived.fill(len).map(|()| true))
     }
 
     /// Returns whether a message has arrived in the buffer, so that the next [`recv`](Self::recv) takes it without a system call.

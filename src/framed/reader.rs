@@ -4,9 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::Messages;
 use super::bytes::ByteReader;
 use super::frame::{self, LONGEST_HEAD};
+use super::{Messages, copied};
 use crate::end::FlushError;
 use crate::end::packets::PACKET;
 use crate::error::{Error, Result};
@@ -114,8 +114,7 @@ impl<R: ByteReader> MessageReader<R> {
     /// # Platform
     ///
     /// [`read(2)`](https://man7.org/linux/man-pages/man2/read.2.html), or
-    /// [`recv(2)`](https://man7.org/linux/man-pages/man2/recv.2.html). The buffer grows to the longest message that
-    /// arrives.
+    /// [`recv(2)`](https://man7.org/linux/man-pages/man2/recv.2.html). The buffer grows to the longest message.
     #[inline]
     pub fn recv(&mut self) -> Result<Option<&[u8]>> {
         self.receive(|| Patience::Blocking)
@@ -151,7 +150,7 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// Same as [`recv`](Self::recv).
     pub fn recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
-        Ok(self.recv()?.map(<[u8]>::to_vec))
+        self.receive_vec(|| Patience::Blocking)
     }
 
     /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec). See [`Messages`].
@@ -160,7 +159,7 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// Same as [`try_recv`](Self::try_recv).
     pub fn try_recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
-        Ok(self.try_recv()?.map(<[u8]>::to_vec))
+        self.receive_vec(|| Patience::None)
     }
 
     /// Blocks until a message has arrived or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec).
@@ -170,7 +169,7 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// Same as [`recv_timeout`](Self::recv_timeout).
     pub fn recv_vec_timeout(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
-        Ok(self.recv_timeout(timeout)?.map(<[u8]>::to_vec))
+        self.receive_vec(|| Patience::timeout(timeout))
     }
 
     /// Returns an iterator over the messages, each of which it blocks for, until EOF.
@@ -196,15 +195,22 @@ impl<R: ByteReader> MessageReader<R> {
 
     #[inline]
     pub(crate) fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
-        let next = match self.next() {
-            Some(next) => next,
-            None => match self.arrive(patience())? {
-                Some(next) => next,
-                None => return Ok(None),
-            },
-        };
+        let Some(next) = self.find(patience)? else { return Ok(None) };
         self.start = next.end;
         Ok(self.buf.get(next))
+    }
+
+    /// The same, as a vector of its own. If there is no memory for that, the message stays.
+    fn receive_vec(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<Vec<u8>>> {
+        let Some(next) = self.find(patience)? else { return Ok(None) };
+        let message = copied(&self.buf[next.clone()])?;
+        self.start = next.end;
+        Ok(Some(message))
+    }
+
+    #[inline(always)]
+    fn find(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<Range<usize>>> {
+        if let Some(next) = self.next() { Ok(Some(next)) } else { self.arrive(patience()) }
     }
 
     /// The place of the next message in the buffer, if all of it is there.
@@ -300,9 +306,8 @@ impl<R: ByteReader> MessageReader<R> {
         let (head, expected) = measure.map_or((self.end, None), |(head, len)| (head, Some(len)));
         // Within the memory that the buffer has: a peer decides how much the rest is.
         let mut message = std::mem::replace(&mut self.buf, vec![0; R::READ]);
-        message.truncate(self.end);
+        message.truncate(std::mem::take(&mut self.end));
         message.drain(..head);
-        self.end = 0;
         Error::Truncated { message, expected }
     }
 
@@ -372,10 +377,8 @@ impl<R: ByteReader> MessageReader<R> {
     /// the `MessageReader` back, and `?` turns it into [`Error`].
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn into_inner(self) -> Result<R, FlushError<Self>> {
-        match self.start == self.end && self.to_skip == 0 {
-            true => Ok(self.reader),
-            false => Err(FlushError { unflushed: self, error: Error::Unread }),
-        }
+        let is_empty = self.start == self.end && self.to_skip == 0;
+        if is_empty { Ok(self.reader) } else { Err(FlushError { unflushed: self, error: Error::Unread }) }
     }
 
     /// Closes the end, and returns the kernel's error if there is one. Never blocks. Dropping closes too. See [`MessageReader`].

@@ -221,10 +221,9 @@ impl RingWriter {
     #[inline(never)]
     fn begin_late(&mut self, patience: impl FnOnce() -> Patience) -> Result<()> {
         self.half.check_fault()?;
-        if !self.half.is_closed() && self.half.look()? == 0 {
-            self.half.wait(patience())?;
-        }
-        if self.half.is_closed() { Err(Error::Closed) } else { Ok(()) }
+        // A reader that takes its word back has left all the same: there is no room, and 0 would be no progress.
+        let has_left = self.half.is_closed() || (self.half.look()? == 0 && self.half.wait(patience())? == 0);
+        if has_left || self.half.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 
     /// Writes as many bytes as there is room for.

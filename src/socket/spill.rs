@@ -38,17 +38,23 @@ impl Lent {
         taken
     }
 
-    /// Appends the first bytes, which were received there. An error where there is no memory for them: a sender decides how
-    /// many they are.
+    /// [Appends](append) the first bytes, which were received there.
     pub(super) fn append_to(&mut self, message: &mut Vec<u8>, len: usize) -> Result<()> {
         self.take(len, |bytes| append(message, bytes))
     }
 }
 
-pub(super) fn append(message: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
-    message.try_reserve(bytes.len()).map_err(|_| Error::system("malloc", Errno::NOMEM))?;
+/// Appends bytes that a sender decides on: an error where there is no memory for them.
+#[inline]
+pub(crate) fn append(message: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    reserve(message, bytes.len())?;
     message.extend_from_slice(bytes);
     Ok(())
+}
+
+#[inline]
+pub(super) fn reserve(message: &mut Vec<u8>, room: usize) -> Result<()> {
+    message.try_reserve(room).map_err(|_| Error::system("malloc", Errno::NOMEM))
 }
 
 impl Drop for Lent {

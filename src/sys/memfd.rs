@@ -56,6 +56,21 @@ pub(crate) fn seal(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<()> {
     rustix::fs::fcntl_add_seals(fd, seals)
 }
 
+/// How often the kernel is asked for a seal on the contents, which waits for a tenth of a second each time.
+const SEAL_TRIES: usize = 32;
+
+/// Adds the [`CONTENTS`] seals. The kernel may hold a page itself, to move it or to count it, and cannot tell that from a writer.
+/// It waits for the page a while, and then fails with `EBUSY`. So it is asked again, as long as the caller has time.
+pub(crate) fn seal_contents(fd: BorrowedFd<'_>, has_time: impl Fn() -> bool) -> Result<()> {
+    for _ in 1..SEAL_TRIES {
+        match seal(fd, CONTENTS) {
+            Err(Errno::BUSY) if has_time() => {}
+            sealed => return sealed,
+        }
+    }
+    seal(fd, CONTENTS)
+}
+
 /// The reason why the memory behind a descriptor is not used.
 pub(crate) enum Unfit {
     /// No memory, or of pages of another size.

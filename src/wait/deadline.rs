@@ -28,8 +28,8 @@ use crate::error::{Error, Result};
 /// It takes an end, or a reference to one: [`PipeReader`](crate::PipeReader), [`PipeWriter`](crate::PipeWriter) or
 /// [`StreamSocket`](crate::StreamSocket). It also takes a [`RingReader`](crate::RingReader), a
 /// [`RingWriter`](crate::RingWriter), and std's [`UnixStream`](std::os::unix::net::UnixStream) and
-/// [`TcpStream`](std::net::TcpStream), or `&mut` of one. Each call looks at least once, holds its deadline across signals, and
-/// leaves `O_NONBLOCK` alone.
+/// [`TcpStream`](std::net::TcpStream), or `&mut` of one. A read or a write looks at least once; after 64 of them under one deadline,
+/// it does not. The deadline holds across signals, and `O_NONBLOCK` is left alone.
 ///
 /// In the guide: [deadlines](crate::guide::deadlines).
 ///

@@ -197,3 +197,9 @@ pub fn limit(resource: impl TryInto<i32>, soft: impl FnOnce(&libc::rlimit) -> li
         assert_eq!(libc::setrlimit(resource as _, &limit), 0, "{}", std::io::Error::last_os_error());
     }
 }
+
+/// This process's address space, in bytes.
+pub fn own_size() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::DatagramSocket;
 use crate::error::{Error, Result};
 use crate::socket::received::Received;
-use crate::socket::spill::{Lent, append};
+use crate::socket::spill::{Lent, append, reserve};
 use crate::sys::poll::POLLIN;
 use crate::sys::socket::Mark;
 use crate::sys::{self, Errno};
@@ -91,8 +91,7 @@ impl DatagramSocket {
         let mut spill = Lent::new()?;
         let receive = |fd: BorrowedFd<'_>, wait| sys::ancillary::receive(fd, spill.as_mut_slice(), wait);
         let Some((len, beside)) = self.arrive(patience, None, receive)? else { return Ok(None) };
-        rest.clear();
-        spill.take(len, |message| append(rest, fill(bufs, message)))?;
+        spill.take(len, |message| replace(rest, fill(bufs, message)))?;
         Received::new(len, beside).map(Some)
     }
 
@@ -174,6 +173,13 @@ impl DatagramSocket {
     fn is_eof(&self) -> Result<bool> {
         sys::socket::receives_no_more(self.end.as_fd()).map_err(|errno| self.end.error("poll", errno))
     }
+}
+
+/// Replaces the contents, which stay where there is no memory for the new ones.
+fn replace(contents: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    reserve(contents, bytes.len().saturating_sub(contents.len()))?;
+    contents.clear();
+    append(contents, bytes)
 }
 
 /// Copies the message into one slice after the other, and returns what they have no room for.

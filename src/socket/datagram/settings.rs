@@ -287,7 +287,7 @@ impl TryFrom<OwnedFd> for DatagramSocket {
     ///
     /// Close-on-exec and `SO_TIMESTAMP` are set. For a socket that stays another owner's, duplicate its descriptor
     /// (`fd.as_fd().try_clone_to_owned()?`). Turn the end into an `OwnedFd` again afterwards: the owner finds the socket as it
-    /// was.
+    /// was, but for its own `SO_TIMESTAMP` or `SO_TIMESTAMPNS`, which are off.
     fn try_from(fd: OwnedFd) -> Result<Self, FromFdError> {
         let kinds = &[SocketType::SEQPACKET, SocketType::DGRAM];
         if let Err(error) = socket::check(fd.as_fd(), "a connected unix socket for messages", kinds) {

@@ -11,7 +11,6 @@ use proptest::test_runner::{Config, TestRunner};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::values::own_size;
 use crate::support::{self, Trial, rounds};
 use ipc::{DatagramSocket, Error, Fd, PipeReader, PipeWriter, Receiver, datagram_pair, open_ends, pipe};
 
@@ -158,7 +157,7 @@ fn elements_without_bytes_are_no_more_than_the_frame_allows() {
 
 fn a_length_that_lies_takes_no_memory() {
     let lengths = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
-    support::limit(libc::RLIMIT_AS, |_| (own_size() + (1 << 30)) as libc::rlim_t);
+    support::limit(libc::RLIMIT_AS, |_| (support::own_size() + (1 << 30)) as libc::rlim_t);
     refused(&lengths, "more elements", vec![1_u64]);
     refused(&lengths, "ends inside", String::new());
     refused(&lengths, "ends inside", serde_bytes::ByteBuf::new());

@@ -400,14 +400,8 @@ fn a_value_over_the_limit_is_skipped() {
 fn the_limit_is_looked_at_before_memory_is_taken() {
     let (sender, receiver) = channel::<serde_bytes::ByteBuf>().unwrap();
     sender.send(vec![7; (64 << 20) + 1].into()).unwrap();
-    support::limit(libc::RLIMIT_AS, |_| (own_size() + (32 << 20)) as libc::rlim_t);
+    support::limit(libc::RLIMIT_AS, |_| (support::own_size() + (32 << 20)) as libc::rlim_t);
     assert!(matches!(receiver.recv(), Err(Error::TooLong { max: 67_108_864, .. })));
-}
-
-/// This process's address space, in bytes.
-pub fn own_size() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
 }
 
 fn what_is_not_given_says_so() {

@@ -13,6 +13,7 @@ pub fn trials() -> Vec<Trial> {
         very_long_messages_arrive_whole within 60,
         empty_messages_are_messages,
         what_came_of_a_long_message_takes_no_more_memory,
+        a_message_that_there_is_no_memory_to_copy_stays,
         what_goes_into_the_pipe_is_lengths_and_bytes,
         whole_buffers_are_written,
         nothing_goes_before_it_is_flushed,
@@ -116,6 +117,31 @@ fn what_came_of_a_long_message_takes_no_more_memory() {
         writer.write_all(&[7; 1 << 20]).unwrap();
     }
     drop(writer);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_message_that_there_is_no_memory_to_copy_stays() {
+    const MANY: usize = 24 << 20;
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(writer, |writer| -> ipc::Result<()> {
+        let mut writer = MessageWriter::new(writer);
+        writer.send(&vec![7; MANY])?;
+        writer.send(b"next")?;
+        writer.close()
+    })
+    .unwrap();
+    let mut reader = MessageReader::new(reader);
+    // Room for the buffer, and not for a copy beside it.
+    support::limit(libc::RLIMIT_AS, |_| (support::own_size() + (36 << 20)) as libc::rlim_t);
+    for _ in 0..2 {
+        assert_eq!(support::refused(reader.recv_vec()), ("malloc", libc::ENOMEM));
+        assert!(reader.has_message());
+    }
+    assert!(
+        reader.recv().unwrap().is_some_and(|message| message.len() == MANY && message.iter().all(|byte| *byte == 7))
+    );
+    assert_eq!(reader.recv_vec().unwrap().as_deref(), Some(&b"next"[..]));
+    assert_eq!(reader.recv_vec().unwrap(), None);
     assert_eq!(exit_code(&child), 0);
 }
 

@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         a_message_over_the_limit_is_refused_and_nothing_is_lost,
         a_message_over_the_limit_is_refused_also_when_the_queue_is_full,
         the_longest_message_of_all_arrives_whole,
+        a_message_that_there_is_no_memory_to_copy_stays,
         nothing_goes_before_it_is_flushed,
         whatever_waits_flushes_first,
         a_request_and_its_answer_need_no_flush,
@@ -251,6 +252,30 @@ fn the_longest_message_of_all_arrives_whole() {
     }
     socket.close().unwrap();
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_message_that_there_is_no_memory_to_copy_stays() {
+    let (mut ours, mut theirs) = packed_pair();
+    let long = message(1, 150_000);
+    theirs.send(&long).unwrap();
+    assert_next(ours.recv(), &long); // the buffer is that long from here on
+    theirs.send(&long).unwrap();
+    support::limit(libc::RLIMIT_AS, |_| support::own_size() as libc::rlim_t);
+    let refused = [ours.recv_vec(), ours.try_recv_vec(), ours.recv_vec_timeout(LONG)];
+    support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+    for refused in refused {
+        assert_eq!(support::refused(refused), ("malloc", libc::ENOMEM));
+    }
+    assert_next(ours.recv(), &long);
+    // One that is no pack cannot be in the error then, and the next one arrives.
+    theirs.get_ref().send(&[0xff; 150_000]).unwrap();
+    theirs.send(b"next").unwrap();
+    theirs.flush().unwrap();
+    support::limit(libc::RLIMIT_AS, |_| support::own_size() as libc::rlim_t);
+    let refused = ours.recv().map(drop);
+    support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+    assert_eq!(support::refused(refused), ("malloc", libc::ENOMEM));
+    assert_next(ours.recv(), b"next");
 }
 
 fn nothing_goes_before_it_is_flushed() {

@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         a_clone_takes_no_descriptor,
         nobody_can_change_a_blob,
         a_blob_that_can_still_be_written_is_not_made,
+        memory_that_is_busy_for_a_while_becomes_a_blob_later needs [STRACE],
         a_blob_reaches_a_child_by_every_way,
         a_blob_goes_to_another_program,
         a_blob_outlives_its_maker,
@@ -114,6 +115,20 @@ fn a_blob_that_can_still_be_written_is_not_made() {
     assert_eq!(refused(writer.finish()), ("fcntl", libc::EBUSY));
     // SAFETY: the mapping that was made above.
     unsafe { libc::munmap(mapped, 4096) };
+}
+
+/// The variable that makes this program make a blob.
+pub const SEALS: &str = "BLOB_TEST_SEALS";
+
+/// The program does this then.
+pub fn make_one() {
+    assert!(*Blob::new(&bytes(10_000)).unwrap() == bytes(10_000));
+}
+
+fn memory_that_is_busy_for_a_while_becomes_a_blob_later() {
+    let mut calls = support::sealing_under_strace(SEALS, "1", "inject=fcntl:error=EBUSY:when=1..3");
+    calls.retain(|line| line.contains("F_ADD_SEALS"));
+    assert!(calls.len() > 1 && calls[0].contains("EBUSY") && calls.last().unwrap().ends_with("= 0"), "{calls:?}");
 }
 
 fn a_blob_reaches_a_child_by_every_way() {

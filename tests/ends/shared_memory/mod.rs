@@ -17,6 +17,10 @@ use ipc::{Blob, RingReader, claim};
 
 /// What this program does where a test of this area has started it.
 pub fn started() -> Option<ExitCode> {
+    if std::env::var_os(blobs::SEALS).is_some() {
+        blobs::make_one();
+        return Some(ExitCode::SUCCESS);
+    }
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() != Some("worker") {
         return None;

@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         rings_that_have_piled_up_are_taken_before_a_wait,
         a_call_that_does_not_wait_takes_no_more_than_some_rings,
         a_peer_that_scribbles_all_the_time_does_no_harm within 120,
+        a_reader_that_takes_its_end_back_makes_no_write_of_nothing within 60,
     ]
 }
 
@@ -244,6 +245,24 @@ fn a_call_that_does_not_wait_takes_no_more_than_some_rings() {
     while socket.try_write(&[1; 10_000]).is_ok() {}
     assert!(matches!(writer.try_write(&[0; 8]), Err(Error::WouldBlock)));
     assert!(unheard(&socket) > 0);
+}
+
+fn a_reader_that_takes_its_end_back_makes_no_write_of_nothing() {
+    let (mut writer, socket, mapped, _memory) = writer_with_hand();
+    writer.write_all(&bytes(CAPACITY)).unwrap();
+    let child = fork(socket, |_socket| {
+        while mapped.word(HEAD).load(SeqCst) > 0 {
+            mapped.word(READER).store(2, SeqCst);
+            mapped.word(READER).store(0, SeqCst);
+        }
+    });
+    for _ in 0..support::rounds(500_000) {
+        let written = writer.try_write(b"more");
+        assert!(matches!(written, Err(Error::WouldBlock | Error::Closed)), "{written:?}");
+    }
+    let child = child.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn a_peer_that_scribbles_all_the_time_does_no_harm() {
