@@ -14,21 +14,15 @@ impl fmt::Display for Finding {
         }
         let who = who.join(", ");
         let channel = format!("{} {}", if self.pair { "pair" } else { "pipe" }, self.inode);
+        if let Some(intended) = self.intended {
+            return write!(f, "both ends of {channel} are held by {who}, {intended}");
+        }
         match self.what {
             FindingKind::NoReader if self.certain => write!(f, "nobody reads {channel}: a write to it fails"),
             FindingKind::NoReader => {
                 write!(f, "nobody that could be seen reads {channel}: if nobody does, a write to it fails")
             }
-            FindingKind::OnlyItself if !self.certain && !self.pair => {
-                write!(f, "both ends of {channel} are held by {who}, and a child that could not be seen may read it")
-            }
             FindingKind::OnlyItself => write!(f, "both ends of {channel} are held by {who} alone: EOF never comes"),
-            FindingKind::BothEnds if !self.certain => {
-                write!(
-                    f,
-                    "both ends of {channel} are held by {who}, and its children read it: EOF comes when it lets go"
-                )
-            }
             FindingKind::BothEnds => {
                 write!(f, "both ends of {channel} are held by {who}: until one is closed, EOF never comes")
             }
@@ -319,7 +313,8 @@ mod tests {
         };
         let links = vec![link(1), link(2)];
         let (device, what) = (1, FindingKind::OnlyItself);
-        let finding = Finding { device, inode: 7, pair: false, pids: vec![1], elsewhere: 0, what, certain: true };
+        let finding =
+            Finding { device, inode: 7, pair: false, pids: vec![1], elsewhere: 0, what, certain: true, intended: None };
         let map = ProcessMap {
             root: 1,
             processes: [(1, Process { name: "x".to_owned(), parent: 0 })].into(),

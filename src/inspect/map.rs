@@ -88,6 +88,8 @@ pub struct Finding {
     pub what: FindingKind,
     /// It is almost certainly a bug: a `!` in the text, red in the pictures.
     pub certain: bool,
+    /// The reason why both ends in one process may be intended, if there is one.
+    pub(super) intended: Option<&'static str>,
 }
 
 /// The kinds of a [`Finding`]. See [`ProcessMap::findings`] for an example.
@@ -98,10 +100,12 @@ pub enum FindingKind {
     /// under way in a message, or in a process that was not seen.
     NoReader,
     /// One process alone holds both ends: it waits for itself. Of a pair it may be intended. Certain of a pipe if it and its
-    /// descendants could be seen whole: one of these may read it. Two ends in different threads' tables are no finding.
+    /// descendants could be seen whole, unless it is a FIFO that is open both ways, or never waits in a read, as an event loop
+    /// that wakes itself. Two ends in different threads' tables are no finding.
     OnlyItself,
     /// A process holds both ends, besides others: no reader gets EOF while it does. Not certain of a lifeline, a pipe that
-    /// one process alone writes and its descendants read. They learn by EOF that the process is gone.
+    /// one process alone writes and its descendants read, nor of a FIFO that is open both ways. A jobserver's pipe, which all
+    /// its processes are meant to hold so, is not told apart.
     BothEnds,
     /// More than one process holds a writer, which may be intended. EOF comes when the last of them lets go.
     ManyWriters,
@@ -338,9 +342,10 @@ impl Link {
         let pids = |ports: &[Port]| ports.iter().map(|port| port.pid).collect::<BTreeSet<_>>();
         let (writers, readers) = (pids(&self.from), pids(&self.to));
         let finding = |what, pids: &BTreeSet<u32>, elsewhere, certain| {
-            let pids = pids.iter().copied().collect();
-            Finding { device: self.device, inode: self.inode, pair: !self.pipe, pids, elsewhere, what, certain }
+            let (pids, pair) = (pids.iter().copied().collect(), !self.pipe);
+            Finding { device: self.device, inode: self.inode, pair, pids, elsewhere, what, certain, intended: None }
         };
+        let in_one = |what, pids, intended| Finding { intended, ..finding(what, pids, 0, intended.is_none()) };
         if self.pipe && readers.is_empty() && self.to_outside == 0 {
             return vec![finding(FindingKind::NoReader, &readers, 0, self.has_no_reader(shown))];
         }
@@ -348,14 +353,17 @@ impl Link {
         let in_one_table = |pid: &&u32| !seen.apart.contains(&(**pid, channel));
         let both: BTreeSet<u32> = writers.intersection(&readers).filter(in_one_table).copied().collect();
         if both.len() == 1 && writers == readers && self.from_outside + self.to_outside == 0 {
-            // A pair of its own is what many an event loop is woken through. A child that was not seen may read a lifeline.
             let family = both.first().map(|pid| descendants(seen.all, *pid)).unwrap_or_default();
-            let certain = self.pipe && seen.hidden.is_disjoint(&family);
-            return vec![finding(FindingKind::OnlyItself, &both, 0, certain)];
+            // A pair of its own is what many an event loop is woken through.
+            if !self.pipe {
+                return vec![finding(FindingKind::OnlyItself, &both, 0, false)];
+            }
+            return vec![in_one(FindingKind::OnlyItself, &both, self.alone(!seen.hidden.is_disjoint(&family)))];
         }
         if !both.is_empty() {
-            let certain = !self.may_be_lifeline(&writers, &readers, seen.all);
-            return vec![finding(FindingKind::BothEnds, &both, 0, certain)];
+            let lifeline = self.may_be_lifeline(&writers, &readers, seen.all);
+            let lifeline = lifeline.then_some("and its children read it: EOF comes when it lets go");
+            return vec![in_one(FindingKind::BothEnds, &both, self.open_both_ways().or(lifeline))];
         }
         // Where no process of the tree is at the other side, as with an inherited standard output, it is no finding here.
         if writers.is_empty() || readers.is_empty() {
@@ -370,11 +378,23 @@ impl Link {
         shared.map(|(what, pids, elsewhere)| finding(what, pids, elsewhere, false)).collect()
     }
 
+    fn alone(&self, is_hidden: bool) -> Option<&'static str> {
+        let never_waits = || self.to.iter().all(|port| processes::is_nonblocking(port.pid, port.fd));
+        let hidden = is_hidden.then_some("and a child that could not be seen may read it");
+        let wakes = || never_waits().then_some("which reads without blocking, as an event loop that wakes itself");
+        self.open_both_ways().or(hidden).or_else(wakes)
+    }
+
+    /// No process opens a FIFO so by mistake. It keeps EOF away between one client and the next.
+    fn open_both_ways(&self) -> Option<&'static str> {
+        let is_fifo = self.from.iter().any(|port| self.to.contains(port));
+        is_fifo.then_some("as a FIFO that is open both ways: EOF never comes meanwhile")
+    }
+
     /// Returns whether one process alone writes the pipe, and all its other readers descend from that one. It keeps a reader to
     /// give to the next child, and EOF tells the children that it is gone.
     fn may_be_lifeline(&self, writers: &BTreeSet<u32>, readers: &BTreeSet<u32>, all: &BTreeMap<u32, Process>) -> bool {
         let Some(writer) = writers.first().filter(|_| self.pipe && writers.len() == 1) else { return false };
-        let nobody_elsewhere = self.from_outside == 0 && self.to_outside == 0;
-        nobody_elsewhere && readers.is_subset(&descendants(all, *writer))
+        self.from_outside + self.to_outside == 0 && readers.is_subset(&descendants(all, *writer))
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 
-use rustix::fs::{AtFlags, CWD, FileType, RawMode, StatxFlags, makedev};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, RawMode, StatxFlags, makedev};
 use rustix::process::Pid;
 
 use crate::error::{Error, Result};
@@ -224,6 +224,16 @@ fn held(directory: &str, number: RawFd) -> crate::sys::Result<Option<Held>> {
     let (reads, writes) = (link.st_mode & 0o400 != 0, link.st_mode & 0o200 != 0);
     // Neither: O_PATH, which keeps no stream open.
     Ok((reads || writes).then_some(Held { number, channel, reads, writes }))
+}
+
+/// Returns whether a process's descriptor is open without blocking. `false` where /proc does not say ([proc_pid_fdinfo(5)]).
+///
+/// [proc_pid_fdinfo(5)]: https://man7.org/linux/man-pages/man5/proc_pid_fdinfo.5.html
+pub(super) fn is_nonblocking(pid: u32, number: RawFd) -> bool {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & OFlags::NONBLOCK.bits() != 0)
 }
 
 /// The numbers of a process, from that in /proc's pid namespace to that in its own. None where the kernel does not say.

@@ -253,13 +253,15 @@ impl<'a> Conversation<'a> {
         self.talk.stdin = None;
         let is_killed = self.child.end().is_ok();
         // Its last bytes are in the pipes. If they cannot be read, that is the error already.
-        let _ = self.talk.listen();
+        let _ = self.talk.hear_out();
         self.talk.readers = [None, None];
         is_killed
     }
 
     /// The outcome, of a program that has left, or was stopped.
     pub(crate) fn end(&mut self, left: Result<ExitStatus>) -> Result<Output, CommunicateError> {
+        // It may have written since the last look, and the pipes may hold more than one look reads.
+        let left = left.and_then(|status| self.talk.hear_out().map(|()| status));
         let [stdout, stderr] = std::mem::take(&mut self.talk.said);
         match left {
             Ok(status) => Ok(Output { status, stdout, stderr }),
@@ -328,6 +330,26 @@ impl Talk<'_> {
         for (reader, said) in self.readers.iter_mut().zip(&mut self.said) {
             // Of the other one too: memory may suffice for that.
             done = done.and(unless_nothing(hear(reader, said)));
+        }
+        done
+    }
+
+    /// Reads all bytes that are there at this moment, in packets too. A writer that goes on is not waited for.
+    fn hear_out(&mut self) -> Result<()> {
+        let mut done = Ok(());
+        for (reader, said) in self.readers.iter_mut().zip(&mut self.said) {
+            let there = reader.as_ref().map_or(0, |end| sys::pipe::available(end.as_fd()).unwrap_or(AT_ONCE));
+            let enough = said.len() + there;
+            while reader.is_some() && said.len() < enough {
+                match hear(reader, said) {
+                    Ok(()) => {}
+                    Err(Error::WouldBlock) => break,
+                    Err(error) => {
+                        done = done.and(Err(error));
+                        break;
+                    }
+                }
+            }
         }
         done
     }

@@ -8,7 +8,10 @@ use crate::support::{
     self, Gate, Trial, asleep_in, become_nobody, closed_standard_descriptors, exit_code, own_mounts, own_pids,
     refuse_calls,
 };
-use ipc::{Command, Ends, Error, FindingKind, PipeWriter, ProcessMap, Stdio, datagram_pair, fork, pipe, stream_pair};
+use ipc::{
+    Command, Ends, Error, FindingKind, PipeFlags, PipeWriter, ProcessMap, Stdio, datagram_pair, fork, pipe, pipe_with,
+    stream_pair,
+};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -20,6 +23,8 @@ pub fn trials() -> Vec<Trial> {
         a_reader_outside_the_pid_namespace_is_not_missed needs [OwnPids, OwnMounts],
         a_childs_pipe_without_a_reader_stands_out,
         a_process_that_waits_for_itself_stands_out,
+        a_process_that_wakes_itself_may_be_meant,
+        a_fifo_that_is_open_both_ways_may_be_meant,
         what_is_between_threads_with_tables_of_their_own_does_not,
         a_lifeline_of_a_child_that_is_not_seen_may_be_meant,
         a_pair_that_a_process_holds_whole_stands_out,
@@ -230,6 +235,33 @@ fn a_process_that_waits_for_itself_stands_out() {
     assert_eq!(found(&map, lower), [(FindingKind::OnlyItself, vec![me()], false)]);
     let pairs = map.findings().iter().filter(|finding| [inode(&reader), lower].contains(&finding.inode));
     assert!(pairs.map(|finding| finding.pair).eq([false, true]));
+}
+
+fn a_process_that_wakes_itself_may_be_meant() {
+    // As Node and many another event loop do, which never sleep in a read.
+    let (reader, _writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+    let map = ProcessMap::current().unwrap();
+    assert_eq!(found(&map, inode(&reader)), [(FindingKind::OnlyItself, vec![me()], false)]);
+    assert!(map.to_string().contains("without blocking, as an event loop that wakes itself\n"), "{map}");
+}
+
+fn a_fifo_that_is_open_both_ways_may_be_meant() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("map-{}", me()));
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // As a service does, whose clients come and go; and as make's jobserver.
+    let server = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let pipe = std::os::unix::fs::MetadataExt::ino(&server.metadata().unwrap());
+    let of_the_fifo = |map: &ProcessMap, what| {
+        let [(found, pids, false)] = &found(map, pipe)[..] else { panic!("{map}") };
+        assert!(*found == what && pids.contains(&me()), "{map}");
+        assert!(map.to_string().contains(", as a FIFO that is open both ways"), "{map}");
+    };
+    of_the_fifo(&ProcessMap::current().unwrap(), FindingKind::OnlyItself);
+    // A fork copies what is no end of this crate. A client that writes is one more.
+    let client = Holder::of(std::fs::File::options().write(true).open(&path).unwrap());
+    of_the_fifo(&ProcessMap::current().unwrap(), FindingKind::BothEnds);
+    drop(client);
+    std::fs::remove_file(path).unwrap();
 }
 
 /// EOF comes when the one thread closes its end. Nothing closes the other's.

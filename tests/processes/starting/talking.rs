@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         a_program_that_wants_no_input_is_no_error,
         when_the_time_is_up_what_was_said_is_in_the_error,
         when_the_time_is_up_the_group_is_killed,
+        a_program_that_left_in_time_is_heard_out,
         a_grandchild_that_keeps_stdout_does_not_hold_it,
         a_grandchild_does_not_hold_it_past_the_time,
         a_program_that_says_more_than_memory_holds_is_an_error_with_what_it_said,
@@ -102,6 +103,23 @@ fn when_the_time_is_up_the_group_is_killed() {
     assert!(matches!(stopped.error, Error::TimedOut));
     assert_eq!(read_all(reader), b"", "the grandchild is gone too");
     await_orphans(1);
+}
+
+fn a_program_that_left_in_time_is_heard_out() {
+    const TIME: Duration = Duration::from_secs(2);
+    let (reader, writer) = pipe().unwrap();
+    let starter = fork(writer, |writer| {
+        // Each packet takes a read of its own, and the time is up before the first of them.
+        let packets = "kill -STOP $PPID; dd if=/dev/zero oflag=direct bs=100 count=10 2>/dev/null; echo said >&9";
+        let output = sh(packets).give_at(9, writer).communicate(b"", Some(TIME)).unwrap();
+        assert!(output.status.success());
+        assert_eq!(output.stdout.len(), 1000);
+    })
+    .unwrap();
+    assert_eq!(reader.read_timeout(&mut [0; 5], FAR).unwrap(), 5);
+    assert_eq!(starter.wait_timeout(TIME).unwrap(), None, "it is stopped, and the program leaves");
+    starter.signal(libc::SIGCONT).unwrap();
+    assert_eq!(exit_code(&starter), 0);
 }
 
 fn a_grandchild_that_keeps_stdout_does_not_hold_it() {
