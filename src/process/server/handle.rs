@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::process::child::Child;
 use crate::process::held::NAPS;
 use crate::socket::DatagramSocket;
+use crate::sys::epoch::Process;
 use crate::sys::poll::{POLLIN, look, poll, pollfd};
 use crate::sys::{self, Errno, ancillary, signal};
 use crate::wait::{Patience, Watch, wait_any};
@@ -35,7 +36,7 @@ const MOST_LATE: usize = 64;
 pub(super) struct Handle {
     control: DatagramSocket,
     pub(super) process: Child,
-    caller: Pid,
+    caller: Process,
     /// The orders that were given up and are not settled.
     late: Mutex<Vec<Late>>,
 }
@@ -52,7 +53,7 @@ enum Late {
 
 impl Handle {
     pub(super) fn new(control: DatagramSocket, process: Child) -> Self {
-        Self { control, process, caller: sys::process::own_pid(), late: Mutex::default() }
+        Self { control, process, caller: Process::this(), late: Mutex::default() }
     }
 
     /// Starts a worker, and gives its ends away.
@@ -210,7 +211,7 @@ impl Handle {
 
     /// Returns whether this process started the server, and is no fork of the one that did.
     fn is_callers(&self) -> bool {
-        sys::process::own_pid() == self.caller
+        self.caller.is_this()
     }
 }
 
