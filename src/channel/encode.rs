@@ -5,62 +5,67 @@ use std::fmt::{Display, Write};
 
 use serde::ser::{self, Serialize, Serializer};
 
+use super::buffer::Buffer;
 use super::decode::{DEPTH, FREE};
 use super::wrong::{self, Wrong};
 
-/// Appends the value's bytes.
+/// The value's bytes.
 #[inline]
-pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<(), Wrong> {
-    let start = bytes.len();
-    let mut encoder = Encoder { bytes, depth: DEPTH, free: 0 };
+pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Buffer, Wrong> {
+    let mut encoder = Encoder { bytes: Buffer::new(), depth: DEPTH as u32, free: 0 };
     value.serialize(&mut encoder)?;
-    let most = FREE.saturating_add(encoder.bytes.len() - start);
-    if encoder.free > most { Err(wrong::too_many()) } else { Ok(()) }
+    let most = FREE.saturating_add(encoder.bytes.len());
+    if encoder.free > most { Err(wrong::too_many()) } else { Ok(encoder.bytes) }
 }
 
-struct Encoder<'a> {
-    bytes: &'a mut Vec<u8>,
+struct Encoder {
+    bytes: Buffer,
     /// How much deeper it may nest. The receiver refuses deeper values, which would be lost then.
-    depth: usize,
+    ///
+    /// It is not as wide as the buffer's length: the compiler would add to both at once, and wait for the stores before to do so.
+    depth: u32,
     /// How many elements took no bytes. The receiver has a bound for these too.
     free: usize,
 }
 
-impl Encoder<'_> {
-    /// A number: seven bits in a byte, the lowest first, and the eighth says that there are more.
+/// The bytes of a number that has no more than 56 bits, and how many they are. It is called, so that the types' own code is
+/// short enough to become one piece. It touches no memory, so that this code keeps the buffer's length in a register.
+#[inline(never)]
+fn spread(number: u64) -> (u64, usize) {
+    let spread = number & 0x0fff_ffff | (number & 0xff_ffff_f000_0000) << 4;
+    let spread = spread & 0x3fff_0000_3fff | (spread & 0x0fff_c000_0fff_c000) << 2;
+    let spread = spread & 0x7f_007f_007f_007f | (spread & 0x3f80_3f80_3f80_3f80) << 1;
+    let last = (number | 1).ilog2() / 7;
+    let more = 0x0080_8080_8080_8080 & ((1 << (8 * last)) - 1);
+    (spread | more, 1 + last as usize)
+}
+
+impl Encoder {
     #[inline]
-    fn number(&mut self, number: u64) {
-        if number < 0x80 {
-            self.bytes.push(number as u8);
-        } else {
-            self.spread(number);
-        }
+    fn push(&mut self, byte: u8) {
+        self.bytes.put([byte], 1);
     }
 
-    /// The same of up to eight bytes at once. It is called, so that the types' own code is short enough to become one piece.
-    #[inline(never)]
-    fn spread(&mut self, number: u64) {
-        if number >> 56 != 0 {
-            return self.wide(number.into());
+    /// A number: seven bits in a byte, the lowest first, and the eighth says that there are more.
+    #[inline(always)]
+    fn number(&mut self, number: u64) {
+        if number < 0x80 {
+            self.push(number as u8);
+        } else if number >> 56 == 0 {
+            let (bytes, len) = spread(number);
+            self.bytes.put(bytes.to_le_bytes(), len);
+        } else {
+            self.wide(number.into());
         }
-        let spread = number & 0x0fff_ffff | (number & 0xff_ffff_f000_0000) << 4;
-        let spread = spread & 0x3fff_0000_3fff | (spread & 0x0fff_c000_0fff_c000) << 2;
-        let spread = spread & 0x7f_007f_007f_007f | (spread & 0x3f80_3f80_3f80_3f80) << 1;
-        let last = (number | 1).ilog2() / 7;
-        let more = 0x0080_8080_8080_8080 & ((1 << (8 * last)) - 1);
-        // A copy of a constant length takes less time than one that is exact.
-        let end = self.bytes.len() + 1 + last as usize;
-        self.bytes.extend_from_slice(&(spread | more).to_le_bytes());
-        self.bytes.truncate(end);
     }
 
     #[cold]
     fn wide(&mut self, mut number: u128) {
         while number >= 0x80 {
-            self.bytes.push(number as u8 | 0x80);
+            self.push(number as u8 | 0x80);
             number >>= 7;
         }
-        self.bytes.push(number as u8);
+        self.push(number as u8);
     }
 
     /// A signed number: its sign becomes the lowest bit.
@@ -70,7 +75,7 @@ impl Encoder<'_> {
     }
 
     #[inline]
-    fn down(&mut self, levels: usize) -> Result<(), Wrong> {
+    fn down(&mut self, levels: u32) -> Result<(), Wrong> {
         self.depth = self.depth.checked_sub(levels).ok_or_else(wrong::too_deep)?;
         Ok(())
     }
@@ -91,9 +96,9 @@ impl Encoder<'_> {
     }
 }
 
-impl<'b> Encoder<'b> {
+impl Encoder {
     #[inline]
-    fn elements(&mut self, levels: usize) -> Result<Elements<'_, 'b>, Wrong> {
+    fn elements(&mut self, levels: u32) -> Result<Elements<'_>, Wrong> {
         self.down(levels)?;
         Ok(Elements { encoder: self, levels })
     }
@@ -109,16 +114,16 @@ macro_rules! numbers {
     )*};
 }
 
-impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
+impl<'a> Serializer for &'a mut Encoder {
     type Ok = ();
     type Error = Wrong;
-    type SerializeSeq = Elements<'a, 'b>;
-    type SerializeTuple = Elements<'a, 'b>;
-    type SerializeTupleStruct = Elements<'a, 'b>;
-    type SerializeTupleVariant = Elements<'a, 'b>;
-    type SerializeMap = Elements<'a, 'b>;
-    type SerializeStruct = Elements<'a, 'b>;
-    type SerializeStructVariant = Elements<'a, 'b>;
+    type SerializeSeq = Elements<'a>;
+    type SerializeTuple = Elements<'a>;
+    type SerializeTupleStruct = Elements<'a>;
+    type SerializeTupleVariant = Elements<'a>;
+    type SerializeMap = Elements<'a>;
+    type SerializeStruct = Elements<'a>;
+    type SerializeStructVariant = Elements<'a>;
 
     fn is_human_readable(&self) -> bool {
         false
@@ -141,7 +146,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
 
     #[inline]
     fn serialize_u8(self, number: u8) -> Result<(), Wrong> {
-        self.bytes.push(number);
+        self.push(number);
         Ok(())
     }
 
@@ -157,13 +162,15 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
 
     #[inline]
     fn serialize_f32(self, number: f32) -> Result<(), Wrong> {
-        self.bytes.extend_from_slice(&number.to_le_bytes());
+        let bytes = number.to_le_bytes();
+        self.bytes.put(bytes, bytes.len());
         Ok(())
     }
 
     #[inline]
     fn serialize_f64(self, number: f64) -> Result<(), Wrong> {
-        self.bytes.extend_from_slice(&number.to_le_bytes());
+        let bytes = number.to_le_bytes();
+        self.bytes.put(bytes, bytes.len());
         Ok(())
     }
 
@@ -179,25 +186,25 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
     #[inline]
     fn serialize_bytes(self, bytes: &[u8]) -> Result<(), Wrong> {
         self.number(bytes.len() as u64);
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.extend(bytes);
         Ok(())
     }
 
     /// Without memory of its own: the length is appended last, and turned to where it belongs.
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<(), Wrong> {
-        struct Text<'a>(&'a mut Vec<u8>);
+        struct Text<'a>(&'a mut Buffer);
         impl Write for Text<'_> {
             fn write_str(&mut self, text: &str) -> std::fmt::Result {
-                self.0.extend_from_slice(text.as_bytes());
+                self.0.extend(text.as_bytes());
                 Ok(())
             }
         }
         let start = self.bytes.len();
-        write!(Text(self.bytes), "{value}").map_err(<Wrong as ser::Error>::custom)?;
+        write!(Text(&mut self.bytes), "{value}").map_err(<Wrong as ser::Error>::custom)?;
         let end = self.bytes.len();
         self.number((end - start) as u64);
         let head = self.bytes.len() - end;
-        self.bytes[start..].rotate_right(head);
+        self.bytes.since(start).rotate_right(head);
         Ok(())
     }
 
@@ -208,7 +215,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Wrong> {
-        self.bytes.push(1);
+        self.push(1);
         self.serialize_newtype_struct("", value)
     }
 
@@ -251,18 +258,18 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
     }
 
     #[inline]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'a, 'b>, Wrong> {
+    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'a>, Wrong> {
         self.len(len)?;
         self.elements(1)
     }
 
     #[inline]
-    fn serialize_tuple(self, _: usize) -> Result<Elements<'a, 'b>, Wrong> {
+    fn serialize_tuple(self, _: usize) -> Result<Elements<'a>, Wrong> {
         self.elements(1)
     }
 
     #[inline]
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Elements<'a, 'b>, Wrong> {
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Elements<'a>, Wrong> {
         self.elements(1)
     }
 
@@ -273,19 +280,19 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
         variant: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Elements<'a, 'b>, Wrong> {
+    ) -> Result<Elements<'a>, Wrong> {
         self.number(variant.into());
         self.elements(2)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'a, 'b>, Wrong> {
+    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'a>, Wrong> {
         self.len(len)?;
         self.elements(1)
     }
 
     #[inline]
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Elements<'a, 'b>, Wrong> {
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Elements<'a>, Wrong> {
         self.elements(1)
     }
 
@@ -296,22 +303,22 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
         variant: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Elements<'a, 'b>, Wrong> {
+    ) -> Result<Elements<'a>, Wrong> {
         self.number(variant.into());
         self.elements(2)
     }
 }
 
 /// A value with elements or fields.
-struct Elements<'a, 'b> {
-    encoder: &'a mut Encoder<'b>,
+struct Elements<'a> {
+    encoder: &'a mut Encoder,
     /// How many levels end with it.
-    levels: usize,
+    levels: u32,
 }
 
 macro_rules! elements {
     ($($kind:ident: $($($method:ident)+),*;)*) => {$(
-        impl ser::$kind for Elements<'_, '_> {
+        impl ser::$kind for Elements<'_> {
             type Ok = ();
             type Error = Wrong;
 

@@ -60,13 +60,14 @@ use super::scope;
 /// ```
 #[track_caller]
 pub fn assert_travels<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
-    let mut bytes = Vec::new();
-    let (encoded, attached) = scope::sending(|| encode(value, &mut bytes));
-    if let Err(error) = encoded {
-        panic!("{value:?} does not travel: {error}");
-    }
+    let (encoded, attached) = scope::sending(|| encode(value));
+    let buffer = match encoded {
+        Ok(buffer) => buffer,
+        Err(error) => panic!("{value:?} does not travel: {error}"),
+    };
+    let bytes = buffer.as_slice();
     let ends = attached.ends.into_list().into_iter().map(Some).collect();
-    match scope::receiving(ends, || decode::<T>(&bytes)) {
+    match scope::receiving(ends, || decode::<T>(bytes)) {
         Ok(arrived) => assert!(arrived == *value, "{value:?} does not travel: it arrives as {arrived:?}"),
         Err(wrong) => panic!("{value:?} does not travel: encoded as {bytes:?}, it cannot be decoded: {wrong}"),
     }
