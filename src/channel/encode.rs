@@ -9,17 +9,17 @@ use super::buffer::Buffer;
 use super::decode::{DEPTH, FREE};
 use super::wrong::{self, Wrong};
 
-/// The value's bytes.
+/// Writes the value's bytes into an empty buffer.
 #[inline]
-pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Buffer, Wrong> {
-    let mut encoder = Encoder { bytes: Buffer::new(), depth: DEPTH as u32, free: 0 };
+pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Buffer) -> Result<(), Wrong> {
+    let mut encoder = Encoder { bytes, depth: DEPTH as u32, free: 0 };
     value.serialize(&mut encoder)?;
     let most = FREE.saturating_add(encoder.bytes.len());
-    if encoder.free > most { Err(wrong::too_many()) } else { Ok(encoder.bytes) }
+    if encoder.free > most { Err(wrong::too_many()) } else { Ok(()) }
 }
 
-struct Encoder {
-    bytes: Buffer,
+struct Encoder<'a> {
+    bytes: &'a mut Buffer,
     /// How much deeper it may nest. The receiver refuses deeper values, which would be lost then.
     ///
     /// It is not as wide as the buffer's length: the compiler would add to both at once, and wait for the stores before to do so.
@@ -40,7 +40,7 @@ fn spread(number: u64) -> (u64, usize) {
     (spread | more, 1 + last as usize)
 }
 
-impl Encoder {
+impl Encoder<'_> {
     #[inline]
     fn push(&mut self, byte: u8) {
         self.bytes.put([byte], 1);
@@ -96,9 +96,9 @@ impl Encoder {
     }
 }
 
-impl Encoder {
+impl<'b> Encoder<'b> {
     #[inline]
-    fn elements(&mut self, levels: u32) -> Result<Elements<'_>, Wrong> {
+    fn elements(&mut self, levels: u32) -> Result<Elements<'_, 'b>, Wrong> {
         self.down(levels)?;
         Ok(Elements { encoder: self, levels })
     }
@@ -114,16 +114,16 @@ macro_rules! numbers {
     )*};
 }
 
-impl<'a> Serializer for &'a mut Encoder {
+impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
     type Ok = ();
     type Error = Wrong;
-    type SerializeSeq = Elements<'a>;
-    type SerializeTuple = Elements<'a>;
-    type SerializeTupleStruct = Elements<'a>;
-    type SerializeTupleVariant = Elements<'a>;
-    type SerializeMap = Elements<'a>;
-    type SerializeStruct = Elements<'a>;
-    type SerializeStructVariant = Elements<'a>;
+    type SerializeSeq = Elements<'a, 'b>;
+    type SerializeTuple = Elements<'a, 'b>;
+    type SerializeTupleStruct = Elements<'a, 'b>;
+    type SerializeTupleVariant = Elements<'a, 'b>;
+    type SerializeMap = Elements<'a, 'b>;
+    type SerializeStruct = Elements<'a, 'b>;
+    type SerializeStructVariant = Elements<'a, 'b>;
 
     fn is_human_readable(&self) -> bool {
         false
@@ -200,7 +200,7 @@ impl<'a> Serializer for &'a mut Encoder {
             }
         }
         let start = self.bytes.len();
-        write!(Text(&mut self.bytes), "{value}").map_err(<Wrong as ser::Error>::custom)?;
+        write!(Text(self.bytes), "{value}").map_err(<Wrong as ser::Error>::custom)?;
         let end = self.bytes.len();
         self.number((end - start) as u64);
         let head = self.bytes.len() - end;
@@ -258,18 +258,18 @@ impl<'a> Serializer for &'a mut Encoder {
     }
 
     #[inline]
-    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'a>, Wrong> {
+    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'a, 'b>, Wrong> {
         self.len(len)?;
         self.elements(1)
     }
 
     #[inline]
-    fn serialize_tuple(self, _: usize) -> Result<Elements<'a>, Wrong> {
+    fn serialize_tuple(self, _: usize) -> Result<Elements<'a, 'b>, Wrong> {
         self.elements(1)
     }
 
     #[inline]
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Elements<'a>, Wrong> {
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Elements<'a, 'b>, Wrong> {
         self.elements(1)
     }
 
@@ -280,19 +280,19 @@ impl<'a> Serializer for &'a mut Encoder {
         variant: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Elements<'a>, Wrong> {
+    ) -> Result<Elements<'a, 'b>, Wrong> {
         self.number(variant.into());
         self.elements(2)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'a>, Wrong> {
+    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'a, 'b>, Wrong> {
         self.len(len)?;
         self.elements(1)
     }
 
     #[inline]
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Elements<'a>, Wrong> {
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Elements<'a, 'b>, Wrong> {
         self.elements(1)
     }
 
@@ -303,22 +303,22 @@ impl<'a> Serializer for &'a mut Encoder {
         variant: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Elements<'a>, Wrong> {
+    ) -> Result<Elements<'a, 'b>, Wrong> {
         self.number(variant.into());
         self.elements(2)
     }
 }
 
 /// A value with elements or fields.
-struct Elements<'a> {
-    encoder: &'a mut Encoder,
+struct Elements<'a, 'b> {
+    encoder: &'a mut Encoder<'b>,
     /// How many levels end with it.
     levels: u32,
 }
 
 macro_rules! elements {
     ($($kind:ident: $($($method:ident)+),*;)*) => {$(
-        impl ser::$kind for Elements<'_> {
+        impl ser::$kind for Elements<'_, '_> {
             type Ok = ();
             type Error = Wrong;
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::buffer::Buffer;
 use super::decode::decode;
 use super::encode::encode;
 use super::large;
@@ -34,13 +35,11 @@ pub(super) fn lend<T: Serialize + ?Sized, R>(
     are_carried: bool,
     send: impl FnOnce(Outbound<'_>) -> Result<R>,
 ) -> Result<R> {
-    let (encoded, attached) = scope::sending(|| encode(value));
-    let buffer = match encoded {
-        Ok(buffer) => buffer,
-        Err(wrong) => {
-            return Err(attached.refused.map_or_else(|| Error::Encode { source: Box::new(wrong) }, |refused| *refused));
-        }
-    };
+    let mut buffer = Buffer::new();
+    let (encoded, attached) = scope::sending(|| encode(value, &mut buffer));
+    if let Err(wrong) = encoded {
+        return Err(attached.refused.map_or_else(|| Error::Encode { source: Box::new(wrong) }, |refused| *refused));
+    }
     let bytes = buffer.as_slice();
     if attached.count > 0 {
         check_ends(attached.count, are_carried, bytes)?;
