@@ -5,62 +5,67 @@ use std::fmt::{Display, Write};
 
 use serde::ser::{self, Serialize, Serializer};
 
+use super::buffer::Buffer;
 use super::decode::{DEPTH, FREE};
 use super::wrong::{self, Wrong};
 
-/// Appends the value's bytes.
+/// Writes the value's bytes into an empty buffer.
 #[inline]
-pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<(), Wrong> {
-    let start = bytes.len();
-    let mut encoder = Encoder { bytes, depth: DEPTH, free: 0 };
+pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Buffer) -> Result<(), Wrong> {
+    let mut encoder = Encoder { bytes, depth: DEPTH as u32, free: 0 };
     value.serialize(&mut encoder)?;
-    let most = FREE.saturating_add(encoder.bytes.len() - start);
+    let most = FREE.saturating_add(encoder.bytes.len());
     if encoder.free > most { Err(wrong::too_many()) } else { Ok(()) }
 }
 
 struct Encoder<'a> {
-    bytes: &'a mut Vec<u8>,
+    bytes: &'a mut Buffer,
     /// How much deeper it may nest. The receiver refuses deeper values, which would be lost then.
-    depth: usize,
+    ///
+    /// It is not as wide as the buffer's length: the compiler would add to both at once, and wait for the stores before to do so.
+    depth: u32,
     /// How many elements took no bytes. The receiver has a bound for these too.
     free: usize,
 }
 
+/// The bytes of a number that has no more than 56 bits, and how many they are. It is called, so that the types' own code is
+/// short enough to become one piece. It touches no memory, so that this code keeps the buffer's length in a register.
+#[inline(never)]
+fn spread(number: u64) -> (u64, usize) {
+    let spread = number & 0x0fff_ffff | (number & 0xff_ffff_f000_0000) << 4;
+    let spread = spread & 0x3fff_0000_3fff | (spread & 0x0fff_c000_0fff_c000) << 2;
+    let spread = spread & 0x7f_007f_007f_007f | (spread & 0x3f80_3f80_3f80_3f80) << 1;
+    let last = (number | 1).ilog2() / 7;
+    let more = 0x0080_8080_8080_8080 & ((1 << (8 * last)) - 1);
+    (spread | more, 1 + last as usize)
+}
+
 impl Encoder<'_> {
-    /// A number: seven bits in a byte, the lowest first, and the eighth says that there are more.
     #[inline]
-    fn number(&mut self, number: u64) {
-        if number < 0x80 {
-            self.bytes.push(number as u8);
-        } else {
-            self.spread(number);
-        }
+    fn push(&mut self, byte: u8) {
+        self.bytes.put([byte], 1);
     }
 
-    /// The same of up to eight bytes at once. It is called, so that the types' own code is short enough to become one piece.
-    #[inline(never)]
-    fn spread(&mut self, number: u64) {
-        if number >> 56 != 0 {
-            return self.wide(number.into());
+    /// A number: seven bits in a byte, the lowest first, and the eighth says that there are more.
+    #[inline(always)]
+    fn number(&mut self, number: u64) {
+        if number < 0x80 {
+            self.push(number as u8);
+        } else if number >> 56 == 0 {
+            let (bytes, len) = spread(number);
+            self.bytes.put(bytes.to_le_bytes(), len);
+        } else {
+            self.wide(number.into());
         }
-        let spread = number & 0x0fff_ffff | (number & 0xff_ffff_f000_0000) << 4;
-        let spread = spread & 0x3fff_0000_3fff | (spread & 0x0fff_c000_0fff_c000) << 2;
-        let spread = spread & 0x7f_007f_007f_007f | (spread & 0x3f80_3f80_3f80_3f80) << 1;
-        let last = (number | 1).ilog2() / 7;
-        let more = 0x0080_8080_8080_8080 & ((1 << (8 * last)) - 1);
-        // A copy of a constant length takes less time than one that is exact.
-        let end = self.bytes.len() + 1 + last as usize;
-        self.bytes.extend_from_slice(&(spread | more).to_le_bytes());
-        self.bytes.truncate(end);
     }
 
     #[cold]
     fn wide(&mut self, mut number: u128) {
         while number >= 0x80 {
-            self.bytes.push(number as u8 | 0x80);
+            self.push(number as u8 | 0x80);
             number >>= 7;
         }
-        self.bytes.push(number as u8);
+        self.push(number as u8);
     }
 
     /// A signed number: its sign becomes the lowest bit.
@@ -70,7 +75,7 @@ impl Encoder<'_> {
     }
 
     #[inline]
-    fn down(&mut self, levels: usize) -> Result<(), Wrong> {
+    fn down(&mut self, levels: u32) -> Result<(), Wrong> {
         self.depth = self.depth.checked_sub(levels).ok_or_else(wrong::too_deep)?;
         Ok(())
     }
@@ -93,7 +98,7 @@ impl Encoder<'_> {
 
 impl<'b> Encoder<'b> {
     #[inline]
-    fn elements(&mut self, levels: usize) -> Result<Elements<'_, 'b>, Wrong> {
+    fn elements(&mut self, levels: u32) -> Result<Elements<'_, 'b>, Wrong> {
         self.down(levels)?;
         Ok(Elements { encoder: self, levels })
     }
@@ -141,7 +146,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
 
     #[inline]
     fn serialize_u8(self, number: u8) -> Result<(), Wrong> {
-        self.bytes.push(number);
+        self.push(number);
         Ok(())
     }
 
@@ -157,13 +162,15 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
 
     #[inline]
     fn serialize_f32(self, number: f32) -> Result<(), Wrong> {
-        self.bytes.extend_from_slice(&number.to_le_bytes());
+        let bytes = number.to_le_bytes();
+        self.bytes.put(bytes, bytes.len());
         Ok(())
     }
 
     #[inline]
     fn serialize_f64(self, number: f64) -> Result<(), Wrong> {
-        self.bytes.extend_from_slice(&number.to_le_bytes());
+        let bytes = number.to_le_bytes();
+        self.bytes.put(bytes, bytes.len());
         Ok(())
     }
 
@@ -179,16 +186,16 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
     #[inline]
     fn serialize_bytes(self, bytes: &[u8]) -> Result<(), Wrong> {
         self.number(bytes.len() as u64);
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.extend(bytes);
         Ok(())
     }
 
     /// Without memory of its own: the length is appended last, and turned to where it belongs.
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<(), Wrong> {
-        struct Text<'a>(&'a mut Vec<u8>);
+        struct Text<'a>(&'a mut Buffer);
         impl Write for Text<'_> {
             fn write_str(&mut self, text: &str) -> std::fmt::Result {
-                self.0.extend_from_slice(text.as_bytes());
+                self.0.extend(text.as_bytes());
                 Ok(())
             }
         }
@@ -197,7 +204,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
         let end = self.bytes.len();
         self.number((end - start) as u64);
         let head = self.bytes.len() - end;
-        self.bytes[start..].rotate_right(head);
+        self.bytes.since(start).rotate_right(head);
         Ok(())
     }
 
@@ -208,7 +215,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Wrong> {
-        self.bytes.push(1);
+        self.push(1);
         self.serialize_newtype_struct("", value)
     }
 
@@ -306,7 +313,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
 struct Elements<'a, 'b> {
     encoder: &'a mut Encoder<'b>,
     /// How many levels end with it.
-    levels: usize,
+    levels: u32,
 }
 
 macro_rules! elements {

@@ -1,11 +1,11 @@
 //! Links with a buffer: packed datagrams, and messages in a stream of bytes. None of them carries ends.
 
+use super::buffer::Buffer;
 use super::link::{Incoming, Link, Outbound, Outgoing};
 use super::locked::Locked;
-use super::value::Buffer;
 use crate::error::{Error, Result};
 use crate::framed::{ByteReader, ByteWriter, MessageReader, MessageWriter, PackedSocket};
-use crate::socket::{Received, append};
+use crate::socket::Received;
 use crate::wait::{Until, Watch};
 
 /// Both ways: one call at a time.
@@ -35,10 +35,10 @@ impl Link for PackedSocket {
         let mut buffer = Buffer::new();
         match shared.lock(until)?.receive(|| until.0)? {
             Some(message) if message.len() > max => return Err(Error::TooLong { len: message.len(), max }),
-            Some(message) => append(&mut buffer.0, message)?,
+            Some(message) => buffer.try_extend(message)?,
             None => return Ok(None),
         }
-        Ok(Some(take(&buffer.0, Received::default())))
+        Ok(Some(take(buffer.as_slice(), Received::default())))
     }
 
     fn flush(shared: &Locked<Self>, until: Until) -> Result<()> {
@@ -106,7 +106,7 @@ impl<R: ByteReader> Link for MessageReader<R> {
         let mut reader = shared.lock(until)?;
         reader.set_max_message(max);
         match reader.receive(|| until.0) {
-            Ok(Some(message)) => append(&mut buffer.0, message)?,
+            Ok(Some(message)) => buffer.try_extend(message)?,
             Ok(None) => return Ok(None),
             Err(error) => {
                 if matches!(error, Error::TooLong { .. }) {
@@ -116,7 +116,7 @@ impl<R: ByteReader> Link for MessageReader<R> {
             }
         }
         drop(reader);
-        Ok(Some(take(&buffer.0, Received::default())))
+        Ok(Some(take(buffer.as_slice(), Received::default())))
     }
 
     fn watch(shared: &mut Locked<Self>) -> Result<Watch<'_>> {

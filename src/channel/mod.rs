@@ -1,6 +1,7 @@
 //! Rust values between processes, with ends in them.
 
 mod access;
+mod buffer;
 mod decode;
 mod duplex;
 mod encode;

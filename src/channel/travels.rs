@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::buffer::Buffer;
 use super::decode::decode;
 use super::encode::encode;
 use super::scope;
@@ -60,13 +61,14 @@ use super::scope;
 /// ```
 #[track_caller]
 pub fn assert_travels<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
-    let mut bytes = Vec::new();
-    let (encoded, attached) = scope::sending(|| encode(value, &mut bytes));
+    let mut buffer = Buffer::new();
+    let (encoded, attached) = scope::sending(|| encode(value, &mut buffer));
     if let Err(error) = encoded {
         panic!("{value:?} does not travel: {error}");
     }
+    let bytes = buffer.as_slice();
     let ends = attached.ends.into_list().into_iter().map(Some).collect();
-    match scope::receiving(ends, || decode::<T>(&bytes)) {
+    match scope::receiving(ends, || decode::<T>(bytes)) {
         Ok(arrived) => assert!(arrived == *value, "{value:?} does not travel: it arrives as {arrived:?}"),
         Err(wrong) => panic!("{value:?} does not travel: encoded as {bytes:?}, it cannot be decoded: {wrong}"),
     }

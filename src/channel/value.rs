@@ -1,10 +1,9 @@
 //! A value on its way: encoded and sent, received and decoded.
 
-use std::cell::Cell;
-
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::buffer::Buffer;
 use super::decode::decode;
 use super::encode::encode;
 use super::large;
@@ -16,35 +15,6 @@ use crate::socket::Received;
 use crate::sys::Errno;
 use crate::sys::ancillary::MOST;
 use crate::wait::{Patience, Until};
-
-/// The longest buffer that a thread keeps, in bytes.
-const KEPT: usize = 4 << 20;
-
-thread_local! {
-    /// This thread's buffer, while no call is using it.
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// The thread's buffer, lent to a call. It is taken out of its cell, so that a call within a call makes its own.
-pub(super) struct Buffer(pub(super) Vec<u8>);
-
-impl Buffer {
-    #[inline]
-    pub(super) fn new() -> Self {
-        Self(BUFFER.try_with(Cell::take).unwrap_or_default())
-    }
-}
-
-impl Drop for Buffer {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.clear();
-        if self.0.capacity() <= KEPT {
-            // The cell is gone when the thread is ending.
-            let _ = BUFFER.try_with(|cell| cell.set(std::mem::take(&mut self.0)));
-        }
-    }
-}
 
 /// Encodes a value and sends it. The caller keeps the value.
 #[inline]
@@ -66,14 +36,15 @@ pub(super) fn lend<T: Serialize + ?Sized, R>(
     send: impl FnOnce(Outbound<'_>) -> Result<R>,
 ) -> Result<R> {
     let mut buffer = Buffer::new();
-    let (encoded, attached) = scope::sending(|| encode(value, &mut buffer.0));
+    let (encoded, attached) = scope::sending(|| encode(value, &mut buffer));
     if let Err(wrong) = encoded {
         return Err(attached.refused.map_or_else(|| Error::Encode { source: Box::new(wrong) }, |refused| *refused));
     }
+    let bytes = buffer.as_slice();
     if attached.count > 0 {
-        check_ends(attached.count, are_carried, &buffer.0)?;
+        check_ends(attached.count, are_carried, bytes)?;
     }
-    send(Outbound::new(&buffer.0, &attached.ends))
+    send(Outbound::new(bytes, &attached.ends))
 }
 
 #[cold]

@@ -344,6 +344,7 @@ mod tests {
             elsewhere: 0,
             what: FindingKind::BothEnds,
             certain: true,
+            intended: None,
         };
         let (findings, unseen) = (vec![finding], BTreeSet::new());
         let map = ProcessMap {

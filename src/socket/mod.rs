@@ -16,6 +16,8 @@ pub(crate) use datagram::value_pair;
 pub use datagram::{DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
 pub use received::{Received, SendError};
 pub(crate) use spill::append;
+#[cfg(feature = "channel")]
+pub(crate) use spill::reserve;
 pub(crate) use stream::PIECE;
 pub use stream::{StreamPair, StreamSocket, stream_pair};
 

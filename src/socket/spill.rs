@@ -53,7 +53,7 @@ pub(crate) fn append(message: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
 }
 
 #[inline]
-pub(super) fn reserve(message: &mut Vec<u8>, room: usize) -> Result<()> {
+pub(crate) fn reserve(message: &mut Vec<u8>, room: usize) -> Result<()> {
     message.try_reserve(room).map_err(|_| Error::system("malloc", Errno::NOMEM))
 }
 

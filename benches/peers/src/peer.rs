@@ -70,6 +70,14 @@ impl Peer {
             answer => Ok(answer),
         }
     }
+
+    /// Why what the peer sends ended: its own error, if it has failed.
+    pub fn reason(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.answer().err().unwrap_or(error),
+            _ => error,
+        }
+    }
 }
 
 fn fail(answers: &PipeWriter, error: &io::Error) -> io::Result<()> {

@@ -36,9 +36,12 @@ pub fn packed_values<T>() -> Made<ipc::Sender<T, PackedSocket>, ipc::Receiver<T,
     Ok((ipc::Sender::new(parent), ipc::Receiver::new(child)))
 }
 
+/// Longer than every value, so that the socket says which are too long for it.
+const LONGEST: usize = 2 << 20;
+
 pub fn by_hand() -> Made<ByHand, ByHand> {
     let (parent, child) = ours::datagrams()?;
-    Ok((ByHand(parent, vec![0; 1 << 18]), ByHand(child, vec![0; 1 << 18])))
+    Ok((ByHand(parent, vec![0; LONGEST]), ByHand(child, vec![0; LONGEST])))
 }
 
 macro_rules! typed {

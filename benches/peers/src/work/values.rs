@@ -127,7 +127,8 @@ impl<T: Value, R: Receiver<T>> Contender for Values<T, R> {
         let started = Instant::now();
         self.peer.order(count)?;
         for _ in 0..count {
-            total = total.wrapping_add(self.receiver.receive()?.sum());
+            let value = self.receiver.receive().map_err(|error| self.peer.reason(error))?;
+            total = total.wrapping_add(value.sum());
         }
         let time = started.elapsed();
         self.peer.answer()?;
