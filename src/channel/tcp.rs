@@ -67,7 +67,11 @@ const SPIN: Duration = Duration::from_micros(20);
 ///     results.close()
 /// }
 ///
-/// let options = TcpOptions::new().stamp(1).max_message(1 << 20).deadline(Duration::from_secs(10));
+/// let options = TcpOptions::new()
+///     .stamp(1)
+///     .max_message(1 << 20)
+///     .deadline(Duration::from_secs(10))
+///     .spin(Duration::from_micros(50));
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let address: SocketAddr = listener.local_addr()?;
 /// # let worker_options = options.clone();
