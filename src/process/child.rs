@@ -304,10 +304,10 @@ impl Child {
     #[doc(alias = "killpg")]
     pub fn signal_group(&self, signal: i32) -> Result<()> {
         // Kept from being waited for meanwhile, which would make its number another's.
-        let status = self.held.status();
+        let untaken = self.held.untaken();
         let pid = self.id.cast_signed();
-        let sent = sys::process::send_group_signal(self.held.pidfd.as_fd(), pid, status.is_some(), signal);
-        drop(status);
+        let sent = sys::process::send_group_signal(self.held.pidfd.as_fd(), pid, untaken.1.is_some(), signal);
+        drop(untaken);
         sent.map_err(|errno| Error::system("pidfd_send_signal", errno))
     }
 
@@ -354,8 +354,14 @@ impl Child {
     }
 
     /// Its status, if it was waited for.
+    #[cfg(feature = "tokio")]
     pub(crate) fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
         self.held.status()
+    }
+
+    /// The same, and no thread takes it meanwhile.
+    pub(crate) fn untaken(&self) -> (MutexGuard<'_, ()>, MutexGuard<'_, Option<ExitStatus>>) {
+        self.held.untaken()
     }
 }
 

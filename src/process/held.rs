@@ -23,15 +23,18 @@ pub(super) struct Held {
     pub(super) pidfd: OwnedFd,
     /// The process that it is a child of.
     parent: Process,
+    /// Locked for no longer than a look takes.
     status: Mutex<Option<ExitStatus>>,
     /// Of a process that is not this one's child.
     reporter: Option<Reporter>,
+    /// Locked by the one thread that asks the reporter, which may take a while.
+    asking: Mutex<()>,
 }
 
 impl Held {
     /// Of a child of this process.
     pub(super) fn new(pidfd: OwnedFd) -> Self {
-        Self { pidfd, parent: Process::this(), status: Mutex::new(None), reporter: None }
+        Self { pidfd, parent: Process::this(), status: Mutex::new(None), reporter: None, asking: Mutex::new(()) }
     }
 
     /// Makes it that of another process's child.
@@ -60,17 +63,36 @@ impl Held {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One look. Another process that reports about a child that has left gets that much time to do so.
+    /// The same, while no thread takes the status of a reported one either, for which it waits as long as [`look`](Self::look).
+    pub(super) fn untaken(&self) -> (MutexGuard<'_, ()>, MutexGuard<'_, Option<ExitStatus>>) {
+        (self.asking.lock().unwrap_or_else(PoisonError::into_inner), self.status())
+    }
+
+    /// One look. Another process that reports about a child that has left gets that much time to do so. Without any, a report
+    /// that another thread is waiting for is not there yet.
     pub(super) fn look(&self, patience: Duration) -> Result<Option<ExitStatus>> {
-        let mut status = self.status();
-        if status.is_none() {
-            let reaped = match &self.reporter {
-                None => sys::process::reap(self.pidfd.as_fd()),
-                Some(reporter) => reporter.reap(self.pidfd.as_fd(), patience),
-            };
-            *status = reaped.map_err(|errno| self.unwaitable(errno))?.map(ExitStatus::from_raw);
+        let unwaitable = |errno| self.unwaitable(errno);
+        let Some(reporter) = &self.reporter else {
+            let mut status = self.status();
+            if status.is_none() {
+                *status = sys::process::reap(self.pidfd.as_fd()).map_err(unwaitable)?.map(ExitStatus::from_raw);
+            }
+            return Ok(*status);
+        };
+        let asking = match patience {
+            Duration::ZERO => self.asking.try_lock().ok(),
+            _ => Some(self.asking.lock().unwrap_or_else(PoisonError::into_inner)),
+        };
+        if asking.is_some() && self.status().is_none() {
+            let reported = reporter.reap(self.pidfd.as_fd(), patience);
+            // Another thread may have found it in /proc meanwhile.
+            let mut status = self.status();
+            if status.is_none() {
+                *status = reported.map_err(unwaitable)?.map(ExitStatus::from_raw);
+            }
+            return Ok(*status);
         }
-        Ok(*status)
+        Ok(*self.status())
     }
 
     /// The status of a child that has left and is not reported yet. `None` where it runs, or /proc does not say.

@@ -85,7 +85,7 @@ pub(crate) fn ask(child: &Child) -> Result<()> {
 /// Returns whether somebody of the group that a child leads goes on. As long as nobody has waited for the child, the group's
 /// number is no other group's.
 pub(crate) fn group_goes_on(child: &Child) -> bool {
-    child.leads_group() && child.status().is_none() && sys::process::group_goes_on(child.id())
+    child.leads_group() && child.untaken().1.is_none() && sys::process::group_goes_on(child.id())
 }
 
 /// Blocks until nobody is left in the group that a child leads or the time is up. Does not wait for the child.

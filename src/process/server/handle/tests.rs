@@ -24,3 +24,33 @@ fn an_answer_is_heard_although_the_worker_left_its_message_unread() {
     assert_eq!(said(&line).unwrap().map(|(answer, _)| answer), Some(Answer::Left(9)));
     assert!(said(&line).unwrap().is_none());
 }
+
+#[test]
+fn a_look_does_not_wait_for_a_thread_that_waits_for_the_report() {
+    let mut programs = ["true", "cat"].map(|name| Command::new(name).stdin(Stdio::piped()).spawn().unwrap());
+    let child = |program: &std::process::Child| {
+        let pid = Pid::from_raw(program.id() as i32).unwrap();
+        Child::new(pid, rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap())
+    };
+    let [worker, server] = [&programs[0], &programs[1]].map(child);
+    let ((control, _server), (line, reporting)) = (self::line().unwrap(), self::line().unwrap());
+    let server = Arc::new(Handle::new(control, server));
+    let line = Arc::new(line.end.into_fd());
+    let worker = Arc::new(worker.reported_by(Reporter { line, server, adopted: OnceLock::new() }));
+    poll(&mut [pollfd { fd: worker.as_fd().as_raw_fd(), events: POLLIN, revents: 0 }], None).unwrap();
+
+    let (others_wait, status) = worker.untaken();
+    drop(status);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn({
+        let worker = Arc::clone(&worker);
+        move || tell.send(worker.try_wait().unwrap().and_then(|status| status.code()))
+    });
+    // As `/proc` has it.
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(Some(0)));
+    drop(others_wait);
+    // A status that is known stays as it is.
+    ancillary::send(reporting.as_fd(), &Answer::Left(9).to_bytes(), &[], false).unwrap();
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+    drop(programs[1].stdin.take());
+}
