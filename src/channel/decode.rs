@@ -240,7 +240,11 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
     #[inline]
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        self.deserialize_str(visitor)
+        let text = self.text()?;
+        let mut owned = String::new();
+        owned.try_reserve_exact(text.len()).map_err(|_| wrong::no_memory())?;
+        owned.push_str(text);
+        visitor.visit_string(owned)
     }
 
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
@@ -249,7 +253,12 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     }
 
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        self.deserialize_bytes(visitor)
+        let len = self.len()?;
+        let bytes = self.bytes(len)?;
+        let mut owned = Vec::new();
+        owned.try_reserve_exact(len).map_err(|_| wrong::no_memory())?;
+        owned.extend_from_slice(bytes);
+        visitor.visit_byte_buf(owned)
     }
 
     #[inline]

@@ -170,11 +170,7 @@ impl<S, R> Duplex<S, R> {
         R: DeserializeOwned,
     {
         let received = value::recv::<R, DatagramSocket>(&self.link, self.max.load(Relaxed), patience);
-        let has_come = match &received {
-            Ok(_) => true,
-            Err(Error::Reset) => false, // about a value that was sent, and no answer
-            Err(error) => is_over_with_the_value(error),
-        };
+        let has_come = received.as_ref().map_or_else(has_come, |_| true);
         if has_come {
             self.late.store(false, Relaxed);
         }
@@ -249,9 +245,18 @@ impl<S, R> Duplex<S, R> {
         }
         self.send_value(value, patience)?;
         self.receive(patience).map_err(|error| {
-            *self.late.get_mut() = matches!(error, Error::Reset) || !is_over_with_the_value(&error);
+            *self.late.get_mut() = !has_come(&error);
             CallError { unsent: None, error }
         })
+    }
+}
+
+/// Whether an answer was taken with that error.
+fn has_come(error: &Error) -> bool {
+    match error {
+        Error::Reset => false,                        // about a value that was sent, and no answer
+        Error::System { call: "malloc", .. } => true, // there was no memory to decode it
+        error => is_over_with_the_value(error),
     }
 }
 

@@ -33,11 +33,13 @@ impl Link for PackedSocket {
         take: impl FnOnce(&[u8], Received) -> R,
     ) -> Result<Option<R>> {
         let mut buffer = Buffer::new();
-        match shared.lock(until)?.receive(|| until.0)? {
-            Some(message) if message.len() > max => return Err(Error::TooLong { len: message.len(), max }),
-            Some(message) => buffer.try_extend(message)?,
-            None => return Ok(None),
-        }
+        // One that there is no memory for stays. One that is too long does not.
+        let copy = |message: &[u8]| match message.len() {
+            len if len > max => Ok(Err(Error::TooLong { len, max })),
+            _ => buffer.try_extend(message).map(Ok),
+        };
+        let Some(copied) = shared.lock(until)?.receive_by(until, copy)? else { return Ok(None) };
+        copied?;
         Ok(Some(take(buffer.as_slice(), Received::default())))
     }
 
@@ -105,8 +107,8 @@ impl<R: ByteReader> Link for MessageReader<R> {
         let mut buffer = Buffer::new();
         let mut reader = shared.lock(until)?;
         reader.set_max_message(max);
-        match reader.receive(|| until.0) {
-            Ok(Some(message)) => buffer.try_extend(message)?,
+        match reader.receive_by(until, |message| buffer.try_extend(message)) {
+            Ok(Some(())) => {}
             Ok(None) => return Ok(None),
             Err(error) => {
                 if matches!(error, Error::TooLong { .. }) {

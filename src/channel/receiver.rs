@@ -35,7 +35,8 @@ pub(super) const MAX: usize = 64 << 20;
 /// Ends that no field of the value takes are closed. A list is no longer than its message has bytes, or 4096 where its elements
 /// take none. Values nest 128 levels deep: structures, tuples, lists, maps, enums, `Some`s and newtypes count one each. `T`
 /// decides how much memory a value takes: a list of large structures, each one byte long in the message, takes more than the
-/// message.
+/// message. Where there is no memory for a string or for bytes, that is an error. A list or a map ends the process then, as
+/// the collections of the standard library do.
 ///
 /// # What does not compile
 ///
@@ -109,7 +110,8 @@ impl<T, L: Link> Receiver<T, L> {
     ///
     /// - [`Error::NotGiven`]: this process was not given the receiver.
     /// - [`Error::WouldBlock`]: the socket was made elsewhere, with `O_NONBLOCK`, and there is no value.
-    /// - [`Error::System`]: no address space (`ENOMEM`).
+    /// - [`Error::System`]: no address space (`ENOMEM`). The value stays if it could not be received. It is lost if it was
+    ///   received, and there was no memory to map or to decode it.
     ///
     /// And those of the link.
     ///

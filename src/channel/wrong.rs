@@ -1,7 +1,7 @@
 //! Why a message is no value, or a value no message.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::{de, ser};
 
@@ -19,7 +19,29 @@ impl Wrong {
     #[cold]
     #[inline(never)]
     fn say(what: fmt::Arguments<'_>) -> Self {
-        Self(Box::new(Cow::Owned(what.to_string())))
+        let mut said = Said(String::new());
+        if said.write_fmt(what).is_err() {
+            said.0.push('…');
+        }
+        Self(Box::new(Cow::Owned(said.0)))
+    }
+}
+
+/// The longest reason, in bytes.
+const LONGEST: usize = 1024;
+
+/// What a type says of a message. It may repeat all of it, escaped: several times as long as the message, which is in the error
+/// already.
+struct Said(String);
+
+impl Write for Said {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut len = text.len().min(LONGEST - self.0.len());
+        while !text.is_char_boundary(len) {
+            len -= 1;
+        }
+        self.0.push_str(&text[..len]);
+        if len < text.len() { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
@@ -38,6 +60,7 @@ faults! {
     too_many "a list has more elements than the message has bytes"
     too_deep "the value is nested too deeply"
     uncounted "the number of elements is not known before they are encoded"
+    no_memory "there is no memory for a string or for bytes"
     undescribed "this type needs a format that describes itself: look at its serde attributes"
 }
 

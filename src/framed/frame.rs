@@ -101,10 +101,11 @@ impl Pack {
         Some(message)
     }
 
-    /// The same, as a vector of its own. If there is no memory for that, the message stays.
-    pub(crate) fn take_vec(&mut self) -> Result<Option<Vec<u8>>> {
+    /// The same, which `take` copies. If that fails, the message stays.
+    #[inline]
+    pub(crate) fn take_by<T>(&mut self, take: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>> {
         let next = self.next;
-        let taken = self.take().map(copied).transpose();
+        let taken = self.take().map(take).transpose();
         if taken.is_err() {
             self.next = next;
         }

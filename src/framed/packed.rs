@@ -5,15 +5,15 @@ use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::Messages;
 use super::batch::Batch;
 use super::frame::{HEAD, PACK, Pack};
+use super::{Messages, copied};
 use crate::end::FlushError;
 use crate::error::{Error, Result};
 use crate::socket::DatagramSocket;
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
-use crate::wait::{Patience, Watch};
+use crate::wait::{Patience, Until, Watch};
 
 /// A [`DatagramSocket`] that packs many messages into each datagram, which makes small ones many times as fast.
 ///
@@ -255,7 +255,7 @@ impl PackedSocket {
     ///
     /// Same as [`recv`](Self::recv). If there is no memory for the vector (`ENOMEM`), the message stays.
     pub fn recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
-        self.receive_vec(|| Patience::Blocking)
+        self.receive_by(Until(Patience::Blocking), copied)
     }
 
     /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec). See [`Messages`].
@@ -264,7 +264,7 @@ impl PackedSocket {
     ///
     /// Same as [`try_recv`](Self::try_recv).
     pub fn try_recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
-        self.receive_vec(|| Patience::None)
+        self.receive_by(Until(Patience::None), copied)
     }
 
     /// Blocks until a message arrives or the time is up; otherwise the same as [`recv_vec`](Self::recv_vec). See [`Messages`].
@@ -273,7 +273,7 @@ impl PackedSocket {
     ///
     /// Same as [`recv_timeout`](Self::recv_timeout).
     pub fn recv_vec_timeout(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
-        self.receive_vec(|| Patience::timeout(timeout))
+        self.receive_by(Until(Patience::timeout(timeout)), copied)
     }
 
     /// Returns an iterator over the messages, each of which it blocks for, until EOF. See
@@ -283,15 +283,13 @@ impl PackedSocket {
     }
 
     #[inline]
-    pub(crate) fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
-        if self.arrived.is_empty() && !self.arrive(patience())? {
-            return Ok(None);
-        }
-        Ok(self.arrived.take())
+    fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
+        Ok(if self.arrived.is_empty() && !self.arrive(patience())? { None } else { self.arrived.take() })
     }
 
-    fn receive_vec(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<Vec<u8>>> {
-        if self.arrived.is_empty() && !self.arrive(patience())? { Ok(None) } else { self.arrived.take_vec() }
+    #[inline]
+    pub(crate) fn receive_by<T>(&mut self, until: Until, copy: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>> {
+        if self.arrived.is_empty() && !self.arrive(until.0)? { Ok(None) } else { self.arrived.take_by(copy) }
     }
 
     /// Waits for a pack, after the buffered messages were sent. `false`: EOF.

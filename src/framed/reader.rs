@@ -150,7 +150,7 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// Same as [`recv`](Self::recv).
     pub fn recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
-        self.receive_vec(|| Patience::Blocking)
+        self.receive_by(Until(Patience::Blocking), copied)
     }
 
     /// Returns a message without blocking; otherwise the same as [`recv_vec`](Self::recv_vec). See [`Messages`].
@@ -159,7 +159,7 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// Same as [`try_recv`](Self::try_recv).
     pub fn try_recv_vec(&mut self) -> Result<Option<Vec<u8>>> {
-        self.receive_vec(|| Patience::None)
+        self.receive_by(Until(Patience::None), copied)
     }
 
     /// Blocks until a message has arrived or the time is up, and returns it; otherwise the same as [`recv_vec`](Self::recv_vec).
@@ -169,7 +169,7 @@ impl<R: ByteReader> MessageReader<R> {
     ///
     /// Same as [`recv_timeout`](Self::recv_timeout).
     pub fn recv_vec_timeout(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>> {
-        self.receive_vec(|| Patience::timeout(timeout))
+        self.receive_by(Until(Patience::timeout(timeout)), copied)
     }
 
     /// Returns an iterator over the messages, each of which it blocks for, until EOF.
@@ -194,18 +194,19 @@ impl<R: ByteReader> MessageReader<R> {
     }
 
     #[inline]
-    pub(crate) fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
+    fn receive(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<&[u8]>> {
         let Some(next) = self.find(patience)? else { return Ok(None) };
         self.start = next.end;
         Ok(self.buf.get(next))
     }
 
-    /// The same, as a vector of its own. If there is no memory for that, the message stays.
-    fn receive_vec(&mut self, patience: impl FnOnce() -> Patience) -> Result<Option<Vec<u8>>> {
-        let Some(next) = self.find(patience)? else { return Ok(None) };
-        let message = copied(&self.buf[next.clone()])?;
+    /// The same, which `copy` copies. If there is no memory for that, the message stays.
+    #[inline]
+    pub(crate) fn receive_by<T>(&mut self, until: Until, copy: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>> {
+        let Some(next) = self.find(|| until.0)? else { return Ok(None) };
+        let taken = copy(&self.buf[next.clone()])?;
         self.start = next.end;
-        Ok(Some(message))
+        Ok(Some(taken))
     }
 
     #[inline(always)]

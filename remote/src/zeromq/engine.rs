@@ -37,23 +37,23 @@ impl Engine {
     /// Sends a message of that many parts. `Ok(false)`: there is no room within the time.
     pub(super) fn send(&mut self, parts: &[&[u8]], within: Option<Duration>) -> Result<bool> {
         let deadline = within.and_then(|time| Instant::now().checked_add(time));
-        loop {
+        let mut rest = parts;
+        while let Some(part) = rest.first() {
             let (millis, flag) = millis_left(deadline, within);
             if millis != self.send_timeout {
                 self.socket.set_sndtimeo(millis).map_err(failed("zmq_setsockopt"))?;
                 self.send_timeout = millis;
             }
-            let sent = match parts {
-                [part] => self.socket.send(*part, flag),
-                parts => self.socket.send_multipart(parts, flag),
-            };
-            match sent {
-                Ok(()) => return Ok(true),
+            // A signal may come between two parts. Those that libzmq has taken are not sent again.
+            let more = if rest.len() > 1 { zmq::SNDMORE } else { 0 };
+            match self.socket.send(*part, flag | more) {
+                Ok(()) => rest = &rest[1..],
                 Err(zmq::Error::EINTR) => {}
                 Err(zmq::Error::EAGAIN) => return Ok(false),
                 Err(error) => return Err(failed("zmq_send")(error)),
             }
         }
+        Ok(true)
     }
 
     /// Returns whether the worker of that name is not connected to this router.
@@ -84,13 +84,23 @@ impl Engine {
         if !first.get_more() {
             return Ok(Some(Arrived::Value(first)));
         }
-        let second = self.socket.recv_msg(0).map_err(failed("zmq_recv"))?; // all parts of a message arrive at once
+        let second = self.rest()?;
         let mut more = second.get_more();
         let is_word = first.is_empty() && !more;
         while more {
-            more = self.socket.recv_msg(0).map_err(failed("zmq_recv"))?.get_more();
+            more = self.rest()?.get_more();
         }
         Ok(is_word.then_some(Arrived::Word(second)))
+    }
+
+    /// The next part of a message that has begun. All of them arrive at once, but a signal may come between two.
+    fn rest(&self) -> Result<zmq::Message> {
+        loop {
+            match self.socket.recv_msg(0) {
+                Err(zmq::Error::EINTR) => {}
+                part => return part.map_err(failed("zmq_recv")),
+            }
+        }
     }
 }
 

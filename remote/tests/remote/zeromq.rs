@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use ipc::{Error, Link, PipeReader, Receiver, Sender, channel, fork, pipe};
@@ -21,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         keys_keep_others_out,
         a_flood_of_words_keeps_no_deadline_waiting,
         a_call_passes_over_so_many_words_and_the_next_one_over_more,
+        signals_tear_no_message_apart,
         a_late_goodbye_is_none_to_the_next_of_that_name,
         a_worker_that_takes_no_orders_holds_up_no_other_call,
         a_process_forks_again_once_its_sockets_are_closed,
@@ -291,6 +293,44 @@ fn a_call_passes_over_so_many_words_and_the_next_one_over_more() {
         assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
     }
     assert_eq!(values.recv_timeout(FAR).unwrap(), Some(2));
+}
+
+fn signals_tear_no_message_apart() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: the handler does nothing. Without `SA_RESTART`, it interrupts calls.
+    let main = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
+        libc::pthread_self()
+    };
+    let router = options().router(ANY).unwrap();
+    let (orders, answers) = options().dealer(&router.address().unwrap(), "one").unwrap();
+    let (orders, answers) = (Receiver::<u32, _>::new(orders), Sender::new(answers));
+    let (_, reader, writer) = router.accept(FAR).unwrap();
+    let (results, order) = (Receiver::<u32, _>::new(reader), Sender::new(writer));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                // SAFETY: the thread is there until the scope ends.
+                unsafe { libc::pthread_kill(main, libc::SIGUSR1) };
+            }
+        });
+        let all = (0..40_000_u32).try_for_each(|number| {
+            order.send_timeout(number, FAR).map_err(|unsent| format!("{unsent}"))?;
+            let come = orders.recv_timeout(SOON).map_err(|error| format!("order {number}: {error}"))?;
+            answers.send_timeout(number, FAR).map_err(|unsent| format!("{unsent}"))?;
+            let back = results.recv_timeout(SOON).map_err(|error| format!("answer {number}: {error}"))?;
+            if (come, back) == (Some(number), Some(number)) {
+                Ok(())
+            } else {
+                Err(format!("{number}: {come:?}, {back:?}"))
+            }
+        });
+        is_over.store(true, Relaxed);
+        all.unwrap();
+    });
 }
 
 fn a_late_goodbye_is_none_to_the_next_of_that_name() {

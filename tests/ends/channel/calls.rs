@@ -7,6 +7,7 @@ use ipc::{CallError, Duplex, Error, duplex, fork, pipe, wait_any};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
+        an_answer_that_there_was_no_memory_for_is_not_late,
         a_call_gets_its_answer,
         a_clone_of_a_duplex_has_its_limit,
         values_go_both_ways_at_once,
@@ -192,4 +193,23 @@ fn a_duplex_goes_through_a_duplex() {
     inner.child.send(2).unwrap();
     assert_eq!(calls.call(1).unwrap(), Some(2));
     assert_eq!(inner.child.recv().unwrap(), Some(1));
+}
+
+fn an_answer_that_there_was_no_memory_for_is_not_late() {
+    let mut pair = ipc::duplex::<u8, String>().unwrap();
+    pair.child.send("first".to_owned()).unwrap();
+    pair.parent.call(1).unwrap(); // the thread's memory for messages is there
+    pair.child.send("x".repeat(200_000)).unwrap();
+    support::limit(libc::RLIMIT_AS, |_| support::own_size() as libc::rlim_t);
+    let free = || {
+        let mut memory = Vec::<u8>::new();
+        memory.try_reserve_exact(100_000).ok().map(|()| memory)
+    };
+    let taken: Vec<_> = std::iter::from_fn(free).collect();
+    let refused = pair.parent.call(2);
+    support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+    drop(taken);
+    assert_eq!(support::refused(refused.map_err(Error::from)), ("malloc", libc::ENOMEM));
+    pair.child.send("next".to_owned()).unwrap();
+    assert_eq!(pair.parent.call(3).unwrap().as_deref(), Some("next"));
 }

@@ -24,6 +24,8 @@ pub fn trials() -> Vec<Trial> {
         ends_nobody_asked_for_are_closed,
         elements_without_bytes_are_no_more_than_the_frame_allows,
         a_length_that_lies_takes_no_memory,
+        a_string_that_there_is_no_memory_for_is_an_error,
+        a_reason_is_short_however_long_the_message,
         a_value_nests_to_a_depth,
         memory_that_is_not_sealed_is_an_error,
         memory_that_is_not_whole_is_an_error,
@@ -162,6 +164,53 @@ fn a_length_that_lies_takes_no_memory() {
     refused(&lengths, "ends inside", String::new());
     refused(&lengths, "ends inside", serde_bytes::ByteBuf::new());
     refused(&lengths, "more elements", std::collections::HashMap::from([(1_u8, String::new())]));
+}
+
+fn a_string_that_there_is_no_memory_for_is_an_error() {
+    fn refused<T: DeserializeOwned + std::fmt::Debug>() {
+        let (peer, receiver) = raw::<T>();
+        peer.send(&[0]).unwrap();
+        assert!(receiver.recv().unwrap().is_some()); // the thread's memory for messages is there
+        peer.send(&postcard::to_allocvec(&"x".repeat(200_000)).unwrap()).unwrap();
+        peer.send(&[0]).unwrap();
+        support::limit(libc::RLIMIT_AS, |_| support::own_size() as libc::rlim_t);
+        let free = || {
+            let mut memory = Vec::<u8>::new();
+            memory.try_reserve_exact(100_000).ok().map(|()| memory)
+        };
+        let taken: Vec<_> = std::iter::from_fn(free).collect();
+        let refused = receiver.recv();
+        support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+        drop(taken);
+        assert_eq!(support::refused(refused), ("malloc", libc::ENOMEM)); // nor is there any for a copy in the error
+        assert!(receiver.recv().unwrap().is_some());
+    }
+    refused::<String>();
+    refused::<serde_bytes::ByteBuf>();
+}
+
+/// A type that repeats what it does not like.
+#[derive(Debug)]
+struct Nobody;
+
+impl<'de> Deserialize<'de> for Nobody {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Err(serde::de::Error::invalid_value(serde::de::Unexpected::Str(&name), &"no name"))
+    }
+}
+
+fn a_reason_is_short_however_long_the_message() {
+    let (peer, receiver) = raw::<Nobody>();
+    for (name, len) in [("ab", 100), ("é\u{1}", 50_000)] {
+        let message = postcard::to_allocvec(&name.repeat(len)).unwrap();
+        peer.send(&message).unwrap();
+        let Err(Error::Decode { message: whole, source }) = receiver.recv() else { panic!("it is refused") };
+        assert!(whole == message);
+        let why = source.to_string();
+        assert!(why.starts_with("invalid value: string \"") && why.len() < 1100, "{} bytes", why.len());
+        assert_eq!(why.ends_with("expected no name"), len == 100);
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         a_value_that_is_too_long_for_a_pack_is_refused,
         a_value_over_the_limit_is_skipped_in_a_stream,
         a_pack_has_values_up_to_the_limit,
+        a_value_that_there_is_no_memory_for_stays,
         the_limit_of_a_message_reader_is_its_receivers,
         a_skipped_value_that_stalls_keeps_no_deadline_waiting,
         a_value_that_stalls_keeps_no_deadline_waiting,
@@ -219,6 +220,43 @@ fn a_value_over_the_limit_is_skipped_in_a_stream() {
         .collect();
     let over = 5 << 20;
     assert_eq!(lens, [Ok(5), Err(1001), Err(2002), Ok(0), Err(over + 4), Ok(998), Err(70_003), Ok(1)]);
+    assert_eq!(exit_code(&child), 0);
+}
+
+fn a_value_that_there_is_no_memory_for_stays() {
+    fn stays(receiver: Receiver<String, impl Link>, len: usize) {
+        support::limit(libc::RLIMIT_AS, |_| support::own_size() as libc::rlim_t);
+        let free = || {
+            let mut memory = Vec::<u8>::new();
+            memory.try_reserve_exact(100_000).ok().map(|()| memory)
+        };
+        let taken: Vec<_> = std::iter::from_fn(free).collect();
+        let refused = [receiver.recv(), receiver.try_recv(), receiver.recv_timeout(FAR)];
+        support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+        drop(taken);
+        for refused in refused {
+            assert_eq!(support::refused(refused), ("malloc", libc::ENOMEM));
+        }
+        assert_eq!(receiver.recv().unwrap().map(|text| text.len()), Some(len));
+    }
+    fn send_twice(sender: Sender<String, impl Link>, len: usize) -> ipc::Result<()> {
+        for _ in 0..2 {
+            sender.send("x".repeat(len))?;
+        }
+        sender.close()
+    }
+    let pair = datagram_pair().unwrap();
+    let child = fork(pair.child, |socket| send_twice(Sender::new(PackedSocket::new(socket)), 200_000)).unwrap();
+    let mut packed = PackedSocket::new(pair.parent);
+    packed.recv().unwrap(); // its buffer is that long from here on
+    stays(Receiver::new(packed), 200_000);
+    assert_eq!(exit_code(&child), 0);
+
+    let (reader, writer) = pipe().unwrap();
+    let child = fork(writer, |writer| send_twice(Sender::new(MessageWriter::new(writer)), 1_000_000)).unwrap();
+    let mut reader = MessageReader::new(reader);
+    reader.recv().unwrap();
+    stays(Receiver::new(reader), 1_000_000); // longer than the memory that the thread keeps
     assert_eq!(exit_code(&child), 0);
 }
 
