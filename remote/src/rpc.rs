@@ -161,6 +161,9 @@ where
 
 /// Makes a server's transport of the stream, with the limits of [`transport`] and one for the deadline of a call: see
 /// [`Calls`]. The example `count_words_cluster` makes one.
+///
+/// Memory for a message is reserved when its length has arrived: at most `max_message` bytes for each connection. The number
+/// of calls at a time is limited by [`max_concurrent_requests`](tarpc::server::Channel::max_concurrent_requests).
 pub fn server_transport<S, Call, Answer>(
     stream: S,
     max_message: usize,
