@@ -608,6 +608,10 @@ fn a_worker_that_is_stopped_is_not_gone() {
         lengths_of_bytes(Receiver::new(link.reader), Sender::new(link.writer));
     });
     let (jobs, results) = (Sender::new(link.writer), Receiver::<u64, _>::new(link.reader));
+    // It has read the hello, too, which has a deadline of its own.
+    jobs.send(vec![0; 1]).unwrap();
+    jobs.flush().unwrap();
+    assert_eq!(results.recv().unwrap(), Some(1));
     child.signal(libc::SIGSTOP).unwrap();
     // Its kernel answers all that time, with no room for more. One that is gone is noticed before that.
     let wait = 2 * SHORT + Duration::from_secs(support::rounds(1).clamp(1, 9));
@@ -627,6 +631,7 @@ fn a_worker_that_is_stopped_is_not_gone() {
 fn lengths_of_bytes(jobs: Receiver<Vec<u8>, impl Link>, results: Sender<u64, impl Link>) {
     for job in jobs.iter() {
         results.send(job.unwrap().len() as u64).unwrap();
+        results.flush().unwrap();
     }
     results.close().unwrap();
 }
