@@ -249,8 +249,8 @@ impl BlobWriter {
     ///
     /// # Errors
     ///
-    /// [`Error::System`]: a process, such as a debugger, has the memory mapped for writing, or the kernel does not let go of a
-    /// page (`EBUSY`); or there is no address space for it (`ENOMEM`). The bytes are lost.
+    /// [`Error::System`], and the bytes are lost: a process, such as a debugger, has the memory mapped for writing, or the kernel
+    /// does not let go of a page (`EBUSY`). There is no address space for it (`ENOMEM`).
     ///
     /// # Platform
     ///

@@ -160,7 +160,7 @@ impl TcpOptions {
     ///
     /// The rest of a value, or the next one, is often under way already, and a thread that slept is awake too late for it. A
     /// look is one system call. After four calls in a row that looked in vain, calls sleep at once, and one now and then looks
-    /// again: a receiver that is idle, or a peer that trickles, occupies no core.
+    /// again. So a receiver that is idle, or a peer that trickles, occupies no core.
     ///
     /// A stream around the connection ([`greet_over`](Self::greet_over)) is not looked at again.
     ///

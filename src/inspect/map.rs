@@ -100,8 +100,8 @@ pub enum FindingKind {
     /// under way in a message, or in a process that was not seen.
     NoReader,
     /// One process alone holds both ends: it waits for itself. Of a pair it may be intended. Certain of a pipe if it and its
-    /// descendants could be seen whole, unless it is a FIFO that is open both ways, or never waits in a read, as an event loop
-    /// that wakes itself. Two ends in different threads' tables are no finding.
+    /// descendants could be seen whole. Not certain of a FIFO that is open both ways, nor of a process that never waits in a
+    /// read, such as an event loop that wakes itself. Two ends in different threads' tables are no finding.
     OnlyItself,
     /// A process holds both ends, besides others: no reader gets EOF while it does. Not certain of a lifeline, a pipe that
     /// one process alone writes and its descendants read, nor of a FIFO that is open both ways. A jobserver's pipe, which all
