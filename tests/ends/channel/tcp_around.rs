@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::tcp::{framed, greeted, hello, short};
 use crate::support::{self, FAR, Trial, tcp_pair};
@@ -15,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_takes_nothing_is_an_error,
         a_stream_that_was_closed_is_closed,
         what_a_stream_holds_is_sent_once_and_by_the_next_flush,
+        a_flush_waits_longer_than_the_deadline_for_a_peer_that_is_there,
         what_a_stream_has_read_can_be_waited_for,
         a_sender_of_a_connection_that_was_reset_closes_well,
     ]
@@ -153,6 +155,19 @@ impl Write for Ahead {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn a_flush_waits_longer_than_the_deadline_for_a_peer_that_is_there() {
+    let (link, there, answers) = stubborn();
+    let sender = Sender::<u8, _>::new(link.writer);
+    sender.send(7).unwrap();
+    // It is asked again every 10 ms, for longer than the deadline of 3 s. The kernel of the peer answers all that time.
+    *answers.flushes.lock().unwrap() = vec![ErrorKind::WouldBlock; 500];
+    let started = Instant::now();
+    sender.flush().unwrap();
+    assert!(started.elapsed() > Duration::from_secs(3), "the flush did not wait");
+    sender.close().unwrap();
+    assert_eq!(rest(there), framed(&[7]));
 }
 
 fn what_a_stream_has_read_can_be_waited_for() {
