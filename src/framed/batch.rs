@@ -199,6 +199,11 @@ impl<W: Outlet> Batch<W> {
         &self.outlet
     }
 
+    #[cfg(feature = "channel")]
+    pub(super) fn outlet_mut(&mut self) -> &mut W {
+        &mut self.outlet
+    }
+
     /// Sends the waiting messages, and gives the outlet back; or itself, and the error.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub(super) fn into_outlet(mut self) -> Result<W, (Self, Error)> {

@@ -241,6 +241,12 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.batch.outlet()
     }
 
+    /// Returns the writer, to flush what it holds itself.
+    #[cfg(feature = "channel")]
+    pub(crate) fn outlet(&mut self) -> &mut W {
+        self.batch.outlet_mut()
+    }
+
     /// Flushes, and gives the writer back. Blocks while there is no room. See [`FlushError`] for an example.
     ///
     /// # Errors

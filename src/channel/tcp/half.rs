@@ -1,6 +1,5 @@
 //! The two halves of a connection: each waits for its peer in turns. Between them it asks the kernel whether there is one.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -163,8 +162,8 @@ pub struct Half {
     /// Whether the stream around may hold bytes that arrived, which the descriptor does not tell.
     may_hold: bool,
     /// When to look at the peer again, and whether it was silent for too long at the last look.
-    next_look: Cell<Option<Instant>>,
-    was_silent: Cell<bool>,
+    next_look: Option<Instant>,
+    was_silent: bool,
 }
 
 /// Makes the two halves: one receives, and the other sends.
@@ -185,8 +184,8 @@ pub(super) fn halves(
         connection: Arc::clone(&connection),
         is_outgoing,
         may_hold: false,
-        next_look: Cell::default(),
-        was_silent: Cell::default(),
+        next_look: None,
+        was_silent: false,
     };
     Ok((half(false), half(true)))
 }
@@ -195,7 +194,7 @@ impl Half {
     /// Attempts something in turns. A call that may wait for ever ends when the peer is gone.
     #[inline]
     fn in_turns<T>(
-        &self,
+        &mut self,
         patience: Patience,
         mut attempt: impl FnMut(&Connection, Patience) -> Result<T>,
     ) -> Result<T> {
@@ -231,7 +230,7 @@ impl Half {
 
     /// After a turn in which nothing happened: fails if the peer is gone, or the time is up.
     #[cold]
-    fn after_turn(&self, patience: Patience) -> Result<()> {
+    fn after_turn(&mut self, patience: Patience) -> Result<()> {
         let now = Instant::now();
         self.look_when_due(now)?;
         match patience {
@@ -243,25 +242,26 @@ impl Half {
 
     /// Fails if the peer is gone. It is looked at once in a turn.
     #[inline]
-    fn look_when_due(&self, now: Instant) -> Result<()> {
-        if self.next_look.get().is_none_or(|next| next <= now) { self.look(now) } else { Ok(()) }
+    fn look_when_due(&mut self, now: Instant) -> Result<()> {
+        if self.next_look.is_none_or(|next| next <= now) { self.look(now) } else { Ok(()) }
     }
 
     #[cold]
-    fn look(&self, now: Instant) -> Result<()> {
-        self.next_look.set(Some(now + self.connection.turn));
+    fn look(&mut self, now: Instant) -> Result<()> {
+        self.next_look = Some(now + self.connection.turn);
         let silence = sys::tcp::silence(self.connection.socket.as_fd());
         let is_silent = silence.is_ok_and(|silence| silence.is_asked && silence.lasts >= self.connection.deadline);
         // Twice, since it may have been asked a moment ago, after a time without a question.
-        if self.was_silent.replace(is_silent) && is_silent {
+        if is_silent && self.was_silent {
             self.connection.is_lost.store(true, Relaxed);
             return Err(Connection::vanished());
         }
+        self.was_silent = is_silent;
         Ok(())
     }
 
     /// Sends what a stream around the connection holds.
-    pub(super) fn flush_until(&self, until: Until) -> Result<()> {
+    pub(super) fn flush_until(&mut self, until: Until) -> Result<()> {
         self.in_turns(until.0, Connection::flush)
     }
 

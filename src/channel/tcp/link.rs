@@ -111,7 +111,7 @@ impl Link for TcpWriter {
     fn flush(shared: &Self::Shared, until: Until) -> Result<()> {
         let mut writer = shared.link.lock(until)?;
         writer.flush_until(until.0)?;
-        writer.get_ref().flush_until(until)
+        writer.outlet().flush_until(until)
     }
 
     fn close(self) -> Result<()> {
