@@ -21,7 +21,7 @@ thread_local! {
 /// The bytes that are there are counted apart from those that may be written. So to append is one store of a constant length,
 /// and one addition.
 pub(super) struct Buffer {
-    /// What was written, and older bytes or zeroes after it.
+    /// The bytes that were written, with older ones or zeroes after them.
     bytes: Vec<u8>,
     /// How many of them were written.
     len: usize,

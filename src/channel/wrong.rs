@@ -30,7 +30,7 @@ impl Wrong {
 /// The longest reason, in bytes.
 const LONGEST: usize = 1024;
 
-/// What a type says of a message. It may repeat all of it, escaped: several times as long as the message, which is in the error
+/// A type's words about a message. They may repeat all of it, escaped, and be several times as long. The message is in the error
 /// already.
 struct Said(String);
 

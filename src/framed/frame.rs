@@ -2,8 +2,8 @@
 //!
 //! The functions here take a peer's bytes apart, and do nothing else.
 
-use super::copied;
 use crate::error::{Error, Result};
+use crate::socket::copied;
 
 /// In front of each message: its length, little-endian.
 pub(crate) const HEAD: usize = size_of::<u32>();

@@ -19,7 +19,6 @@ pub use reader::MessageReader;
 pub use writer::MessageWriter;
 
 use crate::error::{Error, Result};
-use crate::socket::append;
 
 /// The messages of a [`PackedSocket`] or a [`MessageReader`], one after the other, each as a vector of its own.
 ///
@@ -120,12 +119,6 @@ impl<'a, T> Messages<'a, T> {
         };
         next
     }
-}
-
-/// A copy of bytes that a peer decided on: an error where there is no memory for it.
-fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut copy = Vec::new();
-    append(&mut copy, bytes).map(|()| copy)
 }
 
 impl Iterator for Messages<'_, PackedSocket> {

@@ -5,12 +5,12 @@ use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use super::Messages;
 use super::batch::Batch;
 use super::frame::{HEAD, PACK, Pack};
-use super::{Messages, copied};
 use crate::end::FlushError;
 use crate::error::{Error, Result};
-use crate::socket::DatagramSocket;
+use crate::socket::{DatagramSocket, copied};
 use crate::sys;
 use crate::sys::poll::{POLLIN, POLLOUT};
 use crate::wait::{Patience, Until, Watch};

@@ -4,13 +4,14 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::Messages;
 use super::bytes::ByteReader;
 use super::frame::{self, LONGEST_HEAD};
-use super::{Messages, copied};
 use crate::end::FlushError;
 use crate::end::packets::PACKET;
 use crate::error::{Error, Result};
 use crate::pipe::PipeReader;
+use crate::socket::copied;
 use crate::sys::Errno;
 use crate::wait::{Patience, Until, Watch};
 
@@ -143,8 +144,7 @@ impl<R: ByteReader> MessageReader<R> {
         self.receive(|| Patience::timeout(timeout))
     }
 
-    /// Blocks until a message has arrived, and returns it as a vector of its own; otherwise the same as [`recv`](Self::recv). See
-    /// [`Messages`].
+    /// Blocks until a message has arrived, and returns a copy; otherwise the same as [`recv`](Self::recv). See [`Messages`].
     ///
     /// # Errors
     ///

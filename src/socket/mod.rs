@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 pub(crate) use datagram::value_pair;
 pub use datagram::{DatagramFlags, DatagramPair, DatagramSocket, datagram_pair, datagram_pair_with};
 pub use received::{Received, SendError};
-pub(crate) use spill::append;
+pub(crate) use spill::copied;
 #[cfg(feature = "channel")]
 pub(crate) use spill::reserve;
 pub(crate) use stream::PIECE;

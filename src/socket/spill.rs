@@ -52,6 +52,12 @@ pub(crate) fn append(message: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// A copy of bytes that a peer decided on: an error where there is no memory for it.
+pub(crate) fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    append(&mut copy, bytes).map(|()| copy)
+}
+
 #[inline]
 pub(crate) fn reserve(message: &mut Vec<u8>, room: usize) -> Result<()> {
     message.try_reserve(room).map_err(|_| Error::system("malloc", Errno::NOMEM))

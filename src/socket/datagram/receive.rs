@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::DatagramSocket;
 use crate::error::{Error, Result};
 use crate::socket::received::Received;
-use crate::socket::spill::{Lent, append, reserve};
+use crate::socket::spill::{Lent, append, copied, reserve};
 use crate::sys::poll::POLLIN;
 use crate::sys::socket::Mark;
 use crate::sys::{self, Errno};
@@ -39,8 +39,7 @@ impl DatagramSocket {
         let receive = |fd: BorrowedFd<'_>, wait| sys::socket::receive(fd, buf, spill.as_mut_slice(), wait);
         match self.arrive(patience, first, receive)? {
             Some(len) if len > buf.len() => {
-                let mut message = Vec::new();
-                append(&mut message, buf)?;
+                let mut message = copied(buf)?;
                 spill.append_to(&mut message, len - buf.len())?;
                 Err(Error::BufferTooSmall { message })
             }
@@ -74,9 +73,7 @@ impl DatagramSocket {
             if fill(bufs, message).is_empty() {
                 return Ok(Some(len));
             }
-            let mut whole = Vec::new();
-            append(&mut whole, message)?;
-            Err(Error::BufferTooSmall { message: whole })
+            Err(Error::BufferTooSmall { message: copied(message)? })
         })
     }
 
