@@ -3,13 +3,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use ::tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::Watched;
 use crate::end::packets::{self, All};
 use crate::error::Error;
+use crate::sys;
+use crate::sys::poll::POLLIN;
 
 /// The reading end of a pipe, for tokio: a [`PipeReader`](crate::PipeReader) that is [`AsyncRead`].
 ///
@@ -48,7 +50,11 @@ use crate::error::Error;
 /// # Ok::<(), ipc::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct PipeReader(Watched<crate::pipe::PipeReader>);
+pub struct PipeReader {
+    end: Watched<crate::pipe::PipeReader>,
+    /// The last read was not as long as its buffer: the pipe was empty then, or is one of packets.
+    was_short: bool,
+}
 
 impl PipeReader {
     /// Puts the runtime's watch on a reader. Never blocks.
@@ -71,7 +77,7 @@ impl PipeReader {
     ///
     /// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
     pub fn new(end: crate::pipe::PipeReader) -> io::Result<Self> {
-        Watched::new(end, Interest::READABLE).map(Self)
+        Ok(Self { end: Watched::new(end, Interest::READABLE)?, was_short: false })
     }
 
     /// Gives the blocking end back. It works outside of a runtime too.
@@ -90,7 +96,7 @@ impl PipeReader {
     /// ```
     #[must_use]
     pub fn into_inner(self) -> crate::pipe::PipeReader {
-        self.0.into_inner()
+        self.end.into_inner()
     }
 
     /// Reads until EOF, appends the bytes to `buf`, and returns their number.
@@ -124,7 +130,7 @@ impl PipeReader {
     pub async fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
         let mut all = All::new(buf);
         while self
-            .0
+            .end
             .call(Interest::READABLE, |end| all.read(|room| end.try_read(room)))
             .await
             .map_err(Error::into_io)?
@@ -157,13 +163,24 @@ impl PipeReader {
 
 impl AsyncRead for PipeReader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read_into(cx, buf, |end, buf| end.try_read(buf))
+        let Self { end, was_short } = self.get_mut();
+        let (room, had) = (buf.remaining(), buf.filled().len());
+        ready!(end.poll_read_into(cx, buf, |end, buf| {
+            if *was_short && is_empty(end) { Err(Error::WouldBlock) } else { end.try_read(buf) }
+        }))?;
+        *was_short = buf.filled().len() - had < room;
+        Poll::Ready(Ok(()))
     }
+}
+
+/// Looks without the pipe's lock, which a writer wants as well. One that writes again and again gets more done then.
+fn is_empty(end: &crate::pipe::PipeReader) -> bool {
+    sys::poll::look(end.as_fd(), POLLIN).is_ok_and(|events| events == 0)
 }
 
 impl AsFd for PipeReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.end().as_fd()
+        self.end.end().as_fd()
     }
 }
 

@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         a_killed_writer_is_eof_for_a_task_that_waits,
         a_killed_reader_wakes_a_writer_that_waits,
         packets_of_a_pipe_are_read_to_the_end,
+        a_short_read_does_not_mean_that_the_pipe_is_empty,
         what_was_read_before_the_end_is_kept,
         a_reader_works_after_a_splice,
         a_stream_socket_ends_each_direction_by_itself,
@@ -149,6 +150,26 @@ fn packets_of_a_pipe_are_read_to_the_end() {
         assert!(all.as_bytes()[..3] == *b"was" && all.as_bytes()[3..] == data);
         assert_eq!(exit_code(&child), 0);
     }
+}
+
+/// Packets that are there already, and no event comes between them.
+fn a_short_read_does_not_mean_that_the_pipe_is_empty() {
+    on_one_thread().block_on(async {
+        let (reader, writer) = pipe().unwrap();
+        // SAFETY: a descriptor that is open, and flags.
+        assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_DIRECT) }, 0);
+        let mut reader = PipeReader::new(reader).unwrap();
+        for packets in [1, 2, 7] {
+            (1..=packets).for_each(|len| writer.write_atomic(&bytes(len)).unwrap());
+            for len in 1..=packets {
+                let mut buf = [0; ipc::PIPE_BUF];
+                assert_eq!(reader.read(&mut buf).await.unwrap(), len);
+                assert!(buf[..len] == bytes(len));
+            }
+        }
+        drop(writer);
+        assert_eq!(reader.read(&mut [0; 8]).await.unwrap(), 0);
+    });
 }
 
 fn what_was_read_before_the_end_is_kept() {
