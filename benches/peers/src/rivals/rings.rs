@@ -19,34 +19,46 @@ use super::{Made, ended, ours};
 pub const LIMIT_NOTE: &str = "A ring of 256 KiB made by hand, with its memory mapped twice in a row: it copies in, publishes, and copies out. It \
                               spins, never sleeps, sees no dead peer, and believes what it reads. It is the limit of a ring that copies each write by itself; batches can pass it.";
 
+/// How a ring is made and used; each is left alone where there is none.
+#[derive(Clone, Copy, Default)]
+struct Settings {
+    spin: Option<Duration>,
+    capacity: Option<usize>,
+}
+
 /// A side of `ipc`'s ring, which is made in the process that uses it.
-pub enum Side<T> {
-    Socket(Option<StreamSocket>, Option<Duration>),
+pub struct Side<T>(State<T>);
+
+enum State<T> {
+    Socket(Option<StreamSocket>, Settings),
     Ring(T),
 }
 
 impl<T> Side<T> {
     #[inline]
-    fn ring(&mut self, make: impl FnOnce(StreamSocket, Option<Duration>) -> io::Result<T>) -> io::Result<&mut T> {
-        if let Side::Socket(socket, spin) = self {
-            *self = Side::Ring(make(socket.take().ok_or(io::ErrorKind::NotConnected)?, *spin)?);
+    fn ring(&mut self, make: impl FnOnce(StreamSocket, Settings) -> io::Result<T>) -> io::Result<&mut T> {
+        if let State::Socket(socket, settings) = &mut self.0 {
+            self.0 = State::Ring(make(socket.take().ok_or(io::ErrorKind::NotConnected)?, *settings)?);
         }
-        match self {
-            Side::Ring(ring) => Ok(ring),
-            Side::Socket(..) => unreachable!("it was made"),
+        match &mut self.0 {
+            State::Ring(ring) => Ok(ring),
+            State::Socket(..) => unreachable!("it was made"),
         }
     }
 }
 
-fn writer(socket: StreamSocket, spin: Option<Duration>) -> io::Result<RingWriter> {
-    let mut ring = RingWriter::new(socket)?;
-    spin.into_iter().for_each(|spin| ring.set_spin(spin));
+fn writer(socket: StreamSocket, settings: Settings) -> io::Result<RingWriter> {
+    let mut ring = match settings.capacity {
+        Some(bytes) => RingWriter::with_capacity(socket, bytes)?,
+        None => RingWriter::new(socket)?,
+    };
+    settings.spin.into_iter().for_each(|spin| ring.set_spin(spin));
     Ok(ring)
 }
 
-fn reader(socket: StreamSocket, spin: Option<Duration>) -> io::Result<RingReader> {
+fn reader(socket: StreamSocket, settings: Settings) -> io::Result<RingReader> {
     let mut ring = RingReader::new(socket)?;
-    spin.into_iter().for_each(|spin| ring.set_spin(spin));
+    settings.spin.into_iter().for_each(|spin| ring.set_spin(spin));
     Ok(ring)
 }
 
@@ -72,23 +84,30 @@ impl Read for Side<RingReader> {
     }
 }
 
-fn with_spin(spin: Option<Duration>) -> Made<Side<RingReader>, Side<RingWriter>> {
+fn sides<A, B>(settings: Settings) -> Made<Side<A>, Side<B>> {
     let (parent, child) = ours::streams()?;
-    Ok((Side::Socket(Some(parent), spin), Side::Socket(Some(child), spin)))
+    Ok((Side(State::Socket(Some(parent), settings)), Side(State::Socket(Some(child), settings))))
 }
 
 /// As it comes.
 pub fn ring() -> Made<Side<RingReader>, Side<RingWriter>> {
-    with_spin(None)
+    sides(Settings::default())
+}
+
+/// As large as the ring of `shmem-ipc` here.
+const LARGE: Settings = Settings { spin: None, capacity: Some(1 << 20) };
+
+pub fn large() -> Made<Side<RingReader>, Side<RingWriter>> {
+    sides(LARGE)
 }
 
 pub fn spinning() -> Made<Side<RingReader>, Side<RingWriter>> {
-    with_spin(Some(Duration::from_micros(50)))
+    sides(Settings { spin: Some(Duration::from_micros(50)), ..Settings::default() })
 }
 
 /// It sleeps at once.
 pub fn sleeping() -> Made<Side<RingReader>, Side<RingWriter>> {
-    with_spin(Some(Duration::ZERO))
+    sides(Settings { spin: Some(Duration::ZERO), ..Settings::default() })
 }
 
 /// Records of one length, as each other contender passes them.
@@ -100,27 +119,32 @@ pub fn records() -> Made<Records<Side<RingWriter>>, Records<Side<RingReader>>> {
 pub struct Messages<T>(Side<T>);
 
 pub fn messages() -> Made<Messages<MessageWriter<RingWriter>>, Messages<MessageReader<RingReader>>> {
-    let (parent, child) = ours::streams()?;
-    Ok((Messages(Side::Socket(Some(parent), None)), Messages(Side::Socket(Some(child), None))))
+    let (writer, reader) = sides(Settings::default())?;
+    Ok((Messages(writer), Messages(reader)))
+}
+
+pub fn large_messages() -> Made<Messages<MessageWriter<RingWriter>>, Messages<MessageReader<RingReader>>> {
+    let (writer, reader) = sides(LARGE)?;
+    Ok((Messages(writer), Messages(reader)))
 }
 
 impl Sender for Messages<MessageWriter<RingWriter>> {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        let make = |socket, spin| Ok(MessageWriter::new(writer(socket, spin)?));
+        let make = |socket, settings| Ok(MessageWriter::new(writer(socket, settings)?));
         Ok(self.0.ring(make)?.send(message)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &mut self.0 {
-            Side::Ring(ring) => Ok(ring.flush()?),
-            Side::Socket(..) => Ok(()),
+        match &mut self.0.0 {
+            State::Ring(ring) => Ok(ring.flush()?),
+            State::Socket(..) => Ok(()),
         }
     }
 }
 
 impl Receiver for Messages<MessageReader<RingReader>> {
     fn receive(&mut self, _: &mut [u8], _: u64, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
-        let make = |socket, spin| Ok(MessageReader::new(reader(socket, spin)?));
+        let make = |socket, settings| Ok(MessageReader::new(reader(socket, settings)?));
         each(self.0.ring(make)?.recv()?.ok_or_else(ended)?);
         Ok(1)
     }

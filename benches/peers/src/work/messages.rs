@@ -44,6 +44,7 @@ fn contenders(size: usize) -> Vec<Entry> {
         one_way("ring, by hand, spinning", size, rings::limit_records),
         one_way("ipc ring, records", size, rings::records),
         one_way("ipc ring, messages", size, rings::messages),
+        one_way("ipc ring, 1 MiB capacity, messages", size, rings::large_messages),
     ]
 }
 

@@ -48,6 +48,7 @@ fn contenders(size: usize) -> Vec<Entry> {
         buffered("ipc pipe, buffered", size, crate::rivals::packed::buffered),
         plain("ipc stream pair", size, ours::streams),
         plain("ipc ring", size, rings::ring),
+        plain("ipc ring, 1 MiB capacity", size, rings::large),
     ]
 }
 
