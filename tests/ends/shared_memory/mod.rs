@@ -3,6 +3,7 @@
 mod blobs;
 mod ring_forks;
 mod ring_looks;
+mod ring_messages;
 mod ring_peers;
 mod ring_programs;
 mod ring_shortage;
@@ -37,6 +38,7 @@ pub fn trials() -> Vec<Trial> {
         blobs::trials(),
         ring_forks::trials(),
         ring_looks::trials(),
+        ring_messages::trials(),
         ring_peers::trials(),
         ring_programs::trials(),
         ring_shortage::trials(),

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::{CAPACITY, HEAD, READER, TAIL, WRITER, reader_with_hand, writer_with_hand};
 use crate::support::{self, FAR, Trial, bytes, exit_code};
-use ipc::{Error, RingReader, RingWriter, fork, stream_pair};
+use ipc::{Child, Error, RingReader, RingWriter, StreamSocket, fork, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
         a_peer_that_dies_in_any_state_is_seen,
         a_reader_that_died_asleep_is_seen_at_the_ring_for_it,
         a_side_that_is_killed_at_any_of_its_calls_is_seen,
+        a_side_that_is_killed_after_any_of_its_instructions_is_seen within 120,
         sides_are_killed_at_any_moment within 120,
     ]
 }
@@ -147,6 +148,89 @@ fn a_side_that_is_killed_at_any_of_its_calls_is_seen() {
         }
     }
     assert!(killed > 20, "{killed} were killed");
+}
+
+/// One side: it sleeps for want of bytes or of room, and is woken. Calls `made` when it is made.
+fn live(socket: StreamSocket, writes: bool, data: &[u8], made: fn()) {
+    if writes {
+        let Ok(mut ring) = RingWriter::with_capacity(socket, 4096) else { return };
+        ring.set_spin(Duration::ZERO);
+        made();
+        if let Err(error) = data.chunks(700).try_for_each(|piece| ring.write_all(piece)) {
+            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+        }
+    } else {
+        let mut ring = RingReader::new(socket).unwrap();
+        ring.set_spin(Duration::ZERO);
+        let (mut read, mut buf) = (1, [0; 900]);
+        if ring.read(&mut [0]).unwrap() == 0 {
+            return;
+        }
+        made();
+        loop {
+            let len = ring.read(&mut buf).unwrap();
+            if len == 0 {
+                return;
+            }
+            assert!(buf[..len] == data[read..][..len], "no byte out of its place");
+            read += len;
+        }
+    }
+}
+
+fn stop() {
+    // SAFETY: no conditions.
+    assert_eq!(unsafe { libc::raise(libc::SIGSTOP) }, 0);
+}
+
+/// Lets a traced child go on, if it is asked to, and returns the signal of its next stop. `None`: it is gone.
+fn next_stop(child: &Child, how: Option<libc::c_uint>) -> Option<i32> {
+    let (pid, mut status) = (child.id() as libc::pid_t, 0);
+    // SAFETY: numbers, and room for the status. The child is traced by this thread.
+    unsafe {
+        if let Some(how) = how {
+            assert_eq!(libc::ptrace(how, pid, 0_usize, 0_usize), 0, "{}", std::io::Error::last_os_error());
+        }
+        assert_eq!(libc::waitpid(pid, &mut status, libc::__WALL), pid);
+    }
+    libc::WIFSTOPPED(status).then(|| libc::WSTOPSIG(status))
+}
+
+/// Between two calls a side stores to its words, and is killed between any two stores too. It is traced, and goes on by single
+/// instructions once it is made.
+fn a_side_that_is_killed_after_any_of_its_instructions_is_seen() {
+    if !cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+        return; // elsewhere an atomic operation may be a loop that never ends when it is traced
+    }
+    let data = bytes(5000); // few at a time: a copy of many is an instruction for each byte
+    let mut random = u64::from(std::process::id()) | 1;
+    for writes in [false, true] {
+        let mut all = 0;
+        for round in 0..support::rounds(12) {
+            let pair = stream_pair().unwrap();
+            let other = fork(pair.parent, |socket| live(socket, !writes, &data, || ())).unwrap();
+            let victim = fork(pair.child, |socket| {
+                // SAFETY: numbers.
+                assert_eq!(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }, 0);
+                live(socket, writes, &data, stop);
+                stop();
+            })
+            .unwrap();
+            assert_eq!(next_stop(&victim, None), Some(libc::SIGSTOP));
+            // The first one lives to its end, and is counted.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let steps = if round == 0 { u64::MAX } else { (random >> 33) % all };
+            let mut step = 0;
+            while step < steps && next_stop(&victim, Some(libc::PTRACE_SINGLESTEP)) == Some(libc::SIGTRAP) {
+                step += 1;
+            }
+            all = all.max(step);
+            victim.kill().unwrap();
+            while next_stop(&victim, None).is_some() {}
+            assert_eq!(exit_code(&other), 0, "after {step} instructions of {all}");
+        }
+        assert!(all > 1000, "{all} instructions");
+    }
 }
 
 fn sides_are_killed_at_any_moment() {
