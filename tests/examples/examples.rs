@@ -47,6 +47,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(support::trials![
         pool_prints_results_in_order_whatever_happens_to_its_workers within 60,
         pool_finishes_what_has_begun_when_it_is_stopped within 60,
+        pool_workers_go_on_after_a_ctrl_c,
         pool_shows_on_a_terminal_how_far_it_is,
         pool_says_how_it_is_used,
     ]);
@@ -330,6 +331,25 @@ fn pool_finishes_what_has_begun_when_it_is_stopped() {
     child.terminate().unwrap();
     assert_eq!(std::io::read_to_string(reader).unwrap(), "stopped: 1 of 2 jobs were not done\n");
     assert_eq!(exit_code(&child), 1);
+}
+
+#[cfg(feature = "channel")]
+fn pool_workers_go_on_after_a_ctrl_c() {
+    let child = Command::new(example("pool")).args(["--trouble", "--workers", "1", "35"]).spawn().unwrap();
+    let held_back = |signal: libc::c_int| 1 << (signal - 1);
+    let mut blocked = 0_u64;
+    // While it is forked, a worker holds every signal back.
+    support::poll_until("a worker", || {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        blocked = line.map_or(u64::MAX, |set| u64::from_str_radix(set.trim(), 16).unwrap());
+        blocked & held_back(libc::SIGUSR1) == 0
+    });
+    assert_eq!(blocked, held_back(libc::SIGINT) | held_back(libc::SIGTERM));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    support::await_orphans(1); // its worker
 }
 
 #[cfg(feature = "channel")]
