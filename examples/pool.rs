@@ -109,7 +109,7 @@ fn run(mut jobs: VecDeque<Job>, workers: usize, signals: &Signals) -> ipc::Resul
     }
     for worker in workers {
         worker.calls.close()?; // EOF: it leaves
-        worker.child.release().wait()?;
+        worker.child.wait_timeout(PATIENCE)?; // one that does not is killed
     }
     Ok(left)
 }

@@ -48,6 +48,7 @@ pub fn trials() -> Vec<Trial> {
         pool_prints_results_in_order_whatever_happens_to_its_workers within 60,
         pool_finishes_what_has_begun_when_it_is_stopped within 60,
         pool_workers_go_on_after_a_ctrl_c,
+        pool_waits_for_no_worker_that_stays within 60,
         pool_shows_on_a_terminal_how_far_it_is,
         pool_says_how_it_is_used,
     ]);
@@ -350,6 +351,26 @@ fn pool_workers_go_on_after_a_ctrl_c() {
     child.kill().unwrap();
     child.wait().unwrap();
     support::await_orphans(1); // its worker
+}
+
+#[cfg(feature = "channel")]
+fn pool_waits_for_no_worker_that_stays() {
+    let (results, stdout) = ipc::pipe().unwrap();
+    let program = Command::new(example("pool")).args(["--trouble", "--workers", "2", "35"]);
+    let child = program.stdout(stdout).spawn().unwrap();
+    let mut workers: Vec<libc::pid_t> = Vec::new();
+    support::poll_until("two workers", || {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+        workers = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        workers.len() == 2
+    });
+    // One hangs as it is, and the other has no job.
+    for worker in workers {
+        // SAFETY: two numbers. The worker is there until its parent reaps it, at the earliest when the time of its job is up.
+        assert_eq!(unsafe { libc::kill(worker, libc::SIGSTOP) }, 0);
+    }
+    assert_eq!(std::io::read_to_string(results).unwrap(), "35: [5, 7]\n");
+    assert_eq!(exit_code(&child), 0);
 }
 
 #[cfg(feature = "channel")]
