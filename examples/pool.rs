@@ -107,6 +107,9 @@ fn run(mut jobs: VecDeque<Job>, workers: usize, signals: &Signals) -> ipc::Resul
         }
         show(&results, &mut printed);
     }
+    if left > 0 && std::io::stderr().is_terminal() {
+        eprintln!(); // the bar stays where it was
+    }
     for worker in workers {
         worker.calls.close()?; // EOF: it leaves
         worker.child.wait_timeout(PATIENCE)?; // one that does not is killed

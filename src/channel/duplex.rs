@@ -202,7 +202,7 @@ impl<S, R> Duplex<S, R> {
     /// Sends a value, and blocks until the next one arrives or the time is up; otherwise the same as [`call`](Self::call).
     ///
     /// If the time is up after the value was sent, its answer is still to come. The next call fails with [`Error::Unread`]
-    /// until a `recv` has taken that answer.
+    /// until a `recv` has taken that answer. An end that is sent in a message forgets about it: receive the answer first.
     ///
     /// # Errors
     ///
