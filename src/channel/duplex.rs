@@ -251,10 +251,9 @@ impl<S, R> Duplex<S, R> {
     }
 }
 
-/// Whether an answer was taken with that error.
+/// Whether an answer was taken with that error, or none comes any more: [`Error::Reset`] is the last thing before EOF.
 fn has_come(error: &Error) -> bool {
     match error {
-        Error::Reset => false,                        // about a value that was sent, and no answer
         Error::System { call: "malloc", .. } => true, // there was no memory to decode it
         error => is_over_with_the_value(error),
     }
