@@ -162,7 +162,7 @@ impl<S, R> Duplex<S, R> {
     where
         R: DeserializeOwned,
     {
-        Values::new(self).arrived(Self::try_recv)
+        Values::new(self).arrived::<R, DatagramSocket>(Self::try_recv)
     }
 
     fn receive(&self, patience: Patience) -> Result<Option<R>>

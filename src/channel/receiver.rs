@@ -206,7 +206,7 @@ impl<T, L: Link> Receiver<T, L> {
     where
         T: DeserializeOwned,
     {
-        Values::new(self).arrived(Self::try_recv)
+        Values::new(self).arrived::<T, L>(Self::try_recv)
     }
 
     #[inline]
