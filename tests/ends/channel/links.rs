@@ -341,8 +341,9 @@ fn a_pack_that_is_none_says_so() {
     let receiver = Receiver::<u8, _>::new(PackedSocket::new(pair.child));
     pair.parent.send(&[9, 9, 9]).unwrap();
     pair.parent.send(&[1, 0, 0, 0, 7]).unwrap();
-    assert!(matches!(receiver.recv(), Err(Error::Malformed { message }) if message == [9, 9, 9]));
-    assert_eq!(receiver.recv().unwrap(), Some(7));
+    let mut values = receiver.iter();
+    assert!(matches!(values.next(), Some(Err(Error::Malformed { message })) if message == [9, 9, 9]));
+    assert_eq!(values.next().unwrap().unwrap(), 7);
 }
 
 fn an_iterator_over_a_ring_that_is_none_ends() {
