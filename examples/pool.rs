@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ipc::{Duplex, Fork, KillOnDrop, Signals, Watch, duplex, wait_ready};
 use lexopt::{Arg, Parser, ValueExt};
+use nix::sys::signal::{SigSet, Signal};
 use serde::{Deserialize, Serialize};
 
 const USAGE: &str = "usage: pool [--workers N] [--trouble] NUMBER...";
@@ -106,9 +107,12 @@ fn run(mut jobs: VecDeque<Job>, workers: usize, signals: &Signals) -> ipc::Resul
         }
         show(&results, &mut printed);
     }
+    if left > 0 && std::io::stderr().is_terminal() {
+        eprintln!(); // the bar stays where it was
+    }
     for worker in workers {
         worker.calls.close()?; // EOF: it leaves
-        worker.child.release().wait()?;
+        worker.child.wait_timeout(PATIENCE)?; // one that does not is killed
     }
     Ok(left)
 }
@@ -158,7 +162,10 @@ fn main() -> ipc::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let signals = Signals::new(&[2, 15])?; // SIGINT, SIGTERM
+    // Blocked in the workers too: a Ctrl-C, which every process of a terminal gets, ends none of them.
+    let stops = [Signal::SIGINT, Signal::SIGTERM];
+    SigSet::from_iter(stops).thread_block().map_err(std::io::Error::from)?;
+    let signals = Signals::new(&stops.map(|signal| signal as i32))?;
     let jobs = numbers.iter().enumerate().map(|(place, number)| Job { place, number: *number, tries: 0, trouble });
     match run(jobs.collect(), workers, &signals)? {
         0 => Ok(ExitCode::SUCCESS),

@@ -162,7 +162,7 @@ impl<S, R> Duplex<S, R> {
     where
         R: DeserializeOwned,
     {
-        Values::new(self).arrived(Self::try_recv)
+        Values::new(self).arrived::<R, DatagramSocket>(Self::try_recv)
     }
 
     fn receive(&self, patience: Patience) -> Result<Option<R>>
@@ -202,7 +202,7 @@ impl<S, R> Duplex<S, R> {
     /// Sends a value, and blocks until the next one arrives or the time is up; otherwise the same as [`call`](Self::call).
     ///
     /// If the time is up after the value was sent, its answer is still to come. The next call fails with [`Error::Unread`]
-    /// until a `recv` has taken that answer.
+    /// until a `recv` has taken that answer. An end that is sent in a message forgets about it: receive the answer first.
     ///
     /// # Errors
     ///
@@ -251,10 +251,9 @@ impl<S, R> Duplex<S, R> {
     }
 }
 
-/// Whether an answer was taken with that error.
+/// Whether an answer was taken with that error, or none comes any more: [`Error::Reset`] is the last thing before EOF.
 fn has_come(error: &Error) -> bool {
     match error {
-        Error::Reset => false,                        // about a value that was sent, and no answer
         Error::System { call: "malloc", .. } => true, // there was no memory to decode it
         error => is_over_with_the_value(error),
     }

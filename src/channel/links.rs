@@ -89,6 +89,9 @@ impl<W: ByteWriter> Outgoing for MessageWriter<W> {}
 impl<R: ByteReader> Link for MessageReader<R> {
     type Shared = Locked<Self>;
 
+    /// It is the hello or the counters of a ring, or the hello of a connection, and comes again.
+    const OUTLIVES_MALFORMED: bool = false;
+
     fn share(self) -> Locked<Self> {
         Locked::new(self)
     }

@@ -32,8 +32,8 @@ pub(super) const MAX: usize = 64 << 20;
 /// A bad message costs its sender that message alone. One that is no `T` is [`Error::Decode`], and one over
 /// [`set_max_message`](Self::set_max_message) is [`Error::TooLong`]. The next value can be received.
 ///
-/// Ends that no field of the value takes are closed. A list is no longer than its message has bytes, or 4096 where its elements
-/// take none. Values nest 128 levels deep: structures, tuples, lists, maps, enums, `Some`s and newtypes count one each. `T`
+/// Ends that no field of the value takes are closed. A list is no longer than its message has bytes, and 4096 more where its
+/// elements take none. Values nest 128 levels deep: structures, tuples, lists, maps, enums, `Some`s and newtypes count one each. `T`
 /// decides how much memory a value takes: a list of large structures, each one byte long in the message, takes more than the
 /// message. Where there is no memory for a string or for bytes, that is an error. A list or a map ends the process then, as
 /// the collections of the standard library do.
@@ -206,7 +206,7 @@ impl<T, L: Link> Receiver<T, L> {
     where
         T: DeserializeOwned,
     {
-        Values::new(self).arrived(Self::try_recv)
+        Values::new(self).arrived::<T, L>(Self::try_recv)
     }
 
     #[inline]
@@ -278,8 +278,9 @@ impl<T, L: Link> Receiver<T, L> {
     /// let (_quiet, mut first) = ipc::channel::<u32>()?;
     /// let (busy, mut second) = ipc::channel()?;
     /// busy.send(7)?;
-    /// let ready = ipc::wait_any(&mut [first.watch()?, second.watch()?], Some(Duration::from_secs(60)))?;
-    /// assert_eq!(ready, 1);
+    /// let how_many = ipc::wait_any(&mut [first.watch()?, second.watch()?], Some(Duration::from_secs(60)))?;
+    /// assert_eq!(how_many, 1);
+    /// assert!(matches!(first.try_recv(), Err(ipc::Error::WouldBlock)));
     /// assert_eq!(second.try_recv()?, Some(7));
     /// # Ok::<(), ipc::Error>(())
     /// ```

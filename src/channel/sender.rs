@@ -248,10 +248,11 @@ impl<T, L: Link> Sender<T, L> {
         L::unshare(self.link)
     }
 
-    /// Flushes and closes, and returns the error of either. The receivers get EOF when it was the last sender. See
-    /// [`flush`](Self::flush) for an example.
+    /// Flushes and closes, and returns the error of either. Blocks while the link has buffered values and the peer's queue is
+    /// full. The receivers get EOF when it was the last sender. See [`flush`](Self::flush) for an example.
     ///
-    /// Dropping does the same, and returns no error.
+    /// Dropping closes too, and returns no error. A [`PackedSocket`](crate::PackedSocket) and a
+    /// [`MessageWriter`](crate::MessageWriter) then wait for room for at most a second, and lose the rest of their values.
     ///
     /// # Errors
     ///

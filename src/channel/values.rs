@@ -8,6 +8,7 @@ use super::duplex::Duplex;
 use super::link::Link;
 use super::receiver::{Receiver, is_over_with_the_value};
 use crate::error::{Error, Result};
+use crate::socket::DatagramSocket;
 
 /// Iterates over the values that arrive at a [`Receiver`] or a [`Duplex`], until EOF. Its `next` blocks. An error that would
 /// come again ends it too.
@@ -38,27 +39,31 @@ impl<'a, R> Values<'a, R> {
         Self { from, is_over: false }
     }
 
-    pub(super) fn next_by<T>(&mut self, recv: impl FnOnce(&R) -> Result<Option<T>>) -> Option<Result<T>> {
-        next(self.from, &mut self.is_over, recv)
+    fn next_by<T, L: Link>(&mut self, recv: impl FnOnce(&R) -> Result<Option<T>>) -> Option<Result<T>> {
+        next::<R, T, L>(self.from, &mut self.is_over, recv)
     }
 
     /// The values that are there, for a `try_recv`: ends where it would block, too.
-    pub(super) fn arrived<T>(mut self, try_recv: impl Fn(&R) -> Result<Option<T>>) -> impl Iterator<Item = Result<T>> {
+    pub(super) fn arrived<T, L: Link>(
+        mut self,
+        try_recv: impl Fn(&R) -> Result<Option<T>>,
+    ) -> impl Iterator<Item = Result<T>> {
         let arrived = move |from: &R| match try_recv(from) {
             Err(Error::WouldBlock) => Ok(None),
             received => received,
         };
-        iter::from_fn(move || self.next_by(&arrived)).fuse()
+        iter::from_fn(move || self.next_by::<T, L>(&arrived)).fuse()
     }
 }
 
-fn next<R, T>(from: &R, is_over: &mut bool, recv: impl FnOnce(&R) -> Result<Option<T>>) -> Option<Result<T>> {
+fn next<R, T, L: Link>(from: &R, is_over: &mut bool, recv: impl FnOnce(&R) -> Result<Option<T>>) -> Option<Result<T>> {
     if *is_over {
         return None;
     }
     let next = recv(from).transpose();
     *is_over = match &next {
         Some(Ok(_)) => false,
+        Some(Err(Error::Malformed { .. })) => !L::OUTLIVES_MALFORMED,
         Some(Err(error)) => !is_over_with_the_value(error),
         None => true,
     };
@@ -93,7 +98,7 @@ impl<T: DeserializeOwned, L: Link> Iterator for Values<'_, Receiver<T, L>> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        self.next_by(Receiver::recv)
+        self.next_by::<T, L>(Receiver::recv)
     }
 }
 
@@ -101,7 +106,7 @@ impl<S, R: DeserializeOwned> Iterator for Values<'_, Duplex<S, R>> {
     type Item = Result<R>;
 
     fn next(&mut self) -> Option<Result<R>> {
-        self.next_by(Duplex::recv)
+        self.next_by::<R, DatagramSocket>(Duplex::recv)
     }
 }
 
@@ -109,7 +114,7 @@ impl<T: DeserializeOwned, L: Link> Iterator for IntoValues<Receiver<T, L>> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        next(&self.from, &mut self.is_over, Receiver::recv)
+        next::<_, T, L>(&self.from, &mut self.is_over, Receiver::recv)
     }
 }
 
@@ -117,7 +122,7 @@ impl<S, R: DeserializeOwned> Iterator for IntoValues<Duplex<S, R>> {
     type Item = Result<R>;
 
     fn next(&mut self) -> Option<Result<R>> {
-        next(&self.from, &mut self.is_over, Duplex::recv)
+        next::<_, R, DatagramSocket>(&self.from, &mut self.is_over, Duplex::recv)
     }
 }
 

@@ -108,13 +108,19 @@ impl<'a, T> Messages<'a, T> {
         Self { from, is_over: false }
     }
 
-    fn next_by(&mut self, recv: impl FnOnce(&mut T) -> Result<Option<Vec<u8>>>) -> Option<Result<Vec<u8>>> {
+    /// `outlives` says whether a message can follow on [`Error::Malformed`].
+    fn next_by(
+        &mut self,
+        outlives: bool,
+        recv: impl FnOnce(&mut T) -> Result<Option<Vec<u8>>>,
+    ) -> Option<Result<Vec<u8>>> {
         if self.is_over {
             return None;
         }
         let next = recv(self.from).transpose();
         self.is_over = match &next {
-            Some(Ok(_) | Err(Error::Malformed { .. } | Error::Truncated { .. } | Error::Reset)) => false,
+            Some(Err(Error::Malformed { .. })) => !outlives,
+            Some(Ok(_) | Err(Error::Truncated { .. } | Error::Reset)) => false,
             Some(Err(_)) | None => true,
         };
         next
@@ -125,7 +131,7 @@ impl Iterator for Messages<'_, PackedSocket> {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_by(PackedSocket::recv_vec)
+        self.next_by(true, PackedSocket::recv_vec)
     }
 }
 
@@ -133,7 +139,7 @@ impl<R: ByteReader> Iterator for Messages<'_, MessageReader<R>> {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_by(MessageReader::recv_vec)
+        self.next_by(false, MessageReader::recv_vec) // a ring is malformed for good
     }
 }
 

@@ -47,6 +47,8 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(support::trials![
         pool_prints_results_in_order_whatever_happens_to_its_workers within 60,
         pool_finishes_what_has_begun_when_it_is_stopped within 60,
+        pool_workers_go_on_after_a_ctrl_c,
+        pool_waits_for_no_worker_that_stays within 60,
         pool_shows_on_a_terminal_how_far_it_is,
         pool_says_how_it_is_used,
     ]);
@@ -315,51 +317,104 @@ fn pool_prints_results_in_order_whatever_happens_to_its_workers() {
 #[cfg(feature = "channel")]
 fn pool_finishes_what_has_begun_when_it_is_stopped() {
     // The worker that hangs is replaced after the signal too, and the other job was not begun.
+    let stop = |stderr: std::os::fd::OwnedFd| {
+        let program = Command::new(example("pool")).args(["--trouble", "--workers", "1", "35", "97"]);
+        let child = program.stdout(ipc::Stdio::null()).stderr(std::fs::File::from(stderr)).spawn().unwrap();
+        // Its worker is there, so it has the signals blocked.
+        support::poll_until("a worker", || {
+            let path = format!("/proc/{0}/task/{0}/children", child.id());
+            std::fs::read_to_string(path).is_ok_and(|children| !children.trim().is_empty())
+        });
+        child.terminate().unwrap();
+        child
+    };
     let (reader, stderr) = ipc::pipe().unwrap();
-    let child = Command::new(example("pool"))
-        .args(["--trouble", "--workers", "1", "35", "97"])
-        .stdout(ipc::Stdio::null())
-        .stderr(stderr)
-        .spawn()
-        .unwrap();
-    // Its worker is there, so it has the signals blocked.
-    support::poll_until("a worker", || {
-        let path = format!("/proc/{0}/task/{0}/children", child.id());
-        std::fs::read_to_string(path).is_ok_and(|children| !children.trim().is_empty())
-    });
-    child.terminate().unwrap();
+    let (terminal, end) = terminal();
+    let children = [stop(stderr.into()), stop(end)];
     assert_eq!(std::io::read_to_string(reader).unwrap(), "stopped: 1 of 2 jobs were not done\n");
-    assert_eq!(exit_code(&child), 1);
+    let seen = read_until(terminal, "not done\r\n");
+    assert!(seen.ends_with("] 1 of 2\r\nstopped: 1 of 2 jobs were not done\r\n"), "{seen:?}");
+    for child in children {
+        assert_eq!(exit_code(&child), 1);
+    }
 }
 
+/// A terminal, and the end of it that a program has.
 #[cfg(feature = "channel")]
-fn pool_shows_on_a_terminal_how_far_it_is() {
-    use std::io::Read;
+fn terminal() -> (std::fs::File, std::os::fd::OwnedFd) {
     use std::os::fd::{FromRawFd, OwnedFd};
 
     let (mut terminal, mut end) = (-1, -1);
     let none = std::ptr::null_mut();
     // SAFETY: room for two descriptors, which are new and nobody else's.
-    let (terminal, end) = unsafe {
+    unsafe {
         assert_eq!(libc::openpty(&mut terminal, &mut end, none, none.cast(), none.cast()), 0);
-        (OwnedFd::from_raw_fd(terminal), OwnedFd::from_raw_fd(end))
-    };
-    let (results, stdout) = ipc::pipe().unwrap();
-    let child = Command::new(example("pool"))
-        .args(["--workers", "1", "6", "7", "8", "9"])
-        .stdout(stdout)
-        .stderr(end)
-        .spawn()
-        .unwrap();
-    let mut terminal = std::fs::File::from(terminal);
+        (OwnedFd::from_raw_fd(terminal).into(), OwnedFd::from_raw_fd(end))
+    }
+}
+
+/// What a terminal shows, until it ends with `last`.
+#[cfg(feature = "channel")]
+fn read_until(mut terminal: std::fs::File, last: &str) -> String {
     let mut seen = Vec::new();
-    let last = format!("[{}] 4 of 4\r\n", "#".repeat(40));
     while !seen.ends_with(last.as_bytes()) {
         let mut buf = [0; 256];
         let len = terminal.read(&mut buf).unwrap();
         seen.extend_from_slice(&buf[..len]);
     }
-    let seen = String::from_utf8(seen).unwrap();
+    String::from_utf8(seen).unwrap()
+}
+
+#[cfg(feature = "channel")]
+fn pool_workers_go_on_after_a_ctrl_c() {
+    let child = Command::new(example("pool")).args(["--trouble", "--workers", "1", "35"]).spawn().unwrap();
+    let held_back = |signal: libc::c_int| 1 << (signal - 1);
+    let mut blocked = 0_u64;
+    // While it is forked, a worker holds every signal back.
+    support::poll_until("a worker", || {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        blocked = line.map_or(u64::MAX, |set| u64::from_str_radix(set.trim(), 16).unwrap());
+        blocked & held_back(libc::SIGUSR1) == 0
+    });
+    assert_eq!(blocked, held_back(libc::SIGINT) | held_back(libc::SIGTERM));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    support::await_orphans(1); // its worker
+}
+
+#[cfg(feature = "channel")]
+fn pool_waits_for_no_worker_that_stays() {
+    let (results, stdout) = ipc::pipe().unwrap();
+    let program = Command::new(example("pool")).args(["--trouble", "--workers", "2", "35"]);
+    let child = program.stdout(stdout).spawn().unwrap();
+    let mut workers: Vec<libc::pid_t> = Vec::new();
+    support::poll_until("two workers", || {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+        workers = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        workers.len() == 2
+    });
+    // One hangs as it is, and the other has no job.
+    for worker in workers {
+        // SAFETY: two numbers. The worker is there until its parent reaps it, at the earliest when the time of its job is up.
+        assert_eq!(unsafe { libc::kill(worker, libc::SIGSTOP) }, 0);
+    }
+    assert_eq!(std::io::read_to_string(results).unwrap(), "35: [5, 7]\n");
+    assert_eq!(exit_code(&child), 0);
+}
+
+#[cfg(feature = "channel")]
+fn pool_shows_on_a_terminal_how_far_it_is() {
+    let (terminal, end) = terminal();
+    let (results, stdout) = ipc::pipe().unwrap();
+    let child = Command::new(example("pool"))
+        .args(["--workers", "1", "6", "7", "8", "9"])
+        .stdout(stdout)
+        .stderr(std::fs::File::from(end))
+        .spawn()
+        .unwrap();
+    let seen = read_until(terminal, &format!("[{}] 4 of 4\r\n", "#".repeat(40)));
     let half = format!("\r\x1b[K[{}{}] 2 of 4", "#".repeat(20), " ".repeat(20));
     assert!(seen.contains(&half), "{seen:?}");
     // The bar is the terminal's alone.

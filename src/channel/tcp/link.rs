@@ -56,6 +56,8 @@ pub struct Limited<L> {
 impl Link for TcpReader {
     type Shared = Limited<MessageReader<Half>>;
 
+    const OUTLIVES_MALFORMED: bool = false;
+
     fn share(self) -> Self::Shared {
         Limited { link: self.reader.share(), longest: self.longest }
     }

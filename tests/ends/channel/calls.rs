@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         an_answer_that_is_none_is_not_late,
         a_call_that_was_not_sent_leaves_nothing_to_come,
         a_late_peer_that_leaves_is_eof,
+        after_a_reset_no_answer_is_to_come,
         an_end_goes_there_and_another_comes_back,
         a_duplex_goes_through_a_duplex,
     ]
@@ -163,6 +164,18 @@ fn a_late_peer_that_leaves_is_eof() {
     assert!(matches!(calls.call(2).unwrap_err().error, Error::Unread));
     assert_eq!(calls.recv().unwrap(), None);
     assert!(matches!(calls.call(2).unwrap_err().error, Error::Closed));
+}
+
+fn after_a_reset_no_answer_is_to_come() {
+    let pair = duplex::<u8, u8>().unwrap();
+    let mut calls = pair.parent;
+    calls.call_timeout(1, SHORT).unwrap_err();
+    drop(pair.child); // without having received it
+    let reset = calls.recv();
+    assert!(matches!(reset, Err(Error::Reset)), "{reset:?}");
+    let refused = calls.call(3).unwrap_err();
+    assert!(matches!(refused, CallError { unsent: Some(3), error: Error::Closed }), "{refused:?}");
+    assert_eq!(calls.recv().unwrap(), None);
 }
 
 fn an_end_goes_there_and_another_comes_back() {

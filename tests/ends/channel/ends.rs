@@ -186,6 +186,12 @@ fn too_many_ends_come_back_with_their_value() {
         assert!(unsent.value.0.iter().all(|file| file.metadata().is_ok()));
     }
     assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+    // No more copies are made than go with a message.
+    let files = blobs(300);
+    let full = limit_descriptors(253);
+    let unsent = sender.send((files, vec![])).unwrap_err();
+    drop(full);
+    assert!(matches!(unsent.error, Error::TooLong { len: 300, max: 253 }), "{unsent:?}");
 }
 
 fn every_failed_send_gives_usable_ends_back() {

@@ -8,6 +8,7 @@ use ipc::{Command, DatagramSocket, PipeWriter, Receiver, Sender, channel, duplex
 pub fn trials() -> Vec<Trial> {
     support::trials![
         a_peer_in_python_takes_values_and_ends needs [PYTHON] within 60,
+        a_peer_in_python_sends_large_values_and_closes_what_it_does_not_take needs [PYTHON] within 60,
         the_example_is_what_is_sent,
         what_is_sent_is_what_postcard_encodes,
         a_large_value_is_an_empty_message_with_sealed_memory,
@@ -45,6 +46,35 @@ fn a_peer_in_python_takes_values_and_ends() {
         assert_eq!(exit_code(&reading), 0);
     }
     calls.close().unwrap();
+    assert_eq!(exit_code(&child), 0);
+}
+
+/// Takes texts, without the ends that come with them, and sends each back.
+const ECHO: &str = "
+channel = socket.socket(fileno=5)
+while (received := receive(channel)) is not None:
+    value = Reader(*received)
+    text = value.text().encode()
+    value.finish()
+    send(channel, number(len(text)) + text)
+";
+
+fn a_peer_in_python_sends_large_values_and_closes_what_it_does_not_take() {
+    let page = block("python");
+    let (functions, _) = page.split_once("channel = socket.socket(").unwrap();
+    let pair = ipc::datagram_pair().unwrap();
+    let program = Command::new(support::python()).args(["-c", &[functions, ECHO].concat()]);
+    let child = program.give_at(5, pair.child).spawn().unwrap();
+    let answers: Receiver<String> = Receiver::new(pair.parent.try_clone().unwrap());
+    for len in [0, 212_957, 212_958, 5 << 20] {
+        let text = "q".repeat(len);
+        let (reader, output) = pipe().unwrap();
+        let bytes = ipc::Blob::new(&postcard::to_allocvec(&text).unwrap()).unwrap();
+        pair.parent.send_with(&[], (bytes, output)).unwrap();
+        assert!(answers.recv().unwrap().as_ref() == Some(&text), "{len}");
+        assert_eq!(read_all(reader), b"", "the end is closed");
+    }
+    drop((pair.parent, answers));
     assert_eq!(exit_code(&child), 0);
 }
 

@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         a_value_that_stalls_keeps_no_deadline_waiting,
         a_stream_that_ends_inside_a_value_says_so,
         a_pack_that_is_none_says_so,
+        an_iterator_over_a_ring_that_is_none_ends,
         what_is_no_value_is_one_error,
         a_deadline_is_kept_while_another_call_has_the_link,
         several_threads_send_over_one_pipe,
@@ -340,8 +341,24 @@ fn a_pack_that_is_none_says_so() {
     let receiver = Receiver::<u8, _>::new(PackedSocket::new(pair.child));
     pair.parent.send(&[9, 9, 9]).unwrap();
     pair.parent.send(&[1, 0, 0, 0, 7]).unwrap();
-    assert!(matches!(receiver.recv(), Err(Error::Malformed { message }) if message == [9, 9, 9]));
-    assert_eq!(receiver.recv().unwrap(), Some(7));
+    let mut values = receiver.iter();
+    assert!(matches!(values.next(), Some(Err(Error::Malformed { message })) if message == [9, 9, 9]));
+    assert_eq!(values.next().unwrap().unwrap(), 7);
+}
+
+fn an_iterator_over_a_ring_that_is_none_ends() {
+    let pair = ipc::stream_pair().unwrap();
+    let mut peer = pair.parent;
+    std::io::Write::write_all(&mut peer, &[7; 64]).unwrap();
+    let mut reader = MessageReader::new(ipc::RingReader::new(pair.child).unwrap());
+    let is_malformed = |error: &Error| matches!(error, Error::Malformed { .. });
+    let errors: Vec<_> = reader.iter().take(3).map(Result::unwrap_err).collect();
+    assert!(errors.len() == 1 && is_malformed(&errors[0]), "{errors:?}");
+    let receiver = Receiver::<u8, _>::new(reader);
+    let errors: Vec<_> = receiver.try_iter().take(3).map(Result::unwrap_err).collect();
+    assert!(errors.len() == 1 && is_malformed(&errors[0]), "{errors:?}");
+    let errors: Vec<_> = receiver.into_iter().take(3).map(Result::unwrap_err).collect();
+    assert!(errors.len() == 1 && is_malformed(&errors[0]), "{errors:?}");
 }
 
 fn what_is_no_value_is_one_error() {
