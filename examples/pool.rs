@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ipc::{Duplex, Fork, KillOnDrop, Signals, Watch, duplex, wait_ready};
 use lexopt::{Arg, Parser, ValueExt};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 const USAGE: &str = "usage: pool [--workers N] [--trouble] NUMBER...";
@@ -59,7 +59,8 @@ struct Worker {
 impl Worker {
     fn start() -> ipc::Result<Self> {
         let pair = duplex::<Job, Vec<u64>>()?;
-        let child = Fork::new().die_with_parent().spawn(pair.child, |calls| -> ipc::Result<()> {
+        // A Ctrl-C, which every process of a terminal gets, does not end it.
+        let child = Fork::new().die_with_parent().hold_signals().spawn(pair.child, |calls| -> ipc::Result<()> {
             calls.iter().try_for_each(|job| Ok(calls.send(factors(job?))?))
         })?;
         Ok(Self { calls: pair.parent, child: child.kill_on_drop(), job: None })
@@ -162,10 +163,7 @@ fn main() -> ipc::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    // Blocked in the workers too: a Ctrl-C, which every process of a terminal gets, ends none of them.
-    let stops = [Signal::SIGINT, Signal::SIGTERM];
-    SigSet::from_iter(stops).thread_block().map_err(std::io::Error::from)?;
-    let signals = Signals::new(&stops.map(|signal| signal as i32))?;
+    let signals = Signals::new(&[Signal::SIGINT as i32, Signal::SIGTERM as i32])?;
     let jobs = numbers.iter().enumerate().map(|(place, number)| Job { place, number: *number, tries: 0, trouble });
     match run(jobs.collect(), workers, &signals)? {
         0 => Ok(ExitCode::SUCCESS),

@@ -25,9 +25,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use ipc::{ForkServer, PipeReader, Received, Signals};
+use ipc::{Fork, ForkServer, PipeReader, Received, Signals};
 use lexopt::{Arg, Parser, ValueExt};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{sleep, timeout};
@@ -99,13 +99,11 @@ fn seconds(value: &str) -> Result<Duration, &'static str> {
 }
 
 fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
-    // Blocked in the workers too: a Ctrl-C, which every process of a terminal gets, ends none of them.
-    let ends_it = [Signal::SIGTERM, Signal::SIGINT];
-    SigSet::from_iter(ends_it).thread_block()?;
-    // Both come before the first thread, and the server before what the workers are not to have.
+    // Both come before the first thread, and the server before what the workers are not to have. They leave the signals blocked: a
+    // Ctrl-C, which every process of a terminal gets, ends none of them.
+    let signals = Signals::new(&[Signal::SIGTERM as i32, Signal::SIGINT as i32])?;
     let Options { listen, workers, grace } = options;
-    let server = ForkServer::start(move |_, ends| worker(ends, grace))?;
-    let signals = Signals::new(&ends_it.map(|signal| signal as i32))?;
+    let server = Fork::new().hold_signals().serve(move |_, ends| worker(ends, grace))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(master(server, signals, listen, workers))
 }

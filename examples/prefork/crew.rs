@@ -99,7 +99,9 @@ impl<'a> Crew<'a> {
         // The listener is no end of the crate, so the child has it anyway, as every file that is open. It takes its copy
         // of the value too, to close it when it drains; this process's own is not touched by that.
         let (table, options, listener) = (self.table(), self.options, &mut self.listener);
-        let child = ipc::fork(given, |given| worker::work(given, listener.take(), options, table))?;
+        // A Ctrl-C, which every process of a terminal gets, ends no worker. They do what the master tells them.
+        let fork = ipc::Fork::new().hold_signals();
+        let child = fork.spawn(given, |given| worker::work(given, listener.take(), options, table))?;
         let started = Instant::now();
         self.places[place].worker = Some(Worker {
             report: Report { worker: child.id().into(), ..Report::default() },

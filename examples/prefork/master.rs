@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ipc::{Child, Command, PipeReader, PipeWriter, Signals, Watch, wait_any};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 
 use crate::crew::Crew;
 use crate::messages::{Order, tell, told};
@@ -93,13 +93,8 @@ pub fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
 }
 
 /// The signals that the master is steered by.
-///
-/// Blocked beforehand, so that the workers have them blocked too: a forked child has the mask as it was before `Signals`. A
-/// Ctrl-C, which every process of a terminal gets, then ends no worker. They do what the master tells them.
-fn signals() -> Result<Signals, Box<dyn Error>> {
-    let steered_by = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-    SigSet::from_iter(steered_by).thread_block()?;
-    Ok(Signals::new(&steered_by.map(|signal| signal as i32))?)
+fn signals() -> ipc::Result<Signals> {
+    Signals::new(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].map(|signal| signal as i32))
 }
 
 /// An end that was given to this program, if it was.

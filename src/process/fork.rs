@@ -6,11 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::child::Child;
 use super::fork_error::ForkError;
+use super::fork_options::Fork;
 use super::outcome::Outcome;
-use super::server::ForkServer;
 use crate::end::{self, Ends};
 use crate::error::{Error, Result};
-use crate::socket::Received;
 use crate::sys::descriptor::{Inert, table_limit};
 use crate::sys::fork::{Gate, Permit, Side};
 use crate::sys::signal::{self, Mask};
@@ -184,100 +183,8 @@ pub unsafe fn fork_raw() -> Result<Forked> {
     Fork::new().keep_all_ends().split(&alone, &())
 }
 
-/// A fork with options.
-///
-/// # Examples
-///
-/// ```
-/// let (reader, writer) = ipc::pipe()?;
-/// let options = ipc::Fork::new().die_with_parent().reset_signals().keep_all_ends();
-/// let child = options.spawn((), |()| writer.write_atomic(b"kept"))?; // it is not given
-/// drop(writer);
-/// assert!(child.wait()?.success());
-/// assert_eq!(std::io::read_to_string(reader)?, "kept");
-/// # Ok::<(), ipc::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-#[must_use = "nothing is started before `spawn`"]
-pub struct Fork {
-    pub(super) die_with_parent: bool,
-    pub(super) reset_signals: bool,
-    pub(super) keep_all_ends: bool,
-    /// The child blocks the signals that this thread blocks, also those of its [`Signals`](super::Signals).
-    pub(super) holds_signals: bool,
-}
-
 impl Fork {
-    /// Makes a fork without options, as [`fork`] does. See [`Fork`] for an example.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Kills the child with `SIGKILL` when the thread that forks it ends, however it ends.
-    ///
-    /// It reaches neither the child's own children, nor a child that starts a program that changes its user ([prctl(2)],
-    /// `PR_SET_PDEATHSIG`). Where a sandbox refuses it, the fork is refused ([`Error::System`] of `prctl`). See [`Fork`] for an
-    /// example.
-    ///
-    /// [prctl(2)]: https://man7.org/linux/man-pages/man2/prctl.2.html
-    #[doc(alias = "PR_SET_PDEATHSIG")]
-    pub fn die_with_parent(mut self) -> Self {
-        self.die_with_parent = true;
-        self
-    }
-
-    /// Starts the child with every signal at its default and none blocked, as a shell starts a program.
-    ///
-    /// A write without a reader stays an error, although `SIGPIPE` is at its default then. See [`Fork`] for an example.
-    pub fn reset_signals(mut self) -> Self {
-        self.reset_signals = true;
-        self
-    }
-
-    /// Severs no end: the child holds every end that this process holds. See [`Fork`] for an example.
-    pub fn keep_all_ends(mut self) -> Self {
-        self.keep_all_ends = true;
-        self
-    }
-
-    /// Forks as [`fork`] does, with these options, as in the example of [`Fork`]. Does not wait for the child.
-    ///
-    /// # Errors
-    ///
-    /// As [`fork`].
-    pub fn spawn<E: Ends, R: Outcome>(self, ends: E, child: impl FnOnce(E) -> R) -> Result<Child, ForkError<E>> {
-        self.run_with(&alone, ends, child)
-    }
-
-    /// Starts a [`ForkServer`] whose workers have these options.
-    ///
-    /// [`die_with_parent`](Self::die_with_parent) kills them when the thread that started the server ends, as a rule the main
-    /// one.
-    ///
-    /// # Errors
-    ///
-    /// As [`ForkServer::start`]; and [`Error::InvalidInput`] with [`keep_all_ends`](Self::keep_all_ends).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let server = ipc::Fork::new().die_with_parent().serve(|_message, _ends| loop {
-    ///     std::thread::park();
-    /// })?;
-    /// let child = server.fork(b"", ())?;
-    /// child.kill()?;
-    /// assert!(!child.wait()?.success());
-    /// # Ok::<(), ipc::Error>(())
-    /// ```
-    pub fn serve<F, R>(self, entry: F) -> Result<ForkServer>
-    where
-        F: Fn(Vec<u8>, Received) -> R + 'static,
-        R: Outcome,
-    {
-        ForkServer::with(self, entry)
-    }
-
-    fn run_with<E: Ends, R: Outcome>(
+    pub(super) fn run_with<E: Ends, R: Outcome>(
         self,
         permit: &dyn Fn() -> Result<Permit>,
         ends: E,
@@ -342,7 +249,7 @@ impl Fork {
                     sys::process::give_up("fork: die_with_parent was refused\n");
                 }
                 drop((inert, parent, stdout));
-                if !self.holds_signals {
+                if !self.keeps_held() {
                     // The parent reads them.
                     sys::signalfd::forget(&mut mask);
                 }
@@ -376,7 +283,7 @@ fn check_outside_runtime() -> Result<()> {
     Ok(())
 }
 
-fn alone() -> Result<Permit> {
+pub(super) fn alone() -> Result<Permit> {
     match Permit::alone() {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(threads)) => Err(Error::MultiThreaded { threads }),

@@ -6,6 +6,7 @@ mod command;
 mod foreign;
 mod fork;
 mod fork_error;
+mod fork_options;
 mod given;
 mod held;
 mod outcome;
@@ -19,8 +20,9 @@ pub use claim::{claim, claim_number, claimable};
 pub(crate) use command::Conversation;
 pub use command::{Command, CommunicateError, SpawnError};
 pub use foreign::give_at;
-pub use fork::{Fork, Forked, fork, fork_raw, fork_unchecked};
+pub use fork::{Forked, fork, fork_raw, fork_unchecked};
 pub use fork_error::ForkError;
+pub use fork_options::Fork;
 #[cfg(feature = "tokio")]
 pub(crate) use held::NAPS;
 pub use outcome::Outcome;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use crate::support::{
@@ -19,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         a_signal_that_was_blocked_before_stays_blocked,
         what_is_pending_at_the_end_does_not_kill,
         a_forked_child_has_the_mask_as_it_was,
+        a_child_may_keep_the_signals_blocked_that_are_read_here,
         a_forked_child_has_no_signals,
         a_child_with_the_same_number_has_none_either needs [OwnPids],
         a_value_that_is_dropped_in_a_child_changes_nothing_there,
@@ -173,8 +175,37 @@ fn a_forked_child_has_the_mask_as_it_was() {
         drop(own);
         raise(TERM);
     });
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.unwrap().wait().unwrap()), Some(TERM));
+    assert_eq!(child.unwrap().wait().unwrap().signal(), Some(TERM));
     assert!(blocks(TERM));
+}
+
+fn a_child_may_keep_the_signals_blocked_that_are_read_here() {
+    let _signals = Signals::new(&[TERM, USR1]).unwrap();
+    let look = || {
+        assert!(blocks(TERM) && blocks(USR1));
+        raise(TERM);
+        // What it starts has the mask as it was, as from here.
+        assert_eq!(exit_code(&fork((), |()| assert_eq!(signal_mask(), [])).unwrap()), 0);
+        let program = Command::new("sh").args(["-c", "kill -USR1 $$; exit 1"]).spawn().unwrap();
+        assert_eq!(program.wait().unwrap().signal(), Some(USR1));
+        let own = Signals::new(&[TERM]).unwrap();
+        assert_eq!(own.next().unwrap(), TERM);
+        drop(own);
+        assert!(blocks(TERM));
+    };
+    assert_eq!(exit_code(&Fork::new().hold_signals().spawn((), |()| look()).unwrap()), 0);
+    let none = Fork::new().hold_signals().reset_signals();
+    let free = |()| {
+        assert_eq!(signal_mask(), []);
+        drop(Signals::new(&[TERM]).unwrap());
+        assert_eq!(signal_mask(), []);
+    };
+    assert_eq!(exit_code(&none.spawn((), free).unwrap()), 0);
+    // Workers of a fork server too.
+    let server = Fork::new().hold_signals().serve(move |_, _| look()).unwrap();
+    assert_eq!(exit_code(&server.fork(b"", ()).unwrap()), 0);
+    let server = none.serve(move |_, _| free(())).unwrap();
+    assert_eq!(exit_code(&server.fork(b"", ()).unwrap()), 0);
 }
 
 fn a_forked_child_has_no_signals() {

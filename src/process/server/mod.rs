@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::child::Child;
-use super::fork::Fork;
 use super::fork_error::ForkError;
+use super::fork_options::Fork;
 use super::outcome::Outcome;
 use crate::end::Ends;
 use crate::error::{Error, Result};
@@ -151,10 +151,11 @@ impl ForkServer {
         let DatagramPair { parent: control, child: servers } = datagram_pair()?;
         // Before the fork and, in the server, for good: no signal that comes now ends it.
         let mut mask = Mask::block_all();
-        let fork = Fork { holds_signals: true, ..Fork::new() };
-        let started = fork.spawn(servers, |control| {
-            // The caller reads the signals, and not the server.
-            sys::signalfd::forget(&mut mask);
+        let started = Fork::new().hold_signals().spawn(servers, |control| {
+            if !options.keeps_held() {
+                // The caller reads the signals, and not the workers.
+                sys::signalfd::forget(&mut mask);
+            }
             Server::new(control, options, parent, &mask).run(&entry)
         });
         mask.restore();

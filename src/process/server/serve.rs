@@ -7,7 +7,8 @@ use rustix::process::Pid;
 
 use super::order::{Answer, Request, Step};
 use crate::end::End;
-use crate::process::fork::{Fork, leave};
+use crate::process::fork::leave;
+use crate::process::fork_options::Fork;
 use crate::process::outcome::Outcome;
 use crate::socket::{DatagramSocket, Received};
 use crate::sys::fork::{Permit, Side};
