@@ -113,12 +113,12 @@ impl<R: ByteReader> Link for MessageReader<R> {
         match reader.receive_by(until, |message| buffer.try_extend(message)) {
             Ok(Some(())) => {}
             Ok(None) => return Ok(None),
-            Err(error) => {
-                if matches!(error, Error::TooLong { .. }) {
-                    reader.skip();
-                }
-                return Err(error);
+            // It would come again, and an iterator takes `TooLong` for one value.
+            Err(Error::TooLong { .. }) if !reader.skip() => {
+                let what = "the ring is larger than its reader maps: see `RingReader::set_max_capacity`";
+                return Err(Error::InvalidInput { what });
             }
+            Err(error) => return Err(error),
         }
         drop(reader);
         Ok(Some(take(buffer.as_slice(), Received::default())))

@@ -258,17 +258,17 @@ impl<R: ByteReader> MessageReader<R> {
         }
     }
 
-    /// Passes over the next message, which was refused for its length. The part that comes later is thrown away.
+    /// Passes over the next message, which was refused for its length. `false`: there is none, and the stream itself was refused.
     #[cfg(feature = "channel")]
-    pub(crate) fn skip(&mut self) {
+    pub(crate) fn skip(&mut self) -> bool {
         let bytes = &self.buf[self.start..self.end];
-        if let Some((head, len)) = frame::measure(bytes) {
-            let whole = len.saturating_add(head as u64);
-            let here = whole.min(bytes.len() as u64);
-            self.start += here as usize;
-            self.to_skip = whole - here;
-            self.skipped = len;
-        }
+        let Some((head, len)) = frame::measure(bytes) else { return false };
+        let whole = len.saturating_add(head as u64);
+        let here = whole.min(bytes.len() as u64);
+        self.start += here as usize;
+        self.to_skip = whole - here;
+        self.skipped = len;
+        true
     }
 
     /// Throws away what is left of a message that was passed over.

@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_ends_inside_a_value_says_so,
         a_pack_that_is_none_says_so,
         an_iterator_over_a_ring_that_is_none_ends,
+        an_iterator_over_a_ring_that_is_too_large_ends,
         what_is_no_value_is_one_error,
         a_deadline_is_kept_while_another_call_has_the_link,
         several_threads_send_over_one_pipe,
@@ -359,6 +360,19 @@ fn an_iterator_over_a_ring_that_is_none_ends() {
     assert!(errors.len() == 1 && is_malformed(&errors[0]), "{errors:?}");
     let errors: Vec<_> = receiver.into_iter().take(3).map(Result::unwrap_err).collect();
     assert!(errors.len() == 1 && is_malformed(&errors[0]), "{errors:?}");
+}
+
+fn an_iterator_over_a_ring_that_is_too_large_ends() {
+    let pair = ipc::stream_pair().unwrap();
+    let _writer = ipc::RingWriter::with_capacity(pair.parent, 8192).unwrap();
+    let mut ring = ipc::RingReader::new(pair.child).unwrap();
+    ring.set_max_capacity(4096);
+    let receiver = Receiver::<u8, _>::new(MessageReader::new(ring));
+    for _ in 0..2 {
+        let errors: Vec<_> = receiver.iter().take(3).map(Result::unwrap_err).collect();
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].to_string().contains("set_max_capacity"), "{errors:?}");
+    }
 }
 
 fn what_is_no_value_is_one_error() {
