@@ -22,7 +22,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Wrong> {
         0 => Ok(value),
         // A type without bytes, for which a byte is sent all the same.
         1 if *bytes == NOTHING => Ok(value),
-        left => Err(Wrong::custom(format_args!("{left} bytes are left over"))),
+        left => Err(Wrong::custom(format_args!("bytes are left over: {left}"))),
     }
 }
 

@@ -183,12 +183,14 @@ impl<S, R> Duplex<S, R> {
     /// [`duplex`](crate::duplex()) for an example.
     ///
     /// It takes `&mut self`, so that no two calls of this end wait at once and get each other's answer. Calls through a clone
-    /// can, as all clones share one queue of answers.
+    /// can, as all clones share one queue of answers. A value that the peer sends unasked is taken for the answer.
     ///
     /// # Errors
     ///
     /// The error says whether the value was sent, and gives it back if it was not; `?` turns it into [`Error`].
     ///
+    /// - [`Error::Closed`]: the peer was gone before. The value is given back, and [`recv`](Self::recv) takes what the peer sent.
+    /// - [`Error::Reset`]: the peer went away without receiving the value.
     /// - [`Error::Unread`]: the answer to a call that was given up is still to come. Receive it first.
     /// - The same as [`send`](Self::send), with the value, and as [`recv`](Self::recv), without it.
     pub fn call(&mut self, value: S) -> Result<Option<R>, CallError<S>>

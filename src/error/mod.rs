@@ -74,7 +74,8 @@ pub enum Error {
     /// The peer does not speak the same format, or means harm.
     ///
     /// Of a [`PackedSocket`](crate::PackedSocket): a datagram that is no pack of messages. The next one can be received. Of a
-    /// ring: a malformed hello, or impossible counters in the shared memory. Each later call fails in the same way.
+    /// ring: a malformed hello, or impossible counters in the shared memory. Each later call fails in the same way. Of a TCP
+    /// connection: a malformed hello, or one of another version.
     Malformed {
         /// The datagram, the hello, or the two counters, whole.
         message: Vec<u8>,
@@ -161,11 +162,11 @@ pub enum Error {
         name: String,
     },
 
-    /// A descriptor is of another kind than was asked for.
+    /// A descriptor is of another kind than was asked for. Of a TCP connection: the two sides have different stamps.
     WrongKind {
         /// The kind that was asked for.
         expected: &'static str,
-        /// The kind of the descriptor.
+        /// The kind of the descriptor, or of the peer.
         found: &'static str,
     },
 

@@ -234,8 +234,9 @@ impl<W: ByteWriter> MessageWriter<W> {
         self.batch.flush(Patience::timeout(timeout))
     }
 
-    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). Bytes that are written through it
-    /// land between messages, or inside one: the stream is torn then. See the [example](Self#examples). See [`Messages`].
+    /// Returns the writer, for its settings, and for [`Watch::writable`](crate::Watch::writable). A ring has no descriptor to
+    /// wait for: ask [`RingWriter::is_closed`](crate::RingWriter::is_closed) instead. Bytes that are written through the writer land
+    /// between messages, or inside one: the stream is torn then. See the [example](Self#examples). See [`Messages`].
     #[must_use]
     pub fn get_ref(&self) -> &W {
         self.batch.outlet()

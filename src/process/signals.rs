@@ -25,8 +25,9 @@ use crate::wait::{Patience, Spin};
 /// `main`.
 ///
 /// **Children**: one that is forked has the mask as it was before, and no `Signals`; a value that reached it answers
-/// [`Error::NotGiven`]. [`Fork::hold_signals`](crate::Fork::hold_signals) leaves the signals blocked there: a Ctrl-C reaches every
-/// process of a terminal. A program that is started has no signal blocked at all.
+/// [`Error::NotGiven`]. A Ctrl-C reaches every process of a terminal, and ends such a child.
+/// [`Fork::hold_signals`](crate::Fork::hold_signals) leaves the signals blocked there, from its first moment on. A program that is
+/// started has no signal blocked at all.
 ///
 /// A signal that comes twice before it is read is one, unless it is a real-time signal. `SIGCHLD` is no exception: wait for
 /// every child then, or for each [`Child`](crate::Child) by its own descriptor, which needs no signal.

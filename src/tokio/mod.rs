@@ -2,7 +2,9 @@
 //!
 //! Each type here wraps the end of the same name: `new` takes it, inside a runtime, and `into_inner` gives it back. The end
 //! itself stays as it is: **`O_NONBLOCK` is never set**. Other holders of the end, in this process or another, still block
-//! where they did before. The runtime only tells when a `try_` call is worth making.
+//! where they did before. The runtime only tells when a `try_` call is worth making. `new`, reading and writing return an
+//! [`io::Error`], as tokio's own types do, and the other calls an [`Error`]. Settings, such as limits, are made
+//! before, on the end itself.
 //!
 //! [`communicate`] talks to a program. The chapter of the guide about [tokio](crate::guide::tokio) also shows the ends with
 //! async-io, for programs without tokio.

@@ -88,10 +88,10 @@ fn bytes_that_are_no_value_are_in_the_error() {
 }
 
 fn bytes_that_are_left_over_are_an_error() {
-    refused(&[7, 8], "1 bytes are left over", 1_u8);
-    refused(&[1], "1 bytes are left over", ());
-    refused(&[0, 0], "2 bytes are left over", ());
-    refused(&[0, 0], "1 bytes are left over", Vec::<()>::new());
+    refused(&[7, 8], "bytes are left over: 1", 1_u8);
+    refused(&[1], "bytes are left over: 1", ());
+    refused(&[0, 0], "bytes are left over: 2", ());
+    refused(&[0, 0], "bytes are left over: 1", Vec::<()>::new());
 }
 
 fn an_end_that_is_missing_is_an_error() {
