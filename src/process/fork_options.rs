@@ -58,7 +58,8 @@ impl Fork {
         self
     }
 
-    /// Leaves the signals blocked in the child that this thread's [`Signals`](crate::Signals) read.
+    /// Leaves the signals blocked in the child that this thread's [`Signals`](crate::Signals) read. Without a `Signals`, it changes
+    /// nothing.
     ///
     /// Otherwise the child has the mask as it was before them, and a Ctrl-C, which every process of a terminal gets, ends it. With
     /// this, it goes on until its parent tells it to leave, as by EOF. Children and programs that it starts have these signals

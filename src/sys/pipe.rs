@@ -247,6 +247,16 @@ pub(super) fn private() -> Result<(OwnedFd, OwnedFd)> {
     Ok((above(reader)?, above(writer)?))
 }
 
+/// Returns whether the pipe is none that has a name, as far as is known. Of one that has, [poll(2)] says nothing at EOF if there was
+/// no writer when this end was opened, and none has come since.
+///
+/// [poll(2)]: https://man7.org/linux/man-pages/man2/poll.2.html
+#[cfg(feature = "tokio")]
+pub(crate) fn is_nameless(fd: BorrowedFd<'_>) -> bool {
+    const PIPEFS_MAGIC: u32 = 0x5049_5045;
+    rustix::fs::fstatfs(fd).is_ok_and(|system| system.f_type as u32 == PIPEFS_MAGIC)
+}
+
 /// Bytes that can be read now.
 pub(crate) fn available(fd: impl AsFd) -> Result<usize> {
     rustix::io::ioctl_fionread(fd).map(|bytes| bytes as usize)

@@ -54,6 +54,8 @@ pub struct PipeReader {
     end: Watched<crate::pipe::PipeReader>,
     /// The last read was not as long as its buffer: the pipe was empty then, or is one of packets.
     was_short: bool,
+    /// A look shows EOF.
+    eof_shows: bool,
 }
 
 impl PipeReader {
@@ -77,7 +79,8 @@ impl PipeReader {
     ///
     /// [epoll_ctl(2)]: https://man7.org/linux/man-pages/man2/epoll_ctl.2.html
     pub fn new(end: crate::pipe::PipeReader) -> io::Result<Self> {
-        Ok(Self { end: Watched::new(end, Interest::READABLE)?, was_short: false })
+        let eof_shows = sys::pipe::is_nameless(end.as_fd());
+        Ok(Self { end: Watched::new(end, Interest::READABLE)?, was_short: false, eof_shows })
     }
 
     /// Gives the blocking end back. It works outside of a runtime too.
@@ -163,12 +166,12 @@ impl PipeReader {
 
 impl AsyncRead for PipeReader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { end, was_short } = self.get_mut();
+        let Self { end, was_short, eof_shows } = self.get_mut();
         let (room, had) = (buf.remaining(), buf.filled().len());
         ready!(end.poll_read_into(cx, buf, |end, buf| {
             if *was_short && is_empty(end) { Err(Error::WouldBlock) } else { end.try_read(buf) }
         }))?;
-        *was_short = buf.filled().len() - had < room;
+        *was_short = *eof_shows && buf.filled().len() - had < room;
         Poll::Ready(Ok(()))
     }
 }

@@ -1,7 +1,9 @@
 //! Bytes, children and forks.
 
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         a_killed_reader_wakes_a_writer_that_waits,
         packets_of_a_pipe_are_read_to_the_end,
         a_short_read_does_not_mean_that_the_pipe_is_empty,
+        a_fifo_that_nobody_writes_any_more_is_at_its_end_after_a_short_read,
         what_was_read_before_the_end_is_kept,
         a_reader_works_after_a_splice,
         a_stream_socket_ends_each_direction_by_itself,
@@ -150,6 +153,20 @@ fn packets_of_a_pipe_are_read_to_the_end() {
         assert!(all.as_bytes()[..3] == *b"was" && all.as_bytes()[3..] == data);
         assert_eq!(exit_code(&child), 0);
     }
+}
+
+/// The second reader was opened after the writer had left: the kernel says no hang-up of it.
+fn a_fifo_that_nobody_writes_any_more_is_at_its_end_after_a_short_read() {
+    let (first, writer) = support::named_fifo();
+    let path = format!("/proc/self/fd/{}", first.as_raw_fd());
+    ipc::PipeWriter::try_from(writer).unwrap().write_atomic(b"left behind").unwrap();
+    let second = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
+    on_one_thread().block_on(async {
+        let mut reader = PipeReader::new(ipc::PipeReader::try_from(OwnedFd::from(second)).unwrap()).unwrap();
+        let mut buf = [0; 64];
+        assert_eq!(reader.read(&mut buf).await.unwrap(), 11);
+        assert_eq!(reader.read(&mut buf).await.unwrap(), 0);
+    });
 }
 
 /// Packets that are there already, and no event comes between them.
