@@ -15,8 +15,8 @@ use crate::support::{
     traced_calls,
 };
 use ipc::{
-    Command, DatagramFlags, Fork, PipeFlags, PipeReader, ProcessMap, Stdio, datagram_pair, datagram_pair_with, fork,
-    holders, open_ends, pipe, pipe_with, stream_pair,
+    Blob, Command, DatagramFlags, Fork, PipeFlags, PipeReader, ProcessMap, RingReader, RingWriter, Stdio,
+    datagram_pair, datagram_pair_with, fork, holders, open_ends, pipe, pipe_with, stream_pair,
 };
 
 /// What the traced program is to do.
@@ -63,6 +63,18 @@ fn make_everything() {
     assert_eq!(exit_code(&command.stdin(Stdio::null()).stdout(stream.parent).spawn().unwrap()), 0);
     assert_eq!(Command::new("echo").output().unwrap().stdout, b"\n");
 
+    let blob = Blob::new(b"shared").unwrap();
+    assert_eq!(*Blob::try_from(blob.into_fd().unwrap()).unwrap(), *b"shared");
+    let ring = stream_pair().unwrap();
+    RingWriter::new(ring.parent).unwrap().write_all(b"x").unwrap();
+    assert_eq!(RingReader::new(ring.child).unwrap().read(&mut [0]).unwrap(), 1);
+    #[cfg(feature = "channel")]
+    {
+        let (sender, receiver) = ipc::channel::<Vec<u8>>().unwrap();
+        sender.send(vec![0; 1 << 20]).unwrap(); // in memory beside a message
+        assert!(receiver.recv().unwrap().is_some());
+    }
+
     holders(&pair.child).unwrap();
     ProcessMap::current().unwrap();
 
@@ -96,7 +108,17 @@ fn whatever_is_made_is_close_on_exec_from_the_first_moment() -> Result<(), Strin
         }
     };
     let made: Vec<_> = calls.iter().filter(makes).collect();
-    for call in ["openat(", "open_tree(", "pipe2(", "socketpair(", "socket(", "fcntl(", "eventfd2(", "recvmsg("] {
+    for call in [
+        "openat(",
+        "open_tree(",
+        "pipe2(",
+        "socketpair(",
+        "socket(",
+        "fcntl(",
+        "eventfd2(",
+        "recvmsg(",
+        "memfd_create(",
+    ] {
         assert!(made.iter().any(|line| line.starts_with(call)), "{call} was to be looked at: {made:#?}");
     }
     let leaks: Vec<_> = made.into_iter().filter(|line| !line.contains("CLOEXEC")).collect();

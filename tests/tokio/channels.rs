@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         values_are_sent_by_one_task_and_received_by_another,
         values_of_any_size_come_from_another_process,
         a_stream_of_values_goes_on_after_one_that_is_none,
+        a_stream_of_values_ends_at_an_error_that_would_come_again,
         a_cancelled_receive_takes_no_value,
         a_cancelled_send_sends_nothing_and_leaves_no_end,
         a_value_that_is_not_sent_comes_back_with_its_ends,
@@ -82,6 +83,21 @@ fn a_stream_of_values_goes_on_after_one_that_is_none() {
         assert!(matches!(next().await, Some(Ok(8))));
         assert!(next().await.is_none() && next().await.is_none());
     });
+}
+
+fn a_stream_of_values_ends_at_an_error_that_would_come_again() {
+    let run = || {
+        support::refuse_calls(&[libc::SYS_recvmsg], libc::EIO);
+        on_one_thread().block_on(async {
+            let (sender, receiver) = channel::<u8>().unwrap();
+            sender.send(1).unwrap();
+            let mut values = pin!(Receiver::new(receiver).unwrap());
+            let first = poll_fn(|cx| values.as_mut().poll_next(cx)).await.unwrap();
+            assert_eq!(support::refused(first), ("recvmsg", libc::EIO));
+            assert!(poll_fn(|cx| values.as_mut().poll_next(cx)).await.is_none());
+        });
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap());
 }
 
 fn a_cancelled_receive_takes_no_value() {

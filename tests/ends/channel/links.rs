@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{self, FAR, Trial, assert_times_out, exit_code};
+use crate::support::{self, FAR, Trial, assert_times_out, exit_code, poll_until};
 use ipc::{
     Error, Incoming, Link, Locked, MessageReader, MessageWriter, Outbound, Outgoing, PackedSocket, PipeWriter,
     Received, Receiver, RingReader, RingWriter, Sender, StreamSocket, Until, datagram_pair, fork, pipe, stream_pair,
@@ -26,12 +26,14 @@ pub fn trials() -> Vec<Trial> {
         the_limit_of_a_message_reader_is_its_receivers,
         a_skipped_value_that_stalls_keeps_no_deadline_waiting,
         a_value_that_stalls_keeps_no_deadline_waiting,
+        a_peer_that_takes_nothing_keeps_no_deadline_waiting,
         a_stream_that_ends_inside_a_value_says_so,
         a_pack_that_is_none_says_so,
         an_iterator_over_a_ring_that_is_none_ends,
         an_iterator_over_a_ring_that_is_too_large_ends,
         what_is_no_value_is_one_error,
         a_deadline_is_kept_while_another_call_has_the_link,
+        a_call_that_waits_for_the_link_as_long_as_it_takes_is_woken,
         several_threads_send_over_one_pipe,
         a_buffer_can_be_waited_for,
         a_link_gives_itself_back,
@@ -328,6 +330,23 @@ fn a_value_that_stalls_keeps_no_deadline_waiting() {
     assert_eq!(receiver.try_recv().unwrap().unwrap(), vec![7; 30_000]);
 }
 
+fn a_peer_that_takes_nothing_keeps_no_deadline_waiting() {
+    fn waits_no_longer(sender: &Sender<Vec<u8>, impl Link>) {
+        let value = || vec![7; 1000];
+        while sender.try_send(value()).is_ok() {}
+        assert!(matches!(sender.try_send(value()).unwrap_err().error, Error::WouldBlock));
+        assert!(matches!(sender.try_flush(), Err(Error::WouldBlock)));
+        let timeout = Duration::from_millis(20);
+        assert_times_out("a value", timeout, |timeout| Ok(sender.send_timeout(value(), timeout)?));
+        assert_times_out("the rest", timeout, |timeout| sender.flush_timeout(timeout));
+    }
+    let (sender, receiver) = streamed::<Vec<u8>>();
+    waits_no_longer(&sender);
+    drop(receiver);
+    let pair = datagram_pair().unwrap();
+    waits_no_longer(&Sender::new(PackedSocket::new(pair.parent)));
+}
+
 fn a_stream_that_ends_inside_a_value_says_so() {
     let (reader, mut writer) = pipe().unwrap();
     let receiver = Receiver::<String, _>::new(MessageReader::new(reader));
@@ -419,6 +438,39 @@ fn a_deadline_is_kept_while_another_call_has_the_link() {
         let mut numbers: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, [0, 1, 2, 3]);
+    });
+}
+
+/// At first it looks by itself now and then.
+fn a_call_that_waits_for_the_link_as_long_as_it_takes_is_woken() {
+    let (sender, receiver) = streamed::<u8>();
+    let (tell, told) = mpsc::channel();
+    let receive = || {
+        // SAFETY: it has no conditions.
+        tell.send(unsafe { libc::gettid() }).unwrap();
+        receiver.recv().unwrap().unwrap()
+    };
+    thread::scope(|scope| {
+        let threads = [scope.spawn(receive), scope.spawn(receive)];
+        for tid in [told.recv().unwrap(), told.recv().unwrap()] {
+            // One has the link, and waits for the pipe. The other one waits for the link, without a time.
+            poll_until("it sleeps", || {
+                let Ok(call) = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")) else {
+                    return true; // not every kernel shows it
+                };
+                let mut words = call.split_whitespace();
+                match words.next().and_then(|call| call.parse().ok()) {
+                    Some(libc::SYS_futex) => words.nth(3) == Some("0x0"),
+                    call => matches!(call, Some(libc::SYS_read | libc::SYS_readv | libc::SYS_preadv2)),
+                }
+            });
+        }
+        for number in [1, 2] {
+            sender.send(number).unwrap();
+            sender.flush().unwrap();
+        }
+        let sum: u8 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert_eq!(sum, 3);
     });
 }
 

@@ -37,6 +37,7 @@ pub fn trials() -> Vec<Trial> {
         an_iterator_that_owns_its_receiver_closes_it,
         memory_that_stays_busy_gives_the_value_back,
         memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
+        a_call_that_does_not_wait_seals_once_and_no_more needs [STRACE],
         errors_of_any_value_are_errors,
         a_channel_turns_into_its_socket_and_back,
         what_travels_is_asserted,
@@ -200,6 +201,13 @@ fn a_value_without_bytes_is_no_eof() {
     assert_eq!(receiver.recv().unwrap(), Some(()));
     sender.send(()).unwrap();
     drop((sender, bare));
+    assert_eq!(receiver.recv().unwrap(), Some(()));
+    assert_eq!(receiver.recv().unwrap(), None);
+    // Of a pair of sockets also as the last.
+    let pair = datagram_pair().unwrap();
+    pair.parent.send(&[]).unwrap();
+    drop(pair.parent);
+    let receiver = Receiver::<()>::new(pair.child);
     assert_eq!(receiver.recv().unwrap(), Some(()));
     assert_eq!(receiver.recv().unwrap(), None);
 }
@@ -572,18 +580,29 @@ pub const SEALS: &str = "CHANNEL_TEST_SEALS";
 /// What the program does then.
 pub fn send_to_oneself() {
     let (sender, receiver) = channel::<String>().unwrap();
+    if std::env::var(SEALS).unwrap() == "try" {
+        let tried = sender.try_send("x".repeat(LARGE));
+        return assert!(tried.is_ok() || matches!(tried, Err(Unsent { error: Error::WouldBlock, .. })));
+    }
     sender.send("x".repeat(LARGE)).unwrap();
     assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(LARGE));
 }
 
+fn seals(how: &str, expression: &str) -> Vec<String> {
+    let mut calls = support::sealing_under_strace(SEALS, how, expression);
+    calls.retain(|line| line.contains("F_ADD_SEALS"));
+    calls
+}
+
+/// The kernel sleeps in each attempt for a tenth of a second.
+fn a_call_that_does_not_wait_seals_once_and_no_more() {
+    let calls = seals("try", "inject=fcntl:error=EBUSY");
+    assert!(calls.len() == 1 && calls[0].contains("EBUSY"), "{calls:?}");
+}
+
 fn memory_that_is_busy_for_a_while_is_sealed_later() {
-    let seals = |expression: &str| {
-        let mut calls = support::sealing_under_strace(SEALS, "1", expression);
-        calls.retain(|line| line.contains("F_ADD_SEALS"));
-        calls
-    };
     // Which of the calls it is, and then that it is made again.
-    assert_eq!(seals("trace=fcntl").len(), 1);
-    let calls = seals("inject=fcntl:error=EBUSY:when=1..3");
+    assert_eq!(seals("blocking", "trace=fcntl").len(), 1);
+    let calls = seals("blocking", "inject=fcntl:error=EBUSY:when=1..3");
     assert!(calls.len() > 1 && calls[0].contains("EBUSY") && calls.last().unwrap().ends_with("= 0"), "{calls:?}");
 }

@@ -16,6 +16,8 @@ pub fn trials() -> Vec<Trial> {
         a_blob_has_its_bytes,
         a_writer_takes_pieces,
         a_clone_takes_no_descriptor,
+        a_blob_that_is_dropped_is_mapped_no_longer,
+        a_blob_is_no_program,
         nobody_can_change_a_blob,
         a_blob_that_can_still_be_written_is_not_made,
         memory_that_is_busy_for_a_while_becomes_a_blob_later needs [STRACE],
@@ -28,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         what_is_refused_is_given_back_as_it_was,
         the_position_that_others_read_at_is_left_alone,
         without_proc_the_position_is_put_back,
+        another_file_in_the_place_of_the_descriptor_is_not_looked_at needs [HiddenProc],
         a_descriptor_comes_back_alone_or_as_a_copy,
         a_full_table_is_an_error,
         standard_descriptors_stay_free,
@@ -79,6 +82,28 @@ fn a_clone_takes_no_descriptor() {
     assert_eq!(*clone, *b"shared");
     // Also from another thread.
     std::thread::spawn(move || assert_eq!(*clone, *b"shared")).join().unwrap();
+}
+
+fn a_blob_that_is_dropped_is_mapped_no_longer() {
+    let is_mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().contains("ipc-blob");
+    let blob = Blob::new(b"mapped").unwrap();
+    assert!(is_mapped());
+    drop(blob);
+    assert!(!is_mapped());
+}
+
+/// Memory that could be run would be a way to run what no file system has.
+fn a_blob_is_no_program() {
+    const MFD_NOEXEC_SEAL: u32 = 8;
+    // SAFETY: a nul-terminated name; the descriptor is new, if there is one.
+    let raw = unsafe { libc::memfd_create(c"memory".as_ptr(), libc::MFD_CLOEXEC | MFD_NOEXEC_SEAL) };
+    if raw < 0 {
+        return; // before Linux 6.3
+    }
+    // SAFETY: it was made above.
+    drop(unsafe { OwnedFd::from_raw_fd(raw) });
+    let file = File::from(Blob::new(b"#!/bin/sh").unwrap().into_fd().unwrap());
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&file.metadata().unwrap()) & 0o111, 0);
 }
 
 /// The errno of a call that fails.
@@ -263,6 +288,13 @@ fn what_is_refused_is_given_back_as_it_was() {
     let refused = Blob::try_from(OwnedFd::from(file)).unwrap_err();
     assert_eq!(refused.fd.as_raw_fd(), raw);
     assert_eq!(descriptor_flags(&refused.fd), 0);
+    // Also if holes are the reason, for which it is looked at last.
+    let holes = File::from(memory(0, 0));
+    holes.set_len(5000).unwrap();
+    add_seals(holes.as_fd(), ALL);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::fcntl(holes.as_raw_fd(), libc::F_SETFD, 0) }, 0);
+    assert_eq!(descriptor_flags(&Blob::try_from(OwnedFd::from(holes)).unwrap_err().fd), 0);
     add_seals(refused.fd.as_fd(), ALL);
     let blob = Blob::try_from(refused.fd).unwrap();
     assert_eq!(blob.as_fd().as_raw_fd(), raw, "it keeps its number");
@@ -289,7 +321,10 @@ fn the_position_that_others_read_at_is_left_alone() {
 
 fn without_proc_the_position_is_put_back() {
     let child = fork((), |()| {
-        Kernel::new().without(libc::SYS_openat, libc::ENOENT).play();
+        let kernel = Kernel::new().without(libc::SYS_openat, libc::ENOENT);
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        let kernel = kernel.without(libc::SYS_open, libc::ENOENT);
+        kernel.play();
         let fd = memory(5000, ALL);
         let mut file = File::from(fd.try_clone().unwrap());
         file.seek(SeekFrom::Start(77)).unwrap();
@@ -301,6 +336,21 @@ fn without_proc_the_position_is_put_back() {
         assert_found(holes, "memory with holes");
     });
     assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
+/// Whoever mounts something there must not have holes overlooked, or found.
+fn another_file_in_the_place_of_the_descriptor_is_not_looked_at() {
+    let (whole, holes) = (memory(5000, ALL), File::from(memory(0, 0)));
+    holes.set_len(5000).unwrap();
+    add_seals(holes.as_fd(), ALL);
+    let without_proc = support::WithoutProc::new().unwrap();
+    std::fs::create_dir_all("/proc/self/fd").unwrap();
+    let path = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    File::create(path(whole.as_fd())).unwrap().set_len(5000).unwrap();
+    std::fs::write(path(holes.as_fd()), bytes(5000)).unwrap();
+    assert!(*Blob::try_from(whole).unwrap() == bytes(5000));
+    assert_found(holes, "memory with holes");
+    drop(without_proc);
 }
 
 fn a_descriptor_comes_back_alone_or_as_a_copy() {
@@ -350,5 +400,9 @@ fn a_file_that_grows_no_further_is_an_error_and_no_signal() {
     assert_too_large(writer.write_vectored(&[IoSlice::new(b"x")]));
     assert_eq!(writer.write(b"").unwrap(), 0);
     assert!(*writer.finish().unwrap() == bytes(5000)[..4096]);
+    let mut writer = BlobWriter::new().unwrap();
+    assert_eq!(writer.write(&bytes(4095)).unwrap(), 4095);
+    assert_eq!(writer.write(b"x").unwrap(), 1, "it may be just as long");
+    assert_eq!(writer.finish().unwrap().len(), 4096);
     assert_too_large(ipc::RingWriter::new(ipc::stream_pair().unwrap().parent));
 }
