@@ -109,6 +109,7 @@ impl<T, L: Link> Receiver<T, L> {
     /// These would come again:
     ///
     /// - [`Error::NotGiven`]: this process was not given the receiver.
+    /// - [`Error::InvalidInput`]: the link is a ring that is larger than its reader maps.
     /// - [`Error::WouldBlock`]: the socket was made elsewhere, with `O_NONBLOCK`, and there is no value.
     /// - [`Error::System`]: no address space (`ENOMEM`). The value stays if it could not be received. It is lost if it was
     ///   received, and there was no memory to map or to decode it.

@@ -62,8 +62,8 @@ impl Fork {
     /// nothing.
     ///
     /// Otherwise the child has the mask as it was before them, and a Ctrl-C, which every process of a terminal gets, ends it. With
-    /// this, it goes on until its parent tells it to leave, as by EOF. Children and programs that it starts have these signals
-    /// unblocked. [`reset_signals`](Self::reset_signals) takes precedence: it blocks none.
+    /// this, it goes on until its parent tells it to leave, as by EOF. Children and programs that it starts have the mask as it
+    /// was before the `Signals`. [`reset_signals`](Self::reset_signals) takes precedence: it blocks none.
     ///
     /// # Examples
     ///
