@@ -30,7 +30,6 @@ pub fn trials() -> Vec<Trial> {
         what_is_refused_is_given_back_as_it_was,
         the_position_that_others_read_at_is_left_alone,
         without_proc_the_position_is_put_back,
-        another_file_in_the_place_of_the_descriptor_is_not_looked_at needs [HiddenProc],
         a_descriptor_comes_back_alone_or_as_a_copy,
         a_full_table_is_an_error,
         standard_descriptors_stay_free,
@@ -336,21 +335,6 @@ fn without_proc_the_position_is_put_back() {
         assert_found(holes, "memory with holes");
     });
     assert_eq!(exit_code(&child.unwrap()), 0);
-}
-
-/// Whoever mounts something there must not have holes overlooked, or found.
-fn another_file_in_the_place_of_the_descriptor_is_not_looked_at() {
-    let (whole, holes) = (memory(5000, ALL), File::from(memory(0, 0)));
-    holes.set_len(5000).unwrap();
-    add_seals(holes.as_fd(), ALL);
-    let without_proc = support::WithoutProc::new().unwrap();
-    std::fs::create_dir_all("/proc/self/fd").unwrap();
-    let path = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    File::create(path(whole.as_fd())).unwrap().set_len(5000).unwrap();
-    std::fs::write(path(holes.as_fd()), bytes(5000)).unwrap();
-    assert!(*Blob::try_from(whole).unwrap() == bytes(5000));
-    assert_found(holes, "memory with holes");
-    drop(without_proc);
 }
 
 fn a_descriptor_comes_back_alone_or_as_a_copy() {
