@@ -140,7 +140,7 @@ impl<T: AsRawFd> Watched<T> {
         &self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-        try_read: impl Fn(&T, &mut [u8]) -> Result<usize>,
+        mut try_read: impl FnMut(&T, &mut [u8]) -> Result<usize>,
     ) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));

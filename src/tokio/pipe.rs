@@ -1,6 +1,7 @@
 //! The ends of a pipe.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -169,7 +170,8 @@ impl AsyncRead for PipeReader {
         let Self { end, was_short, eof_shows } = self.get_mut();
         let (room, had) = (buf.remaining(), buf.filled().len());
         ready!(end.poll_read_into(cx, buf, |end, buf| {
-            if *was_short && is_empty(end) { Err(Error::WouldBlock) } else { end.try_read(buf) }
+            // Once: what comes after an empty pipe comes with bytes.
+            if mem::take(was_short) && is_empty(end) { Err(Error::WouldBlock) } else { end.try_read(buf) }
         }))?;
         *was_short = *eof_shows && buf.filled().len() - had < room;
         Poll::Ready(Ok(()))
