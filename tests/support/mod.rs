@@ -61,7 +61,7 @@ pub use kernel::{
     own_pids, refuse_calls, refuse_flags, refuses_rights, sends_urgent_bytes, userfaults,
 };
 pub use machines::Machine;
-pub use messages::{assert_next, assert_same, message};
+pub use messages::{assert_all_arrive, assert_ends_are_told, assert_next, assert_same, message};
 pub use pipes::{become_nobody, exhaust_pipe_pages, fill, is_root, kinds, pipe_setting, read_all, read_some, refused};
 pub use places::{
     ReadSide, SOURCES, Source, TARGETS, Target, WriteSide, bytes, channel, disk_file, memory_file, source, target,

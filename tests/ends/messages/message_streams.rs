@@ -8,7 +8,10 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, Gate, Sigpipe, Trial, assert_next, assert_same, exit_code, message, sigpipe, tcp_pair};
+use crate::support::{
+    self, Gate, Sigpipe, Trial, assert_all_arrive, assert_ends_are_told, assert_same, exit_code, message, sigpipe,
+    tcp_pair,
+};
 use ipc::{
     ByteReader, ByteWriter, Ends, Error, MessageReader, MessageWriter, Ready, StreamSocket, Watch, fork, stream_pair,
     wait_any,
@@ -88,11 +91,7 @@ fn messages_arrive_whole_and_in_order_over_every_stream() {
         })
         .unwrap();
         let mut reader = MessageReader::new(one);
-        for (number, len) in lengths.iter().enumerate() {
-            assert_next(reader.recv(), &message(number, *len));
-        }
-        assert_eq!(reader.recv().unwrap(), None);
-        assert_eq!(reader.try_recv().unwrap(), None);
+        assert_all_arrive(&mut reader, &lengths);
         assert_eq!(exit_code(&child), 0);
         reader.close().unwrap();
     }
@@ -125,28 +124,11 @@ fn both_directions_of_a_socket_carry_messages() {
 
 fn a_stream_that_ends_inside_a_message_says_so_wherever_it_ends() {
     fn check<S: Stream>() {
-        let whole = [&b"\x02\0\0\0ok\x64\0\0\0"[..], &[7; 100]].concat();
-        for len in 0..=whole.len() {
+        assert_ends_are_told(|bytes| {
             let (one, other) = S::pair();
-            other.raw().write_all(&whole[..len]).unwrap();
-            drop(other);
-            let mut reader = MessageReader::new(one);
-            if len >= 6 {
-                assert_eq!(reader.recv().unwrap(), Some(&b"ok"[..]));
-            }
-            let got = reader.recv_vec();
-            match len {
-                0 | 6 => assert_eq!(got.unwrap(), None),
-                110 => assert_eq!(got.unwrap(), Some(vec![7; 100])),
-                10.. => match got {
-                    Err(Error::Truncated { message, expected: Some(100) }) => assert_eq!(message, vec![7; len - 10]),
-                    other => panic!("{len}: {other:?}"),
-                },
-                4..6 => assert!(matches!(got, Err(Error::Truncated { expected: Some(2), .. })), "{len}: {got:?}"),
-                _ => assert!(matches!(got, Err(Error::Truncated { expected: None, .. })), "{len}: {got:?}"),
-            }
-            assert_eq!(reader.recv().unwrap(), None);
-        }
+            other.raw().write_all(bytes).unwrap();
+            one
+        });
     }
     over_every_stream!(check);
 }

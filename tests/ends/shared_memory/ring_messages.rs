@@ -5,7 +5,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::rings::alone;
-use crate::support::{self, FAR, Gate, Trial, assert_next, assert_same, assert_times_out, exit_code, message};
+use crate::support::{
+    self, FAR, Gate, Trial, assert_all_arrive, assert_ends_are_told, assert_next, assert_same, assert_times_out,
+    exit_code, message,
+};
 use ipc::{Error, MessageReader, MessageWriter, RingReader, RingWriter, fork, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
@@ -42,39 +45,18 @@ fn messages_arrive_whole_and_in_order() {
         })
         .unwrap();
         let mut reader = MessageReader::new(RingReader::new(pair.parent).unwrap());
-        for (number, len) in lengths.iter().enumerate() {
-            assert_next(reader.recv(), &message(number, *len));
-        }
-        assert_eq!(reader.recv().unwrap(), None);
-        assert_eq!(reader.try_recv().unwrap(), None);
+        assert_all_arrive(&mut reader, &lengths);
         assert_eq!(exit_code(&child), 0);
         reader.close().unwrap();
     }
 }
 
 fn a_ring_that_ends_inside_a_message_says_so_wherever_it_ends() {
-    let whole = [&b"\x02\0\0\0ok\x64\0\0\0"[..], &[7; 100]].concat();
-    for len in 0..=whole.len() {
+    assert_ends_are_told(|bytes| {
         let (reader, mut writer) = alone(4096);
-        writer.write_all(&whole[..len]).unwrap();
-        drop(writer);
-        let mut reader = MessageReader::new(reader);
-        if len >= 6 {
-            assert_eq!(reader.recv().unwrap(), Some(&b"ok"[..]));
-        }
-        let got = reader.recv_vec();
-        match len {
-            0 | 6 => assert_eq!(got.unwrap(), None),
-            110 => assert_eq!(got.unwrap(), Some(vec![7; 100])),
-            10.. => match got {
-                Err(Error::Truncated { message, expected: Some(100) }) => assert_eq!(message, vec![7; len - 10]),
-                other => panic!("{len}: {other:?}"),
-            },
-            4..6 => assert!(matches!(got, Err(Error::Truncated { expected: Some(2), .. })), "{len}: {got:?}"),
-            _ => assert!(matches!(got, Err(Error::Truncated { expected: None, .. })), "{len}: {got:?}"),
-        }
-        assert_eq!(reader.recv().unwrap(), None);
-    }
+        writer.write_all(bytes).unwrap();
+        reader
+    });
 }
 
 fn a_writer_that_is_killed_is_seen_after_all_that_it_sent() {
