@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ipc::{Child, Command, PipeReader, PipeWriter, Stdio};
 
-use super::support::{Folder, Is, Kernel, example, exit_code, poll_until, process_state};
+use super::support::{Folder, Is, Kernel, children_of, example, exit_code, poll_until, process_state};
 
 /// A small generator, so that every run tries the same.
 fn random() -> impl FnMut(usize) -> usize {
@@ -186,20 +186,15 @@ fn start(command: Command) -> (Child, PipeReader) {
     (command.stdout(Stdio::null()).stderr(writer).spawn().unwrap(), said)
 }
 
-fn children(process: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-    children.split_whitespace().map(|child| child.parse().unwrap()).collect()
-}
-
 /// Its workers, once it has that many and all sleep, as they do when they have opened a FIFO or try to.
 #[track_caller]
 fn sleeping_workers(master: &Child, count: usize) -> Vec<u32> {
     let sleeps = |worker: &u32| process_state(*worker) == Some('S');
     poll_until("the workers wait for their files", || {
-        let workers = children(master.id());
+        let workers = children_of(master.id());
         workers.len() == count && workers.iter().all(sleeps) && process_state(master.id()) == Some('S')
     });
-    children(master.id())
+    children_of(master.id())
 }
 
 pub fn count_words_leaves_no_worker_behind() {

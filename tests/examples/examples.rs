@@ -321,10 +321,7 @@ fn pool_finishes_what_has_begun_when_it_is_stopped() {
         let program = Command::new(example("pool")).args(["--trouble", "--workers", "1", "35", "97"]);
         let child = program.stdout(ipc::Stdio::null()).stderr(std::fs::File::from(stderr)).spawn().unwrap();
         // Its worker is there, so it has the signals blocked.
-        support::poll_until("a worker", || {
-            let path = format!("/proc/{0}/task/{0}/children", child.id());
-            std::fs::read_to_string(path).is_ok_and(|children| !children.trim().is_empty())
-        });
+        support::poll_until("a worker", || !support::children_of(child.id()).is_empty());
         child.terminate().unwrap();
         child
     };
@@ -372,8 +369,8 @@ fn pool_workers_go_on_after_a_ctrl_c() {
     let mut blocked = 0_u64;
     // While it is forked, a worker holds every signal back.
     support::poll_until("a worker", || {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap_or_default();
+        let [worker] = support::children_of(child.id())[..] else { return false };
+        let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
         blocked = line.map_or(u64::MAX, |set| u64::from_str_radix(set.trim(), 16).unwrap());
         blocked & held_back(libc::SIGUSR1) == 0
@@ -389,16 +386,11 @@ fn pool_waits_for_no_worker_that_stays() {
     let (results, stdout) = ipc::pipe().unwrap();
     let program = Command::new(example("pool")).args(["--trouble", "--workers", "2", "35"]);
     let child = program.stdout(stdout).spawn().unwrap();
-    let mut workers: Vec<libc::pid_t> = Vec::new();
-    support::poll_until("two workers", || {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-        workers = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-        workers.len() == 2
-    });
+    support::poll_until("two workers", || support::children_of(child.id()).len() == 2);
     // One hangs as it is, and the other has no job.
-    for worker in workers {
+    for worker in support::children_of(child.id()) {
         // SAFETY: two numbers. The worker is there until its parent reaps it, at the earliest when the time of its job is up.
-        assert_eq!(unsafe { libc::kill(worker, libc::SIGSTOP) }, 0);
+        assert_eq!(unsafe { libc::kill(worker as libc::pid_t, libc::SIGSTOP) }, 0);
     }
     assert_eq!(std::io::read_to_string(results).unwrap(), "35: [5, 7]\n");
     assert_eq!(exit_code(&child), 0);

@@ -68,8 +68,8 @@ pub use places::{
     tcp_pair,
 };
 pub use processes::{
-    Gate, asleep_in, children, exit_code, limit, own_size, panics, poll_until, process_state, processor_time,
-    run_on_core, traced_zombie,
+    Gate, asleep_in, children, children_of, exit_code, limit, own_size, panics, poll_until, process_state,
+    processor_time, run_on_core, traced_zombie,
 };
 pub use programs::{Folder, example, python};
 pub use rounds::rounds;

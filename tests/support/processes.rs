@@ -121,6 +121,12 @@ pub fn asleep_in(pid: u32, calls: &[libc::c_long]) {
     }
 }
 
+/// The children of a process's first thread.
+pub fn children_of(process: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    children.split_whitespace().map(|child| child.parse().expect("a process")).collect()
+}
+
 /// The children of this process, and how to name them.
 pub fn children() -> Vec<(libc::pid_t, String)> {
     let me = std::process::id();

@@ -3,8 +3,8 @@
 use ipc::Command;
 
 use super::client::request;
-use super::server::{Folder, Server, await_end, children, program, send_signal};
-use super::support::{poll_until, process_state};
+use super::server::{Folder, Server, await_end, program, send_signal};
+use super::support::{children_of, poll_until, process_state};
 use super::workers::{load, under_load, wrk, wrk_counted};
 
 pub fn hand_overs_under_load_fail_no_request() {
@@ -66,10 +66,10 @@ pub fn a_successor_that_cannot_start_leaves_the_old_one_serving() {
     std::fs::copy(program(), copy.with_extension("new")).unwrap();
     std::fs::rename(copy.with_extension("new"), &copy).unwrap();
     std::fs::rename(server.folder.root(), server.folder.0.join("elsewhere")).unwrap();
-    poll_until("the other one is gone", || children(server.child.id()).len() == 2);
+    poll_until("the other one is gone", || children_of(server.child.id()).len() == 2);
     send_signal(server.child.id(), libc::SIGHUP);
     server.await_log("cannot take over: a worker cannot start");
-    poll_until("it is gone", || children(server.child.id()).len() == 2);
+    poll_until("it is gone", || children_of(server.child.id()).len() == 2);
 
     let response = client.get("/").unwrap();
     assert_eq!((response.status, response.closes()), (200, false));
@@ -96,7 +96,7 @@ pub fn a_stop_while_handing_over_stops_both() {
     std::fs::rename(copy.with_extension("new"), &copy).unwrap();
     send_signal(server.child.id(), libc::SIGHUP);
     server.await_log("is started to take over");
-    let successor = *children(server.child.id()).last().unwrap();
+    let successor = *children_of(server.child.id()).last().unwrap();
     // Meanwhile all is as it was, and one hand-over at a time is enough.
     send_signal(server.child.id(), libc::SIGHUP);
     server.await_log("SIGHUP comes at a bad time, and is ignored");

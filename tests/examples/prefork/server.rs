@@ -8,7 +8,7 @@ use std::time::Instant;
 use ipc::{Child, Command, PipeReader};
 
 use super::client::{Client, Response, request};
-use super::support::{SOON, poll_until, process_state};
+use super::support::{SOON, children_of, poll_until, process_state};
 
 /// Content that has every byte, and no pattern.
 pub fn noise(len: usize) -> Vec<u8> {
@@ -135,7 +135,7 @@ impl Server {
 
     /// Its children, from the oldest to the youngest.
     pub fn workers(&self) -> Vec<u32> {
-        children(self.child.id())
+        children_of(self.child.id())
     }
 
     /// Waits for its successor to serve, and says which process that is.
@@ -157,11 +157,6 @@ impl Server {
         self.child.signal(libc::SIGTERM).unwrap();
         assert_eq!(self.exit_code(), 0, "{}", self.log());
     }
-}
-
-pub fn children(process: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-    children.split_whitespace().map(|child| child.parse().expect("a process")).collect()
 }
 
 /// How many descriptors the process has.

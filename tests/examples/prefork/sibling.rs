@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use ipc::{Child, Command, PipeReader};
 
 use super::client::Client;
-use super::server::{await_end, children, descriptors, line, send_signal};
-use super::support::{await_orphans, example, exit_code, poll_until, process_state, rounds};
+use super::server::{await_end, descriptors, line, send_signal};
+use super::support::{await_orphans, children_of, example, exit_code, poll_until, process_state, rounds};
 use super::workers::wrk_counted;
 
 const CLIENTS: usize = 8;
@@ -46,7 +46,7 @@ impl Sibling {
             let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
             children.split_whitespace().map(|child| child.parse().expect("a process")).collect::<Vec<u32>>()
         });
-        let server = children(process)[0];
+        let server = children_of(process)[0];
         let lives = |worker: &u32| *worker != server && !matches!(process_state(*worker), None | Some('Z'));
         all.filter(lives).collect()
     }
@@ -131,7 +131,7 @@ pub fn a_stop_of_the_sibling_finishes_the_request_under_way() {
 
 pub fn without_its_fork_server_the_sibling_says_so_and_ends() {
     let sibling = Sibling::start(1);
-    let server = children(sibling.child.id())[0];
+    let server = children_of(sibling.child.id())[0];
     send_signal(server, libc::SIGKILL);
     let worker = sibling.workers()[0];
     send_signal(worker, libc::SIGKILL);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ipc::{Command, PipeReader};
 
 use super::client::{Client, Failure, keep_asking};
-use super::server::{Folder, HUGE, Server, children, descriptors, noise, program, send_signal};
-use super::support::{await_orphans, example, exit_code, poll_until, process_state, rounds};
+use super::server::{Folder, HUGE, Server, descriptors, noise, program, send_signal};
+use super::support::{await_orphans, children_of, example, exit_code, poll_until, process_state, rounds};
 
 /// How many connections each kind of client has.
 const CLIENTS: usize = 6;
@@ -328,7 +328,7 @@ pub fn a_terminal_gets_a_line_that_is_redrawn() {
         let len = std::io::Read::read(&mut terminal, &mut buf).unwrap();
         seen.push_str(std::str::from_utf8(&buf[..len]).unwrap());
     }
-    assert_eq!(children(server.id()).into_iter().collect::<BTreeSet<_>>().len(), 2);
+    assert_eq!(children_of(server.id()).into_iter().collect::<BTreeSet<_>>().len(), 2);
     server.signal(libc::SIGTERM).unwrap();
     assert_eq!(exit_code(&server), 0);
 }

@@ -5,7 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 
 use super::workers::{echo, in_a_thread};
 use super::{all_ways, signal};
-use crate::support::{self, Trial, asleep_in, exit_code, handle_signal, poll_until, process_state, read_all};
+use crate::support::{
+    self, Trial, asleep_in, children_of, exit_code, handle_signal, poll_until, process_state, read_all,
+};
 use ipc::{Child, Error, Fork, ForkServer, Forked, PipeReader, Received, fork, fork_raw, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
@@ -132,12 +134,11 @@ fn a_worker_that_was_not_told_to_begin_has_run_nothing() {
     poll_until("the caller is stopped", || process_state(caller.id()) == Some('T'));
     // SAFETY: numbers; the server lives.
     assert_eq!(unsafe { libc::kill(server as i32, libc::SIGCONT) }, 0);
-    let children = |parent: u32| std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     let workers = || {
-        let all = children(caller.id()) + &children(server);
-        all.split_whitespace().map(|number| number.parse().unwrap()).filter(|number: &u32| *number != server).collect()
+        let all = [children_of(caller.id()), children_of(server)].concat();
+        all.into_iter().filter(|number| *number != server).collect::<Vec<_>>()
     };
-    poll_until("a worker was made", || !Vec::is_empty(&workers()));
+    poll_until("a worker was made", || !workers().is_empty());
     // It waits.
     asleep_in(workers()[0], &[libc::SYS_recvmsg]);
     end(&caller);
