@@ -99,8 +99,8 @@ fn seconds(value: &str) -> Result<Duration, &'static str> {
 }
 
 fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
-    // Both come before the first thread, and the server before what the workers are not to have. They leave the signals blocked: a
-    // Ctrl-C, which every process of a terminal gets, ends none of them.
+    // Both come before the first thread, and the server before what the workers are not to have. The workers leave the signals
+    // blocked: a Ctrl-C, which every process of a terminal gets, ends none of them.
     let signals = Signals::new(&[Signal::SIGTERM as i32, Signal::SIGINT as i32])?;
     let Options { listen, workers, grace } = options;
     let server = Fork::new().hold_signals().serve(move |_, ends| worker(ends, grace))?;

@@ -135,8 +135,8 @@ pub trait Link: Sized {
     /// [example](Self#examples) for links of both kinds.
     const CARRIES_ENDS: bool = false;
 
-    /// Whether a message can follow on [`Error::Malformed`]. If not, an iterator of a [`Receiver`](crate::Receiver) ends with that
-    /// error. It is so with the messages of a stream, such as the [example](Self#examples)'s.
+    /// Whether a message can follow on [`Error::Malformed`]. If not, as in a stream, an iterator of a
+    /// [`Receiver`](crate::Receiver) ends with that error. The links of the [example](Self#examples) leave it as it is.
     const OUTLIVES_MALFORMED: bool = true;
 
     /// Makes it what a channel keeps. Never blocks. [`Sender::new`](crate::Sender::new) calls it in the

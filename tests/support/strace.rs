@@ -70,11 +70,10 @@ pub fn traced_calls(name: &str) -> Result<Vec<String>, String> {
 }
 
 /// Runs this program under strace, with a variable set that says what it does, and returns the calls of `fcntl` by the threads
-/// that seal memory. The expressions, with a space between them, may have the kernel refuse some.
-pub fn sealing_under_strace(variable: &str, value: &str, expressions: &str) -> Vec<String> {
+/// that seal memory. The expression may have the kernel refuse some.
+pub fn sealing_under_strace(variable: &str, value: &str, expression: &str) -> Vec<String> {
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-e", "trace=fcntl,sendmsg", "-e", "signal=none"]);
-    strace.args(expressions.split(' ').flat_map(|expression| ["-e", expression]));
+    strace.args(["-f", "-e", "trace=fcntl,sendmsg", "-e", "signal=none", "-e", expression]);
     let output = strace.arg(std::env::current_exe().unwrap()).env(variable, value).output().unwrap();
     let lines = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{lines}");

@@ -367,10 +367,10 @@ fn a_pack_that_is_none_says_so() {
 }
 
 fn an_iterator_over_a_ring_that_is_none_ends() {
-    let pair = ipc::stream_pair().unwrap();
+    let pair = stream_pair().unwrap();
     let mut peer = pair.parent;
     std::io::Write::write_all(&mut peer, &[7; 64]).unwrap();
-    let mut reader = MessageReader::new(ipc::RingReader::new(pair.child).unwrap());
+    let mut reader = MessageReader::new(RingReader::new(pair.child).unwrap());
     let is_malformed = |error: &Error| matches!(error, Error::Malformed { .. });
     let errors: Vec<_> = reader.iter().take(3).map(Result::unwrap_err).collect();
     assert!(errors.len() == 1 && is_malformed(&errors[0]), "{errors:?}");
@@ -382,9 +382,9 @@ fn an_iterator_over_a_ring_that_is_none_ends() {
 }
 
 fn an_iterator_over_a_ring_that_is_too_large_ends() {
-    let pair = ipc::stream_pair().unwrap();
-    let _writer = ipc::RingWriter::with_capacity(pair.parent, 8192).unwrap();
-    let mut ring = ipc::RingReader::new(pair.child).unwrap();
+    let pair = stream_pair().unwrap();
+    let _writer = RingWriter::with_capacity(pair.parent, 8192).unwrap();
+    let mut ring = RingReader::new(pair.child).unwrap();
     ring.set_max_capacity(4096);
     let receiver = Receiver::<u8, _>::new(MessageReader::new(ring));
     for _ in 0..2 {

@@ -218,8 +218,7 @@ fn a_side_that_is_killed_after_any_of_its_instructions_is_seen() {
             .unwrap();
             assert_eq!(next_stop(&victim, None), Some(libc::SIGSTOP));
             // The first one lives to its end, and is counted.
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let steps = if round == 0 { u64::MAX } else { (random >> 33) % all };
+            let steps = if round == 0 { u64::MAX } else { (next(&mut random) >> 33) % all };
             let mut step = 0;
             while step < steps && next_stop(&victim, Some(libc::PTRACE_SINGLESTEP)) == Some(libc::SIGTRAP) {
                 step += 1;
@@ -233,12 +232,18 @@ fn a_side_that_is_killed_after_any_of_its_instructions_is_seen() {
     }
 }
 
+/// The next of the random numbers.
+fn next(random: &mut u64) -> u64 {
+    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    *random
+}
+
 fn sides_are_killed_at_any_moment() {
     let started = Instant::now();
     let mut random = u64::from(std::process::id()) | 1;
     let mut rounds = 0;
     while rounds < 20 || started.elapsed() < Duration::from_millis(support::rounds(500)) {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        next(&mut random);
         let (capacity, piece) =
             ([4096, 256 << 10][random as usize >> 8 & 1], [1, 100, 20_000][(random >> 20) as usize % 3]);
         let kills_writer = random >> 30 & 1 == 0;
