@@ -85,6 +85,18 @@ impl Buffer {
         self.len = end;
     }
 
+    /// Appends so many bytes, to be written to, which may be older ones: an error where there is no memory for them.
+    pub(super) fn try_lengthen(&mut self, more: usize) -> Result<&mut [u8]> {
+        let (start, end) = (self.len, self.len.saturating_add(more));
+        if end > self.bytes.len() {
+            let missing = end - self.bytes.len();
+            reserve(&mut self.bytes, missing)?;
+            self.bytes.resize(end, 0);
+        }
+        self.len = end;
+        Ok(&mut self.bytes[start..end])
+    }
+
     /// Appends bytes that a peer decided on: an error where there is no memory for them.
     #[inline]
     pub(super) fn try_extend(&mut self, bytes: &[u8]) -> Result<()> {

@@ -85,6 +85,12 @@ impl End {
         Self::own(fd)
     }
 
+    /// Takes over a close-on-exec descriptor that belongs to an end. It does not count as one, and a fork severs it.
+    #[cfg(feature = "channel")]
+    pub(crate) fn internal(fd: OwnedFd) -> Self {
+        Self { entry: Entry::internal(fd.as_raw_fd()), fd }
+    }
+
     fn own(fd: OwnedFd) -> Self {
         Self { entry: Entry::new(fd.as_raw_fd()), fd }
     }
@@ -360,5 +366,5 @@ gives_back!(FromFdError);
 /// ```
 #[must_use]
 pub fn open_ends() -> usize {
-    ledger::live().count()
+    ledger::count()
 }

@@ -3,6 +3,8 @@
 mod datagram;
 mod loss;
 mod received;
+#[cfg(feature = "channel")]
+mod segments;
 mod spill;
 mod stream;
 

@@ -1,5 +1,5 @@
-//! The numbers of this crate's ends, in one process-wide, lock-free bitmap. Others have the severed ends, and the sockets whose
-//! messages are marked, one for each mark.
+//! The numbers of this crate's ends, in one process-wide, lock-free bitmap. Others have the severed ends, those that no user
+//! sees, and the sockets whose messages are marked, one for each mark.
 //!
 //! A bit is set after the descriptor exists and cleared before it is closed or handed on, so a set bit is always ours. Only
 //! the bit of a severed end stays when its descriptor is handed on, and is looked at again before it is believed.
@@ -16,6 +16,8 @@ use super::socket::Mark;
 #[derive(Default)]
 struct Word {
     live: AtomicU64,
+    /// Those of the live ones that belong to an end, and are none themselves.
+    internal: AtomicU64,
     severed: AtomicU64,
     labelled: AtomicU64,
     timed: AtomicU64,
@@ -66,9 +68,20 @@ impl Entry {
         let (block, word, bit) = locate(fd);
         let words = BLOCKS[block].get_or_init(|| (0..len(block) / 64).map(|_| Word::default()).collect());
         words[word].severed.fetch_and(!bit, SeqCst);
+        words[word].internal.fetch_and(!bit, SeqCst);
         words[word].unmark(bit);
         words[word].live.fetch_or(bit, SeqCst);
         Self(fd)
+    }
+
+    /// Enters a descriptor that is no end, and that a child gets none of all the same.
+    #[cfg(feature = "channel")]
+    pub(crate) fn internal(fd: RawFd) -> Self {
+        let entry = Self::new(fd);
+        if let Some((word, bit)) = find(fd) {
+            word.internal.fetch_or(bit, SeqCst);
+        }
+        entry
     }
 
     /// Enters the inert descriptor of a severed end, and a descriptor that was made an end again.
@@ -152,7 +165,12 @@ fn sever(fd: RawFd) {
     }
 }
 
-/// The ends that are open, in the order of their numbers. Allocates nothing and takes no lock.
+/// How many ends are open.
+pub(crate) fn count() -> usize {
+    live().filter(|number| find(*number).is_none_or(|(word, bit)| word.internal.load(SeqCst) & bit == 0)).count()
+}
+
+/// The ends that are open, and what is internal to one, in the order of their numbers. Allocates nothing and takes no lock.
 pub(crate) fn live() -> impl Iterator<Item = RawFd> {
     let blocks = BLOCKS.iter().enumerate().filter_map(|(block, words)| Some((start(block), words.get()?)));
     let words = blocks.flat_map(|(start, words)| {

@@ -16,6 +16,10 @@ pub(crate) const LENGTH: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).un
 /// Every byte of it stays what it is.
 pub(crate) const CONTENTS: SealFlags = LENGTH.union(SealFlags::WRITE);
 
+/// Its length stays, and nobody can write to it but through a mapping that was there before the seal. Linux 5.1.
+#[cfg(feature = "channel")]
+pub(crate) const REUSED: SealFlags = LENGTH.union(SealFlags::FUTURE_WRITE);
+
 /// `f_type` of what memfd_create makes of pages of the usual size ([statfs(2)]).
 ///
 /// [statfs(2)]: https://man7.org/linux/man-pages/man2/statfs.2.html
@@ -85,6 +89,12 @@ pub(crate) enum Unfit {
 
 /// The length of memory that has these seals, and is open for reading, and for writing if that is asked for.
 pub(crate) fn check(fd: BorrowedFd<'_>, seals: SealFlags, for_writing: bool) -> std::result::Result<u64, Unfit> {
+    let (has, len) = look(fd, for_writing)?;
+    if has.contains(seals) { Ok(len) } else { Err(Unfit::Seals) }
+}
+
+/// The seals and the length of memory that is open for reading, and for writing if that is asked for.
+pub(crate) fn look(fd: BorrowedFd<'_>, for_writing: bool) -> std::result::Result<(SealFlags, u64), Unfit> {
     let unknown = |call| move |errno| Unfit::Unknown(call, errno);
     let flags = rustix::fs::fcntl_getfl(fd).map_err(unknown("fcntl"))?;
     if flags.contains(OFlags::PATH) {
@@ -100,11 +110,8 @@ pub(crate) fn check(fd: BorrowedFd<'_>, seals: SealFlags, for_writing: bool) -> 
         OFlags::RDONLY if !for_writing => {}
         _ => return Err(Unfit::Mode),
     }
-    if !has.contains(seals) {
-        return Err(Unfit::Seals);
-    }
     let len = rustix::fs::fstat(fd).map_err(unknown("fstat"))?.st_size;
-    u64::try_from(len).map_err(|_| Unfit::Kind)
+    u64::try_from(len).map(|len| (has, len)).map_err(|_| Unfit::Kind)
 }
 
 /// Returns whether there is a part that was never written, and that would take the reader's memory.
@@ -125,7 +132,7 @@ pub(crate) fn has_holes(fd: BorrowedFd<'_>, len: u64) -> Result<bool> {
     Ok(hole < len)
 }
 
-/// The same memory, with a position of its own, and for reading alone.
+/// The same memory, with a position and flags of its own, and for reading alone.
 fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let own = rustix::fs::open(
         format!("/proc/self/fd/{}", fd.as_raw_fd()),
@@ -135,4 +142,25 @@ fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     // Another file may be mounted there.
     let (own_stat, stat) = (rustix::fs::fstat(&own)?, rustix::fs::fstat(fd)?);
     if (own_stat.st_dev, own_stat.st_ino) == (stat.st_dev, stat.st_ino) { Ok(own) } else { Err(Errno::NOENT) }
+}
+
+/// The same memory, lent to another process: read-only, with flags of its own, of which none is set.
+#[cfg(feature = "channel")]
+pub(crate) fn lend(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let lent = off_standard(reopen(fd)?)?;
+    rustix::fs::fcntl_setfl(&lent, OFlags::empty())?;
+    Ok(lent)
+}
+
+/// Says that this process is done with what was [lent](lend). The flag means nothing to memory, and all who have the open file
+/// description see it. To set it takes no lock that another process can hold, unlike a write.
+#[cfg(feature = "channel")]
+pub(crate) fn give_back(lent: BorrowedFd<'_>) -> Result<()> {
+    rustix::fs::fcntl_setfl(lent, OFlags::NONBLOCK)
+}
+
+/// Returns whether a process has said that.
+#[cfg(feature = "channel")]
+pub(crate) fn is_given_back(lent: BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_getfl(lent).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }

@@ -7,6 +7,8 @@ use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
+#[cfg(feature = "channel")]
+use std::sync::atomic::Ordering::Release;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
@@ -43,8 +45,10 @@ unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
 pub(crate) struct SharedMemory {
     start: NonNull<u8>,
     page: usize,
-    /// Of the data: a power of two.
+    /// Of the data: a power of two, but in a [`Segment`].
     capacity: usize,
+    /// Of the mapping.
+    whole: usize,
     epoch: Epoch,
 }
 
@@ -61,6 +65,18 @@ impl SharedMemory {
         if !capacity.is_power_of_two() || capacity < page {
             return Err(Errno::INVAL);
         }
+        let pieces = [(0, 0, page + capacity), (page + capacity, page, capacity)];
+        Self::map_pieces(fd, capacity, epoch, whole, &pieces)
+    }
+
+    /// Maps pieces of the file: each goes to a place, from a place in the file, and has a length.
+    fn map_pieces(
+        fd: BorrowedFd<'_>,
+        capacity: usize,
+        epoch: Epoch,
+        whole: usize,
+        pieces: &[(usize, usize, usize)],
+    ) -> Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let start = unsafe {
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -68,8 +84,9 @@ impl SharedMemory {
         };
         // From here on it is unmapped if something fails. The kernel never maps at address 0 unless it is told to.
         let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
-        let memory = Self { start, page, capacity, epoch };
-        for (at, from, len) in [(0, 0, page + capacity), (page + capacity, page, capacity)] {
+        let memory = Self { start, page: page_size(), capacity, whole, epoch };
+        for &(at, from, len) in pieces {
+            assert!(at + len <= whole, "within the mapping");
             let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
             // SAFETY: it takes the place of a part of the mapping that was just made and that nobody uses.
             unsafe { rustix::mm::mmap(memory.at(at).cast(), len, prot, flags, fd, from as u64)? };
@@ -99,8 +116,8 @@ impl SharedMemory {
     /// A second handle of the same mapping, which does not unmap it.
     #[cfg(test)]
     pub(crate) fn twin(&self) -> std::mem::ManuallyDrop<Self> {
-        let Self { start, page, capacity, epoch } = *self;
-        std::mem::ManuallyDrop::new(Self { start, page, capacity, epoch })
+        let Self { start, page, capacity, whole, epoch } = *self;
+        std::mem::ManuallyDrop::new(Self { start, page, capacity, whole, epoch })
     }
 
     #[inline(always)]
@@ -121,7 +138,8 @@ impl SharedMemory {
     #[inline(always)]
     fn place(&self, position: u64, len: usize) -> *mut u8 {
         assert!(len <= self.capacity, "no more than there is");
-        // In bounds: the data are there twice, so that `capacity` bytes follow any place in the first half.
+        // In bounds: the data are there twice, so that `capacity` bytes follow any place in the first half. In a segment they are
+        // there once, and the position is 0.
         self.at(self.page + (position as usize & (self.capacity - 1)))
     }
 
@@ -137,6 +155,34 @@ impl SharedMemory {
     pub(crate) fn take(&mut self, position: u64, buf: &mut [u8]) {
         // SAFETY: as for `put`, the other way round.
         unsafe { copy(buf.as_mut_ptr(), self.place(position, buf.len()), buf.len()) };
+    }
+}
+
+/// The same with the data once. All of them are written at a time, from their beginning.
+#[cfg(feature = "channel")]
+pub(crate) struct Segment(SharedMemory);
+
+#[cfg(feature = "channel")]
+impl Segment {
+    /// Maps a file of one page and the data, whose length is sealed, and is `page_size() + capacity`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, capacity: usize, epoch: Epoch) -> Result<Self> {
+        let whole = page_size().checked_add(capacity).ok_or(Errno::NOMEM)?;
+        SharedMemory::map_pieces(fd, capacity, epoch, whole, &[(0, 0, whole)]).map(Self)
+    }
+
+    /// Copies bytes to the beginning of the data, and stores their number in the first word.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) {
+        self.0.put(0, bytes); // position 0: the data are not looked for in their second half, which is not there
+        self.0.word(0).store(bytes.len() as u64, Release);
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    /// Returns whether this is still the process that mapped it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.0.epoch.lasts()
     }
 }
 
@@ -160,7 +206,7 @@ impl Drop for SharedMemory {
         if self.epoch.lasts() {
             // SAFETY: our own mapping, whole, that nothing borrows any more. This is the process that made it: a child does not have
             // it, and may have something else there. Unmapping it cannot fail.
-            let _ = unsafe { rustix::mm::munmap(self.at(0).cast(), self.page + 2 * self.capacity) };
+            let _ = unsafe { rustix::mm::munmap(self.at(0).cast(), self.whole) };
         }
     }
 }

@@ -228,10 +228,9 @@ impl DatagramSocket {
     #[doc(alias = "dup")]
     pub fn try_clone(&self) -> Result<Self> {
         Ok(Self {
-            end: self.end.try_clone()?,
             spin: self.spin.clone(),
             loss: self.loss.clone(),
-            connectionless: self.connectionless,
+            ..Self::new(self.end.try_clone()?, self.connectionless)
         })
     }
 

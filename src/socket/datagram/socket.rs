@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::socket::loss::Loss;
 use crate::socket::received::{Received, SendError};
-
+#[cfg(feature = "channel")]
+use crate::socket::segments::Segments;
 use crate::wait::{Patience, Spin};
 
 /// One end of a [`datagram_pair`](crate::datagram_pair()): sends and receives whole messages.
@@ -32,11 +33,21 @@ pub struct DatagramSocket {
     pub(super) loss: Loss,
     /// Whether it is a `SOCK_DGRAM` socket: a call that does not wait gets `EAGAIN` at EOF too.
     pub(super) connectionless: bool,
+    /// For the values of a channel.
+    #[cfg(feature = "channel")]
+    pub(crate) segments: Segments,
 }
 
 impl DatagramSocket {
     pub(super) fn new(end: End, connectionless: bool) -> Self {
-        Self { end, spin: Spin::default(), loss: Loss::default(), connectionless }
+        Self {
+            end,
+            spin: Spin::default(),
+            loss: Loss::default(),
+            connectionless,
+            #[cfg(feature = "channel")]
+            segments: Segments::default(),
+        }
     }
 
     /// Blocks until there is room in the peer's queue, and sends the message: all of it, or an error and nothing. See

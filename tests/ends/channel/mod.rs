@@ -6,6 +6,7 @@ mod formats;
 mod hostile;
 mod links;
 mod nesting;
+mod segments;
 mod shapes;
 mod tcp;
 mod tcp_around;
@@ -35,6 +36,7 @@ pub fn trials() -> Vec<Trial> {
         hostile::trials(),
         links::trials(),
         nesting::trials(),
+        segments::trials(),
         shapes::trials(),
         tcp::trials(),
         tcp_around::trials(),
