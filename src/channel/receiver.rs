@@ -38,6 +38,10 @@ pub(super) const MAX: usize = 64 << 20;
 /// message. Where there is no memory for a string or for bytes, that is an error. A list or a map ends the process then, as
 /// the collections of the standard library do.
 ///
+/// # Memory
+///
+/// Each thread keeps the buffer to which it copies large values, of up to 4 MiB. It is the one in which the thread encodes.
+///
 /// # What does not compile
 ///
 /// A type that serde cannot decode, and one that borrows from the message:

@@ -31,6 +31,14 @@ use crate::wait::{Patience, Until};
 /// Each thread keeps the buffer in which it encodes, of up to 4 MiB. Once that is long enough, sending allocates nothing. A longer
 /// value gets a buffer for the one call.
 ///
+/// A value that is too large for a datagram goes in shared memory beside the message. A sender uses the memory again when the
+/// receiver has copied the value. It keeps up to 9 MiB in at most 16 segments, with a descriptor each; one large value alone
+/// leaves none behind.
+///
+/// **Receivers that share an end**: a process that has received a large value can keep the descriptor of its memory. So it can read
+/// what the same sender sends in it later, to another process. Where receivers are not to see each other's values, make a channel
+/// for each.
+///
 /// # Types
 ///
 /// The two sides agree on `T`, and nothing checks that, as with bytes. A value of another type is decoded as far as its bytes
@@ -112,7 +120,7 @@ impl<T, L: Link> Sender<T, L> {
     /// [sendmsg(2)](https://man7.org/linux/man-pages/man2/sendmsg.2.html). A value that is longer than the socket's
     /// [`max_message`](DatagramSocket::max_message) goes in sealed memory beside the message
     /// ([memfd_create(2)](https://man7.org/linux/man-pages/man2/memfd_create.2.html)). So does one over 208 KiB of which the queue
-    /// has no room for two.
+    /// has no room for two. Memory is used again where `/proc` is mounted, for values of up to 4 MiB.
     #[allow(clippy::result_large_err)] // it gives the value back
     pub fn send(&self, value: T) -> Result<(), Unsent<T>>
     where

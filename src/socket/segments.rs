@@ -62,6 +62,7 @@ impl Segments {
         // Of two threads that are here at a time, one gets `None`.
         let mut kept = self.0.try_lock().ok()?;
         if !std::mem::replace(&mut kept.had_one, true) {
+            kept.segments.reserve(MANY); // from here on, sending allocates nothing
             return None;
         }
         // The child of a fork has the descriptors at most, and they are severed.

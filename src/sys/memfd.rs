@@ -3,6 +3,7 @@
 //! [memfd_create(2)]: https://man7.org/linux/man-pages/man2/memfd_create.2.html
 
 use std::ffi::CStr;
+use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
@@ -134,8 +135,10 @@ pub(crate) fn has_holes(fd: BorrowedFd<'_>, len: u64) -> Result<bool> {
 
 /// The same memory, with a position and flags of its own, and for reading alone.
 fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut path = [0; 32]; // longer than the longest, and so with a nul at its end
+    write!(&mut path[..], "/proc/self/fd/{}", fd.as_raw_fd()).map_err(|_| Errno::NAMETOOLONG)?;
     let own = rustix::fs::open(
-        format!("/proc/self/fd/{}", fd.as_raw_fd()),
+        CStr::from_bytes_until_nul(&path).map_err(|_| Errno::NAMETOOLONG)?,
         OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
         Mode::empty(),
     )?;
