@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 use std::sync::Mutex;
 
 use crate::end::End;
-use crate::sys::Result;
 use crate::sys::epoch::Epoch;
 use crate::sys::memfd::{self, REUSED};
 use crate::sys::shared_memory::{self, page_size};
+use crate::sys::{Errno, Result, is_refused};
 
 /// The longest value that goes in a segment, in bytes.
 pub(crate) const LONGEST: usize = 4 << 20;
@@ -31,6 +31,8 @@ pub(crate) struct Segments(Mutex<Kept>);
 struct Kept {
     /// Whether there was a large value before: one alone gets memory that nobody keeps.
     had_one: bool,
+    /// Whether the kernel cannot do it.
+    is_refused: bool,
     /// The one that was sent first is at the front.
     segments: Vec<Segment>,
 }
@@ -65,6 +67,9 @@ impl Segments {
             kept.segments.reserve(MANY); // from here on, sending allocates nothing
             return None;
         }
+        if kept.is_refused {
+            return None;
+        }
         // The child of a fork has the descriptors at most, and they are severed.
         kept.segments.retain(|segment| segment.memory.is_here());
         let mut segment = match kept.segments.iter().position(|segment| segment.is_free_for(bytes.len())) {
@@ -78,11 +83,19 @@ impl Segments {
                     return None;
                 }
                 drop(kept);
-                Segment::new(capacity, epoch).ok()?
+                Segment::new(capacity, epoch).inspect_err(|errno| self.note(*errno)).ok()?
             }
         };
         segment.memory.fill(bytes);
         Some(segment)
+    }
+
+    /// Notes that the kernel refuses what a segment needs, and is not asked for it at each value.
+    #[cold]
+    fn note(&self, errno: Errno) {
+        if let Ok(mut kept) = self.0.try_lock() {
+            kept.is_refused |= errno == Errno::INVAL || is_refused(errno);
+        }
     }
 
     /// Keeps it, after it was sent or not.

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-use crate::support::{self, Trial, exit_code, rounds};
-use ipc::{DatagramSocket, Error, Receiver, Sender, channel, fork, open_ends};
+use crate::support::{self, Is, Kernel, Trial, exit_code, rounds};
+use ipc::{DatagramSocket, Error, Fork, Receiver, Sender, channel, fork, open_ends};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -19,6 +19,8 @@ pub fn trials() -> Vec<Trial> {
         a_sender_keeps_a_few_segments,
         a_child_has_no_segment_of_its_parents,
         a_sender_that_was_given_to_a_child_goes_on_there,
+        a_child_that_keeps_all_ends_writes_to_memory_of_its_own,
+        where_a_segment_is_refused_each_value_has_memory_of_its_own,
         threads_that_send_at_a_time_share_no_segment within 120,
         a_value_arrives_from_a_segment_whatever_its_length,
         a_length_that_lies_is_an_error,
@@ -227,6 +229,45 @@ fn a_sender_that_was_given_to_a_child_goes_on_there() {
     assert_eq!(receiver.recv().unwrap(), None);
     assert_eq!(exit_code(&child), 0);
     assert_eq!(letter(&segment), 'a', "the child has written to none of its parent's memory");
+}
+
+fn a_child_that_keeps_all_ends_writes_to_memory_of_its_own() {
+    let (sender, raw) = started();
+    sender.send(text('a')).unwrap();
+    let segment = receive(&raw);
+    give_back(&segment);
+    let child = Fork::new().keep_all_ends().spawn((), |()| {
+        for letter in ['b', 'c'] {
+            sender.send(text(letter)).unwrap();
+        }
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+    sender.send(text('d')).unwrap();
+    let segments = [receive(&raw), receive(&raw), receive(&raw)];
+    assert!(segments.iter().map(letter).eq(['b', 'c', 'd']));
+    assert!(segments[..2].iter().all(|of_the_child| inode(of_the_child) != inode(&segment)));
+    assert_eq!(inode(&segments[2]), inode(&segment));
+}
+
+fn where_a_segment_is_refused_each_value_has_memory_of_its_own() {
+    // SHRINK, GROW, SEAL and FUTURE_WRITE, as before Linux 5.1; and the path of a descriptor, as without `/proc`.
+    let seals = Kernel::new().with(libc::SYS_fcntl, 2, Is::Equal(0x17), libc::EINVAL);
+    let paths = Kernel::new().without(libc::SYS_openat, libc::ENOENT).without(libc::SYS_open, libc::ENOENT);
+    for kernel in [seals, paths] {
+        let (sender, raw) = channel::<String>().map(|(sender, receiver)| (sender, receiver.into_inner())).unwrap();
+        let child = fork(sender, move |sender| {
+            kernel.play();
+            for letter in 'a'..='e' {
+                sender.send(text(letter)).unwrap();
+            }
+        });
+        for letter in 'a'..='e' {
+            let mut received = raw.recv_with(&mut Vec::new()).unwrap().unwrap();
+            let memory: ipc::Blob = received.take().expect("memory that nobody writes to any more");
+            assert!(memory[..] == postcard::to_allocvec(&text(letter)).unwrap());
+        }
+        assert_eq!(exit_code(&child.unwrap()), 0);
+    }
 }
 
 fn threads_that_send_at_a_time_share_no_segment() {
