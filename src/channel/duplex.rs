@@ -9,14 +9,15 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::receiver::{MAX, is_over_with_the_value};
+use super::link;
+use super::receiver::MAX;
 use super::unsent::{CallError, Unsent};
 use super::value;
 use super::values::Values;
 use crate::end::FromFdError;
 use crate::error::{Error, Result};
 use crate::socket::DatagramSocket;
-use crate::wait::{Patience, Watch};
+use crate::wait::{Patience, Until, Watch};
 
 /// One end of a [`duplex`](crate::duplex()): sends values of one type and receives values of another.
 ///
@@ -169,12 +170,19 @@ impl<S, R> Duplex<S, R> {
     where
         R: DeserializeOwned,
     {
-        let received = value::recv::<R, DatagramSocket>(&self.link, self.max.load(Relaxed), patience);
-        let has_come = received.as_ref().map_or_else(has_come, |_| true);
-        if has_come {
+        self.take(patience)?
+    }
+
+    /// Receives. An error inside is that of a message that was taken, whatever became of it.
+    fn take(&self, patience: Patience) -> Result<Result<Option<R>>>
+    where
+        R: DeserializeOwned,
+    {
+        let taken = link::receive(&self.link, self.max.load(Relaxed), Until(patience), value::open::<R>);
+        if is_answered(&taken) {
             self.late.store(false, Relaxed);
         }
-        received
+        Ok(taken?.transpose().and_then(Option::transpose))
     }
 }
 
@@ -246,19 +254,15 @@ impl<S, R> Duplex<S, R> {
             return Err(CallError { unsent: Some(value), error: Error::Unread });
         }
         self.send_value(value, patience)?;
-        self.receive(patience).map_err(|error| {
-            *self.late.get_mut() = !has_come(&error);
-            CallError { unsent: None, error }
-        })
+        let taken = self.take(patience);
+        *self.late.get_mut() = !is_answered(&taken);
+        taken.and_then(|answer| answer).map_err(|error| CallError { unsent: None, error })
     }
 }
 
-/// Whether an answer was taken with that error, or none comes any more: [`Error::Reset`] is the last thing before EOF.
-fn has_come(error: &Error) -> bool {
-    match error {
-        Error::System { call: "malloc", .. } => true, // there was no memory to decode it
-        error => is_over_with_the_value(error),
-    }
+/// Whether an answer was taken, or none comes any more: [`Error::Reset`] is the last thing before EOF.
+fn is_answered<T>(taken: &Result<T>) -> bool {
+    matches!(taken, Ok(_) | Err(Error::Reset))
 }
 
 /// For calls that are awaited.

@@ -8,6 +8,7 @@ use ipc::{CallError, Duplex, Error, duplex, fork, pipe, wait_any};
 pub fn trials() -> Vec<Trial> {
     support::trials![
         an_answer_that_there_was_no_memory_for_is_not_late,
+        an_answer_that_could_not_be_mapped_is_not_late,
         a_call_gets_its_answer,
         a_clone_of_a_duplex_has_its_limit,
         values_go_both_ways_at_once,
@@ -223,6 +224,20 @@ fn an_answer_that_there_was_no_memory_for_is_not_late() {
     support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
     drop(taken);
     assert_eq!(support::refused(refused.map_err(Error::from)), ("malloc", libc::ENOMEM));
+    pair.child.send("next".to_owned()).unwrap();
+    assert_eq!(pair.parent.call(3).unwrap().as_deref(), Some("next"));
+}
+
+fn an_answer_that_could_not_be_mapped_is_not_late() {
+    let mut pair = ipc::duplex::<u8, String>().unwrap();
+    pair.child.send("first".to_owned()).unwrap();
+    pair.parent.call(1).unwrap(); // the thread's memory for messages is there
+    pair.child.send("x".repeat(32 << 20)).unwrap(); // goes as memory
+    support::limit(libc::RLIMIT_AS, |_| (support::own_size() + (16 << 20)) as libc::rlim_t);
+    let refused = pair.parent.call(2);
+    support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+    assert_eq!(support::refused(refused.map_err(Error::from)), ("mmap", libc::ENOMEM));
+    // It is lost, and no other is to come.
     pair.child.send("next".to_owned()).unwrap();
     assert_eq!(pair.parent.call(3).unwrap().as_deref(), Some("next"));
 }
