@@ -81,7 +81,7 @@ impl Connection {
 
     fn read(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if self.around.is_none() {
-            let read = |wait| sys::socket::read(self.socket.as_fd(), buf, wait);
+            let read = |wait| one_turn(sys::socket::read(self.socket.as_fd(), buf, wait));
             return patience.persist(&self.socket, &self.spin, "recv", POLLIN, None, read);
         }
         self.persist_around(patience, POLLIN, |around| around.read(buf))
@@ -89,7 +89,7 @@ impl Connection {
 
     fn write(&self, bytes: &[u8], patience: Patience) -> Result<usize> {
         if self.around.is_none() {
-            let write = |wait| sys::socket::write(self.socket.as_fd(), bytes, wait);
+            let write = |wait| one_turn(sys::socket::write(self.socket.as_fd(), bytes, wait));
             return patience.persist(&self.socket, &Spin::default(), "send", POLLOUT, None, write);
         }
         let written = self.persist_around(patience, POLLOUT, |around| around.write(bytes))?;
@@ -153,6 +153,13 @@ impl Connection {
             patience => patience.sleep(&self.socket, events),
         }
     }
+}
+
+/// A signal ends a turn. A call that is made again has all of its time again: under a clock that ticks, it would never end, and
+/// nobody would look whether the peer is there.
+#[inline]
+fn one_turn<T>(called: sys::Result<T>) -> sys::Result<T> {
+    called.map_err(|errno| if errno == Errno::INTR { Errno::AGAIN } else { errno })
 }
 
 /// One half of a connection. Dropping the one that sends tells the peer that nothing follows.
