@@ -267,6 +267,13 @@ impl Half {
         Ok(())
     }
 
+    /// Reads what had arrived before the peer was gone. The other half may have noticed that first.
+    #[cold]
+    fn read_rest(&self, buf: &mut [u8]) -> Option<usize> {
+        let is_ours = self.connection.epoch.lasts();
+        is_ours.then(|| self.connection.read(buf, Patience::None).ok()).flatten().filter(|count| *count > 0)
+    }
+
     /// Sends what a stream around the connection holds.
     pub(super) fn flush_until(&mut self, until: Until) -> Result<()> {
         self.in_turns(until.0, Connection::flush)
@@ -298,7 +305,10 @@ fn is_lost(error: &io::Error) -> bool {
 impl TimedRead for Half {
     #[inline]
     fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
-        let read = self.in_turns(until.0, |connection, patience| connection.read(buf, patience));
+        let read = match self.in_turns(until.0, |connection, patience| connection.read(buf, patience)) {
+            Err(error) if self.connection.is_lost.load(Relaxed) => self.read_rest(buf).ok_or(error),
+            read => read,
+        };
         self.may_hold = self.connection.around.is_some() && matches!(read, Ok(1..));
         read
     }

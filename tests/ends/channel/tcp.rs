@@ -44,6 +44,7 @@ pub fn trials() -> Vec<Trial> {
         a_worker_that_is_stopped_is_not_gone within 90,
         a_machine_that_vanishes_is_an_error needs [OwnNetwork, IP] within 90,
         a_machine_that_vanishes_is_an_error_under_signals_too needs [OwnNetwork, IP] within 90,
+        what_arrived_before_a_machine_vanished_is_received needs [OwnNetwork, IP] within 90,
     ]
 }
 
@@ -751,6 +752,27 @@ fn a_machine_that_vanishes_is_an_error_under_signals_too() {
             assert!(took <= SHORT * 3 / 2 + Duration::from_secs(1), "{what}: {took:?}");
         }
     });
+    machine.child.kill().unwrap();
+    machine.child.wait().unwrap();
+}
+
+fn what_arrived_before_a_machine_vanished_is_received() {
+    let (machine, [link]) = far();
+    let (mut results, jobs) = (Receiver::<u8, _>::new(link.reader), Sender::new(link.writer));
+    assert_eq!(wait_any(&mut [results.watch().unwrap()], Some(FAR)).unwrap(), 1); // it is there
+    machine.cut();
+    let (clock, _tick) = pipe().unwrap();
+    let error = loop {
+        if let Err(error) = jobs.send(1_u8).map_err(Error::from).and_then(|()| jobs.flush()) {
+            break error;
+        }
+        let _ = clock.read_timeout(&mut [0], Duration::from_millis(200));
+    };
+    assert!(is_vanished(&error), "{error:?}");
+    // It had come long before, and no call had taken it.
+    assert_eq!(results.recv().unwrap(), Some(1));
+    assert!(is_vanished(&results.recv().unwrap_err()));
+    assert!(is_vanished(&results.try_recv().unwrap_err()));
     machine.child.kill().unwrap();
     machine.child.wait().unwrap();
 }
