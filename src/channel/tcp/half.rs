@@ -111,6 +111,14 @@ impl Connection {
         }
     }
 
+    /// Lets the stream around it tell the peer that nothing follows.
+    fn say_last_word(&self, patience: Patience) -> Result<()> {
+        if self.around.is_none() {
+            return Ok(());
+        }
+        self.persist_around(patience, POLLOUT, |around| around.finish())
+    }
+
     /// Attempts something until it works, fails, or the patience is over. The stream is locked for an attempt alone, and not
     /// while this waits.
     fn persist_around<T>(
@@ -285,14 +293,17 @@ impl Half {
         if !self.connection.epoch.lasts() {
             return Ok(()); // a fork copied it, and it is the other process's to tell
         }
-        if self.connection.around.is_some() && !self.connection.is_lost.load(Relaxed) {
-            self.connection.persist_around(Patience::linger(), POLLOUT, |around| around.finish())?;
-        }
-        match self.connection.socket.shutdown(Shutdown::Write) {
+        let said = match self.connection.is_lost.load(Relaxed) {
+            false => self.connection.say_last_word(Patience::linger()),
+            true => Ok(()),
+        };
+        // EOF goes also where the last word does not. Otherwise each side may wait for the other one's.
+        let shut = match self.connection.socket.shutdown(Shutdown::Write) {
             // It was reset, and that was or will be told by a call that receives.
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
             shut => shut.map_err(|source| Error::System { call: "shutdown", source }),
-        }
+        };
+        said.and(shut)
     }
 }
 

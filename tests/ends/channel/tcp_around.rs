@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_was_closed_is_closed,
         what_a_stream_holds_is_sent_once_and_by_the_next_flush,
         a_flush_waits_longer_than_the_deadline_for_a_peer_that_is_there,
+        a_last_word_that_cannot_be_said_holds_no_eof_back,
         what_a_stream_has_read_can_be_waited_for,
         a_sender_of_a_connection_that_was_reset_closes_well,
     ]
@@ -193,4 +194,25 @@ fn a_sender_of_a_connection_that_was_reset_closes_well() {
     drop(there); // with the value unread
     assert!(matches!(receiver.recv(), Err(Error::Reset)));
     sender.close().unwrap();
+}
+
+/// A link over a stream that cannot say its last word, and the bare peer.
+fn speechless(word: impl FnMut(&mut TcpStream) -> io::Result<()> + Send + 'static) -> (TcpLink, TcpStream) {
+    let (here, mut there) = tcp_pair();
+    there.write_all(&hello(1 << 20, 0)).unwrap();
+    let link = short().greet_over(here.try_clone().unwrap(), here, word).unwrap();
+    there.set_read_timeout(Some(FAR)).unwrap();
+    there.read_exact(&mut [0; 32]).unwrap();
+    (link, there)
+}
+
+fn a_last_word_that_cannot_be_said_holds_no_eof_back() {
+    let (link, there) = speechless(|_| Err(ErrorKind::WouldBlock.into()));
+    let _receives = link.reader;
+    drop(link.writer);
+    assert_eq!(rest(there), b"");
+    let (link, there) = speechless(|_| Err(ErrorKind::WouldBlock.into()));
+    let _receives = link.reader;
+    assert!(matches!(Sender::<u8, _>::new(link.writer).close(), Err(Error::TimedOut)));
+    assert_eq!(rest(there), b"");
 }
