@@ -111,12 +111,13 @@ impl Connection {
         }
     }
 
-    /// Lets the stream around it tell the peer that nothing follows.
+    /// Sends what the stream around it holds, and lets it tell the peer that nothing follows.
     fn say_last_word(&self, patience: Patience) -> Result<()> {
         if self.around.is_none() {
             return Ok(());
         }
-        self.persist_around(patience, POLLOUT, |around| around.finish())
+        let flushed = self.flush(patience);
+        flushed.and(self.persist_around(patience, POLLOUT, |around| around.finish()))
     }
 
     /// Attempts something until it works, fails, or the patience is over. The stream is locked for an attempt alone, and not
@@ -357,7 +358,9 @@ impl Outlet for Half {
     }
 
     fn close(mut self) -> Result<()> {
-        self.finish()
+        let holds = self.connection.around.is_some() && self.connection.epoch.lasts();
+        let flushed = if holds { self.flush_until(Until(Patience::Blocking)) } else { Ok(()) };
+        flushed.and(self.finish())
     }
 }
 

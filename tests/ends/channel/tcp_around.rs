@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_was_closed_is_closed,
         what_a_stream_holds_is_sent_once_and_by_the_next_flush,
         a_flush_waits_longer_than_the_deadline_for_a_peer_that_is_there,
+        closing_waits_for_what_a_stream_holds,
         a_last_word_that_cannot_be_said_holds_no_eof_back,
         what_a_stream_has_read_can_be_waited_for,
         a_sender_of_a_connection_that_was_reset_closes_well,
@@ -194,6 +195,24 @@ fn a_sender_of_a_connection_that_was_reset_closes_well() {
     drop(there); // with the value unread
     assert!(matches!(receiver.recv(), Err(Error::Reset)));
     sender.close().unwrap();
+}
+
+fn closing_waits_for_what_a_stream_holds() {
+    let (link, there, answers) = stubborn();
+    let sender = Sender::<u8, _>::new(link.writer);
+    sender.send(7).unwrap();
+    // It is asked again every 10 ms, for longer than a turn and the second of a destructor.
+    *answers.flushes.lock().unwrap() = vec![ErrorKind::WouldBlock; 300];
+    sender.close().unwrap();
+    drop(link.reader);
+    assert_eq!(rest(there), framed(&[7]));
+    // Dropping waits for a second.
+    let (link, there, answers) = stubborn();
+    let sender = Sender::<u8, _>::new(link.writer);
+    sender.send(7).unwrap();
+    *answers.flushes.lock().unwrap() = vec![ErrorKind::WouldBlock; 90];
+    drop((sender, link.reader));
+    assert_eq!(rest(there), framed(&[7]));
 }
 
 /// A link over a stream that cannot say its last word, and the bare peer.
