@@ -300,7 +300,11 @@ impl TcpOptions {
         }
         let (mut incoming, mut outgoing) = halves(socket, around, self.deadline, self.spin)?;
         let ours = Hello { longest: self.max_message as u64, stamp: self.stamp };
-        let theirs = ours.exchange(&mut incoming, &mut outgoing, until)?;
+        let theirs = ours.exchange(&mut incoming, &mut outgoing, until).inspect_err(|error| {
+            if matches!(error, Error::TimedOut) {
+                outgoing.give_up();
+            }
+        })?;
         let longest = usize::try_from(theirs.longest).unwrap_or(usize::MAX);
         Ok(TcpLink {
             reader: TcpReader { reader: MessageReader::new(incoming), longest: self.max_message },

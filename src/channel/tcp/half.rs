@@ -306,6 +306,11 @@ impl Half {
         };
         said.and(shut)
     }
+
+    /// Says no last word: there is no time for it.
+    pub(super) fn give_up(&mut self) {
+        self.is_outgoing = false;
+    }
 }
 
 /// Whether the kernel gave the connection up. It says why, if a router or its own tables did.

@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         a_flush_waits_longer_than_the_deadline_for_a_peer_that_is_there,
         closing_waits_for_what_a_stream_holds,
         a_last_word_that_cannot_be_said_holds_no_eof_back,
+        a_greeting_that_is_out_of_time_has_no_last_word,
         what_a_stream_has_read_can_be_waited_for,
         a_sender_of_a_connection_that_was_reset_closes_well,
     ]
@@ -234,4 +235,16 @@ fn a_last_word_that_cannot_be_said_holds_no_eof_back() {
     let _receives = link.reader;
     assert!(matches!(Sender::<u8, _>::new(link.writer).close(), Err(Error::TimedOut)));
     assert_eq!(rest(there), b"");
+}
+
+fn a_greeting_that_is_out_of_time_has_no_last_word() {
+    let (here, _there) = tcp_pair();
+    let said = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&said);
+    let late = short().greet_over(here.try_clone().unwrap(), here, move |_| {
+        *count.lock().unwrap() += 1;
+        Err(ErrorKind::WouldBlock.into())
+    });
+    assert!(matches!(late, Err(Error::TimedOut)));
+    assert_eq!(*said.lock().unwrap(), 0, "it was waited for after the deadline");
 }
