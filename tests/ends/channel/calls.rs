@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         an_answer_that_does_not_come_is_eof,
         a_call_to_nobody_gives_the_value_back,
         a_late_answer_is_received_before_the_next_call,
+        a_late_answer_that_a_clone_received_is_not_late_any_more,
         an_answer_that_is_none_is_not_late,
         a_call_that_was_not_sent_leaves_nothing_to_come,
         a_late_peer_that_leaves_is_eof,
@@ -131,6 +132,20 @@ fn a_late_answer_is_received_before_the_next_call() {
     assert_eq!(calls.call(2).unwrap(), Some(4));
     drop(calls);
     assert_eq!(exit_code(&child), 0);
+}
+
+fn a_late_answer_that_a_clone_received_is_not_late_any_more() {
+    let pair = duplex::<u32, u32>().unwrap();
+    let (mut calls, peer) = (pair.parent, pair.child);
+    for receives in [false, true] {
+        assert!(matches!(calls.call_timeout(1, SHORT).unwrap_err().error, Error::TimedOut));
+        let mut clone = calls.try_clone().unwrap();
+        let (receiver, caller) = if receives { (&mut calls, &mut clone) } else { (&mut clone, &mut calls) };
+        peer.send(2).unwrap();
+        assert_eq!(receiver.recv().unwrap(), Some(2));
+        peer.send(4).unwrap();
+        assert_eq!(caller.call(2).unwrap(), Some(4));
+    }
 }
 
 fn an_answer_that_is_none_is_not_late() {
