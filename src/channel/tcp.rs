@@ -1,5 +1,6 @@
 //! Channels to another machine: a TCP connection whose sides have greeted each other.
 
+mod around;
 mod connect;
 mod half;
 mod hello;
@@ -9,8 +10,9 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use self::around::{Around, Given};
 use self::connect::{connect, leads_to_itself};
-use self::half::{Around, Given, halves};
+use self::half::halves;
 use self::hello::Hello;
 pub use self::link::{TcpLink, TcpReader, TcpWriter};
 use crate::error::{Error, Result};
@@ -239,7 +241,8 @@ impl TcpOptions {
     ///
     /// `stream` reads and writes `socket`: pass a clone of the socket that it has ([`TcpStream::try_clone`]). This call
     /// makes the socket non-blocking. The stream has to pass on [`WouldBlock`](io::ErrorKind::WouldBlock): its calls are
-    /// repeated when the socket is ready. A handshake that is still due takes place with the hello.
+    /// repeated when the socket is ready. A handshake that is still due takes place with the hello. The link has two descriptors
+    /// more, and wakes a call that receives when a send on another thread has made the stream read.
     ///
     /// `finish` tells the peer that nothing follows, as TLS does with `close_notify`. It is called when the [`TcpWriter`] is
     /// closed or dropped. A connection that ends without it is [`Error::Reset`] to a peer whose TLS looks at that.

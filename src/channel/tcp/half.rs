@@ -1,13 +1,14 @@
 //! The two halves of a connection: each waits for its peer in turns. Between them it asks the kernel whether there is one.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::around::{Around, Shared};
 use crate::error::{Error, Result};
 use crate::framed::{ByteReader, ByteWriter, Outlet, Source};
 use crate::sys::epoch::Epoch;
@@ -22,44 +23,10 @@ const BATCH: usize = 68 << 10;
 /// after this time.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A stream around the connection, such as TLS. Its calls do not wait.
-pub(super) trait Around: Read + Write + Send {
-    /// Tells the peer that nothing follows.
-    fn finish(&mut self) -> io::Result<()>;
-}
-
-/// A stream that was handed in, and how it ends.
-pub(super) struct Given<S, F> {
-    pub(super) stream: S,
-    pub(super) finish: F,
-}
-
-impl<S: Read, F> Read for Given<S, F> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buf)
-    }
-}
-
-impl<S: Write, F> Write for Given<S, F> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.stream.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-impl<S: Read + Write + Send, F: FnMut(&mut S) -> io::Result<()> + Send> Around for Given<S, F> {
-    fn finish(&mut self) -> io::Result<()> {
-        (self.finish)(&mut self.stream)
-    }
-}
-
 /// The state that both halves share.
 struct Connection {
     socket: TcpStream,
-    around: Option<Mutex<Box<dyn Around>>>,
+    around: Option<Shared>,
     deadline: Duration,
     /// How long a call waits before it looks whether the peer is there.
     turn: Duration,
@@ -71,10 +38,6 @@ struct Connection {
 }
 
 impl Connection {
-    fn around(&self) -> Option<MutexGuard<'_, Box<dyn Around>>> {
-        Some(self.around.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     fn vanished() -> Error {
         Error::system("recv", Errno::TIMEDOUT)
     }
@@ -92,7 +55,7 @@ impl Connection {
             let write = |wait| one_turn(sys::socket::write(self.socket.as_fd(), bytes, wait));
             return patience.persist(&self.socket, &Spin::default(), "send", POLLOUT, None, write);
         }
-        let written = self.persist_around(patience, POLLOUT, |around| around.write(bytes))?;
+        let written = self.persist_around(patience, POLLOUT, |around| around.attempt(|stream| stream.write(bytes)))?;
         if written == 0 {
             return Err(Error::System { call: "write", source: ErrorKind::WriteZero.into() });
         }
@@ -107,7 +70,7 @@ impl Connection {
     fn flush(&self, patience: Patience) -> Result<()> {
         match &self.around {
             None => Ok(()),
-            Some(_) => self.persist_around(patience, POLLOUT, |around| around.flush()),
+            Some(_) => self.persist_around(patience, POLLOUT, |around| around.attempt(|stream| stream.flush())),
         }
     }
 
@@ -117,7 +80,7 @@ impl Connection {
             return Ok(());
         }
         let flushed = self.flush(patience);
-        flushed.and(self.persist_around(patience, POLLOUT, |around| around.finish()))
+        flushed.and(self.persist_around(patience, POLLOUT, |around| around.attempt(|stream| stream.finish())))
     }
 
     /// Attempts something until it works, fails, or the patience is over. The stream is locked for an attempt alone, and not
@@ -126,18 +89,16 @@ impl Connection {
         &self,
         patience: Patience,
         events: i16,
-        mut attempt: impl FnMut(&mut dyn Around) -> io::Result<T>,
+        mut attempt: impl FnMut(&Shared) -> io::Result<T>,
     ) -> Result<T> {
+        let Some(around) = &self.around else {
+            return Err(Error::InvalidInput { what: "nothing is around this connection" });
+        };
         loop {
-            let Some(mut around) = self.around() else {
-                return Err(Error::InvalidInput { what: "nothing is around this connection" });
-            };
-            let attempted = attempt(&mut **around);
-            drop(around);
-            match attempted {
+            match attempt(around) {
                 Ok(done) => return Ok(done),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(patience, events)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(around, patience, events)?,
                 Err(error) => {
                     return Err(match error.kind() {
                         ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => Error::Reset,
@@ -149,7 +110,7 @@ impl Connection {
         }
     }
 
-    fn wait(&self, patience: Patience, events: i16) -> Result<()> {
+    fn wait(&self, around: &Shared, patience: Patience, events: i16) -> Result<()> {
         match patience {
             Patience::Until(deadline)
                 if events == POLLOUT && look(self.socket.as_fd(), POLLOUT).is_ok_and(|is| is & POLLOUT != 0) =>
@@ -159,6 +120,7 @@ impl Connection {
                 }
                 Patience::Until(deadline.min(Instant::now() + LOOK)).sleep(&self.socket, POLLIN)
             }
+            patience if events == POLLIN => patience.sleep(around, POLLIN),
             patience => patience.sleep(&self.socket, events),
         }
     }
@@ -193,7 +155,7 @@ pub(super) fn halves(
     let refused = |call| move |errno| Error::system(call, errno);
     sys::tcp::prepare(socket.as_fd(), deadline, turn).map_err(refused("setsockopt"))?;
     let epoch = Epoch::now().map_err(refused("mmap"))?;
-    let around = around.map(Mutex::new);
+    let around = around.map(|stream| Shared::new(stream, &socket)).transpose()?;
     let is_lost = AtomicBool::new(false);
     let connection = Arc::new(Connection { socket, around, deadline, turn, spin: Spin::of(spin), epoch, is_lost });
     let half = |is_outgoing| Half {
@@ -372,9 +334,10 @@ impl Outlet for Half {
 impl ByteReader for Half {}
 impl ByteWriter for Half {}
 
+/// Readable when receiving is worth a try.
 impl AsFd for Half {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.connection.socket.as_fd()
+        self.connection.around.as_ref().map_or(self.connection.socket.as_fd(), AsFd::as_fd)
     }
 }
 

@@ -21,6 +21,8 @@ pub fn trials() -> Vec<Trial> {
         a_last_word_that_cannot_be_said_holds_no_eof_back,
         a_greeting_that_is_out_of_time_has_no_last_word,
         what_a_stream_has_read_can_be_waited_for,
+        what_a_stream_reads_while_it_is_written_to_wakes_who_waits,
+        how_a_stream_ends_while_it_is_written_to_is_told_to_who_waits,
         a_sender_of_a_connection_that_was_reset_closes_well,
     ]
 }
@@ -247,4 +249,76 @@ fn a_greeting_that_is_out_of_time_has_no_last_word() {
     });
     assert!(matches!(late, Err(Error::TimedOut)));
     assert_eq!(*said.lock().unwrap(), 0, "it was waited for after the deadline");
+}
+
+/// Reads all that is there while it is written to, as TLS does where there is no room.
+struct Greedy {
+    socket: TcpStream,
+    read: VecDeque<u8>,
+    /// How it ended meanwhile, which is told once.
+    ended: Option<ErrorKind>,
+}
+
+impl Read for Greedy {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.ended.take_if(|_| self.read.is_empty()) {
+            Some(kind) => Err(kind.into()),
+            None if self.read.is_empty() => self.socket.read(buf),
+            None => self.read.read(buf),
+        }
+    }
+}
+
+impl Write for Greedy {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let mut more = [0; 1024];
+        match self.socket.read(&mut more) {
+            Ok(0) => self.ended = Some(ErrorKind::UnexpectedEof),
+            Ok(count) => self.read.extend(&more[..count]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        self.socket.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Both directions over such a stream; the bare peer; and the socket, to see what has arrived there.
+fn greedy() -> (Receiver<u8, ipc::TcpReader>, Sender<u8, ipc::TcpWriter>, TcpStream, TcpStream) {
+    let (here, mut there) = tcp_pair();
+    there.write_all(&hello(1 << 20, 0)).unwrap();
+    let socket = here.try_clone().unwrap();
+    let stream = Greedy { socket: here.try_clone().unwrap(), read: VecDeque::new(), ended: None };
+    let link = short().greet_over(stream, here, |_| Ok(())).unwrap();
+    (Receiver::new(link.reader), Sender::new(link.writer), there, socket)
+}
+
+fn what_a_stream_reads_while_it_is_written_to_wakes_who_waits() {
+    let (mut values, sender, mut there, socket) = greedy();
+    for number in 0..3 {
+        assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+        there.write_all(&[framed(&[number]), framed(&[7])].concat()).unwrap();
+        support::poll_until("it is there", || socket.peek(&mut [0; 10]).is_ok_and(|count| count == 10));
+        sender.send(1).unwrap();
+        sender.flush().unwrap();
+        assert!(socket.peek(&mut [0]).is_err(), "the stream has read it");
+        assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+        assert_eq!(values.try_recv().unwrap(), Some(number));
+        assert_eq!(values.recv().unwrap(), Some(7));
+        assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+        assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(Duration::ZERO)).unwrap(), 0, "it is rung no more");
+    }
+}
+
+fn how_a_stream_ends_while_it_is_written_to_is_told_to_who_waits() {
+    let (mut values, sender, there, socket) = greedy();
+    assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+    there.shutdown(std::net::Shutdown::Write).unwrap();
+    support::poll_until("it is there", || socket.peek(&mut [0]).is_ok_and(|count| count == 0));
+    sender.send(1).unwrap();
+    sender.flush().unwrap();
+    assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+    assert!(matches!(values.try_recv(), Err(Error::Reset)));
 }
