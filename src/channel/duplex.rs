@@ -3,20 +3,22 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::receiver::{MAX, is_over_with_the_value};
+use super::link;
+use super::receiver::MAX;
 use super::unsent::{CallError, Unsent};
 use super::value;
 use super::values::Values;
 use crate::end::FromFdError;
 use crate::error::{Error, Result};
 use crate::socket::DatagramSocket;
-use crate::wait::{Patience, Watch};
+use crate::wait::{Patience, Until, Watch};
 
 /// One end of a [`duplex`](crate::duplex()): sends values of one type and receives values of another.
 ///
@@ -27,8 +29,10 @@ use crate::wait::{Patience, Watch};
 pub struct Duplex<S, R> {
     link: DatagramSocket,
     max: AtomicUsize,
-    /// Whether the answer to a call that was given up is still to come.
-    late: AtomicBool,
+    /// How many messages this end and its clones have taken.
+    taken: Arc<AtomicU64>,
+    /// How many there were, and one, when a call was made whose answer is to come as long as there are no more.
+    late: AtomicU64,
     values: PhantomData<fn(S) -> R>,
 }
 
@@ -47,7 +51,8 @@ impl<S, R> Duplex<S, R> {
     /// # Ok::<(), ipc::Error>(())
     /// ```
     pub fn new(socket: DatagramSocket) -> Self {
-        Self { link: socket, max: AtomicUsize::new(MAX), late: AtomicBool::new(false), values: PhantomData }
+        let (taken, late) = Default::default();
+        Self { link: socket, max: AtomicUsize::new(MAX), taken, late, values: PhantomData }
     }
 }
 
@@ -169,12 +174,19 @@ impl<S, R> Duplex<S, R> {
     where
         R: DeserializeOwned,
     {
-        let received = value::recv::<R, DatagramSocket>(&self.link, self.max.load(Relaxed), patience);
-        let has_come = received.as_ref().map_or_else(has_come, |_| true);
-        if has_come {
-            self.late.store(false, Relaxed);
+        self.take(patience)?
+    }
+
+    /// Receives. An error inside is that of a message that was taken, whatever became of it.
+    fn take(&self, patience: Patience) -> Result<Result<Option<R>>>
+    where
+        R: DeserializeOwned,
+    {
+        let taken = link::receive(&self.link, self.max.load(Relaxed), Until(patience), value::open::<R>);
+        if is_answered(&taken) {
+            self.taken.fetch_add(1, Relaxed);
         }
-        received
+        Ok(taken?.transpose().and_then(Option::transpose))
     }
 }
 
@@ -242,36 +254,34 @@ impl<S, R> Duplex<S, R> {
         S: Serialize,
         R: DeserializeOwned,
     {
-        if *self.late.get_mut() {
+        if self.is_late() {
             return Err(CallError { unsent: Some(value), error: Error::Unread });
         }
+        let before = self.taken.load(Relaxed);
         self.send_value(value, patience)?;
-        self.receive(patience).map_err(|error| {
-            *self.late.get_mut() = !has_come(&error);
-            CallError { unsent: None, error }
-        })
+        let taken = self.take(patience);
+        if !is_answered(&taken) {
+            *self.late.get_mut() = before + 1;
+        }
+        taken.and_then(|answer| answer).map_err(|error| CallError { unsent: None, error })
     }
 }
 
-/// Whether an answer was taken with that error, or none comes any more: [`Error::Reset`] is the last thing before EOF.
-fn has_come(error: &Error) -> bool {
-    match error {
-        Error::System { call: "malloc", .. } => true, // there was no memory to decode it
-        error => is_over_with_the_value(error),
-    }
+/// Whether an answer was taken, or none comes any more: [`Error::Reset`] is the last thing before EOF.
+fn is_answered<T>(taken: &Result<T>) -> bool {
+    matches!(taken, Ok(_) | Err(Error::Reset))
 }
 
-/// For calls that are awaited.
-#[cfg(feature = "tokio")]
 impl<S, R> Duplex<S, R> {
     /// Whether the answer to a call that was given up is still to come.
     pub(crate) fn is_late(&self) -> bool {
-        self.late.load(Relaxed)
+        self.late.load(Relaxed) == self.taken.load(Relaxed) + 1
     }
 
-    /// Notes that an answer is to come, until it has come.
+    /// Notes that an answer is to come, until it has come. For calls that are awaited.
+    #[cfg(feature = "tokio")]
     pub(crate) fn expect_answer(&self) {
-        self.late.store(true, Relaxed);
+        self.late.store(self.taken.load(Relaxed) + 1, Relaxed);
     }
 }
 
@@ -335,10 +345,8 @@ impl<S, R> Duplex<S, R> {
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: no descriptors are left (`EMFILE`).
     pub fn try_clone(&self) -> Result<Self> {
-        let clone = Self::new(self.link.try_clone()?);
-        clone.set_max_message(self.max_message());
-        clone.late.store(self.late.load(Relaxed), Relaxed);
-        Ok(clone)
+        let (max, late) = (self.max_message().into(), self.late.load(Relaxed).into());
+        Ok(Self { link: self.link.try_clone()?, max, taken: Arc::clone(&self.taken), late, values: PhantomData })
     }
 
     /// Sets how long a call looks again before it sleeps; at first it does not. See [`DatagramSocket::set_spin`], and the

@@ -315,15 +315,7 @@ impl Link for DatagramSocket {
 
     #[inline]
     fn recv<R>(socket: &Self, max: usize, until: Until, take: impl FnOnce(&[u8], Received) -> R) -> Result<Option<R>> {
-        let taken = socket.receive_lent(until.0, |message, received| {
-            let received = received?;
-            match message.len() {
-                0 if !received.is_empty() => large::take(received, max, take),
-                len if len > max => Err(Error::TooLong { len, max }),
-                _ => Ok(take(message, received)),
-            }
-        })?;
-        taken.transpose()
+        receive(socket, max, until, take)?.transpose()
     }
 
     fn watch(socket: &mut Self) -> Result<Watch<'_>> {
@@ -337,6 +329,24 @@ impl Link for DatagramSocket {
 
 impl Outgoing for DatagramSocket {}
 impl Incoming for DatagramSocket {}
+
+/// Receives one value. An error inside is that of a message that was taken, and is gone.
+#[inline]
+pub(super) fn receive<R>(
+    socket: &DatagramSocket,
+    max: usize,
+    until: Until,
+    take: impl FnOnce(&[u8], Received) -> R,
+) -> Result<Option<Result<R>>> {
+    socket.receive_lent(until.0, |message, received| {
+        let received = received?;
+        match message.len() {
+            0 if !received.is_empty() => large::take(received, max, take),
+            len if len > max => Err(Error::TooLong { len, max }),
+            _ => Ok(take(message, received)),
+        }
+    })
+}
 
 /// For a link's calls.
 impl Until {

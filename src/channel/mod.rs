@@ -56,7 +56,8 @@ use crate::socket;
 /// - A value may be of any size. One that is too large for a message goes in shared memory beside it.
 /// - Receiving returns `None` when every sender is gone and everything was received. Sending fails with [`Error::Closed`]
 ///   when every receiver is gone.
-/// - [`send`](Sender::send) blocks while some hundreds of values, or 416 KiB of them, were not received yet.
+/// - [`send`](Sender::send) blocks while some hundreds of values, or 416 KiB of them, were not received yet. Values in shared memory
+///   count as some hundreds, however large: they take memory until they are received.
 ///
 /// # What does not travel
 ///

@@ -1,5 +1,6 @@
 //! Channels to another machine: a TCP connection whose sides have greeted each other.
 
+mod around;
 mod connect;
 mod half;
 mod hello;
@@ -9,8 +10,9 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use self::around::{Around, Given};
 use self::connect::{connect, leads_to_itself};
-use self::half::{Around, Given, halves};
+use self::half::halves;
 use self::hello::Hello;
 pub use self::link::{TcpLink, TcpReader, TcpWriter};
 use crate::error::{Error, Result};
@@ -39,7 +41,7 @@ const SPIN: Duration = Duration::from_micros(20);
 /// A process that leaves or is killed is seen as on a pipe: its values arrive, and then EOF. A machine that loses its power
 /// or its cable says nothing. A call that waits is [`Error::System`] with `ETIMEDOUT` once the other kernel has been silent
 /// for the [`deadline`](Self::deadline), or at most half as much longer. So is one that sends, though there may be room
-/// for the value here, and so is each later call. A process that is slow or
+/// for the value here, and so is each later call. Values that had arrived are received first. A process that is slow or
 /// stopped is not taken for dead: its kernel answers for it.
 ///
 /// A value that was sent may be on its way to a machine that is gone. No error tells which values arrived there: count
@@ -239,7 +241,8 @@ impl TcpOptions {
     ///
     /// `stream` reads and writes `socket`: pass a clone of the socket that it has ([`TcpStream::try_clone`]). This call
     /// makes the socket non-blocking. The stream has to pass on [`WouldBlock`](io::ErrorKind::WouldBlock): its calls are
-    /// repeated when the socket is ready. A handshake that is still due takes place with the hello.
+    /// repeated when the socket is ready. A handshake that is still due takes place with the hello. The link has two descriptors
+    /// more, and wakes a call that receives when a send on another thread has made the stream read.
     ///
     /// `finish` tells the peer that nothing follows, as TLS does with `close_notify`. It is called when the [`TcpWriter`] is
     /// closed or dropped. A connection that ends without it is [`Error::Reset`] to a peer whose TLS looks at that.
@@ -300,7 +303,11 @@ impl TcpOptions {
         }
         let (mut incoming, mut outgoing) = halves(socket, around, self.deadline, self.spin)?;
         let ours = Hello { longest: self.max_message as u64, stamp: self.stamp };
-        let theirs = ours.exchange(&mut incoming, &mut outgoing, until)?;
+        let theirs = ours.exchange(&mut incoming, &mut outgoing, until).inspect_err(|error| {
+            if matches!(error, Error::TimedOut) {
+                outgoing.give_up();
+            }
+        })?;
         let longest = usize::try_from(theirs.longest).unwrap_or(usize::MAX);
         Ok(TcpLink {
             reader: TcpReader { reader: MessageReader::new(incoming), longest: self.max_message },

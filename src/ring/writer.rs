@@ -103,7 +103,8 @@ impl RingWriter {
     /// - [`Error::InvalidInput`]: more than 1 GiB.
     /// - [`Error::System`]: no memory (`ENOMEM`), or no descriptor (`EMFILE`, `ENFILE`) is left. This process may not make
     ///   files of that length (`EFBIG`, `RLIMIT_FSIZE` of
-    ///   [setrlimit(2)](https://man7.org/linux/man-pages/man2/setrlimit.2.html)). The peer is a writer too (`EPERM`).
+    ///   [setrlimit(2)](https://man7.org/linux/man-pages/man2/setrlimit.2.html)). The peer is a writer too (`EPERM`, from Linux 6.16
+    ///   on; before, neither side is told).
     /// - [`Error::Closed`]: the peer is gone.
     /// - [`Error::WouldBlock`]: the socket is full of bytes that were written to it before.
     /// - [`Error::NotGiven`]: this process was not given the socket.

@@ -1,13 +1,14 @@
 //! The two halves of a connection: each waits for its peer in turns. Between them it asks the kernel whether there is one.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::around::{Around, Shared};
 use crate::error::{Error, Result};
 use crate::framed::{ByteReader, ByteWriter, Outlet, Source};
 use crate::sys::epoch::Epoch;
@@ -22,44 +23,10 @@ const BATCH: usize = 68 << 10;
 /// after this time.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A stream around the connection, such as TLS. Its calls do not wait.
-pub(super) trait Around: Read + Write + Send {
-    /// Tells the peer that nothing follows.
-    fn finish(&mut self) -> io::Result<()>;
-}
-
-/// A stream that was handed in, and how it ends.
-pub(super) struct Given<S, F> {
-    pub(super) stream: S,
-    pub(super) finish: F,
-}
-
-impl<S: Read, F> Read for Given<S, F> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buf)
-    }
-}
-
-impl<S: Write, F> Write for Given<S, F> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.stream.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-impl<S: Read + Write + Send, F: FnMut(&mut S) -> io::Result<()> + Send> Around for Given<S, F> {
-    fn finish(&mut self) -> io::Result<()> {
-        (self.finish)(&mut self.stream)
-    }
-}
-
 /// The state that both halves share.
 struct Connection {
     socket: TcpStream,
-    around: Option<Mutex<Box<dyn Around>>>,
+    around: Option<Shared>,
     deadline: Duration,
     /// How long a call waits before it looks whether the peer is there.
     turn: Duration,
@@ -71,17 +38,13 @@ struct Connection {
 }
 
 impl Connection {
-    fn around(&self) -> Option<MutexGuard<'_, Box<dyn Around>>> {
-        Some(self.around.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     fn vanished() -> Error {
         Error::system("recv", Errno::TIMEDOUT)
     }
 
     fn read(&self, buf: &mut [u8], patience: Patience) -> Result<usize> {
         if self.around.is_none() {
-            let read = |wait| sys::socket::read(self.socket.as_fd(), buf, wait);
+            let read = |wait| one_turn(sys::socket::read(self.socket.as_fd(), buf, wait));
             return patience.persist(&self.socket, &self.spin, "recv", POLLIN, None, read);
         }
         self.persist_around(patience, POLLIN, |around| around.read(buf))
@@ -89,10 +52,10 @@ impl Connection {
 
     fn write(&self, bytes: &[u8], patience: Patience) -> Result<usize> {
         if self.around.is_none() {
-            let write = |wait| sys::socket::write(self.socket.as_fd(), bytes, wait);
+            let write = |wait| one_turn(sys::socket::write(self.socket.as_fd(), bytes, wait));
             return patience.persist(&self.socket, &Spin::default(), "send", POLLOUT, None, write);
         }
-        let written = self.persist_around(patience, POLLOUT, |around| around.write(bytes))?;
+        let written = self.persist_around(patience, POLLOUT, |around| around.attempt(|stream| stream.write(bytes)))?;
         if written == 0 {
             return Err(Error::System { call: "write", source: ErrorKind::WriteZero.into() });
         }
@@ -107,8 +70,17 @@ impl Connection {
     fn flush(&self, patience: Patience) -> Result<()> {
         match &self.around {
             None => Ok(()),
-            Some(_) => self.persist_around(patience, POLLOUT, |around| around.flush()),
+            Some(_) => self.persist_around(patience, POLLOUT, |around| around.attempt(|stream| stream.flush())),
         }
+    }
+
+    /// Sends what the stream around it holds, and lets it tell the peer that nothing follows.
+    fn say_last_word(&self, patience: Patience) -> Result<()> {
+        if self.around.is_none() {
+            return Ok(());
+        }
+        let flushed = self.flush(patience);
+        flushed.and(self.persist_around(patience, POLLOUT, |around| around.attempt(|stream| stream.finish())))
     }
 
     /// Attempts something until it works, fails, or the patience is over. The stream is locked for an attempt alone, and not
@@ -117,18 +89,16 @@ impl Connection {
         &self,
         patience: Patience,
         events: i16,
-        mut attempt: impl FnMut(&mut dyn Around) -> io::Result<T>,
+        mut attempt: impl FnMut(&Shared) -> io::Result<T>,
     ) -> Result<T> {
+        let Some(around) = &self.around else {
+            return Err(Error::InvalidInput { what: "nothing is around this connection" });
+        };
         loop {
-            let Some(mut around) = self.around() else {
-                return Err(Error::InvalidInput { what: "nothing is around this connection" });
-            };
-            let attempted = attempt(&mut **around);
-            drop(around);
-            match attempted {
+            match attempt(around) {
                 Ok(done) => return Ok(done),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(patience, events)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(around, patience, events)?,
                 Err(error) => {
                     return Err(match error.kind() {
                         ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => Error::Reset,
@@ -140,7 +110,7 @@ impl Connection {
         }
     }
 
-    fn wait(&self, patience: Patience, events: i16) -> Result<()> {
+    fn wait(&self, around: &Shared, patience: Patience, events: i16) -> Result<()> {
         match patience {
             Patience::Until(deadline)
                 if events == POLLOUT && look(self.socket.as_fd(), POLLOUT).is_ok_and(|is| is & POLLOUT != 0) =>
@@ -150,9 +120,17 @@ impl Connection {
                 }
                 Patience::Until(deadline.min(Instant::now() + LOOK)).sleep(&self.socket, POLLIN)
             }
+            patience if events == POLLIN => patience.sleep(around, POLLIN),
             patience => patience.sleep(&self.socket, events),
         }
     }
+}
+
+/// A signal ends a turn. A call that is made again has all of its time again: under a clock that ticks, it would never end, and
+/// nobody would look whether the peer is there.
+#[inline]
+fn one_turn<T>(called: sys::Result<T>) -> sys::Result<T> {
+    called.map_err(|errno| if errno == Errno::INTR { Errno::AGAIN } else { errno })
 }
 
 /// One half of a connection. Dropping the one that sends tells the peer that nothing follows.
@@ -177,7 +155,7 @@ pub(super) fn halves(
     let refused = |call| move |errno| Error::system(call, errno);
     sys::tcp::prepare(socket.as_fd(), deadline, turn).map_err(refused("setsockopt"))?;
     let epoch = Epoch::now().map_err(refused("mmap"))?;
-    let around = around.map(Mutex::new);
+    let around = around.map(|stream| Shared::new(stream, &socket)).transpose()?;
     let is_lost = AtomicBool::new(false);
     let connection = Arc::new(Connection { socket, around, deadline, turn, spin: Spin::of(spin), epoch, is_lost });
     let half = |is_outgoing| Half {
@@ -260,6 +238,13 @@ impl Half {
         Ok(())
     }
 
+    /// Reads what had arrived before the peer was gone. The other half may have noticed that first.
+    #[cold]
+    fn read_rest(&self, buf: &mut [u8]) -> Option<usize> {
+        let is_ours = self.connection.epoch.lasts();
+        is_ours.then(|| self.connection.read(buf, Patience::None).ok()).flatten().filter(|count| *count > 0)
+    }
+
     /// Sends what a stream around the connection holds.
     pub(super) fn flush_until(&mut self, until: Until) -> Result<()> {
         self.in_turns(until.0, Connection::flush)
@@ -271,14 +256,22 @@ impl Half {
         if !self.connection.epoch.lasts() {
             return Ok(()); // a fork copied it, and it is the other process's to tell
         }
-        if self.connection.around.is_some() && !self.connection.is_lost.load(Relaxed) {
-            self.connection.persist_around(Patience::linger(), POLLOUT, |around| around.finish())?;
-        }
-        match self.connection.socket.shutdown(Shutdown::Write) {
+        let said = match self.connection.is_lost.load(Relaxed) {
+            false => self.connection.say_last_word(Patience::linger()),
+            true => Ok(()),
+        };
+        // EOF goes also where the last word does not. Otherwise each side may wait for the other one's.
+        let shut = match self.connection.socket.shutdown(Shutdown::Write) {
             // It was reset, and that was or will be told by a call that receives.
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
             shut => shut.map_err(|source| Error::System { call: "shutdown", source }),
-        }
+        };
+        said.and(shut)
+    }
+
+    /// Says no last word: there is no time for it.
+    pub(super) fn give_up(&mut self) {
+        self.is_outgoing = false;
     }
 }
 
@@ -291,7 +284,10 @@ fn is_lost(error: &io::Error) -> bool {
 impl TimedRead for Half {
     #[inline]
     fn read_until(&mut self, buf: &mut [u8], until: Until) -> Result<usize> {
-        let read = self.in_turns(until.0, |connection, patience| connection.read(buf, patience));
+        let read = match self.in_turns(until.0, |connection, patience| connection.read(buf, patience)) {
+            Err(error) if self.connection.is_lost.load(Relaxed) => self.read_rest(buf).ok_or(error),
+            read => read,
+        };
         self.may_hold = self.connection.around.is_some() && matches!(read, Ok(1..));
         read
     }
@@ -329,16 +325,19 @@ impl Outlet for Half {
     }
 
     fn close(mut self) -> Result<()> {
-        self.finish()
+        let holds = self.connection.around.is_some() && self.connection.epoch.lasts();
+        let flushed = if holds { self.flush_until(Until(Patience::Blocking)) } else { Ok(()) };
+        flushed.and(self.finish())
     }
 }
 
 impl ByteReader for Half {}
 impl ByteWriter for Half {}
 
+/// Readable when receiving is worth a try.
 impl AsFd for Half {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.connection.socket.as_fd()
+        self.connection.around.as_ref().map_or(self.connection.socket.as_fd(), AsFd::as_fd)
     }
 }
 

@@ -8,6 +8,7 @@ use ipc::{CallError, Duplex, Error, duplex, fork, pipe, wait_any};
 pub fn trials() -> Vec<Trial> {
     support::trials![
         an_answer_that_there_was_no_memory_for_is_not_late,
+        an_answer_that_could_not_be_mapped_is_not_late,
         a_call_gets_its_answer,
         a_clone_of_a_duplex_has_its_limit,
         values_go_both_ways_at_once,
@@ -15,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         an_answer_that_does_not_come_is_eof,
         a_call_to_nobody_gives_the_value_back,
         a_late_answer_is_received_before_the_next_call,
+        a_late_answer_that_a_clone_received_is_not_late_any_more,
         an_answer_that_is_none_is_not_late,
         a_call_that_was_not_sent_leaves_nothing_to_come,
         a_late_peer_that_leaves_is_eof,
@@ -132,6 +134,20 @@ fn a_late_answer_is_received_before_the_next_call() {
     assert_eq!(exit_code(&child), 0);
 }
 
+fn a_late_answer_that_a_clone_received_is_not_late_any_more() {
+    let pair = duplex::<u32, u32>().unwrap();
+    let (mut calls, peer) = (pair.parent, pair.child);
+    for receives in [false, true] {
+        assert!(matches!(calls.call_timeout(1, SHORT).unwrap_err().error, Error::TimedOut));
+        let mut clone = calls.try_clone().unwrap();
+        let (receiver, caller) = if receives { (&mut calls, &mut clone) } else { (&mut clone, &mut calls) };
+        peer.send(2).unwrap();
+        assert_eq!(receiver.recv().unwrap(), Some(2));
+        peer.send(4).unwrap();
+        assert_eq!(caller.call(2).unwrap(), Some(4));
+    }
+}
+
 fn an_answer_that_is_none_is_not_late() {
     let pair = duplex::<u32, u8>().unwrap();
     let (mut calls, peer) = (pair.parent, pair.child.into_inner());
@@ -223,6 +239,20 @@ fn an_answer_that_there_was_no_memory_for_is_not_late() {
     support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
     drop(taken);
     assert_eq!(support::refused(refused.map_err(Error::from)), ("malloc", libc::ENOMEM));
+    pair.child.send("next".to_owned()).unwrap();
+    assert_eq!(pair.parent.call(3).unwrap().as_deref(), Some("next"));
+}
+
+fn an_answer_that_could_not_be_mapped_is_not_late() {
+    let mut pair = ipc::duplex::<u8, String>().unwrap();
+    pair.child.send("first".to_owned()).unwrap();
+    pair.parent.call(1).unwrap(); // the thread's memory for messages is there
+    pair.child.send("x".repeat(32 << 20)).unwrap(); // goes as memory
+    support::limit(libc::RLIMIT_AS, |_| (support::own_size() + (16 << 20)) as libc::rlim_t);
+    let refused = pair.parent.call(2);
+    support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+    assert_eq!(support::refused(refused.map_err(Error::from)), ("mmap", libc::ENOMEM));
+    // It is lost, and no other is to come.
     pair.child.send("next".to_owned()).unwrap();
     assert_eq!(pair.parent.call(3).unwrap().as_deref(), Some("next"));
 }

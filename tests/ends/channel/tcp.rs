@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, FAR, Machine, Trial, assert_timed_out, assert_times_out, exit_code, poll_until, tcp_pair};
+use crate::support::{
+    self, FAR, Machine, Trial, assert_timed_out, assert_times_out, exit_code, poll_until, tcp_pair, with_interval_timer,
+};
 use ipc::{Error, Link, PipeReader, Receiver, Sender, TcpLink, TcpOptions, TcpReader, TcpWriter, fork, pipe, wait_any};
 
 pub fn trials() -> Vec<Trial> {
@@ -41,6 +43,8 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_ends_without_its_last_word_is_a_reset,
         a_worker_that_is_stopped_is_not_gone within 90,
         a_machine_that_vanishes_is_an_error needs [OwnNetwork, IP] within 90,
+        a_machine_that_vanishes_is_an_error_under_signals_too needs [OwnNetwork, IP] within 90,
+        what_arrived_before_a_machine_vanished_is_received needs [OwnNetwork, IP] within 90,
     ]
 }
 
@@ -705,6 +709,70 @@ fn a_machine_that_vanishes_is_an_error() {
             });
         });
     });
+    machine.child.kill().unwrap();
+    machine.child.wait().unwrap();
+}
+
+/// Another machine that says one value on each of its connections, and then keeps them; and the connections here.
+fn far<const N: usize>() -> (Machine, [TcpLink; N]) {
+    let machine = Machine::start(|mut until| {
+        let connect = |_| {
+            let link = short().connect(Machine::MASTER).unwrap();
+            let writer = Sender::new(link.writer);
+            writer.send(1_u8).unwrap();
+            writer.flush().unwrap();
+            (writer, link.reader)
+        };
+        let links: Vec<_> = (0..N).map(connect).collect();
+        let _ = until.read(&mut [0]);
+        drop(links);
+    });
+    let links = std::array::from_fn(|_| short().greet(machine.listener.accept().unwrap().0).unwrap());
+    (machine, links)
+}
+
+fn a_machine_that_vanishes_is_an_error_under_signals_too() {
+    let (machine, [link, full]) = far();
+    let (results, jobs) = (Receiver::<u8, _>::new(link.reader), Sender::new(link.writer));
+    assert_eq!(results.recv().unwrap(), Some(1));
+    let full = Sender::new(full.writer);
+    fill(&full);
+    machine.cut();
+    jobs.send(1_u8).unwrap();
+    jobs.flush().unwrap(); // it is under way, so the kernel does not ask for the peer
+    // A clock that ticks more often than a call looks.
+    with_interval_timer(Duration::from_millis(100), || {
+        let calls: [(&str, &dyn Fn() -> ipc::Result<()>); 2] =
+            [("receiving", &|| results.recv().map(drop)), ("sending", &|| full.flush())];
+        for (what, call) in calls {
+            let started = Instant::now();
+            let error = call().unwrap_err();
+            let took = started.elapsed();
+            assert!(is_vanished(&error), "{what}: {error:?}");
+            assert!(took <= SHORT * 3 / 2 + Duration::from_secs(1), "{what}: {took:?}");
+        }
+    });
+    machine.child.kill().unwrap();
+    machine.child.wait().unwrap();
+}
+
+fn what_arrived_before_a_machine_vanished_is_received() {
+    let (machine, [link]) = far();
+    let (mut results, jobs) = (Receiver::<u8, _>::new(link.reader), Sender::new(link.writer));
+    assert_eq!(wait_any(&mut [results.watch().unwrap()], Some(FAR)).unwrap(), 1); // it is there
+    machine.cut();
+    let (clock, _tick) = pipe().unwrap();
+    let error = loop {
+        if let Err(error) = jobs.send(1_u8).map_err(Error::from).and_then(|()| jobs.flush()) {
+            break error;
+        }
+        let _ = clock.read_timeout(&mut [0], Duration::from_millis(200));
+    };
+    assert!(is_vanished(&error), "{error:?}");
+    // It had come long before, and no call had taken it.
+    assert_eq!(results.recv().unwrap(), Some(1));
+    assert!(is_vanished(&results.recv().unwrap_err()));
+    assert!(is_vanished(&results.try_recv().unwrap_err()));
     machine.child.kill().unwrap();
     machine.child.wait().unwrap();
 }

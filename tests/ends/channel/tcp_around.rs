@@ -17,7 +17,12 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_was_closed_is_closed,
         what_a_stream_holds_is_sent_once_and_by_the_next_flush,
         a_flush_waits_longer_than_the_deadline_for_a_peer_that_is_there,
+        closing_waits_for_what_a_stream_holds,
+        a_last_word_that_cannot_be_said_holds_no_eof_back,
+        a_greeting_that_is_out_of_time_has_no_last_word,
         what_a_stream_has_read_can_be_waited_for,
+        what_a_stream_reads_while_it_is_written_to_wakes_who_waits,
+        how_a_stream_ends_while_it_is_written_to_is_told_to_who_waits,
         a_sender_of_a_connection_that_was_reset_closes_well,
     ]
 }
@@ -193,4 +198,127 @@ fn a_sender_of_a_connection_that_was_reset_closes_well() {
     drop(there); // with the value unread
     assert!(matches!(receiver.recv(), Err(Error::Reset)));
     sender.close().unwrap();
+}
+
+fn closing_waits_for_what_a_stream_holds() {
+    let (link, there, answers) = stubborn();
+    let sender = Sender::<u8, _>::new(link.writer);
+    sender.send(7).unwrap();
+    // It is asked again every 10 ms, for longer than a turn and the second of a destructor.
+    *answers.flushes.lock().unwrap() = vec![ErrorKind::WouldBlock; 300];
+    sender.close().unwrap();
+    drop(link.reader);
+    assert_eq!(rest(there), framed(&[7]));
+    // Dropping waits for a second.
+    let (link, there, answers) = stubborn();
+    let sender = Sender::<u8, _>::new(link.writer);
+    sender.send(7).unwrap();
+    *answers.flushes.lock().unwrap() = vec![ErrorKind::WouldBlock; 90];
+    drop((sender, link.reader));
+    assert_eq!(rest(there), framed(&[7]));
+}
+
+/// A link over a stream that cannot say its last word, and the bare peer.
+fn speechless(word: impl FnMut(&mut TcpStream) -> io::Result<()> + Send + 'static) -> (TcpLink, TcpStream) {
+    let (here, mut there) = tcp_pair();
+    there.write_all(&hello(1 << 20, 0)).unwrap();
+    let link = short().greet_over(here.try_clone().unwrap(), here, word).unwrap();
+    there.set_read_timeout(Some(FAR)).unwrap();
+    there.read_exact(&mut [0; 32]).unwrap();
+    (link, there)
+}
+
+fn a_last_word_that_cannot_be_said_holds_no_eof_back() {
+    let (link, there) = speechless(|_| Err(ErrorKind::WouldBlock.into()));
+    let _receives = link.reader;
+    drop(link.writer);
+    assert_eq!(rest(there), b"");
+    let (link, there) = speechless(|_| Err(ErrorKind::WouldBlock.into()));
+    let _receives = link.reader;
+    assert!(matches!(Sender::<u8, _>::new(link.writer).close(), Err(Error::TimedOut)));
+    assert_eq!(rest(there), b"");
+}
+
+fn a_greeting_that_is_out_of_time_has_no_last_word() {
+    let (here, _there) = tcp_pair();
+    let said = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&said);
+    let late = short().greet_over(here.try_clone().unwrap(), here, move |_| {
+        *count.lock().unwrap() += 1;
+        Err(ErrorKind::WouldBlock.into())
+    });
+    assert!(matches!(late, Err(Error::TimedOut)));
+    assert_eq!(*said.lock().unwrap(), 0, "it was waited for after the deadline");
+}
+
+/// Reads all that is there while it is written to, as TLS does where there is no room.
+struct Greedy {
+    socket: TcpStream,
+    read: VecDeque<u8>,
+    /// How it ended meanwhile, which is told once.
+    ended: Option<ErrorKind>,
+}
+
+impl Read for Greedy {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.ended.take_if(|_| self.read.is_empty()) {
+            Some(kind) => Err(kind.into()),
+            None if self.read.is_empty() => self.socket.read(buf),
+            None => self.read.read(buf),
+        }
+    }
+}
+
+impl Write for Greedy {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let mut more = [0; 1024];
+        match self.socket.read(&mut more) {
+            Ok(0) => self.ended = Some(ErrorKind::UnexpectedEof),
+            Ok(count) => self.read.extend(&more[..count]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        self.socket.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Both directions over such a stream; the bare peer; and the socket, to see what has arrived there.
+fn greedy() -> (Receiver<u8, ipc::TcpReader>, Sender<u8, ipc::TcpWriter>, TcpStream, TcpStream) {
+    let (here, mut there) = tcp_pair();
+    there.write_all(&hello(1 << 20, 0)).unwrap();
+    let socket = here.try_clone().unwrap();
+    let stream = Greedy { socket: here.try_clone().unwrap(), read: VecDeque::new(), ended: None };
+    let link = short().greet_over(stream, here, |_| Ok(())).unwrap();
+    (Receiver::new(link.reader), Sender::new(link.writer), there, socket)
+}
+
+fn what_a_stream_reads_while_it_is_written_to_wakes_who_waits() {
+    let (mut values, sender, mut there, socket) = greedy();
+    for number in 0..3 {
+        assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+        there.write_all(&[framed(&[number]), framed(&[7])].concat()).unwrap();
+        support::poll_until("it is there", || socket.peek(&mut [0; 10]).is_ok_and(|count| count == 10));
+        sender.send(1).unwrap();
+        sender.flush().unwrap();
+        assert!(socket.peek(&mut [0]).is_err(), "the stream has read it");
+        assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+        assert_eq!(values.try_recv().unwrap(), Some(number));
+        assert_eq!(values.recv().unwrap(), Some(7));
+        assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+        assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(Duration::ZERO)).unwrap(), 0, "it is rung no more");
+    }
+}
+
+fn how_a_stream_ends_while_it_is_written_to_is_told_to_who_waits() {
+    let (mut values, sender, there, socket) = greedy();
+    assert!(matches!(values.try_recv(), Err(Error::WouldBlock)));
+    there.shutdown(std::net::Shutdown::Write).unwrap();
+    support::poll_until("it is there", || socket.peek(&mut [0]).is_ok_and(|count| count == 0));
+    sender.send(1).unwrap();
+    sender.flush().unwrap();
+    assert_eq!(wait_any(&mut [values.watch().unwrap()], Some(FAR)).unwrap(), 1);
+    assert!(matches!(values.try_recv(), Err(Error::Reset)));
 }
