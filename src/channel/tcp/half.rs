@@ -271,13 +271,15 @@ impl Half {
         if !self.connection.epoch.lasts() {
             return Ok(()); // a fork copied it, and it is the other process's to tell
         }
+        let mut told = Ok(());
         if self.connection.around.is_some() && !self.connection.is_lost.load(Relaxed) {
-            self.connection.persist_around(Patience::linger(), POLLOUT, |around| around.finish())?;
+            told = self.connection.persist_around(Patience::linger(), POLLOUT, |around| around.finish());
         }
+        // Also where the stream could not tell: the other half keeps the socket open, and the peer would wait for ever.
         match self.connection.socket.shutdown(Shutdown::Write) {
             // It was reset, and that was or will be told by a call that receives.
-            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
-            shut => shut.map_err(|source| Error::System { call: "shutdown", source }),
+            Err(error) if error.kind() == ErrorKind::NotConnected => told,
+            shut => told.and(shut.map_err(|source| Error::System { call: "shutdown", source })),
         }
     }
 }

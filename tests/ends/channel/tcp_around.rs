@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         a_flush_waits_longer_than_the_deadline_for_a_peer_that_is_there,
         what_a_stream_has_read_can_be_waited_for,
         a_sender_of_a_connection_that_was_reset_closes_well,
+        the_end_arrives_although_the_stream_cannot_tell_it,
     ]
 }
 
@@ -193,4 +194,26 @@ fn a_sender_of_a_connection_that_was_reset_closes_well() {
     drop(there); // with the value unread
     assert!(matches!(receiver.recv(), Err(Error::Reset)));
     sender.close().unwrap();
+}
+
+fn the_end_arrives_although_the_stream_cannot_tell_it() {
+    // It fails; or it has no room for its last word.
+    for kind in [ErrorKind::Other, ErrorKind::WouldBlock] {
+        for closes in [true, false] {
+            let (here, mut there) = tcp_pair();
+            there.write_all(&hello(1 << 20, 0)).unwrap();
+            let stream = here.try_clone().unwrap();
+            let link = short().greet_over(stream, here, move |_| Err(kind.into())).unwrap();
+            let (sender, reader) = (Sender::<u8, _>::new(link.writer), link.reader);
+            sender.send(7).unwrap();
+            match closes {
+                true => assert!(sender.close().is_err(), "{kind}"),
+                false => drop(sender),
+            }
+            // The receiver keeps the connection open.
+            there.set_read_timeout(Some(FAR)).unwrap();
+            assert_eq!(rest(there)[32..], framed(&[7]), "{kind}");
+            drop(reader);
+        }
+    }
 }
