@@ -27,7 +27,7 @@ pub(super) struct Held {
     status: Mutex<Option<ExitStatus>>,
     /// Of a process that is not this one's child.
     reporter: Option<Reporter>,
-    /// Locked by the one thread that asks the reporter, which may take a while.
+    /// Locked by the one thread that asks the reporter, which may take a while. No other thread waits for it.
     asking: Mutex<()>,
 }
 
@@ -68,8 +68,8 @@ impl Held {
         (self.asking.lock().unwrap_or_else(PoisonError::into_inner), self.status())
     }
 
-    /// One look. Another process that reports about a child that has left gets that much time to do so. Without any, a report
-    /// that another thread is waiting for is not there yet.
+    /// One look. Another process that reports about a child that has left gets that much time to do so. A report that another
+    /// thread is waiting for is not there yet: that thread may have more time.
     pub(super) fn look(&self, patience: Duration) -> Result<Option<ExitStatus>> {
         let unwaitable = |errno| self.unwaitable(errno);
         let Some(reporter) = &self.reporter else {
@@ -79,11 +79,8 @@ impl Held {
             }
             return Ok(*status);
         };
-        let asking = match patience {
-            Duration::ZERO => self.asking.try_lock().ok(),
-            _ => Some(self.asking.lock().unwrap_or_else(PoisonError::into_inner)),
-        };
-        if asking.is_some() && self.status().is_none() {
+        let asking = self.asking.try_lock();
+        if asking.is_ok() && self.status().is_none() {
             let reported = reporter.reap(self.pidfd.as_fd(), patience);
             // Another thread may have found it in /proc meanwhile.
             let mut status = self.status();
