@@ -70,6 +70,9 @@ const HI: &[u8] = b"hi";
 /// How long closing waits for room for a goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// The shortest pause between two questions to a worker whether it is there.
+const QUESTION: Duration = Duration::from_millis(100);
+
 /// Options of ZeroMQ sockets.
 ///
 /// # Examples
@@ -158,8 +161,8 @@ impl Options {
         self
     }
 
-    /// Sets how long a peer's machine may be silent before the peer is disconnected (`ZMQ_HEARTBEAT_TIMEOUT`). The example
-    /// `count_words_cluster` sets it.
+    /// Sets how long a peer's machine may be silent before the peer is disconnected (`ZMQ_HEARTBEAT_TIMEOUT`). With
+    /// [`Duration::ZERO`], for as long as the kernel takes to notice. The example `count_words_cluster` sets it.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -226,7 +229,7 @@ impl Options {
     ///
     /// As [`push_bind`](Self::push_bind).
     pub fn router(&self, address: &str) -> Result<Router> {
-        Router::new(self.bound(zmq::ROUTER, address)?, self.deadline / 4, self.max_waiting)
+        Router::new(self.bound(zmq::ROUTER, address)?, (self.deadline / 4).max(QUESTION), self.max_waiting)
     }
 
     /// Makes a worker's side of orders and answers, connected to a router's address. `name` is its own among the router's

@@ -188,11 +188,6 @@ pub(crate) fn first_descriptors<const N: usize>(
     if are_given { Ok((first, count)) } else { Err(Error::NotGiven) }
 }
 
-/// The one descriptor of something that is given to a program as one, ready to leave this crate.
-pub(crate) fn one_that_leaves<E: Ends + ?Sized>(end: &E) -> Result<BorrowedFd<'_>> {
-    one_descriptor(end).inspect(|fd| _ = super::leave(*fd))
-}
-
 /// The one descriptor of something that is given as one.
 pub(crate) fn one_descriptor<E: Ends + ?Sized>(end: &E) -> Result<BorrowedFd<'_>> {
     match first_descriptors(end)? {

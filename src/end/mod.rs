@@ -37,7 +37,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{FileType, OFlags};
 
 pub use ends::Ends;
-pub(crate) use ends::{descriptors, first_descriptors, one_descriptor, one_that_leaves};
+pub(crate) use ends::{descriptors, first_descriptors, one_descriptor};
 pub use held::FlushError;
 pub(crate) use held::Held;
 pub(crate) use stdio::Opened;
@@ -147,11 +147,16 @@ impl End {
     /// A duplicate of an end, or of anybody's descriptor.
     pub(crate) fn duplicate(of: BorrowedFd<'_>) -> Result<Self> {
         let fd = sys::descriptor::duplicate(of).map_err(|errno| error(&[of], "fcntl", errno))?;
+        Ok(Self::copy(fd, of))
+    }
+
+    /// Takes over a duplicate that was just made.
+    pub(crate) fn copy(fd: OwnedFd, of: BorrowedFd<'_>) -> Self {
         let end = Self::own(fd);
         if let Some(mark) = ledger::mark(of.as_raw_fd()) {
             end.note_marked(mark);
         }
-        Ok(end)
+        end
     }
 
     /// Fails if this process was not given the end.

@@ -69,7 +69,9 @@ impl<'a> All<'a> {
 
     fn reserve(&mut self, room: usize) -> io::Result<()> {
         self.buf.truncate(self.end);
-        self.buf.try_reserve(room).map_err(|_| io::ErrorKind::OutOfMemory.into())
+        // Where there is no memory for twice as much, there may be some for these bytes, which have left the pipe.
+        let reserved = self.buf.try_reserve(room).or_else(|_| self.buf.try_reserve_exact(room));
+        reserved.map_err(|_| io::ErrorKind::OutOfMemory.into())
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::End;
-use super::ends::{Ends, one_that_leaves};
+use super::ends::{Ends, one_descriptor};
 use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::descriptor::duplicate;
@@ -65,7 +65,7 @@ impl Stdio {
                 let null = null.map_err(|errno| Error::system("open", errno))?;
                 Ok(Some(Opened::Own(End::new(null)?)))
             }
-            Kind::End(end) => Ok(Some(Opened::Given(one_that_leaves(&**end)?))),
+            Kind::End(end) => Ok(Some(Opened::Given(one_descriptor(&**end)?))),
             Kind::Lent(Ok(copy)) => Ok(Some(Opened::Given(copy.as_fd()))),
             Kind::Lent(Err(refused)) => Err(refused.error()),
         }
@@ -123,8 +123,8 @@ impl Refused {
 /// ```
 impl<T: Ends> From<&T> for Stdio {
     fn from(lent: &T) -> Self {
-        let copy = match one_that_leaves(lent) {
-            Ok(fd) => duplicate(fd).map(End::received).map_err(Refused::Duplicate),
+        let copy = match one_descriptor(lent) {
+            Ok(fd) => duplicate(fd).map(|copy| End::copy(copy, fd)).map_err(Refused::Duplicate),
             Err(Error::InvalidInput { what }) => Err(Refused::InvalidInput(what)),
             Err(_) => Err(Refused::NotGiven),
         };

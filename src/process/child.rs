@@ -66,7 +66,7 @@ impl Child {
     /// Takes a child over that was just started.
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
         let id = pid.as_raw_nonzero().get().unsigned_abs();
-        Self { id, leads_group: false, held: Held::new(pidfd) }
+        Self { id, leads_group: false, held: Held::new(id, pidfd) }
     }
 
     /// The same of one that was perhaps made the leader of a group.
@@ -131,16 +131,13 @@ impl Child {
     ///
     /// As [`wait`](Self::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>> {
-        match self.held.look(Duration::ZERO) {
-            Ok(None) if self.held.is_reported() => Ok(self.held.look_into_proc(self.id)),
-            looked => looked,
-        }
+        self.held.look(Duration::ZERO)
     }
 
     /// The same, as far as another process that reports about the child has done so.
     #[cfg(feature = "tokio")]
     pub(crate) fn status_so_far(&self) -> Result<Option<ExitStatus>> {
-        self.held.look(Duration::ZERO)
+        self.held.look_at_report(Duration::ZERO)
     }
 
     /// Where another process reports about the child: the descriptor that is readable when it has.

@@ -20,6 +20,7 @@ pub(crate) const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from
 
 /// The pidfd of a child, and the status that was taken.
 pub(super) struct Held {
+    id: u32,
     pub(super) pidfd: OwnedFd,
     /// The process that it is a child of.
     parent: Process,
@@ -27,14 +28,14 @@ pub(super) struct Held {
     status: Mutex<Option<ExitStatus>>,
     /// Of a process that is not this one's child.
     reporter: Option<Reporter>,
-    /// Locked by the one thread that asks the reporter, which may take a while.
+    /// Locked by the one thread that asks the reporter, which may take a while. No other thread waits for it.
     asking: Mutex<()>,
 }
 
 impl Held {
     /// Of a child of this process.
-    pub(super) fn new(pidfd: OwnedFd) -> Self {
-        Self { pidfd, parent: Process::this(), status: Mutex::new(None), reporter: None, asking: Mutex::new(()) }
+    pub(super) fn new(id: u32, pidfd: OwnedFd) -> Self {
+        Self { id, pidfd, parent: Process::this(), status: Mutex::new(None), reporter: None, asking: Mutex::new(()) }
     }
 
     /// Makes it that of another process's child.
@@ -68,9 +69,17 @@ impl Held {
         (self.asking.lock().unwrap_or_else(PoisonError::into_inner), self.status())
     }
 
-    /// One look. Another process that reports about a child that has left gets that much time to do so. Without any, a report
-    /// that another thread is waiting for is not there yet.
+    /// One look. Another process that reports about a child that has left gets that much time to do so. It may be stopped, and then
+    /// /proc may say.
     pub(super) fn look(&self, patience: Duration) -> Result<Option<ExitStatus>> {
+        match self.look_at_report(patience)? {
+            None if self.reporter.as_ref().is_some_and(Reporter::is_silent) => Ok(self.look_into_proc()),
+            status => Ok(status),
+        }
+    }
+
+    /// The same without /proc. A report that another thread is waiting for is not there yet: that thread may have more time.
+    pub(super) fn look_at_report(&self, patience: Duration) -> Result<Option<ExitStatus>> {
         let unwaitable = |errno| self.unwaitable(errno);
         let Some(reporter) = &self.reporter else {
             let mut status = self.status();
@@ -79,11 +88,8 @@ impl Held {
             }
             return Ok(*status);
         };
-        let asking = match patience {
-            Duration::ZERO => self.asking.try_lock().ok(),
-            _ => Some(self.asking.lock().unwrap_or_else(PoisonError::into_inner)),
-        };
-        if asking.is_some() && self.status().is_none() {
+        let asking = self.asking.try_lock();
+        if asking.is_ok() && self.status().is_none() {
             let reported = reporter.reap(self.pidfd.as_fd(), patience);
             // Another thread may have found it in /proc meanwhile.
             let mut status = self.status();
@@ -96,10 +102,10 @@ impl Held {
     }
 
     /// The status of a child that has left and is not reported yet. `None` where it runs, or /proc does not say.
-    pub(super) fn look_into_proc(&self, id: u32) -> Option<ExitStatus> {
+    fn look_into_proc(&self) -> Option<ExitStatus> {
         let mut status = self.status();
         if status.is_none() {
-            *status = sys::sibling::unreaped_status(id, self.pidfd.as_fd()).map(ExitStatus::from_raw);
+            *status = sys::sibling::unreaped_status(self.id, self.pidfd.as_fd()).map(ExitStatus::from_raw);
         }
         *status
     }

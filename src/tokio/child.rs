@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::process::{self, NAPS};
 use crate::sys::poll::{POLLIN, look};
 
+/// How long a server is waited for that is to report about a child that has left.
+const REPORTING: Duration = Duration::from_secs(1);
+
 /// A child process, for tokio: a [`Child`](crate::Child) whose exit can be awaited.
 ///
 /// It is watched by its pidfd. It uses no signal handler and no thread, and leaves other children alone. As with
@@ -116,8 +119,13 @@ impl Child {
                 true => Err(Error::WouldBlock),
                 false => Ok(()),
             };
-            report.call(Interest::READABLE, said).await?;
-            if let Some(status) = child.status_so_far()? {
+            match until(Instant::now().checked_add(REPORTING), report.call(Interest::READABLE, said)).await {
+                Ok(reported) => reported.unwrap_or(Ok(()))?,
+                // There is no descriptor for a timer.
+                Err(_) => report.call(Interest::READABLE, said).await?,
+            }
+            // The server may be stopped, and then /proc may say.
+            if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
             // The server was killed, and the process that has the worker now is about to wait for it. No descriptor becomes

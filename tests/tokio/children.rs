@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         a_group_has_the_grace_after_its_leader_has_left,
         a_shut_down_that_is_cancelled_has_asked_and_killed_nobody,
         a_worker_whose_server_was_killed_is_awaited,
+        a_worker_whose_server_is_stopped_is_awaited,
     ]
 }
 
@@ -113,11 +114,16 @@ fn a_shut_down_that_is_cancelled_has_asked_and_killed_nobody() {
     support::await_whoever_is_left();
 }
 
-fn a_worker_whose_server_was_killed_is_awaited() {
+/// Has workers be children of their server, which reports about them.
+fn refuse_siblings() {
     Kernel::new()
         .with(libc::SYS_clone, 0, Is::AnyOf(libc::CLONE_PARENT as u32), libc::EPERM)
         .without(libc::SYS_clone3, libc::ENOSYS)
         .play();
+}
+
+fn a_worker_whose_server_was_killed_is_awaited() {
+    refuse_siblings();
     let server = ForkServer::start(|_, mut ends: Received| -> ipc::Result<u8> {
         ends.take::<PipeReader>()?.read_to_end(&mut Vec::new())?;
         Ok(7)
@@ -140,4 +146,29 @@ fn a_worker_whose_server_was_killed_is_awaited() {
         let (one, other) = tokio::join!(second.wait(), second.wait());
         assert_eq!([one.unwrap().code(), other.unwrap().code()], [Some(7); 2]);
     });
+}
+
+fn a_worker_whose_server_is_stopped_is_awaited() {
+    refuse_siblings();
+    let server = ForkServer::start(|_, mut ends: Received| -> ipc::Result<u8> {
+        ends.take::<PipeReader>()?.read_to_end(&mut Vec::new())?;
+        Ok(7)
+    })
+    .unwrap();
+    // SAFETY: numbers; the process is this one's child, and was not waited for.
+    let signal = |number| assert_eq!(unsafe { libc::kill(server.id() as i32, number) }, 0);
+    on_one_thread().block_on(async {
+        let [(first, stop_first), (second, _stop)] = [(); 2].map(|()| {
+            let (hold, stop) = pipe().unwrap();
+            (Child::new(server.fork(b"", hold).unwrap()).unwrap(), stop)
+        });
+        signal(libc::SIGSTOP);
+        poll_until("the server is stopped", || process_state(server.id()) == Some('T'));
+        drop(stop_first);
+        assert_eq!(first.wait().await.unwrap().code(), Some(7));
+        assert_eq!(second.shut_down(Duration::from_secs(60)).await.unwrap().signal(), Some(libc::SIGTERM));
+        signal(libc::SIGCONT);
+    });
+    drop(server);
+    support::await_whoever_is_left();
 }

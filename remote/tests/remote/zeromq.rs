@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         values_go_from_many_to_one_and_then_eof,
         jobs_go_to_whoever_pulls,
         answers_come_from_the_worker_that_was_asked,
+        a_router_without_a_deadline_waits_for_an_answer,
         a_killed_worker_is_closed_and_others_go_on,
         a_worker_that_comes_back_is_accepted_again,
         a_value_with_ends_does_not_travel,
@@ -114,6 +115,20 @@ pub fn workers(names: &[&'static str]) -> (Vec<ipc::Child>, Vec<Sender<String>>)
         (fork(address, work).unwrap(), told)
     };
     names.iter().map(start).unzip()
+}
+
+fn a_router_without_a_deadline_waits_for_an_answer() {
+    let (children, told) = workers(&["one"]);
+    let router = Options::new().deadline(Duration::ZERO).router(ANY).unwrap();
+    told[0].send(router.address().unwrap()).unwrap();
+    let (_, answers, orders) = router.accept(FAR).unwrap();
+    let (answers, orders) = (Receiver::<String, _>::new(answers), Sender::<String, _>::new(orders));
+    assert_times_out("no order", Duration::from_millis(50), |timeout| answers.recv_timeout(timeout));
+    orders.send("here".to_owned()).unwrap();
+    assert_eq!(answers.recv().unwrap().as_deref(), Some("one: here"));
+    orders.close().unwrap();
+    assert_eq!(answers.recv().unwrap(), None);
+    assert_eq!(exit_code(&children[0]), 0);
 }
 
 fn answers_come_from_the_worker_that_was_asked() {

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::parts::{Arg, Parts, Place, Value};
-use crate::end::{Opened, one_that_leaves};
+use crate::end::{self, Opened, one_descriptor};
 use crate::error::{Error, Result};
 use crate::process::given::{Given, VARIABLE, describe};
 use crate::sys::descriptor::is_open;
-use crate::sys::start::{Options, Plan};
+use crate::sys::start::{Failed, Options, Plan};
 
 /// Where a program is looked for if the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -26,10 +26,15 @@ pub(super) struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// Hands it to the kernel's side.
-    pub(super) fn plan<T>(&self, options: &mut Options, start: impl FnOnce(Plan<'_>) -> T) -> T {
+    /// Hands it to the kernel's side. Where no program is started, the ends stay as they were: others may share them.
+    pub(super) fn plan<T>(
+        &self,
+        options: &mut Options,
+        start: impl FnOnce(Plan<'_>) -> Result<T, Failed>,
+    ) -> Result<T, Failed> {
         let moves: Vec<_> = self.descriptors.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
-        start(Plan {
+        let marked: Vec<_> = moves.iter().map(|(fd, _)| *fd).filter(|fd| end::leave(*fd)).collect();
+        let started = start(Plan {
             paths: &self.paths,
             args: &self.args,
             environment: &self.environment,
@@ -37,7 +42,11 @@ impl Ready<'_> {
             directory: self.directory.as_deref(),
             moves: &moves,
             options,
-        })
+        });
+        if started.is_err() {
+            marked.into_iter().for_each(end::stay);
+        }
+        started
     }
 
     /// Returns whether it gets no descriptors, and is in this process's directory.
@@ -52,7 +61,7 @@ impl Parts {
             return Err(invalid(what));
         }
         let given =
-            self.given.iter().map(|(place, end)| Ok((place, one_that_leaves(&**end)?))).collect::<Result<Vec<_>>>()?;
+            self.given.iter().map(|(place, end)| Ok((place, one_descriptor(&**end)?))).collect::<Result<Vec<_>>>()?;
         let mut descriptors = Vec::new();
         for (number, stdio) in self.stdio.iter().enumerate() {
             if let Some(fd) = stdio.as_ref().map(|stdio| stdio.open()).transpose()?.flatten() {

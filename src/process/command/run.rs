@@ -1,5 +1,6 @@
 //! Starting it, and its end.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::RawFd;
 use std::process::{ExitStatus, Output};
@@ -235,7 +236,8 @@ fn become_program(ready: &Ready<'_>, options: &mut Options) -> Error {
     if let Err(source) = io::Write::flush(&mut io::stdout()) {
         return Error::System { call: "write", source };
     }
-    failed(ready.plan(options, |plan| exec(plan, stage)))
+    let Err(refused) = ready.plan(options, |plan| Err::<Infallible, _>(exec(plan, stage)));
+    failed(refused)
 }
 
 fn failed(failed: Failed) -> Error {

@@ -339,6 +339,11 @@ impl Reporter {
         &self.line
     }
 
+    /// Returns whether there is a server, which has not reported. Once it is gone, this process may have to wait for the worker.
+    pub(in crate::process) fn is_silent(&self) -> bool {
+        look(self.line.as_fd(), POLLIN).is_ok_and(|events| events == 0)
+    }
+
     /// The wait status ([wait(2)]) of the worker if it has left. The server reports it once. Waits for it for at most
     /// `patience`.
     ///

@@ -1,6 +1,7 @@
 //! An end that leaves this crate is a socket as the kernel makes it, and tells an empty message from EOF once it is back.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{self, Gate, Trial, exit_code};
@@ -11,6 +12,7 @@ pub fn trials() -> Vec<Trial> {
         an_end_that_leaves_is_as_the_kernel_makes_it,
         an_end_that_comes_back_tells_an_empty_message_from_eof,
         an_end_that_does_not_leave_stays_as_it_was,
+        an_end_stays_as_it_was_where_no_program_was_started,
         receiving_ends_does_not_mark_what_a_program_was_given,
         a_send_that_fails_does_not_mark_what_a_program_was_given,
         an_empty_message_is_not_eof_after_a_copy_by_number_has_left,
@@ -150,6 +152,37 @@ fn an_end_that_does_not_leave_stays_as_it_was() {
     assert!(matches!(refused.error, Error::WouldBlock));
     assert_tells(&refused.ends, pair.child);
     drop(other);
+}
+
+fn an_end_stays_as_it_was_where_no_program_was_started() {
+    let missing = || Command::new("/no/such/program");
+    for place in 0..6 {
+        let pair = datagram_pair().unwrap();
+        let shared = Arc::new(pair.parent);
+        let command = match place {
+            0 => missing().give("end", Arc::clone(&shared)),
+            1 => missing().give_at(7, Arc::clone(&shared)),
+            2 => missing().stdin(Arc::clone(&shared)),
+            3 => missing().stdout(&*shared),
+            // Refused before anything is tried.
+            4 => missing().give("end", Arc::clone(&shared)).give("end", Arc::clone(&shared)),
+            _ => missing().stdin(Arc::clone(&shared)).arg("\0"),
+        };
+        drop(command.spawn().unwrap_err());
+        assert_tells(&shared, pair.child);
+    }
+    let pair = datagram_pair().unwrap();
+    drop(Command::new("true").stdin(&pair.parent)); // never started
+    assert_tells(&pair.parent, pair.child);
+
+    // In a child, which goes on where it does not become the program.
+    let pair = datagram_pair().unwrap();
+    let child = fork(pair.parent, |end| {
+        let shared = Arc::new(end);
+        drop(missing().stdin(Arc::clone(&shared)).exec());
+        assert_marked(&*shared);
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 fn receiving_ends_does_not_mark_what_a_program_was_given() {

@@ -10,6 +10,7 @@ use ipc::{Error, PIPE_BUF, PipeReader, PipeWriter, fork, pipe};
 pub fn trials() -> Vec<Trial> {
     support::trials![
         eof_arrives_when_the_last_writer_is_dropped,
+        a_vector_that_cannot_be_doubled_loses_nothing,
         eof_arrives_when_the_writer_is_closed,
         eof_does_not_arrive_while_a_clone_is_left,
         eof_arrives_when_the_process_with_the_writer_leaves,
@@ -32,6 +33,23 @@ pub fn trials() -> Vec<Trial> {
         is_closed_tells_of_a_killed_reader,
         both_ends_work_by_reference,
     ]
+}
+
+fn a_vector_that_cannot_be_doubled_loses_nothing() {
+    const ROOM: usize = 64 << 20;
+    let (mut reader, writer) = pipe().unwrap();
+    let child = fork(writer, |mut writer| {
+        let piece = vec![7; 1 << 20];
+        (0..ROOM / piece.len()).try_for_each(|_| writer.write_all(&piece))?;
+        writer.write_all(b"and more")
+    });
+    let mut all = Vec::with_capacity(ROOM);
+    support::limit(libc::RLIMIT_AS, |_| (support::own_size() + (32 << 20)) as libc::rlim_t);
+    let read = reader.read_to_end(&mut all);
+    support::limit(libc::RLIMIT_AS, |limit| limit.rlim_max);
+    assert_eq!(read.unwrap(), ROOM + 8);
+    assert!(all.ends_with(b"and more"));
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
 
 fn eof_arrives_when_the_last_writer_is_dropped() {

@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         a_worker_that_does_not_leave_holds_nobody_past_a_deadline,
         a_stopped_server_that_is_killed_answers_who_waits,
         a_look_at_a_worker_does_not_wait_for_its_server,
+        a_worker_of_a_stopped_server_is_waited_for,
     ]
 }
 
@@ -283,4 +284,29 @@ fn a_look_at_a_worker_does_not_wait_for_its_server() {
         signal(server.id(), libc::SIGCONT);
         assert_eq!(exit_code(&child), number.into());
     }
+}
+
+fn a_worker_of_a_stopped_server_is_waited_for() {
+    let server = ForkServer::start(|_message: Vec<u8>, _ends: Received| -> () {
+        loop {
+            std::thread::park();
+        }
+    })
+    .unwrap();
+    let workers = [(); 4].map(|()| server.fork(b"", ()).unwrap());
+    let shut_down = server.fork(b"", ()).unwrap();
+    signal(server.id(), libc::SIGSTOP);
+    poll_until("the server is stopped", || process_state(server.id()) == Some('T'));
+    let [waited, timed, looked, dropped] = workers;
+    for worker in [&waited, &timed, &looked] {
+        worker.kill().unwrap();
+        ipc::wait_any(&mut [ipc::Watch::readable(worker)], None).unwrap();
+    }
+    let killed = |status: std::process::ExitStatus| status.signal() == Some(libc::SIGKILL);
+    assert!(killed(waited.wait().unwrap()));
+    assert!(timed.wait_timeout(Duration::from_millis(10)).unwrap().is_some_and(killed));
+    assert!(looked.wait_timeout(Duration::ZERO).unwrap().is_some_and(killed));
+    drop(dropped.kill_on_drop());
+    assert_eq!(shut_down.shut_down(Duration::from_secs(60)).unwrap().signal(), Some(libc::SIGTERM));
+    signal(server.id(), libc::SIGCONT);
 }
