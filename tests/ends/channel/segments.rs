@@ -17,6 +17,8 @@ pub fn trials() -> Vec<Trial> {
         nobody_else_can_write_to_a_segment,
         a_segment_that_could_not_be_sent_is_used_again,
         a_sender_keeps_a_few_segments,
+        a_longer_value_takes_the_place_of_short_segments,
+        a_value_over_four_mebibytes_leaves_nothing_behind,
         a_child_has_no_segment_of_its_parents,
         a_sender_that_was_given_to_a_child_goes_on_there,
         a_child_that_keeps_all_ends_writes_to_memory_of_its_own,
@@ -191,6 +193,30 @@ fn a_sender_keeps_a_few_segments() {
         for _ in 0..sent {
             assert_eq!(receiver.recv().unwrap().map(|text| text.len()), Some(len));
         }
+    }
+}
+
+fn a_longer_value_takes_the_place_of_short_segments() {
+    let (sender, receiver) = channel::<Vec<u8>>().unwrap();
+    for len in [500_000, 1_000_000, 2_000_000, 4_000_000] {
+        let mut sent = 0;
+        while kept().iter().sum::<u64>() < 4_500_000 || sent < 2 {
+            sender.try_send(vec![7; len]).unwrap();
+            sent += 1;
+        }
+        assert!(kept().iter().any(|segment| *segment >= len as u64), "{len} of {:?}", kept());
+        for _ in 0..sent {
+            assert!(receiver.recv().unwrap() == Some(vec![7; len]));
+        }
+    }
+}
+
+fn a_value_over_four_mebibytes_leaves_nothing_behind() {
+    let (sender, receiver) = channel::<Vec<u8>>().unwrap();
+    for _ in 0..3 {
+        sender.send(vec![7; 4 << 20]).unwrap(); // and its length
+        assert_eq!(kept().len(), 0);
+        assert!(receiver.recv().unwrap() == Some(vec![7; 4 << 20]));
     }
 }
 
