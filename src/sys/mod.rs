@@ -21,6 +21,7 @@ pub(crate) mod poll;
 pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
+pub(crate) mod rw_flags;
 pub(crate) mod shared_memory;
 pub(crate) mod sibling;
 pub(crate) mod signal;
