@@ -7,6 +7,7 @@ pub(crate) mod ancillary;
 #[cfg(feature = "testing")]
 pub(crate) mod before_main;
 pub(crate) mod descriptor;
+pub(crate) mod empty;
 pub(crate) mod epoch;
 pub(crate) mod exec;
 pub(crate) mod fork;
