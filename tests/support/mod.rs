@@ -28,6 +28,7 @@
 mod compiler;
 mod deadlines;
 mod descriptors;
+mod handed;
 mod held;
 mod inventory;
 mod kernel;
@@ -54,6 +55,7 @@ pub use descriptors::{
     FLAGS_OF_PARENTS_PIPES, assert_none_is_nonblocking, closed_standard_descriptors, descriptor_flags,
     limit_descriptors, named_fifo, spliced_once, status_flags,
 };
+pub use handed::{MADE_HERE, handed};
 pub use held::{Held, hold_calls, hold_calls_with};
 pub use inventory::{Inventory, await_orphans, await_whoever_is_left};
 pub use kernel::{
