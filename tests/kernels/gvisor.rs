@@ -12,8 +12,8 @@ use crate::support::{
     read_all, read_some, refuse_calls, sigpipe,
 };
 use ipc::{
-    Command, DatagramFlags, DatagramSocket, Deadline, Error, Fifo, Forked, PIPE_BUF, PipeReader, PipeWriter, Received,
-    RingReader, RingWriter, StreamSocket, datagram_pair, datagram_pair_with, fork, fork_raw, pipe, stream_pair,
+    Command, DatagramFlags, DatagramSocket, Deadline, Error, Fifo, PIPE_BUF, PipeReader, PipeWriter, Received,
+    RingReader, RingWriter, StreamSocket, datagram_pair, datagram_pair_with, fork, pipe, stream_pair,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -287,22 +287,56 @@ fn wiping_nothing(errno: i32) -> Kernel {
     Kernel::new().with(libc::SYS_madvise, 2, Is::Equal(libc::MADV_WIPEONFORK as u32), errno)
 }
 
+/// Runs something in a child that one of libc's calls makes, so that it works in gVisor itself. The child has what this process has.
+#[track_caller]
+fn in_a_child(fork: impl FnOnce() -> libc::c_long, body: impl FnOnce()) {
+    match fork() {
+        0 => {
+            body();
+            // SAFETY: no conditions.
+            unsafe { libc::_exit(0) }
+        }
+        pid => {
+            let mut status = 0;
+            // SAFETY: room for a status.
+            assert_eq!(unsafe { libc::waitpid(pid as libc::pid_t, &mut status, 0) }, pid as libc::pid_t);
+            assert_eq!(status, 0);
+        }
+    }
+}
+
+fn bare_fork() -> libc::c_long {
+    // SAFETY: this process has one thread.
+    unsafe { libc::fork() }.into()
+}
+
+/// One that libc knows nothing of. The child has a stack and memory as after a fork.
+fn bare_clone() -> libc::c_long {
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }
+}
+
 fn rings_work_where_no_page_is_wiped() {
     for errno in [libc::EINVAL, libc::EPERM] {
         let verdict = support::judge(support::LIMIT, || {
             wiping_nothing(errno).play();
             let pair = stream_pair().unwrap();
-            let child = fork(pair.child, |socket| {
-                let mut ring = RingWriter::with_capacity(socket, 1 << 16).unwrap();
+            let pid = bare_fork() as libc::pid_t;
+            if pid == 0 {
+                drop(pair.parent);
+                let mut ring = RingWriter::with_capacity(pair.child, 1 << 16).unwrap();
                 ring.write_all(&[7; 1 << 20]).unwrap();
                 ring.close().unwrap();
-            })
-            .unwrap();
-            let mut ring = RingReader::new(pair.parent).unwrap();
-            let mut received = Vec::new();
+                // SAFETY: no conditions.
+                unsafe { libc::_exit(0) }
+            }
+            drop(pair.child);
+            let (mut ring, mut received) = (RingReader::new(pair.parent).unwrap(), Vec::new());
             ring.read_to_end(&mut received).unwrap();
             assert!(received == [7; 1 << 20]);
-            assert_eq!(exit_code(&child), 0);
+            let mut status = 0;
+            // SAFETY: room for a status.
+            assert_eq!((unsafe { libc::waitpid(pid, &mut status, 0) }, status), (pid, 0));
             Ok(())
         });
         assert_eq!(verdict, Ok(()), "{errno}");
@@ -316,35 +350,17 @@ fn rings_notice_every_kind_of_fork_where_no_page_is_wiped() {
     let mut reader = RingReader::new(pair.child).unwrap();
     writer.write_all(b"abc").unwrap();
     assert_eq!(reader.read(&mut [0]).unwrap(), 1);
-    let mut is_not_given = || {
-        let write = writer.try_write(b"x").unwrap_err();
-        assert!(matches!(write, Error::NotGiven), "{write:?}");
-        assert!(matches!(reader.try_read(&mut [0]), Err(Error::NotGiven)));
-    };
-    let child = fork((), |()| is_not_given()).unwrap();
-    assert_eq!(exit_code(&child), 0);
-    // SAFETY: this process has one thread, and the child leaves at once.
-    match unsafe { fork_raw() }.unwrap() {
-        Forked::Parent(child) => assert_eq!(exit_code(&child), 0),
-        Forked::Child => {
-            is_not_given();
-            std::process::exit(0);
-        }
-    }
-    // libc knows nothing of this one. The child has its stack and its memory as after a fork.
-    // SAFETY: as above.
-    unsafe {
-        match libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) {
-            0 => {
-                is_not_given();
-                libc::_exit(0);
-            }
-            pid => {
-                let mut status = 0;
-                assert_eq!(libc::waitpid(pid as libc::pid_t, &mut status, 0), pid as libc::pid_t);
-                assert_eq!(status, 0);
-            }
-        }
+    for fork in [bare_fork, bare_clone] {
+        in_a_child(fork, || {
+            assert!(matches!(writer.try_write(b"x"), Err(Error::NotGiven)));
+            assert!(matches!(reader.try_read(&mut [0]), Err(Error::NotGiven)));
+            // The child's own are its own.
+            let pair = stream_pair().unwrap();
+            let mut own = RingWriter::new(pair.parent).unwrap();
+            own.write_all(b"x").unwrap();
+            in_a_child(fork, || assert!(matches!(own.try_write(b"x"), Err(Error::NotGiven))));
+            own.write_all(b"x").unwrap();
+        });
     }
     // Here they are what they were.
     writer.write_all(b"d").unwrap();

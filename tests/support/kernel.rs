@@ -14,8 +14,19 @@ pub const RWF_NOSIGNAL: u32 = 0x100;
 /// Either half of an offset that stands for none (preadv2.2). Asked without libc, as musl has had the two calls since 1.2.5.
 const HERE: libc::c_long = -1;
 
+/// Whether the kernel heeds flags of reads and writes. gVisor takes one that does not exist.
+pub fn heeds_flags() -> bool {
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: an open descriptor, and one part of one byte.
+    unsafe { libc::syscall(libc::SYS_pwritev2, writer.as_raw_fd(), &part, 1, HERE, HERE, 1 << 30) == -1 }
+}
+
 /// Whether the kernel has the flag for a read or write of a pipe that does not wait (about 6.4).
 pub fn has_nowait() -> bool {
+    if !heeds_flags() {
+        return false;
+    }
     let (reader, _writer) = std::io::pipe().expect("a pipe");
     let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
     // SAFETY: an open descriptor, and one part of one byte, which nothing is written to.
@@ -29,7 +40,7 @@ pub fn has_nosignal() -> bool {
     let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
     // SAFETY: an open descriptor, and one part of one byte.
     let written = unsafe { libc::syscall(libc::SYS_pwritev2, writer.as_raw_fd(), &part, 1, HERE, HERE, RWF_NOSIGNAL) };
-    written == 1
+    written == 1 && heeds_flags()
 }
 
 /// From now on, `preadv2` and `pwritev2` with one of these flags are refused with `EOPNOTSUPP` in this process and its
