@@ -289,6 +289,14 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_list_of_descriptors_is_one_that_was_lost() {
+        // SAFETY: there is no descriptor in it.
+        assert!(unsafe { super::open(&rights(&[])) }.lost);
+        // SAFETY: as above.
+        assert!(!unsafe { super::open(&header(libc::SOL_SOCKET, SCM_PIDFD, &numbers(&[-24]))) }.lost);
+    }
+
+    #[test]
     fn the_last_one_needs_nothing_after_it() {
         let control = rights(&[3]);
         assert_eq!(descriptors(&control[..HEAD + 4]), [3]);

@@ -32,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         a_sender_is_not_kept_by_a_reset_that_is_repeated,
         rings_work_where_no_page_is_wiped,
         rings_notice_every_kind_of_fork_where_no_page_is_wiped,
+        rings_notice_a_child_of_the_same_number_where_no_page_is_wiped needs [OwnPids],
         a_program_with_other_descriptors_closed_starts_where_numbers_end_earlier,
     ]
 }
@@ -368,6 +369,25 @@ fn rings_notice_every_kind_of_fork_where_no_page_is_wiped() {
     let mut rest = String::new();
     reader.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "bcd");
+}
+
+/// The first process of a pid namespace, and its child that is the first of another, are both number 1.
+fn rings_notice_a_child_of_the_same_number_where_no_page_is_wiped() {
+    wiping_nothing(libc::EINVAL).play();
+    let of_its_own = |body: &dyn Fn()| {
+        assert!(support::own_pids());
+        in_a_child(bare_fork, || {
+            assert_eq!(std::process::id(), 1);
+            body();
+        });
+    };
+    of_its_own(&|| {
+        let pair = stream_pair().unwrap();
+        let ring = std::cell::RefCell::new(RingWriter::new(pair.parent).unwrap());
+        ring.borrow_mut().write_all(b"x").unwrap();
+        of_its_own(&|| assert!(matches!(ring.borrow_mut().try_write(b"x"), Err(Error::NotGiven))));
+        ring.borrow_mut().write_all(b"x").unwrap();
+    });
 }
 
 fn a_program_with_other_descriptors_closed_starts_where_numbers_end_earlier() {
