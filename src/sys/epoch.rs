@@ -94,6 +94,11 @@ mod counted {
     }
 }
 
+/// Returns whether the kernel was seen to wipe no page, so that forks are counted. It is that of a sandbox or an emulator.
+pub(crate) fn is_counted() -> bool {
+    counted::is_registered()
+}
+
 /// This process, as long as it is the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch {
