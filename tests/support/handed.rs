@@ -65,7 +65,7 @@ unsafe fn make(call: libc::c_long, arguments: [libc::c_long; 6]) -> libc::c_long
 unsafe fn is_empty(message: *const libc::msghdr) -> bool {
     // SAFETY: as the caller says.
     unsafe {
-        let parts = std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen as usize);
+        let parts = std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen as _);
         parts.iter().all(|part| part.iov_len == 0)
     }
 }
