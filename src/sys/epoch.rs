@@ -140,6 +140,7 @@ impl Epoch {
     }
 
     #[cold]
+    #[inline(never)]
     fn is_counted(self) -> bool {
         self.number & counted::MARK != 0 && self.number == counted::number()
     }
