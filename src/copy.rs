@@ -256,7 +256,7 @@ impl Copy<'_> {
         if source == target && matches!(from, Kind::File | Kind::Pipe) {
             return Err(Error::system(ways[0].name(), Errno::INVAL));
         }
-        let sigpipe = Sigpipe::look();
+        let sigpipe = if to == Kind::Pipe { sys::pipe::prepare() } else { Sigpipe::look() };
         for way in ways {
             match self.moves(*way, sigpipe)? {
                 Stop::Refused => {}

@@ -299,7 +299,7 @@ impl Link for DatagramSocket {
 
     #[inline]
     fn send(socket: &Self, message: Outbound<'_>, until: Until) -> Result<()> {
-        if message.bytes().len() > large::LONG && large::is_better(socket, message.bytes().len())? {
+        if message.bytes().len() > large::LONG && large::arrives() && large::is_better(socket, message.bytes().len())? {
             return large::send(socket, message, until.0);
         }
         let sent = match message.bare_ends() {
@@ -308,7 +308,7 @@ impl Link for DatagramSocket {
             ends => socket.send_ends(message.bytes(), ends, until.0).map_err(Error::from),
         };
         match sent {
-            Err(Error::TooLong { .. }) => large::send(socket, message, until.0),
+            Err(Error::TooLong { .. }) if large::arrives() => large::send(socket, message, until.0),
             sent => sent,
         }
     }

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{PipeReader, PipeWriter, check};
 use crate::end::{BOTH_WAYS, End, FromFdError};
 use crate::error::{Error, Result};
-use crate::sys::signal::Sigpipe;
+use crate::sys;
 
 /// The two ends of a FIFO that one descriptor has open both ways (`O_RDWR`).
 ///
@@ -81,7 +81,7 @@ fn open(fd: &OwnedFd) -> Result<Fifo> {
         let opened = rustix::fs::open(&path, access | OFlags::CLOEXEC, Mode::empty());
         End::new(opened.map_err(|errno| Error::system("open", errno))?)
     };
-    let sigpipe = Sigpipe::look();
+    let sigpipe = sys::pipe::prepare();
     let reader = PipeReader::new(again(OFlags::RDONLY)?, sigpipe);
     Ok(Fifo { reader, writer: PipeWriter::new(again(OFlags::WRONLY)?, sigpipe) })
 }

@@ -42,7 +42,7 @@ impl PipeReader {
     }
 
     pub(super) fn adopt(fd: OwnedFd) -> Self {
-        Self::new(End::adopt(fd), Sigpipe::look())
+        Self::new(End::adopt(fd), sys::pipe::prepare())
     }
 
     /// Reads the bytes that are there, without blocking. `Ok(0)` is EOF.

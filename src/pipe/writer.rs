@@ -52,7 +52,7 @@ impl PipeWriter {
     }
 
     pub(super) fn adopt(fd: OwnedFd) -> Self {
-        Self::new(End::adopt(fd), Sigpipe::look())
+        Self::new(End::adopt(fd), sys::pipe::prepare())
     }
 
     /// Writes as many bytes as there is room for, without blocking, and returns their number.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use super::descriptor::duplicate;
 use super::socket::header;
-use super::{Errno, Result, errno};
+use super::{Errno, Result, empty, errno};
 
 /// The most descriptors that go with one message ([unix(7)]).
 ///
@@ -105,11 +105,11 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: bool) -> Result<
     let control = unsafe { close_gaps(&mut control, filled) };
     // SAFETY: recvmsg has just filled it for this message.
     let mut beside = if control.is_empty() { Beside::default() } else { unsafe { open(control) } };
-    beside.lost = message.msg_flags & libc::MSG_CTRUNC != 0;
+    beside.lost |= message.msg_flags & libc::MSG_CTRUNC != 0;
     if message.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(Errno::MSGSIZE); // larger than any that the kernel builds
     }
-    let end = len == 0 && control.is_empty() && !beside.lost;
+    let end = len == 0 && (control.is_empty() && !beside.lost || empty::are_lost());
     Ok(if end { None } else { Some((len, beside)) })
 }
 
@@ -148,6 +148,8 @@ unsafe fn open(control: &[u8]) -> Beside {
     let mut beside = Beside::default();
     for part in parts(control) {
         match part {
+            // gVisor has no flag for descriptors that found no place, and leaves the head of an empty list.
+            Part::Descriptors([]) => beside.lost = true,
             Part::Descriptors(fds) => beside.fds.extend(words(fds).filter_map(own).map(off_stdio)),
             // A socket that came from elsewhere may ask for this. Nobody here does, so it is closed.
             Part::Pidfd(fd) => drop(own(fd)),
@@ -284,6 +286,14 @@ mod tests {
             let expected: Vec<_> = control.iter().map(|byte| if *byte == 0xa5 { 0 } else { *byte }).collect();
             assert_eq!(closed, &expected[..closed.len()]);
         }
+    }
+
+    #[test]
+    fn an_empty_list_of_descriptors_is_one_that_was_lost() {
+        // SAFETY: there is no descriptor in it.
+        assert!(unsafe { super::open(&rights(&[])) }.lost);
+        // SAFETY: as above.
+        assert!(!unsafe { super::open(&header(libc::SOL_SOCKET, SCM_PIDFD, &numbers(&[-24]))) }.lost);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::process::Pid;
@@ -26,7 +26,8 @@ static PAGE: OnceLock<Page> = OnceLock::new();
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 impl Page {
-    fn new() -> Result<Self> {
+    /// `None`: the kernel does not wipe pages.
+    fn new() -> Result<Option<Self>> {
         // Rounded up to a page. The kernel never maps at address 0 unless it is told to.
         let len = size_of::<u64>();
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists. The advice applies to
@@ -36,10 +37,10 @@ impl Page {
             let start = rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE)?;
             let page = Self(NonNull::new(start.cast()).ok_or(Errno::NOMEM)?);
             match rustix::mm::madvise(start, len, Advice::LinuxWipeOnFork) {
-                Ok(()) => Ok(page),
-                Err(errno) => {
+                Ok(()) => Ok(Some(page)),
+                Err(_) => {
                     let _ = rustix::mm::munmap(start, len); // cannot fail
-                    Err(errno)
+                    Ok(None)
                 }
             }
         }
@@ -49,6 +50,53 @@ impl Page {
         // SAFETY: the page is mapped for good, readable, writable and aligned, and every access to it is through this atomic.
         unsafe { AtomicU64::from_ptr(self.0.as_ptr()) }
     }
+}
+
+/// What stands in for the page where the kernel does not wipe any, as in gVisor and in qemu-user: a count of forks, with the pid.
+mod counted {
+    use super::{AtomicBool, AtomicU32, AtomicU64, Errno, Relaxed, Result, own_pid};
+
+    /// Set in every number of this kind, and in none of a page.
+    pub(super) const MARK: u64 = 1 << 63;
+
+    /// In the page's place. No number is 0, so that a look at it always goes on to [`number`].
+    pub(super) static NO_PAGE: AtomicU64 = AtomicU64::new(0);
+
+    /// How many forks lie between this process and the one that registered the handler.
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+
+    pub(super) fn is_registered() -> bool {
+        IS_REGISTERED.load(Relaxed)
+    }
+
+    /// Has libc count forks. Two threads may both register, which does no harm: a fork then counts twice. No lock is held, which a
+    /// fork by another thread would leave locked in the child.
+    pub(super) fn register() -> Result<()> {
+        extern "C" fn count() {
+            FORKS.fetch_add(1, Relaxed);
+        }
+        if !is_registered() {
+            // SAFETY: the handler adds to an atomic, which is safe in the child of any fork.
+            match unsafe { libc::pthread_atfork(None, None, Some(count)) } {
+                0 => IS_REGISTERED.store(true, Relaxed),
+                errno => return Err(Errno::from_raw_os_error(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of this process. A child of a raw clone(2), which runs no handlers, differs by its pid.
+    pub(super) fn number() -> u64 {
+        let pid = own_pid().as_raw_nonzero().get().unsigned_abs();
+        (u64::from(FORKS.load(Relaxed)) << 32) | MARK | u64::from(pid)
+    }
+}
+
+/// Returns whether the kernel was seen to wipe no page, so that forks are counted. It is that of a sandbox or an emulator.
+pub(crate) fn is_counted() -> bool {
+    counted::is_registered()
 }
 
 /// This process, as long as it is the same.
@@ -62,10 +110,11 @@ impl Epoch {
     pub(crate) fn now() -> Result<Self> {
         let page = match PAGE.get() {
             Some(page) => page,
-            None => {
-                let page = Page::new()?;
-                PAGE.get_or_init(|| page) // of two threads, one leaves a page behind
-            }
+            None if counted::is_registered() => return Self::counted(),
+            None => match Page::new()? {
+                Some(page) => PAGE.get_or_init(|| page), // of two threads, one leaves a page behind
+                None => return Self::counted(),
+            },
         };
         let page = page.number();
         let mut number = page.load(Relaxed);
@@ -79,10 +128,21 @@ impl Epoch {
         Ok(Self { page, number })
     }
 
+    fn counted() -> Result<Self> {
+        counted::register()?;
+        Ok(Self { page: &counted::NO_PAGE, number: counted::number() })
+    }
+
     /// Returns whether this is still the process that it was.
     #[inline]
     pub(crate) fn lasts(self) -> bool {
-        self.page.load(Relaxed) == self.number
+        self.page.load(Relaxed) == self.number || self.is_counted()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_counted(self) -> bool {
+        self.number & counted::MARK != 0 && self.number == counted::number()
     }
 }
 
@@ -90,7 +150,7 @@ impl Epoch {
 /// child that is the first of another, have the same.
 pub(crate) struct Process {
     pid: Pid,
-    /// Not in sandboxes and emulators that do not know `MADV_WIPEONFORK`.
+    /// Not where there is no memory for it.
     epoch: Option<Epoch>,
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod ancillary;
 #[cfg(feature = "testing")]
 pub(crate) mod before_main;
 pub(crate) mod descriptor;
+pub(crate) mod empty;
 pub(crate) mod epoch;
 pub(crate) mod exec;
 pub(crate) mod fork;
@@ -21,6 +22,7 @@ pub(crate) mod poll;
 pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod runtime;
+pub(crate) mod rw_flags;
 pub(crate) mod shared_memory;
 pub(crate) mod sibling;
 pub(crate) mod signal;

@@ -2,7 +2,6 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
@@ -10,22 +9,29 @@ use rustix::pipe::{IoSliceRaw, PipeFlags, SpliceFlags};
 
 use super::descriptor::duplicate;
 use super::poll::{POLLOUT, look};
+use super::rw_flags::{self, Known};
 use super::signal::{Sigpipe, without_sigpipe};
 use super::{Errno, Result, is_refused, retry};
 
 /// "At the current position", which is all that a pipe has.
-const CURRENT: u64 = u64::MAX;
+pub(super) const CURRENT: u64 = u64::MAX;
 
 /// `EPIPE` without the signal, for one call. Linux 6.18.
 const NOSIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
 
-/// Set when the kernel has been seen to refuse [`NOSIGNAL`].
-static NO_NOSIGNAL: AtomicBool = AtomicBool::new(false);
+/// Returns how an end that comes from elsewhere avoids `SIGPIPE`, after asking what this kernel makes of flags.
+pub(crate) fn prepare() -> Sigpipe {
+    rw_flags::ask();
+    Sigpipe::look()
+}
 
 /// Reads what is there, or answers `EAGAIN`, whatever the end's `O_NONBLOCK` says. If every way to do so is refused, the
 /// answer is that of the first.
 #[inline]
 pub(crate) fn read_nowait(fd: BorrowedFd<'_>, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
+    if rw_flags::known().are_ignored() {
+        return read_another_way(fd, bufs, Errno::OPNOTSUPP);
+    }
     match rustix::io::preadv2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT) {
         // Kernels before about 6.4, named FIFOs, and every pipe that was spliced from or to.
         Err(errno) if is_refused(errno) => read_another_way(fd, bufs, errno),
@@ -98,7 +104,7 @@ fn after<'a>(bufs: &'a mut [IoSliceMut<'_>], mut filled: usize) -> Vec<IoSliceMu
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], sigpipe: Sigpipe) -> Result<usize> {
     match sigpipe {
         Sigpipe::Ignored => rustix::io::write(fd, buf),
-        Sigpipe::Avoid => write_avoiding(fd, &[IoSlice::new(buf)], ReadWriteFlags::empty()),
+        Sigpipe::Avoid => write_avoiding(fd, &[IoSlice::new(buf)], ReadWriteFlags::empty(), rw_flags::known()),
     }
 }
 
@@ -106,17 +112,17 @@ pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], sigpipe: Sigpipe) -> Result<
 pub(crate) fn write_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Sigpipe) -> Result<usize> {
     match sigpipe {
         Sigpipe::Ignored => rustix::io::writev(fd, bufs),
-        Sigpipe::Avoid => write_avoiding(fd, bufs, ReadWriteFlags::empty()),
+        Sigpipe::Avoid => write_avoiding(fd, bufs, ReadWriteFlags::empty(), rw_flags::known()),
     }
 }
 
-fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlags) -> Result<usize> {
-    if !NO_NOSIGNAL.load(Ordering::Relaxed) {
+fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlags, known: Known) -> Result<usize> {
+    if known.may_avoid_signal() {
         match rustix::io::pwritev2(fd, bufs, CURRENT, flags | NOSIGNAL) {
             Err(errno) if is_refused(errno) => {
                 // Of several flags, another one may be the one that was refused.
                 if flags.is_empty() {
-                    NO_NOSIGNAL.store(true, Ordering::Relaxed);
+                    rw_flags::note_no_nosignal();
                 }
             }
             done => return done,
@@ -132,9 +138,11 @@ fn write_avoiding(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], flags: ReadWriteFlag
 /// [`is_refused`] knows if the kernel cannot do that on this end.
 #[inline]
 pub(crate) fn write_nowait(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], sigpipe: Sigpipe) -> Result<usize> {
+    let known = rw_flags::known();
     match sigpipe {
+        _ if known.are_ignored() => Err(Errno::OPNOTSUPP),
         Sigpipe::Ignored => rustix::io::pwritev2(fd, bufs, CURRENT, ReadWriteFlags::NOWAIT),
-        Sigpipe::Avoid => write_avoiding(fd, bufs, ReadWriteFlags::NOWAIT),
+        Sigpipe::Avoid => write_avoiding(fd, bufs, ReadWriteFlags::NOWAIT, known),
     }
 }
 
@@ -235,6 +243,11 @@ pub(crate) fn set_capacity(fd: BorrowedFd<'_>, bytes: usize) -> Result<usize> {
 
 /// A new pipe, close-on-exec.
 pub(crate) fn pair(nonblock: bool) -> Result<(OwnedFd, OwnedFd)> {
+    rw_flags::ask();
+    make(nonblock)
+}
+
+fn make(nonblock: bool) -> Result<(OwnedFd, OwnedFd)> {
     let mut flags = PipeFlags::CLOEXEC;
     flags.set(PipeFlags::NONBLOCK, nonblock);
     rustix::pipe::pipe_with(flags)
@@ -243,7 +256,7 @@ pub(crate) fn pair(nonblock: bool) -> Result<(OwnedFd, OwnedFd)> {
 /// A private one, and so not at 0, 1 or 2, where other threads would read from it and print into it.
 pub(super) fn private() -> Result<(OwnedFd, OwnedFd)> {
     let above = |fd: OwnedFd| if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_fd()) };
-    let (reader, writer) = pair(true)?;
+    let (reader, writer) = make(true)?;
     Ok((above(reader)?, above(writer)?))
 }
 

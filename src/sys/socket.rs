@@ -10,7 +10,7 @@ use rustix::net::{
 };
 
 use super::poll::{POLLRDHUP, look};
-use super::{Errno, Result, errno, retry};
+use super::{Errno, Result, empty, errno, retry};
 
 /// The kernel keeps this much of `SO_SNDBUF` for itself (`unix_dgram_sendmsg`).
 const OVERHEAD: usize = 32;
@@ -70,7 +70,7 @@ fn message(fd: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>], flags: libc::c_int)
     // that is borrowed exclusively for the call.
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) };
     let len = usize::try_from(len).map_err(|_| errno())?;
-    if len == 0 && message.msg_flags & libc::MSG_CTRUNC == 0 {
+    if len == 0 && (message.msg_flags & libc::MSG_CTRUNC == 0 || empty::are_lost()) {
         return Ok(None);
     }
     if flags & libc::MSG_TRUNC == 0 && message.msg_flags & libc::MSG_TRUNC != 0 {
@@ -150,7 +150,10 @@ impl Mark {
             return Ok(false);
         }
         let seen = match send(other, &[], false) {
-            Ok(()) => retry(|| message(one, &mut [], libc::MSG_DONTWAIT))?.is_some(),
+            Ok(()) => match retry(|| message(one, &mut [], libc::MSG_DONTWAIT)) {
+                Err(Errno::AGAIN) => false, // it did not arrive at all
+                arrived => arrived?.is_some(),
+            },
             Err(_) => false,
         };
         Mark::Label.set(one, seen)?;

@@ -12,7 +12,7 @@ use ipc::{Error, PIPE_BUF, PipeReader, PipeWriter, fork, pipe};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
-        the_kinds_need_another_way,
+        the_kinds_need_another_way needs [NoWait],
         try_calls_answer_the_same_on_every_kind,
         a_short_write_goes_in_whole_or_not_at_all_on_every_kind,
         a_short_write_needs_no_more_than_a_page_on_every_kind,

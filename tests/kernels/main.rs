@@ -1,6 +1,7 @@
 //! Older kernels and sandboxes, which refuse calls.
 
 mod fallbacks;
+mod gvisor;
 mod old_kernels;
 mod promises;
 mod sandboxes;
@@ -13,5 +14,5 @@ fn main() -> ExitCode {
     if let Some(done) = old_kernels::started() {
         return done;
     }
-    support::run([fallbacks::trials(), old_kernels::trials(), sandboxes::trials()])
+    support::run([fallbacks::trials(), gvisor::trials(), old_kernels::trials(), sandboxes::trials()])
 }

@@ -4,6 +4,8 @@ use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::null;
 
+use super::handed::{MADE_HERE, take_calls};
+
 /// Not wait, for one read or write.
 pub const RWF_NOWAIT: u32 = 0x8;
 /// No `SIGPIPE`, for one write. Linux 6.18.
@@ -12,8 +14,19 @@ pub const RWF_NOSIGNAL: u32 = 0x100;
 /// Either half of an offset that stands for none (preadv2.2). Asked without libc, as musl has had the two calls since 1.2.5.
 const HERE: libc::c_long = -1;
 
+/// Whether the kernel heeds flags of reads and writes. gVisor takes one that does not exist.
+pub fn heeds_flags() -> bool {
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: an open descriptor, and one part of one byte.
+    unsafe { libc::syscall(libc::SYS_pwritev2, writer.as_raw_fd(), &part, 1, HERE, HERE, 1 << 30) == -1 }
+}
+
 /// Whether the kernel has the flag for a read or write of a pipe that does not wait (about 6.4).
 pub fn has_nowait() -> bool {
+    if !heeds_flags() {
+        return false;
+    }
     let (reader, _writer) = std::io::pipe().expect("a pipe");
     let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
     // SAFETY: an open descriptor, and one part of one byte, which nothing is written to.
@@ -27,7 +40,7 @@ pub fn has_nosignal() -> bool {
     let part = libc::iovec { iov_base: [0_u8].as_mut_ptr().cast(), iov_len: 1 };
     // SAFETY: an open descriptor, and one part of one byte.
     let written = unsafe { libc::syscall(libc::SYS_pwritev2, writer.as_raw_fd(), &part, 1, HERE, HERE, RWF_NOSIGNAL) };
-    written == 1
+    written == 1 && heeds_flags()
 }
 
 /// From now on, `preadv2` and `pwritev2` with one of these flags are refused with `EOPNOTSUPP` in this process and its
@@ -52,6 +65,16 @@ pub enum Is {
     AnyOf(u32),
     /// It is this number.
     Equal(u32),
+    /// It is another number.
+    Not(u32),
+}
+
+/// What becomes of a call that a rule fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Errno(i32),
+    /// It is handed to this process, which answers as gVisor does.
+    Handed,
 }
 
 /// Which calls are refused, and how. The first rule that fits answers.
@@ -65,7 +88,7 @@ struct Rule {
     call: libc::c_long,
     /// Arguments by their places, from 0.
     arguments: Vec<(u32, Is)>,
-    errno: i32,
+    answer: Answer,
 }
 
 impl Kernel {
@@ -89,14 +112,38 @@ impl Kernel {
         self.rule(call, arguments.to_vec(), errno)
     }
 
+    /// Counts a call, and answers as if there were no such call.
+    pub fn handing(mut self, call: libc::c_long) -> Self {
+        self.rules.push(Rule { call, arguments: Vec::new(), answer: Answer::Handed });
+        self
+    }
+
+    /// Takes every flag of `preadv2` and `pwritev2`, and heeds none, as gVisor does.
+    pub fn ignoring_flags(mut self) -> Self {
+        for call in [libc::SYS_preadv2, libc::SYS_pwritev2] {
+            self.rules.push(Rule { call, arguments: vec![(5, Is::Not(0))], answer: Answer::Handed });
+        }
+        self
+    }
+
+    /// Drops empty messages, with what is beside them, as gVisor does.
+    pub fn dropping_empty_messages(mut self) -> Self {
+        let arguments = vec![(5, Is::Not(MADE_HERE))];
+        self.rules.push(Rule { call: libc::SYS_sendmsg, arguments, answer: Answer::Handed });
+        self.with(libc::SYS_sendto, 2, Is::Equal(0), 0)
+    }
+
     fn rule(mut self, call: libc::c_long, arguments: Vec<(u32, Is)>, errno: i32) -> Self {
-        self.rules.push(Rule { call, arguments, errno });
+        self.rules.push(Rule { call, arguments, answer: Answer::Errno(errno) });
         self
     }
 
     /// From now on this process and its children, and whatever program they start, have that kernel. Sees for itself that
     /// each rule is one.
     pub fn play(&self) {
+        if self.rules.iter().any(|rule| rule.answer == Answer::Handed) {
+            take_calls();
+        }
         let mut steps: Vec<_> = self.rules.iter().flat_map(Rule::steps).collect();
         steps.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
         let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
@@ -120,35 +167,45 @@ impl Rule {
         const NUMBER: u32 = 0;
         let argument = |place: u32| 16 + place * 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
         let load = |offset| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
-        let mut tests = vec![(NUMBER, libc::BPF_JEQ, self.call as u32)];
+        let mut tests = vec![(NUMBER, libc::BPF_JEQ, self.call as u32, true)];
         tests.extend(self.arguments.iter().map(|(place, is)| match *is {
-            Is::AnyOf(flags) => (argument(*place), libc::BPF_JSET, flags),
-            Is::Equal(value) => (argument(*place), libc::BPF_JEQ, value),
+            Is::AnyOf(flags) => (argument(*place), libc::BPF_JSET, flags, true),
+            Is::Equal(value) => (argument(*place), libc::BPF_JEQ, value, true),
+            Is::Not(value) => (argument(*place), libc::BPF_JEQ, value, false),
         }));
         let count = tests.len();
         let mut steps = Vec::new();
-        for (i, (offset, compare, value)) in tests.into_iter().enumerate() {
+        for (i, (offset, compare, value, fits)) in tests.into_iter().enumerate() {
             // Past the tests that are left, two steps each, and the answer.
             let past = (2 * (count - 1 - i) + 1) as u8;
-            steps.extend([load(offset), step(libc::BPF_JMP | compare | libc::BPF_K, 0, past, value)]);
+            let (jump_true, jump_false) = if fits { (0, past) } else { (past, 0) };
+            let jump = step(libc::BPF_JMP | compare | libc::BPF_K, jump_true, jump_false, value);
+            steps.extend([load(offset), jump]);
         }
-        steps.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | self.errno as u32));
+        let answer = match self.answer {
+            Answer::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno as u32,
+            Answer::Handed => libc::SECCOMP_RET_TRAP,
+        };
+        steps.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, answer));
         steps
     }
 
     /// That a call that fits is refused, and so.
     fn check(&self) {
+        let Answer::Errno(errno) = self.answer else { return };
         let mut arguments = [0; 6];
         for (place, is) in &self.arguments {
-            let (Is::AnyOf(value) | Is::Equal(value)) = *is;
-            arguments[*place as usize] = value as libc::c_long;
+            arguments[*place as usize] = match *is {
+                Is::AnyOf(value) | Is::Equal(value) => value as libc::c_long,
+                Is::Not(value) => !value as libc::c_long,
+            };
         }
         let [a, b, c, d, e, f] = arguments;
         // SAFETY: the filter refuses it before the kernel looks at the arguments; and without the filter it would do nothing,
         // for there is nothing at the address 0.
         let result = unsafe { libc::syscall(self.call, a, b, c, d, e, f) };
         let answer = if result == 0 { 0 } else { Error::last_os_error().raw_os_error().expect("an errno") };
-        assert_eq!(answer, self.errno, "{self:?} is a rule");
+        assert_eq!(answer, errno, "{self:?} is a rule");
     }
 }
 

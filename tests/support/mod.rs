@@ -28,6 +28,7 @@
 mod compiler;
 mod deadlines;
 mod descriptors;
+mod handed;
 mod held;
 mod inventory;
 mod kernel;
@@ -54,11 +55,12 @@ pub use descriptors::{
     FLAGS_OF_PARENTS_PIPES, assert_none_is_nonblocking, closed_standard_descriptors, descriptor_flags,
     limit_descriptors, named_fifo, spliced_once, status_flags,
 };
+pub use handed::{MADE_HERE, handed};
 pub use held::{Held, hold_calls, hold_calls_with};
 pub use inventory::{Inventory, await_orphans, await_whoever_is_left};
 pub use kernel::{
-    Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, huge_memory, own_mounts, own_network,
-    own_pids, refuse_calls, refuse_flags, refuses_rights, sends_urgent_bytes, userfaults,
+    Is, Kernel, RWF_NOSIGNAL, RWF_NOWAIT, WithoutProc, has_nosignal, has_nowait, heeds_flags, huge_memory, own_mounts,
+    own_network, own_pids, refuse_calls, refuse_flags, refuses_rights, sends_urgent_bytes, userfaults,
 };
 pub use machines::Machine;
 pub use messages::{assert_all_arrive, assert_ends_are_told, assert_next, assert_same, message};

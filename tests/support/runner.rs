@@ -104,7 +104,7 @@ fn heed_signals() {
 
 fn close_from(first: libc::c_uint) {
     // SAFETY: numbers. Whatever this process has opened so far is not used any more.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_int::MAX, 0) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 

@@ -246,7 +246,11 @@ fn said(line: &impl AsFd) -> sys::Result<Option<Said>> {
     let mut receive = || sys::retry(|| ancillary::receive(line.as_fd(), &mut bytes, false));
     // A worker that was killed had not read its message. The kernel reports that once, before the answers.
     let arrived = match receive() {
-        Err(Errno::CONNRESET) => receive()?,
+        // gVisor reports it in the place of EOF, again and again.
+        Err(Errno::CONNRESET) => match receive() {
+            Err(Errno::CONNRESET) => None,
+            arrived => arrived?,
+        },
         arrived => arrived?,
     };
     let Some((len, mut beside)) = arrived else { return Ok(None) };

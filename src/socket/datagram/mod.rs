@@ -172,6 +172,7 @@ pub fn datagram_pair() -> Result<DatagramPair> {
 /// ```
 #[doc(alias = "SOCK_DGRAM")]
 pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
+    sys::empty::ask();
     let connectionless = flags.contains(DatagramFlags::CONNECTIONLESS);
     let kind = if connectionless { SocketType::DGRAM } else { SocketType::SEQPACKET };
     let (parent, child) = sys::socket::pair(kind).map_err(|errno| Error::system("socketpair", errno))?;
@@ -190,6 +191,7 @@ pub fn datagram_pair_with(flags: DatagramFlags) -> Result<DatagramPair> {
 /// often.
 #[cfg(feature = "channel")]
 pub(crate) fn value_pair() -> Result<(DatagramSocket, DatagramSocket)> {
+    sys::empty::ask();
     let pair = sys::socket::pair(SocketType::SEQPACKET).map_err(|errno| Error::system("socketpair", errno))?;
     for end in [&pair.0, &pair.1] {
         let _ = sys::socket::lengthen_queue(end.as_fd()); // in a sandbox that refuses it, they are as short as others'

@@ -142,7 +142,7 @@ impl DatagramSocket {
             Some(Err(errno)) => (None, Some(errno)),
             None => (None, None),
         };
-        let mut was_eof = false;
+        let (mut was_eof, mut was_reset) = (false, false);
         loop {
             let arrived = match answer.take() {
                 Some(arrived) => Ok(arrived),
@@ -154,12 +154,17 @@ impl DatagramSocket {
                 Ok(None) if was_eof => return self.loss.at_eof().map(|()| None),
                 // The kernel looks into the queue first, and then whether the peer is gone. A last message that the peer sent in
                 // between, or the loss of ours, is not in this answer. Nothing comes after EOF, so a second look has everything.
-                Ok(None) if self.is_eof()? => {
+                Ok(None) if sys::empty::are_lost() || self.is_eof()? => {
                     sys::socket::await_leaving(fd);
                     was_eof = true;
                 }
                 Ok(None) => return Ok(Some(T::default())),
-                Err(Error::Reset) => self.loss.note(),
+                // gVisor has it in the place of EOF, at every call.
+                Err(Error::Reset) if was_reset => return self.loss.at_eof().map(|()| None),
+                Err(Error::Reset) => {
+                    self.loss.note_reset();
+                    was_reset = true;
+                }
                 Err(error) => return Err(error),
             }
         }

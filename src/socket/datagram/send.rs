@@ -52,6 +52,9 @@ impl DatagramSocket {
         patience: Patience,
         send: impl Fn(BorrowedFd<'_>, bool) -> sys::Result<()>,
     ) -> Result<()> {
+        if len == 0 && sys::empty::are_lost() {
+            return self.refuse_empty();
+        }
         let mut refused = None;
         if let Some(waits) = patience.first_call(&self.spin) {
             match send(self.end.as_fd(), waits) {
@@ -60,6 +63,13 @@ impl DatagramSocket {
             }
         }
         self.deliver_late(len, patience, refused, send)
+    }
+
+    /// The kernel would drop an empty message, and the descriptors with it.
+    #[cold]
+    fn refuse_empty(&self) -> Result<()> {
+        self.end.check_given()?;
+        Err(Error::InvalidInput { what: "this kernel drops empty messages, so a message needs one byte at least" })
     }
 
     /// Sends in more than one call: spinning, waiting, or after a call that failed.

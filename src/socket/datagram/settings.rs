@@ -269,6 +269,7 @@ impl DatagramSocket {
 
     /// A descriptor that is no socket fails at every call.
     fn adopt(fd: OwnedFd) -> Self {
+        sys::empty::ask();
         let connectionless = mark(fd.as_fd()).ok();
         let end = End::adopt(fd);
         connectionless.iter().for_each(|_| end.note_marked(Mark::Time));

@@ -61,6 +61,7 @@ impl DatagramSocket {
     /// - [`Error::Closed`]: the peer is gone, or one of the two was shut down.
     /// - [`Error::NotGiven`]: this process was not given the end.
     /// - [`Error::System`]: the kernel has no memory for it (`ENOBUFS`).
+    /// - [`Error::InvalidInput`]: the message is empty, and this kernel would drop it, as gVisor does.
     ///
     /// # Platform
     ///

@@ -46,10 +46,16 @@ impl StreamSocket {
         mut read: impl FnMut(BorrowedFd<'_>, bool) -> sys::Result<usize>,
     ) -> Result<usize> {
         let fd = self.end.as_fd();
+        let mut was_reset = false;
         loop {
             match patience.persist(&self.end, &self.spin, "recv", POLLIN, None, |wait| read(fd, wait)) {
                 Ok(0) => return self.loss.at_eof().map(|()| 0),
-                Err(Error::Reset) => self.loss.note(),
+                // gVisor has it in the place of EOF, at every call.
+                Err(Error::Reset) if was_reset => return self.loss.at_eof().map(|()| 0),
+                Err(Error::Reset) => {
+                    self.loss.note_reset();
+                    was_reset = true;
+                }
                 read => return read,
             }
         }

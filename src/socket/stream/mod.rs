@@ -112,6 +112,7 @@ impl From<StreamPair> for (StreamSocket, StreamSocket) {
 #[doc(alias = "socketpair")]
 #[doc(alias = "SOCK_STREAM")]
 pub fn stream_pair() -> Result<StreamPair> {
+    sys::empty::ask();
     let (parent, child) = sys::socket::pair(SocketType::STREAM).map_err(|errno| Error::system("socketpair", errno))?;
     Ok(StreamPair { parent: StreamSocket::new(End::new(parent)?), child: StreamSocket::new(End::new(child)?) })
 }

@@ -68,6 +68,7 @@ impl StreamSocket {
     }
 
     fn adopt(fd: OwnedFd) -> Self {
+        sys::empty::ask();
         Self::new(End::adopt(fd))
     }
 

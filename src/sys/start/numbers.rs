@@ -138,9 +138,12 @@ impl Numbers {
             }
             first = target + 1;
         }
-        close(first, u32::MAX)
+        close(first, LAST)
     }
 }
+
+/// No descriptor has a higher number, and gVisor refuses one here.
+const LAST: u32 = i32::MAX as u32;
 
 /// Those of two that are descriptors, the lower one first.
 fn in_order([one, two]: [RawFd; 2]) -> impl Iterator<Item = u32> {
