@@ -1,4 +1,4 @@
-//! A message of any bytes, in a datagram or in memory beside it, with ends of any kind, to a typed channel: a value or an error,
+//! A message of any bytes, in a datagram, in memory or in a segment beside it, with ends of any kind, to a typed channel: a value or an error,
 //! no end that stays, and the next value arrives. The memory may have any seals, holes, a length that was not agreed to, or be none.
 
 #![no_main]
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use ipc::{Blob, DatagramSocket, Error, Fd, PipeReader, PipeWriter, Receiver, Sender, StreamSocket};
 use serde::{Deserialize, Serialize};
@@ -55,12 +56,38 @@ fn send(peer: &DatagramSocket, kind: u8, bytes: &[u8]) {
         4 => peer.send_with(&[], reader).map_err(Error::from),
         // A message with bytes, which has none of them beside it.
         5 => peer.send_with(bytes, memory(0, bytes)).map_err(Error::from),
+        6 => {
+            let (how, bytes) = bytes.split_first().unwrap_or((&0, bytes));
+            peer.send_with(&[], (segment(*how, bytes), reader, writer)).map_err(Error::from)
+        }
         _ => {
             let memory = Blob::new(bytes).expect("memory");
             peer.send_with(&[], (memory, reader, writer)).map_err(Error::from)
         }
     };
     sent.expect("there is room");
+}
+
+/// A segment with these bytes. The number says how far the length that it tells is from theirs.
+fn segment(how: u8, bytes: &[u8]) -> OwnedFd {
+    const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL;
+    let told = match how {
+        0..32 => bytes.len() as u64,
+        32..64 => u64::MAX - u64::from(how),
+        _ => (bytes.len() as u64 + u64::from(how)).wrapping_sub(160),
+    };
+    // SAFETY: a nul-terminated name; the descriptor is new.
+    let file = unsafe {
+        let raw = libc::memfd_create(c"fuzz".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+        assert!(raw >= 0, "memory");
+        File::from_raw_fd(raw)
+    };
+    file.write_all_at(&told.to_le_bytes(), 0).expect("there is room");
+    file.write_all_at(bytes, 4096).expect("there is room");
+    file.set_len((4096 + bytes.len() as u64).next_multiple_of(4096)).expect("a length");
+    // SAFETY: an open descriptor and a number.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) };
+    file.into()
 }
 
 /// Memory with these bytes, and what the number says of it.
