@@ -2,13 +2,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    self, FAR, Machine, Trial, assert_timed_out, assert_times_out, exit_code, poll_until, tcp_pair, with_interval_timer,
+    self, FAR, Machine, Trial, asleep_in, assert_timed_out, assert_times_out, exit_code, poll_until, tcp_pair,
+    with_interval_timer,
 };
 use ipc::{Error, Link, PipeReader, Receiver, Sender, TcpLink, TcpOptions, TcpReader, TcpWriter, fork, pipe, wait_any};
 
@@ -24,6 +26,8 @@ pub fn trials() -> Vec<Trial> {
         two_stamps_refuse_each_other,
         a_peer_without_a_hello_keeps_nobody_longer_than_the_deadline,
         a_deadline_that_the_kernel_cannot_keep_is_refused,
+        the_kernel_is_told_when_to_ask_an_idle_peer,
+        a_stream_that_does_not_wait_waits_as_a_connection,
         nobody_at_the_address_is_an_error,
         an_address_that_does_not_answer_leaves_time_for_the_next,
         a_connection_to_itself_is_nobody,
@@ -228,11 +232,62 @@ fn a_peer_without_a_hello_keeps_nobody_longer_than_the_deadline() {
     assert_eq!(exit_code(&child), 0);
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 fn a_deadline_that_the_kernel_cannot_keep_is_refused() {
-    for deadline in [Duration::ZERO, Duration::from_millis(2999), Duration::from_secs(1 << 20), Duration::MAX] {
+    let longer = DAY + Duration::from_nanos(1);
+    for deadline in [Duration::ZERO, Duration::from_millis(2999), longer, Duration::MAX] {
         let (here, _there) = tcp_pair();
         assert!(matches!(TcpOptions::new().deadline(deadline).greet(here), Err(Error::InvalidInput { .. })));
     }
+}
+
+/// An option of a TCP connection that is a number, as the kernel has it. `None`: it does not know the option.
+fn option(socket: &TcpStream, number: libc::c_int) -> Option<libc::c_int> {
+    let (mut value, mut len) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the kernel writes no more than `len` bytes into an int.
+    let got = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, number, (&raw mut value).cast(), &raw mut len)
+    };
+    (got == 0).then_some(value)
+}
+
+/// Whatever is not set shows only when a machine vanishes, and then takes hours.
+fn the_kernel_is_told_when_to_ask_an_idle_peer() {
+    /// New in Linux 6.15.
+    const TCP_RTO_MAX_MS: libc::c_int = 44;
+    for (deadline, question, longest_pause) in [(SHORT, 1, 1000), (30 * SHORT, 30, 30_000), (DAY, 28_800, 120_000)] {
+        let (here, mut there) = tcp_pair();
+        there.write_all(&hello(1 << 20, 0)).unwrap();
+        let socket = here.try_clone().unwrap();
+        let _link = TcpOptions::new().deadline(deadline).greet(here).unwrap();
+        assert!(socket.nodelay().unwrap(), "small values go at once");
+        assert!(rustix::net::sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(option(&socket, libc::TCP_KEEPIDLE), Some(question));
+        assert_eq!(option(&socket, libc::TCP_KEEPINTVL), Some(question));
+        assert_eq!(option(&socket, libc::TCP_KEEPCNT), Some(2));
+        assert_eq!(option(&socket, TCP_RTO_MAX_MS).unwrap_or(longest_pause), longest_pause);
+        // A call that waits looks at its peer four times in that time.
+        for turn in [socket.read_timeout(), socket.write_timeout()] {
+            let longer = turn.unwrap().expect("a timeout").checked_sub(deadline / 4).expect("it is not shorter");
+            assert!(longer <= Duration::from_millis(20), "the kernel rounds it up to its ticks, by {longer:?}");
+        }
+    }
+}
+
+fn a_stream_that_does_not_wait_waits_as_a_connection() {
+    let (here, mut there) = tcp_pair();
+    here.set_nonblocking(true).unwrap();
+    let child = fork((), move |()| {
+        asleep_in(std::os::unix::process::parent_id(), &[libc::SYS_ppoll]);
+        there.write_all(&hello(1 << 20, 0)).unwrap();
+        asleep_in(std::os::unix::process::parent_id(), &[libc::SYS_recvfrom]);
+        there.write_all(&framed(&[7])).unwrap();
+    })
+    .unwrap();
+    let link = short().greet(here).unwrap();
+    assert_eq!(Receiver::<u8, _>::new(link.reader).recv().unwrap(), Some(7));
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn nobody_at_the_address_is_an_error() {
