@@ -9,7 +9,7 @@ use futures_core::Stream;
 
 use super::messages::polled;
 use super::{on_one_thread, on_threads};
-use crate::support::{self, Is, Kernel, Trial, exit_code};
+use crate::support::{self, Held, Is, Kernel, Trial, asleep_in, exit_code};
 use ipc::tokio::{Duplex, Receiver, Sender};
 use ipc::{Error, PipeReader, channel, datagram_pair, duplex, fork, open_ends, pipe};
 
@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         a_call_that_is_dropped_leaves_its_answer_to_be_received,
         memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
         memory_that_stays_busy_gives_the_value_back,
+        memory_that_is_busy_again_after_a_full_queue_is_tried_as_often_again,
         memory_that_stays_busy_is_tried_eight_times needs [STRACE],
         a_full_queue_is_never_taken_for_busy_memory needs [STRACE],
         a_value_that_threads_cannot_share_is_sent_from_any,
@@ -286,4 +287,33 @@ fn memory_that_stays_busy_gives_the_value_back() {
     assert_eq!(receiver.recv().unwrap().as_deref(), Some("short"));
     assert_eq!(receiver.recv().unwrap(), None);
     assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
+/// A queue that was full has nothing to do with the memory, and the count begins anew.
+fn memory_that_is_busy_again_after_a_full_queue_is_tried_as_often_again() {
+    let (sender, receiver) = channel::<String>().unwrap();
+    let small = sender.try_clone().unwrap();
+    let listener = support::hold_calls_with(libc::SYS_fcntl, 1, libc::F_ADD_SEALS as u32);
+    let refuse_all_but_the_last = || {
+        for _ in 0..7 {
+            Held::next(&listener).refuse(libc::EBUSY);
+        }
+        Held::next(&listener)
+    };
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            on_one_thread().block_on(async { Sender::new(sender).unwrap().send("x".repeat(LARGE)).await.unwrap() });
+        });
+        let sealed = refuse_all_but_the_last();
+        while small.try_send("small".to_owned()).is_ok() {}
+        let thread = sealed.pid;
+        sealed.go_on();
+        asleep_in(thread, &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait]);
+        while let Some(small) = receiver.try_iter().next() {
+            assert_eq!(small.unwrap(), "small");
+        }
+        refuse_all_but_the_last().go_on();
+        sending.join().unwrap();
+    });
+    assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(LARGE));
 }
