@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::messages::polled;
 use super::{on_one_thread, on_threads};
-use crate::support::{self, SOON, Trial, bytes, poll_until};
+use crate::support::{self, SOON, Trial, bytes, poll_until, processor_time};
 use ipc::tokio::communicate;
 use ipc::{Command, CommunicateError, Error, pipe};
 
@@ -17,6 +17,8 @@ pub fn trials() -> Vec<Trial> {
         no_pipe_to_a_program_is_non_blocking,
         a_program_that_reads_nothing_is_no_error,
         when_the_time_is_up_the_program_is_killed_and_what_it_said_is_kept,
+        a_program_that_says_no_more_is_waited_for,
+        a_program_that_has_closed_an_output_takes_no_processor_time needs [Alone],
         a_helper_that_keeps_the_outputs_is_not_waited_for,
         a_dropped_future_leaves_no_program,
         a_runtime_that_ends_leaves_no_program,
@@ -72,6 +74,34 @@ fn when_the_time_is_up_the_program_is_killed_and_what_it_said_is_kept() {
         assert_eq!((&stdout[..], &stderr[..]), (&b"said\n"[..], &b"complained\n"[..]));
         assert_eq!((&reader).read(&mut [0]).unwrap(), 0, "it is gone");
     });
+}
+
+fn a_program_that_says_no_more_is_waited_for() {
+    let silent = |then: &str| shell(&format!("echo said; exec >&- 2>&-; {then}"));
+    on_one_thread().block_on(async {
+        let (hold, release) = pipe().unwrap();
+        let mut talk = std::pin::pin!(communicate(silent("read line <&9; exit 7").give_at(9, hold), b"", None));
+        assert!(tokio::time::timeout(Duration::from_millis(100), talk.as_mut()).await.is_err());
+        drop(release);
+        let output = talk.await.unwrap();
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(7), &b"said\n"[..]));
+        let time = Some(Duration::from_millis(200));
+        let late = communicate(silent("exec sleep 1000"), b"", time).await.unwrap_err();
+        assert!(matches!(late.error, Error::TimedOut), "{late:?}");
+        assert_eq!(late.stdout, b"said\n");
+    });
+}
+
+fn a_program_that_has_closed_an_output_takes_no_processor_time() {
+    on_one_thread().block_on(async {
+        let mut talk = std::pin::pin!(communicate(shell("exec >&-; exec sleep 1000"), b"", None));
+        assert!(tokio::time::timeout(Duration::from_millis(200), talk.as_mut()).await.is_err());
+        let before = processor_time();
+        assert!(tokio::time::timeout(Duration::from_millis(500), talk.as_mut()).await.is_err());
+        let busy = processor_time() - before;
+        assert!(busy < Duration::from_millis(50), "{busy:?} of half a second");
+    });
+    support::await_whoever_is_left();
 }
 
 fn a_helper_that_keeps_the_outputs_is_not_waited_for() {
