@@ -97,20 +97,22 @@ fn a_program_that_has_closed_an_output_takes_no_processor_time() {
         let mut talk = std::pin::pin!(communicate(shell("exec >&-; exec sleep 1000"), b"", None));
         assert!(tokio::time::timeout(Duration::from_millis(200), talk.as_mut()).await.is_err());
         let before = processor_time();
-        assert!(tokio::time::timeout(Duration::from_millis(500), talk.as_mut()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_secs(1), talk.as_mut()).await.is_err());
         let busy = processor_time() - before;
-        assert!(busy < Duration::from_millis(50), "{busy:?} of half a second");
+        assert!(busy < Duration::from_millis(20), "{busy:?} of a second");
     });
     support::await_whoever_is_left();
 }
 
 fn a_helper_that_keeps_the_outputs_is_not_waited_for() {
     on_one_thread().block_on(async {
-        let (hold, release) = pipe().unwrap();
-        let program = shell("cat <&9 & echo started").give_at(9, hold);
-        let output = communicate(program, b"", None).await.unwrap();
-        assert_eq!(output.stdout, b"started\n");
-        drop(release);
+        // That it has left is all that is to be seen of the second.
+        for (script, said) in [("cat <&9 & echo started", &b"started\n"[..]), ("cat <&9 &", b"")] {
+            let (hold, release) = pipe().unwrap();
+            let output = communicate(shell(script).give_at(9, hold), b"", None).await.unwrap();
+            assert_eq!(output.stdout, said);
+            drop(release);
+        }
     });
     support::await_whoever_is_left();
 }
@@ -144,11 +146,16 @@ fn a_runtime_that_ends_leaves_no_program() {
 }
 
 fn outside_of_a_runtime_nothing_is_started() {
-    let mut talk = std::pin::pin!(communicate(Command::new("true"), b"", None));
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    match talk.as_mut().poll(&mut cx) {
-        std::task::Poll::Ready(Err(refused)) => assert!(matches!(refused.error, Error::System { .. }), "{refused:?}"),
-        other => panic!("{other:?}"),
+    // Whoever starts the second one gets another error.
+    for program in ["true", "/no/such/program"] {
+        let mut talk = std::pin::pin!(communicate(Command::new(program), b"", None));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match talk.as_mut().poll(&mut cx) {
+            std::task::Poll::Ready(Err(refused)) => {
+                assert!(matches!(refused.error, Error::System { .. }), "{refused:?}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
     assert!(support::children().is_empty());
 }

@@ -308,9 +308,10 @@ fn tasks_that_wait_again_take_no_processor_time() {
         full_messages.child.recv_vec().unwrap();
         assert!(tokio::time::timeout(some_time, all.as_mut()).await.is_err());
         let before = processor_time();
-        assert!(tokio::time::timeout(5 * some_time, all.as_mut()).await.is_err());
+        assert!(tokio::time::timeout(10 * some_time, all.as_mut()).await.is_err());
         let busy = processor_time() - before;
-        assert!(busy < Duration::from_millis(50), "{busy:?} of half a second");
+        // On a busy machine, one that asks all the time gets little more.
+        assert!(busy < Duration::from_millis(20), "{busy:?} of a second");
     });
 }
 
