@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::Read;
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
@@ -23,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_cancelled_send_sends_nothing_and_leaves_no_end,
         a_value_that_is_not_sent_comes_back_with_its_ends,
         a_call_that_is_dropped_leaves_its_answer_to_be_received,
+        a_value_is_received_while_none_can_be_sent,
         memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
         memory_that_stays_busy_gives_the_value_back,
         memory_that_is_busy_again_after_a_full_queue_is_tried_as_often_again,
@@ -178,6 +180,19 @@ fn a_call_that_is_dropped_leaves_its_answer_to_be_received() {
     });
 }
 
+fn a_value_is_received_while_none_can_be_sent() {
+    on_one_thread().block_on(async {
+        let pair = duplex::<u32, u32>().unwrap();
+        let near = Duplex::new(pair.parent).unwrap();
+        while polled(2, near.send(1)).await.is_some() {}
+        let later = async {
+            tokio::task::yield_now().await;
+            pair.child.send(7).unwrap();
+        };
+        assert_eq!(tokio::join!(biased; near.recv(), later).0.unwrap(), Some(7));
+    });
+}
+
 /// More than a datagram holds.
 const LARGE: usize = 1 << 20;
 
@@ -295,10 +310,13 @@ fn memory_that_is_busy_again_after_a_full_queue_is_tried_as_often_again() {
     let small = sender.try_clone().unwrap();
     let listener = support::hold_calls_with(libc::SYS_fcntl, 1, libc::F_ADD_SEALS as u32);
     let refuse_all_but_the_last = || {
+        let started = Instant::now();
         for _ in 0..7 {
             Held::next(&listener).refuse(libc::EBUSY);
         }
-        Held::next(&listener)
+        let last = Held::next(&listener);
+        assert!(started.elapsed() >= Duration::from_millis(127), "it is left alone in between");
+        last
     };
     std::thread::scope(|scope| {
         let sending = scope.spawn(|| {

@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         a_dropped_future_leaves_no_program,
         a_runtime_that_ends_leaves_no_program,
         outside_of_a_runtime_nothing_is_started,
+        a_program_inherits_nothing_that_is_waited_with,
         many_programs_are_talked_to_at_once within 120,
         a_command_of_tokio_gives_an_end_at_a_number_and_no_other,
         a_command_of_tokio_says_that_a_start_failed_whatever_it_gives,
@@ -160,6 +161,21 @@ fn outside_of_a_runtime_nothing_is_started() {
     assert!(support::children().is_empty());
 }
 
+fn a_program_inherits_nothing_that_is_waited_with() {
+    on_one_thread().block_on(async {
+        let mut talk = std::pin::pin!(communicate(shell("cat; exec sleep 1000"), b"x", Some(SOON)));
+        std::future::poll_fn(|cx| match talk.as_mut().poll(cx) {
+            std::task::Poll::Pending => std::task::Poll::Ready(()),
+            done => panic!("{done:?}"),
+        })
+        .await;
+        // Pipes, a pidfd, and a timer are open.
+        let other = std::process::Command::new("sh").arg("-c").arg(LOOK).output().unwrap();
+        assert_eq!(String::from_utf8(other.stdout).unwrap(), "0 1 2 ");
+    });
+    support::await_whoever_is_left();
+}
+
 fn many_programs_are_talked_to_at_once() {
     on_threads().block_on(async {
         let tasks: Vec<_> = (0..40)
@@ -179,8 +195,8 @@ fn many_programs_are_talked_to_at_once() {
     });
 }
 
-/// Prints the numbers that are open in it, and what it reads at 50.
-const LOOK: &str = "cd /proc/self/fd; for fd in *; do test -e $fd && echo -n \"$fd \"; done; cat /dev/fd/50";
+/// Prints the numbers that are open in it.
+const LOOK: &str = "cd /proc/self/fd; for fd in *; do test -e $fd && echo -n \"$fd \"; done";
 
 fn a_command_of_tokio_gives_an_end_at_a_number_and_no_other() {
     for runtime in [on_one_thread(), on_threads()] {
@@ -190,7 +206,8 @@ fn a_command_of_tokio_gives_an_end_at_a_number_and_no_other() {
             drop(writer);
             let (kept, _kept_writer) = pipe().unwrap();
             let mut command = tokio::process::Command::new("sh");
-            ipc::give_at(command.args(["-c", LOOK]).as_std_mut(), 50, reader).unwrap();
+            let look = format!("{LOOK}; cat /dev/fd/50");
+            ipc::give_at(command.args(["-c", &look]).as_std_mut(), 50, reader).unwrap();
             let output = command.output().await.unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), "0 1 2 50 given");
             drop(kept);
