@@ -10,7 +10,8 @@ use serde::ser::{Error as _, Serialize, Serializer};
 
 use crate::support::{self, Trial};
 use ipc::{
-    Error, Fd, MessageReader, MessageWriter, PipeReader, PipeWriter, Receiver, Sender, channel, open_ends, pipe,
+    Error, Fd, Incoming, Link, MessageReader, MessageWriter, PackedSocket, PipeReader, PipeWriter, Receiver, Sender,
+    channel, datagram_pair, open_ends, pipe,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -152,8 +153,10 @@ fn a_serialize_that_sends_over_its_own_buffered_link_works() {
     assert_eq!(receiver.iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
+type Next = Rc<dyn Fn() -> Option<Again>>;
+
 thread_local! {
-    static OWN: RefCell<Option<Rc<Receiver<Again, MessageReader>>>> = const { RefCell::new(None) };
+    static NEXT: RefCell<Option<Next>> = const { RefCell::new(None) };
 }
 
 /// Receives the next one while it is decoded itself.
@@ -161,23 +164,29 @@ struct Again(u8, Option<Box<Again>>);
 
 impl<'de> Deserialize<'de> for Again {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let own = OWN.with_borrow(Clone::clone).unwrap();
-        let next = own.try_recv().ok().flatten();
-        Ok(Self(u8::deserialize(deserializer)?, next.map(Box::new)))
+        let next = NEXT.with_borrow(Clone::clone).unwrap();
+        Ok(Self(u8::deserialize(deserializer)?, next().map(Box::new)))
     }
 }
 
 fn a_deserialize_that_receives_from_its_own_link_works() {
+    fn works(sender: Sender<u8, impl Link>, receiver: impl Incoming + 'static) {
+        let receiver = Rc::new(Receiver::new(receiver));
+        let own = Rc::clone(&receiver);
+        NEXT.set(Some(Rc::new(move || own.try_recv().ok().flatten())));
+        (1..=3_u8).for_each(|number| sender.send(number).unwrap());
+        sender.flush().unwrap();
+        let Again(1, Some(second)) = receiver.recv().unwrap().unwrap() else { panic!() };
+        let Again(2, Some(third)) = *second else { panic!() };
+        assert!(matches!(*third, Again(3, None)));
+        NEXT.set(None);
+    }
     let (reader, writer) = pipe().unwrap();
-    let sender = Sender::new(MessageWriter::new(writer));
-    let receiver = Rc::new(Receiver::new(MessageReader::new(reader)));
-    OWN.set(Some(receiver.clone()));
-    (1..=3_u8).for_each(|number| sender.send(number).unwrap());
-    sender.flush().unwrap();
-    let Again(1, Some(second)) = receiver.recv().unwrap().unwrap() else { panic!() };
-    let Again(2, Some(third)) = *second else { panic!() };
-    assert!(matches!(*third, Again(3, None)));
-    OWN.set(None);
+    works(Sender::new(MessageWriter::new(writer)), MessageReader::new(reader));
+    let pair = datagram_pair().unwrap();
+    works(Sender::new(PackedSocket::new(pair.parent)), PackedSocket::new(pair.child));
+    let pair = datagram_pair().unwrap();
+    works(Sender::new(pair.parent), pair.child);
 }
 
 fn a_serialize_that_lies_is_an_error_at_the_receiver() {
