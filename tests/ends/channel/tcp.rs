@@ -709,11 +709,11 @@ fn a_machine_that_vanishes_is_an_error() {
             writer.flush().unwrap();
             (writer, link.reader)
         };
-        let links: Vec<_> = (0..5).map(connect).collect();
+        let links: Vec<_> = (0..6).map(connect).collect();
         let _ = until.read(&mut [0]);
         drop(links);
     });
-    let mut links: Vec<_> = (0..5).map(|_| short().greet(machine.listener.accept().unwrap().0).unwrap()).collect();
+    let mut links: Vec<_> = (0..6).map(|_| short().greet(machine.listener.accept().unwrap().0).unwrap()).collect();
 
     let idle = |link: TcpLink| {
         let values = Receiver::<u8, _>::new(link.reader);
@@ -723,7 +723,8 @@ fn a_machine_that_vanishes_is_an_error() {
     let (first, second) = (idle(links.pop().unwrap()), idle(links.pop().unwrap()));
     let sending = idle(links.pop().unwrap());
     let (clock, _tick) = pipe().unwrap();
-    let full = Sender::new(links.pop().unwrap().writer);
+    let (mut beside_full, writer) = idle(links.pop().unwrap());
+    let full = Sender::new(writer);
     fill(&full);
     machine.cut();
     let noticed = |what: &str, call: &dyn Fn() -> Error| {
@@ -737,19 +738,29 @@ fn a_machine_that_vanishes_is_an_error() {
     let (mut watched, _writer) = second;
     thread::scope(|scope| {
         scope.spawn(move || noticed("idle", &|| first.0.recv().unwrap_err()));
-        let (results, writer) = idle(links.pop().unwrap());
-        scope.spawn(move || {
-            let jobs = Sender::new(writer);
-            jobs.send(1_u8).unwrap();
-            jobs.flush().unwrap(); // it went into the kernel's buffer, and no error tells that it did not arrive
-            noticed("with a job under way", &|| results.recv().unwrap_err());
-        });
+        for has_time in [false, true] {
+            let (results, writer) = idle(links.pop().unwrap());
+            scope.spawn(move || {
+                let jobs = Sender::new(writer);
+                jobs.send(1_u8).unwrap();
+                jobs.flush().unwrap(); // it went into the kernel's buffer, and no error tells that it did not arrive
+                // The time of a call is longer than that of the connection.
+                let receive = || if has_time { results.recv_timeout(FAR) } else { results.recv() };
+                noticed("with a job under way", &|| receive().unwrap_err());
+            });
+        }
         scope.spawn(move || {
             assert_eq!(wait_any(&mut [watched.watch().unwrap()], Some(4 * SHORT)).unwrap(), 1);
             let error = watched.try_recv().unwrap_err();
             assert!(is_vanished(&error), "watched: {error:?}");
         });
-        scope.spawn(move || noticed("full", &|| full.flush().unwrap_err()));
+        scope.spawn(move || {
+            noticed("full", &|| full.flush().unwrap_err());
+            // The kernel goes on for some minutes. The other half knows, and does not wait for it.
+            assert_eq!(wait_any(&mut [beside_full.watch().unwrap()], Some(Duration::ZERO)).unwrap(), 1);
+            let error = beside_full.try_recv().unwrap_err();
+            assert!(is_vanished(&error), "beside a full one: {error:?}");
+        });
         scope.spawn(move || {
             let (_values, writer) = sending;
             let jobs = Sender::new(writer);
