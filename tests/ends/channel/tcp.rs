@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         the_kernel_is_told_when_to_ask_an_idle_peer,
         a_stream_that_does_not_wait_waits_as_a_connection,
         nobody_at_the_address_is_an_error,
+        an_address_that_does_not_answer_is_late,
         an_address_that_does_not_answer_leaves_time_for_the_next,
         a_connection_to_itself_is_nobody,
         values_arrive_however_they_are_cut,
@@ -47,6 +48,7 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_ends_without_its_last_word_is_a_reset,
         a_worker_that_is_stopped_is_not_gone within 90,
         a_machine_that_vanishes_is_an_error needs [OwnNetwork, IP] within 90,
+        a_machine_without_a_way_to_it_is_an_error needs [OwnNetwork, IP] within 90,
         a_machine_that_vanishes_is_an_error_under_signals_too needs [OwnNetwork, IP] within 90,
         what_arrived_before_a_machine_vanished_is_received needs [OwnNetwork, IP] within 90,
     ]
@@ -327,11 +329,21 @@ impl Write for Said {
     }
 }
 
-fn an_address_that_does_not_answer_leaves_time_for_the_next() {
-    // One waits to be accepted, and the kernel passes over whoever comes after it.
-    let (silent, silent_address) = listen();
+/// An address where nobody answers: one waits to be accepted, and the kernel passes over whoever comes after it.
+fn silence() -> (TcpListener, TcpStream, SocketAddr) {
+    let (silent, address) = listen();
     rustix::net::listen(&silent, 0).unwrap();
-    let _waiting = TcpStream::connect(silent_address).unwrap();
+    let waiting = TcpStream::connect(address).unwrap();
+    (silent, waiting, address)
+}
+
+fn an_address_that_does_not_answer_is_late() {
+    let (_silent, _waiting, address) = silence();
+    assert_times_out("silence", SHORT, |_| short().connect(address));
+}
+
+fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let (_silent, _waiting, silent_address) = silence();
     let (listener, address) = listen();
     let child = fork((), move |()| {
         let link = short().connect(&[silent_address, address][..]).unwrap();
@@ -700,6 +712,14 @@ fn is_vanished(error: &Error) -> bool {
 }
 
 fn a_machine_that_vanishes_is_an_error() {
+    assert_noticed(Machine::cut_there);
+}
+
+fn a_machine_without_a_way_to_it_is_an_error() {
+    assert_noticed(Machine::cut);
+}
+
+fn assert_noticed(cut: impl FnOnce(&Machine)) {
     let machine = Machine::start(|mut until| {
         let connect = |_| {
             let link = short().connect(Machine::MASTER).unwrap();
@@ -710,7 +730,10 @@ fn a_machine_that_vanishes_is_an_error() {
             (writer, link.reader)
         };
         let links: Vec<_> = (0..6).map(connect).collect();
-        let _ = until.read(&mut [0]);
+        if until.read(&mut [0]).unwrap() == 1 {
+            Machine::take_down();
+            let _ = until.read(&mut [0]);
+        }
         drop(links);
     });
     let mut links: Vec<_> = (0..6).map(|_| short().greet(machine.listener.accept().unwrap().0).unwrap()).collect();
@@ -726,7 +749,7 @@ fn a_machine_that_vanishes_is_an_error() {
     let (mut beside_full, writer) = idle(links.pop().unwrap());
     let full = Sender::new(writer);
     fill(&full);
-    machine.cut();
+    cut(&machine);
     let noticed = |what: &str, call: &dyn Fn() -> Error| {
         let started = Instant::now();
         let error = call();
