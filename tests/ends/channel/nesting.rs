@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::thread;
 
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Error as _, Serialize, Serializer};
 
 use crate::support::{self, Trial};
@@ -238,6 +238,7 @@ fn a_value_that_nests_too_deeply_comes_back() {
     #[derive(serde::Serialize, serde::Deserialize)]
     enum Tree {
         Leaf(Option<PipeWriter>),
+        Bare,
         Branch(Vec<Tree>),
     }
     // An enum and a list are a level each, and so is a `Some`.
@@ -258,7 +259,13 @@ fn a_value_that_nests_too_deeply_comes_back() {
         drop(unsent);
         assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
     }
+    // A variant without a field is a level.
+    let bare = |levels| (0..levels).fold(Tree::Bare, |tree, _| Tree::Branch(vec![tree]));
+    let unsent = sender.send(bare(64)).unwrap_err();
+    assert!(matches!(unsent.error, Error::Encode { .. }), "{unsent:?}");
     assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+    sender.send(bare(63)).unwrap();
+    receiver.recv().unwrap().unwrap();
 }
 
 fn a_value_of_too_many_elements_without_bytes_comes_back() {
@@ -378,6 +385,19 @@ fn json_inside_of_a_value_has_no_ends() {
     assert!(matches!(sender.send(Json(reader)).unwrap_err().error, Error::Encode { .. }));
     drop(sender);
     assert!(Receiver::<String>::new(receiver.into_inner()).recv().unwrap().is_none());
+
+    // A text that means the end beside it is no end.
+    impl<'de> Deserialize<'de> for Json {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            serde_json::from_str(&String::deserialize(deserializer)?).map(Json).map_err(D::Error::custom)
+        }
+    }
+    let pair = datagram_pair().unwrap();
+    let (reader, writer) = pipe().unwrap();
+    pair.parent.send_with(b"\x010", reader).unwrap();
+    let error = Receiver::<Json>::new(pair.child).recv().map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Decode { message, .. } if message == b"\x010"), "{error:?}");
+    assert!(matches!(writer.try_write(b"x"), Err(Error::Closed)));
 }
 
 fn bytes_of_another_format_may_have_ends() {
