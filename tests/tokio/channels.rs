@@ -193,8 +193,8 @@ fn a_value_is_received_while_none_can_be_sent() {
     });
 }
 
-/// More than a datagram holds.
-const LARGE: usize = 1 << 20;
+/// More than a segment holds that is used again: such a value goes in sealed memory of its own.
+const LARGE: usize = 5 << 20;
 
 /// The variable that makes this program send large values to itself, under the runtime that it names.
 pub const SEALS: &str = "TOKIO_TEST_SEALS";
