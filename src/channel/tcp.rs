@@ -22,8 +22,8 @@ use crate::sys::Errno;
 /// The shortest deadline: the kernel counts its questions to an idle peer in seconds.
 const SHORTEST: Duration = Duration::from_secs(3);
 
-/// The longest deadline: the kernel takes no longer pause before a question.
-const LONGEST: Duration = Duration::from_secs(3 * 32_767);
+/// The longest deadline: a day. A third of it passes before a question, for which the kernel takes 32 767 s at most.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a call that receives looks again before it sleeps, unless it is set otherwise.
 const SPIN: Duration = Duration::from_micros(20);

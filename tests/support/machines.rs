@@ -6,7 +6,7 @@ use std::process::Command;
 
 use ipc::{Child, PipeReader, PipeWriter, fork, pipe};
 
-use super::own_network;
+use super::{own_network, poll_until};
 
 /// Another machine, and the listener that it connects to. It is told that all is over when `until` is dropped.
 pub struct Machine {
@@ -43,15 +43,30 @@ impl Machine {
         Self { child, listener, until: tell_go }
     }
 
-    /// Cuts the cable. Nothing says so at either end of it.
+    /// Cuts the cable here: nothing can be sent any more. No program is told.
     #[track_caller]
     pub fn cut(&self) {
         ip("link set here down");
     }
+
+    /// Cuts the cable there: whatever is sent is lost on its way. The other machine is to [take it down](Self::take_down) when
+    /// it reads a byte.
+    #[track_caller]
+    pub fn cut_there(&self) {
+        (&self.until).write_all(&[0]).expect("it is there");
+        poll_until("the cable is cut", || ip("link show here").contains("NO-CARRIER"));
+    }
+
+    /// On the other machine: takes down its end of the cable.
+    #[track_caller]
+    pub fn take_down() {
+        ip("link set there down");
+    }
 }
 
 #[track_caller]
-fn ip(arguments: &str) {
+fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("ASCII")
 }

@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::Read;
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
 use super::messages::polled;
 use super::{on_one_thread, on_threads};
-use crate::support::{self, Is, Kernel, Trial, exit_code};
+use crate::support::{self, Held, Is, Kernel, Trial, asleep_in, exit_code};
 use ipc::tokio::{Duplex, Receiver, Sender};
 use ipc::{Error, PipeReader, channel, datagram_pair, duplex, fork, open_ends, pipe};
 
@@ -23,8 +24,10 @@ pub fn trials() -> Vec<Trial> {
         a_cancelled_send_sends_nothing_and_leaves_no_end,
         a_value_that_is_not_sent_comes_back_with_its_ends,
         a_call_that_is_dropped_leaves_its_answer_to_be_received,
+        a_value_is_received_while_none_can_be_sent,
         memory_that_is_busy_for_a_while_is_sealed_later needs [STRACE],
         memory_that_stays_busy_gives_the_value_back,
+        memory_that_is_busy_again_after_a_full_queue_is_tried_as_often_again,
         memory_that_stays_busy_is_tried_eight_times needs [STRACE],
         a_full_queue_is_never_taken_for_busy_memory needs [STRACE],
         a_value_that_threads_cannot_share_is_sent_from_any,
@@ -177,8 +180,21 @@ fn a_call_that_is_dropped_leaves_its_answer_to_be_received() {
     });
 }
 
-/// More than a datagram holds.
-const LARGE: usize = 1 << 20;
+fn a_value_is_received_while_none_can_be_sent() {
+    on_one_thread().block_on(async {
+        let pair = duplex::<u32, u32>().unwrap();
+        let near = Duplex::new(pair.parent).unwrap();
+        while polled(2, near.send(1)).await.is_some() {}
+        let later = async {
+            tokio::task::yield_now().await;
+            pair.child.send(7).unwrap();
+        };
+        assert_eq!(tokio::join!(biased; near.recv(), later).0.unwrap(), Some(7));
+    });
+}
+
+/// More than a segment holds that is used again: such a value goes in sealed memory of its own.
+const LARGE: usize = 5 << 20;
 
 /// The variable that makes this program send large values to itself, under the runtime that it names.
 pub const SEALS: &str = "TOKIO_TEST_SEALS";
@@ -286,4 +302,36 @@ fn memory_that_stays_busy_gives_the_value_back() {
     assert_eq!(receiver.recv().unwrap().as_deref(), Some("short"));
     assert_eq!(receiver.recv().unwrap(), None);
     assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
+/// A queue that was full has nothing to do with the memory, and the count begins anew.
+fn memory_that_is_busy_again_after_a_full_queue_is_tried_as_often_again() {
+    let (sender, receiver) = channel::<String>().unwrap();
+    let small = sender.try_clone().unwrap();
+    let listener = support::hold_calls_with(libc::SYS_fcntl, 1, libc::F_ADD_SEALS as u32);
+    let refuse_all_but_the_last = || {
+        let started = Instant::now();
+        for _ in 0..7 {
+            Held::next(&listener).refuse(libc::EBUSY);
+        }
+        let last = Held::next(&listener);
+        assert!(started.elapsed() >= Duration::from_millis(127), "it is left alone in between");
+        last
+    };
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            on_one_thread().block_on(async { Sender::new(sender).unwrap().send("x".repeat(LARGE)).await.unwrap() });
+        });
+        let sealed = refuse_all_but_the_last();
+        while small.try_send("small".to_owned()).is_ok() {}
+        let thread = sealed.pid;
+        sealed.go_on();
+        asleep_in(thread, &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait]);
+        while let Some(small) = receiver.try_iter().next() {
+            assert_eq!(small.unwrap(), "small");
+        }
+        refuse_all_but_the_last().go_on();
+        sending.join().unwrap();
+    });
+    assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(LARGE));
 }

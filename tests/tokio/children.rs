@@ -86,6 +86,10 @@ fn a_group_has_the_grace_after_its_leader_has_left() {
             while process_state(child.id()) != Some('Z') {
                 tokio::task::yield_now().await;
             }
+            // By now it has heard of that, and waits for the other one.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
             go.write_atomic(b"go\n").unwrap();
         };
         let (status, ()) = tokio::join!(child.shut_down(SOON), tell);

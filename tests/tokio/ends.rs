@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         a_fifo_that_nobody_writes_any_more_is_at_its_end_after_a_short_read,
         what_was_read_before_the_end_is_kept,
         a_reader_works_after_a_splice,
+        a_read_of_nothing_does_not_wait,
         a_stream_socket_ends_each_direction_by_itself,
         a_child_is_awaited_killed_and_asked_again,
         many_children_leave_at_once,
@@ -226,6 +227,17 @@ fn a_reader_works_after_a_splice() {
         read.unwrap();
         written.unwrap();
         assert_eq!(&five, b"still");
+    });
+}
+
+fn a_read_of_nothing_does_not_wait() {
+    on_one_thread().block_on(async {
+        let (reader, _writer) = pipe().unwrap();
+        let (streams, rings) = (stream_pair().unwrap(), stream_pair().unwrap());
+        let ring = ipc::RingReader::new(rings.parent).unwrap();
+        assert_eq!(PipeReader::new(reader).unwrap().read(&mut []).await.unwrap(), 0);
+        assert_eq!(StreamSocket::new(streams.parent).unwrap().read(&mut []).await.unwrap(), 0);
+        assert_eq!(ipc::tokio::RingReader::new(ring).unwrap().read(&mut []).await.unwrap(), 0);
     });
 }
 

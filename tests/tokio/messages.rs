@@ -7,8 +7,8 @@ use std::task::Poll;
 
 use super::{on_one_thread, on_threads};
 use crate::support::{self, Trial, exit_code};
-use ipc::tokio::DatagramSocket;
-use ipc::{Error, PipeReader, datagram_pair, fork, pipe};
+use ipc::tokio::{DatagramSocket, StreamSocket};
+use ipc::{Error, PipeReader, datagram_pair, fork, pipe, stream_pair};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -17,6 +17,8 @@ pub fn trials() -> Vec<Trial> {
         a_message_that_does_not_fit_is_in_the_error,
         ends_travel_and_come_back_when_they_do_not,
         one_task_sends_while_another_receives,
+        a_call_that_receives_waits_for_what_comes_later,
+        a_call_that_sends_goes_on_when_the_peer_receives_again,
     ]
 }
 
@@ -129,5 +131,53 @@ fn one_task_sends_while_another_receives() {
         }
         send.await.unwrap();
         echo.await.unwrap();
+    });
+}
+
+/// Awaits a call that is polled before `then` is done.
+async fn waiting<T>(call: impl Future<Output = T>, then: impl FnOnce()) -> T {
+    let later = async {
+        tokio::task::yield_now().await;
+        then();
+    };
+    tokio::join!(biased; call, later).0
+}
+
+fn a_call_that_receives_waits_for_what_comes_later() {
+    on_one_thread().block_on(async {
+        let (pair, streams) = (datagram_pair().unwrap(), stream_pair().unwrap());
+        let (near, far) = (DatagramSocket::new(pair.parent).unwrap(), pair.child);
+        let (stream, far_stream) = (StreamSocket::new(streams.parent).unwrap(), streams.child);
+        let (mut buf, mut message) = ([0; 8], Vec::new());
+        let send = || far.send(b"later").unwrap();
+        // Of each kind twice. The second time, nothing of this side's can go meanwhile.
+        for _ in 0..2 {
+            assert_eq!(waiting(near.recv(&mut buf), send).await.unwrap(), Some(5));
+            assert_eq!(waiting(near.recv_vec(), send).await.unwrap().unwrap(), b"later");
+            assert!(waiting(near.recv_with(&mut message), send).await.unwrap().is_some());
+            let send = || assert_eq!(far_stream.send_with(b"later", ()).unwrap(), 5);
+            assert_eq!(waiting(stream.recv_with(&mut buf), send).await.unwrap().0, 5);
+            while polled(2, near.send(&[0; 4096])).await.is_some() {}
+            while polled(2, stream.send_with(&[0; 4096], ())).await.is_some() {}
+        }
+    });
+}
+
+fn a_call_that_sends_goes_on_when_the_peer_receives_again() {
+    on_one_thread().block_on(async {
+        let (pair, streams) = (datagram_pair().unwrap(), stream_pair().unwrap());
+        let (near, far) = (DatagramSocket::new(pair.parent).unwrap(), pair.child);
+        let (stream, far_stream) = (StreamSocket::new(streams.parent).unwrap(), streams.child);
+        let long = [0; 4096];
+        let receive_all = || while far.try_recv_vec().is_ok() {};
+        let read_all = || while far_stream.try_read(&mut [0; 4096]).is_ok() {};
+        for _ in 0..2 {
+            while polled(2, near.send(&long)).await.is_some() {}
+            waiting(near.send(&long), receive_all).await.unwrap();
+            while polled(2, near.send_with(&long, ())).await.is_some() {}
+            waiting(near.send_with(&long, ()), receive_all).await.unwrap();
+            while polled(2, stream.send_with(&long, ())).await.is_some() {}
+            assert!(waiting(stream.send_with(&long, ()), read_all).await.unwrap() > 0);
+        }
     });
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::messages::polled;
 use super::{on_one_thread, on_threads};
-use crate::support::{self, SOON, Trial, bytes, poll_until};
+use crate::support::{self, SOON, Trial, bytes, poll_until, processor_time};
 use ipc::tokio::communicate;
 use ipc::{Command, CommunicateError, Error, pipe};
 
@@ -17,10 +17,13 @@ pub fn trials() -> Vec<Trial> {
         no_pipe_to_a_program_is_non_blocking,
         a_program_that_reads_nothing_is_no_error,
         when_the_time_is_up_the_program_is_killed_and_what_it_said_is_kept,
+        a_program_that_says_no_more_is_waited_for,
+        a_program_that_has_closed_an_output_takes_no_processor_time needs [Alone],
         a_helper_that_keeps_the_outputs_is_not_waited_for,
         a_dropped_future_leaves_no_program,
         a_runtime_that_ends_leaves_no_program,
         outside_of_a_runtime_nothing_is_started,
+        a_program_inherits_nothing_that_is_waited_with,
         many_programs_are_talked_to_at_once within 120,
         a_command_of_tokio_gives_an_end_at_a_number_and_no_other,
         a_command_of_tokio_says_that_a_start_failed_whatever_it_gives,
@@ -74,13 +77,43 @@ fn when_the_time_is_up_the_program_is_killed_and_what_it_said_is_kept() {
     });
 }
 
-fn a_helper_that_keeps_the_outputs_is_not_waited_for() {
+fn a_program_that_says_no_more_is_waited_for() {
+    let silent = |then: &str| shell(&format!("echo said; exec >&- 2>&-; {then}"));
     on_one_thread().block_on(async {
         let (hold, release) = pipe().unwrap();
-        let program = shell("cat <&9 & echo started").give_at(9, hold);
-        let output = communicate(program, b"", None).await.unwrap();
-        assert_eq!(output.stdout, b"started\n");
+        let mut talk = std::pin::pin!(communicate(silent("read line <&9; exit 7").give_at(9, hold), b"", None));
+        assert!(tokio::time::timeout(Duration::from_millis(100), talk.as_mut()).await.is_err());
         drop(release);
+        let output = talk.await.unwrap();
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(7), &b"said\n"[..]));
+        let time = Some(Duration::from_millis(200));
+        let late = communicate(silent("exec sleep 1000"), b"", time).await.unwrap_err();
+        assert!(matches!(late.error, Error::TimedOut), "{late:?}");
+        assert_eq!(late.stdout, b"said\n");
+    });
+}
+
+fn a_program_that_has_closed_an_output_takes_no_processor_time() {
+    on_one_thread().block_on(async {
+        let mut talk = std::pin::pin!(communicate(shell("exec >&-; exec sleep 1000"), b"", None));
+        assert!(tokio::time::timeout(Duration::from_millis(200), talk.as_mut()).await.is_err());
+        let before = processor_time();
+        assert!(tokio::time::timeout(Duration::from_secs(1), talk.as_mut()).await.is_err());
+        let busy = processor_time() - before;
+        assert!(busy < Duration::from_millis(20), "{busy:?} of a second");
+    });
+    support::await_whoever_is_left();
+}
+
+fn a_helper_that_keeps_the_outputs_is_not_waited_for() {
+    on_one_thread().block_on(async {
+        // That it has left is all that is to be seen of the second.
+        for (script, said) in [("cat <&9 & echo started", &b"started\n"[..]), ("cat <&9 &", b"")] {
+            let (hold, release) = pipe().unwrap();
+            let output = communicate(shell(script).give_at(9, hold), b"", None).await.unwrap();
+            assert_eq!(output.stdout, said);
+            drop(release);
+        }
     });
     support::await_whoever_is_left();
 }
@@ -114,13 +147,33 @@ fn a_runtime_that_ends_leaves_no_program() {
 }
 
 fn outside_of_a_runtime_nothing_is_started() {
-    let mut talk = std::pin::pin!(communicate(Command::new("true"), b"", None));
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    match talk.as_mut().poll(&mut cx) {
-        std::task::Poll::Ready(Err(refused)) => assert!(matches!(refused.error, Error::System { .. }), "{refused:?}"),
-        other => panic!("{other:?}"),
+    // Whoever starts the second one gets another error.
+    for program in ["true", "/no/such/program"] {
+        let mut talk = std::pin::pin!(communicate(Command::new(program), b"", None));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match talk.as_mut().poll(&mut cx) {
+            std::task::Poll::Ready(Err(refused)) => {
+                assert!(matches!(refused.error, Error::System { .. }), "{refused:?}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
     assert!(support::children().is_empty());
+}
+
+fn a_program_inherits_nothing_that_is_waited_with() {
+    on_one_thread().block_on(async {
+        let mut talk = std::pin::pin!(communicate(shell("cat; exec sleep 1000"), b"x", Some(SOON)));
+        std::future::poll_fn(|cx| match talk.as_mut().poll(cx) {
+            std::task::Poll::Pending => std::task::Poll::Ready(()),
+            done => panic!("{done:?}"),
+        })
+        .await;
+        // Pipes, a pidfd, and a timer are open.
+        let other = std::process::Command::new("sh").arg("-c").arg(LOOK).output().unwrap();
+        assert_eq!(String::from_utf8(other.stdout).unwrap(), "0 1 2 ");
+    });
+    support::await_whoever_is_left();
 }
 
 fn many_programs_are_talked_to_at_once() {
@@ -142,8 +195,8 @@ fn many_programs_are_talked_to_at_once() {
     });
 }
 
-/// Prints the numbers that are open in it, and what it reads at 50.
-const LOOK: &str = "cd /proc/self/fd; for fd in *; do test -e $fd && echo -n \"$fd \"; done; cat /dev/fd/50";
+/// Prints the numbers that are open in it.
+const LOOK: &str = "cd /proc/self/fd; for fd in *; do test -e $fd && echo -n \"$fd \"; done";
 
 fn a_command_of_tokio_gives_an_end_at_a_number_and_no_other() {
     for runtime in [on_one_thread(), on_threads()] {
@@ -153,7 +206,8 @@ fn a_command_of_tokio_gives_an_end_at_a_number_and_no_other() {
             drop(writer);
             let (kept, _kept_writer) = pipe().unwrap();
             let mut command = tokio::process::Command::new("sh");
-            ipc::give_at(command.args(["-c", LOOK]).as_std_mut(), 50, reader).unwrap();
+            let look = format!("{LOOK}; cat /dev/fd/50");
+            ipc::give_at(command.args(["-c", &look]).as_std_mut(), 50, reader).unwrap();
             let output = command.output().await.unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), "0 1 2 50 given");
             drop(kept);

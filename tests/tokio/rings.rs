@@ -1,6 +1,11 @@
 //! Rings: a task sleeps and is woken, and the other side can be plain blocking code.
 
+use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Context;
 use std::time::Duration;
 
 use super::{on_one_thread, on_threads};
@@ -19,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         the_side_that_comes_back_blocks,
         a_ring_that_is_never_empty_lets_other_tasks_run,
         a_wake_up_that_is_owed_lets_other_tasks_run,
+        a_task_that_owes_a_wake_up_needs_none_itself,
     ]
 }
 
@@ -175,6 +181,38 @@ fn a_wake_up_that_is_owed_lets_other_tasks_run() {
                 result = writer.write(b"x") => panic!("there is no room: {result:?}"),
                 () = tokio::task::yield_now() => {}
             }
+        });
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap());
+}
+
+/// Neither side can wake the other. So the one whose task waits looks again by itself.
+fn a_task_that_owes_a_wake_up_needs_none_itself() {
+    let run = || {
+        refuse_calls(&[libc::SYS_sendto], libc::ENOBUFS);
+        on_one_thread().block_on(async {
+            let pair = stream_pair().unwrap();
+            let mut writer = ipc::RingWriter::with_capacity(pair.parent, 1).unwrap();
+            let mut reader = ipc::RingReader::new(pair.child).unwrap();
+            assert_eq!(ipc::wait_any(&mut [reader.watch()], Some(Duration::ZERO)).unwrap(), 0); // it waits from now on
+            while writer.try_write(&[0; 1000]).is_ok() {}
+            let mut writer = RingWriter::new(writer).unwrap();
+            let waits = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&waits);
+            let task = tokio::spawn(async move {
+                let mut write = pin!(writer.write(b"x"));
+                let note = |cx: &mut Context<'_>| {
+                    let poll = write.as_mut().poll(cx);
+                    seen.store(poll.is_pending(), Relaxed);
+                    poll
+                };
+                std::future::poll_fn(note).await
+            });
+            while !waits.load(Relaxed) {
+                tokio::task::yield_now().await;
+            }
+            assert!(reader.try_read(&mut [0; 4096]).unwrap() > 0);
+            assert_eq!(task.await.unwrap().unwrap(), 1);
         });
     };
     std::thread::scope(|scope| scope.spawn(run).join().unwrap());

@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         a_worker_that_its_server_reports_late_is_awaited,
         a_thousand_ends_wait_at_once within 120,
         tasks_that_wait_take_no_processor_time needs [Alone],
+        tasks_that_wait_again_take_no_processor_time needs [Alone],
         a_fork_inside_of_a_runtime_with_threads_says_so,
         outside_of_a_runtime_an_end_is_refused,
         a_process_inside_of_a_runtime_is_not_forked,
@@ -252,6 +253,65 @@ fn tasks_that_wait_take_no_processor_time() {
         assert!(busy < Duration::from_millis(50), "{busy:?} of half a second");
         drop(release);
         assert!(child.wait().await.unwrap().success());
+    });
+}
+
+/// Each end was ready once, and is not any more.
+fn tasks_that_wait_again_take_no_processor_time() {
+    let signals = ipc::Signals::new(&[libc::SIGUSR1]).unwrap();
+    on_one_thread().block_on(async {
+        let signals = ipc::tokio::Signals::new(signals).unwrap();
+        let (bytes, to_bytes) = pipe().unwrap();
+        let (_unread, full) = pipe().unwrap();
+        let (streams, full_streams, ends) = (stream_pair().unwrap(), stream_pair().unwrap(), stream_pair().unwrap());
+        let (messages, full_messages) = (ipc::datagram_pair().unwrap(), ipc::datagram_pair().unwrap());
+        let (there, back) = (stream_pair().unwrap(), stream_pair().unwrap());
+        let mut bytes = PipeReader::new(bytes).unwrap();
+        let mut full = PipeWriter::new(full).unwrap();
+        let mut stream = StreamSocket::new(streams.parent).unwrap();
+        let mut full_stream = StreamSocket::new(full_streams.parent).unwrap();
+        let with_ends = StreamSocket::new(ends.parent).unwrap();
+        let message = ipc::tokio::DatagramSocket::new(messages.parent).unwrap();
+        let full_message = ipc::tokio::DatagramSocket::new(full_messages.parent).unwrap();
+        let mut ring = ipc::tokio::RingReader::new(ipc::RingReader::new(there.parent).unwrap()).unwrap();
+        let mut to_ring = ipc::RingWriter::new(there.child).unwrap();
+        let mut full_ring = ipc::tokio::RingWriter::new(ipc::RingWriter::new(back.parent).unwrap()).unwrap();
+        let mut from_ring = ipc::RingReader::new(back.child).unwrap();
+        let (mut one, mut two, mut three, mut four) = ([0; 8], [0; 8], [0; 8], [0; 8]);
+        let data = [0; 4096];
+        let all = async {
+            tokio::join!(
+                async { while signals.next().await.is_ok() {} },
+                async { while bytes.read(&mut one).await.is_ok() {} },
+                async { while full.write(&data).await.is_ok() {} },
+                async { while stream.read(&mut two).await.is_ok() {} },
+                async { while full_stream.write(&data).await.is_ok() {} },
+                async { while with_ends.recv_with(&mut three).await.is_ok() {} },
+                async { while message.recv_vec().await.is_ok() {} },
+                async { while full_message.send(&data).await.is_ok() {} },
+                async { while ring.read(&mut four).await.is_ok() {} },
+                async { while full_ring.write(&data).await.is_ok() {} },
+            )
+        };
+        let mut all = std::pin::pin!(all);
+        let some_time = Duration::from_millis(100);
+        // Until the ones wait for bytes, and the others for room.
+        assert!(tokio::time::timeout(some_time, all.as_mut()).await.is_err());
+        // SAFETY: two numbers; it is blocked, and read.
+        unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
+        to_bytes.write_atomic(b"x").unwrap();
+        streams.child.send_with(b"x", ()).unwrap();
+        ends.child.send_with(b"x", ()).unwrap();
+        messages.child.send(b"x").unwrap();
+        to_ring.write_all(b"x").unwrap();
+        from_ring.read_exact(&mut [0; 4096]).unwrap();
+        full_messages.child.recv_vec().unwrap();
+        assert!(tokio::time::timeout(some_time, all.as_mut()).await.is_err());
+        let before = processor_time();
+        assert!(tokio::time::timeout(10 * some_time, all.as_mut()).await.is_err());
+        let busy = processor_time() - before;
+        // On a busy machine, one that asks all the time gets little more.
+        assert!(busy < Duration::from_millis(20), "{busy:?} of a second");
     });
 }
 

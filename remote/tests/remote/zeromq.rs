@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipc::{Error, Link, PipeReader, Receiver, Sender, channel, fork, pipe};
 use ipc_remote::zeromq::{Options, Pull, curve_keys};
 
-use crate::support::{self, FAR, SOON, Trial, assert_times_out, exit_code};
+use crate::support::{self, FAR, Held, SOON, Trial, assert_times_out, exit_code};
 
 pub fn trials() -> Vec<Trial> {
     support::trials![
@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_flood_of_words_keeps_no_deadline_waiting,
         a_call_passes_over_so_many_words_and_the_next_one_over_more,
         signals_tear_no_message_apart,
+        a_signal_between_two_parts_loses_no_value,
         a_late_goodbye_is_none_to_the_next_of_that_name,
         a_worker_that_takes_no_orders_holds_up_no_other_call,
         a_process_forks_again_once_its_sockets_are_closed,
@@ -353,6 +354,61 @@ fn signals_tear_no_message_apart() {
         });
         is_over.store(true, Relaxed);
         all.unwrap();
+    });
+}
+
+/// How libzmq looks for commands of its other threads, at every hundredth part.
+#[cfg(any(target_arch = "arm", target_arch = "x86", target_arch = "x86_64"))]
+const POLL: libc::c_long = libc::SYS_poll;
+#[cfg(not(any(target_arch = "arm", target_arch = "x86", target_arch = "x86_64")))]
+const POLL: libc::c_long = libc::SYS_ppoll;
+
+/// A signal rarely comes at the one look between two parts. Here each second look is interrupted.
+fn a_signal_between_two_parts_loses_no_value() {
+    let (tell, told) = channel::<String>().unwrap();
+    let child = fork(told, |told| {
+        let socket = zmq::Context::new().socket(zmq::PUSH).unwrap();
+        socket.connect(&told.recv().unwrap().unwrap()).unwrap();
+        socket.send(&b"\x01"[..], 0).unwrap();
+        for _ in 0..20 {
+            socket.send_multipart([&b"no value"[..]; 40], 0).unwrap();
+        }
+        socket.send(&b"\x02"[..], 0).unwrap();
+    });
+    let (values, address) = pulling::<u32>(&options());
+    tell.send(address).unwrap();
+    assert_eq!(values.recv_timeout(FAR).unwrap(), Some(1));
+    assert_eq!(exit_code(&child.unwrap()), 0); // all has gone
+    let is_over = AtomicBool::new(false);
+    let (hand_over, listener) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let receiving = scope.spawn(|| {
+            // Of this thread alone, whose looks are at one descriptor.
+            hand_over.send(support::hold_calls_with(POLL, 1, 1)).unwrap();
+            let received = values.recv_timeout(FAR);
+            is_over.store(true, Relaxed);
+            let mut none = libc::pollfd { fd: -1, events: 0, revents: 0 };
+            // SAFETY: one pollfd.
+            assert_eq!(unsafe { libc::poll(&raw mut none, 1, 0) }, 0);
+            received
+        });
+        let listener = listener.recv().unwrap();
+        let mut looks = 0;
+        loop {
+            let look = Held::next(&listener);
+            if is_over.load(Relaxed) {
+                look.go_on();
+                break;
+            }
+            if looks % 2 == 0 {
+                look.refuse(libc::EINTR)
+            } else {
+                look.go_on()
+            }
+            looks += 1;
+        }
+        assert_eq!(receiving.join().unwrap().unwrap(), Some(2));
+        assert_ne!(looks, 0, "libzmq looked");
     });
 }
 

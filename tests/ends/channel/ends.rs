@@ -326,6 +326,15 @@ fn ends_that_find_no_place_are_lost_and_the_next_value_comes() {
     drop(full);
     assert!(matches!(error, Error::EndsLost { .. }), "{error:?}");
     assert_eq!(receiver.recv().unwrap(), Some(vec![8]));
+    // An iterator goes on too.
+    sender.send(vec![7; 300_000]).unwrap();
+    sender.send(vec![9]).unwrap();
+    let full = limit_descriptors(0);
+    let mut values = receiver.iter();
+    let error = values.next().unwrap().unwrap_err();
+    drop(full);
+    assert!(matches!(error, Error::EndsLost { .. }), "{error:?}");
+    assert_eq!(values.next().unwrap().unwrap(), [9]);
 }
 
 fn what_arrives_is_close_on_exec_and_severed_by_a_fork() {

@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::thread;
 
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Error as _, Serialize, Serializer};
 
 use crate::support::{self, Trial};
 use ipc::{
-    Error, Fd, MessageReader, MessageWriter, PipeReader, PipeWriter, Receiver, Sender, channel, open_ends, pipe,
+    Error, Fd, Incoming, Link, MessageReader, MessageWriter, PackedSocket, PipeReader, PipeWriter, Receiver, Sender,
+    channel, datagram_pair, open_ends, pipe,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -152,8 +153,10 @@ fn a_serialize_that_sends_over_its_own_buffered_link_works() {
     assert_eq!(receiver.iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
+type Next = Rc<dyn Fn() -> Option<Again>>;
+
 thread_local! {
-    static OWN: RefCell<Option<Rc<Receiver<Again, MessageReader>>>> = const { RefCell::new(None) };
+    static NEXT: RefCell<Option<Next>> = const { RefCell::new(None) };
 }
 
 /// Receives the next one while it is decoded itself.
@@ -161,23 +164,29 @@ struct Again(u8, Option<Box<Again>>);
 
 impl<'de> Deserialize<'de> for Again {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let own = OWN.with_borrow(Clone::clone).unwrap();
-        let next = own.try_recv().ok().flatten();
-        Ok(Self(u8::deserialize(deserializer)?, next.map(Box::new)))
+        let next = NEXT.with_borrow(Clone::clone).unwrap();
+        Ok(Self(u8::deserialize(deserializer)?, next().map(Box::new)))
     }
 }
 
 fn a_deserialize_that_receives_from_its_own_link_works() {
+    fn works(sender: Sender<u8, impl Link>, receiver: impl Incoming + 'static) {
+        let receiver = Rc::new(Receiver::new(receiver));
+        let own = Rc::clone(&receiver);
+        NEXT.set(Some(Rc::new(move || own.try_recv().ok().flatten())));
+        (1..=3_u8).for_each(|number| sender.send(number).unwrap());
+        sender.flush().unwrap();
+        let Again(1, Some(second)) = receiver.recv().unwrap().unwrap() else { panic!() };
+        let Again(2, Some(third)) = *second else { panic!() };
+        assert!(matches!(*third, Again(3, None)));
+        NEXT.set(None);
+    }
     let (reader, writer) = pipe().unwrap();
-    let sender = Sender::new(MessageWriter::new(writer));
-    let receiver = Rc::new(Receiver::new(MessageReader::new(reader)));
-    OWN.set(Some(receiver.clone()));
-    (1..=3_u8).for_each(|number| sender.send(number).unwrap());
-    sender.flush().unwrap();
-    let Again(1, Some(second)) = receiver.recv().unwrap().unwrap() else { panic!() };
-    let Again(2, Some(third)) = *second else { panic!() };
-    assert!(matches!(*third, Again(3, None)));
-    OWN.set(None);
+    works(Sender::new(MessageWriter::new(writer)), MessageReader::new(reader));
+    let pair = datagram_pair().unwrap();
+    works(Sender::new(PackedSocket::new(pair.parent)), PackedSocket::new(pair.child));
+    let pair = datagram_pair().unwrap();
+    works(Sender::new(pair.parent), pair.child);
 }
 
 fn a_serialize_that_lies_is_an_error_at_the_receiver() {
@@ -229,6 +238,7 @@ fn a_value_that_nests_too_deeply_comes_back() {
     #[derive(serde::Serialize, serde::Deserialize)]
     enum Tree {
         Leaf(Option<PipeWriter>),
+        Bare,
         Branch(Vec<Tree>),
     }
     // An enum and a list are a level each, and so is a `Some`.
@@ -249,7 +259,13 @@ fn a_value_that_nests_too_deeply_comes_back() {
         drop(unsent);
         assert_eq!(reader.try_read(&mut [0]).unwrap(), 0);
     }
+    // A variant without a field is a level.
+    let bare = |levels| (0..levels).fold(Tree::Bare, |tree, _| Tree::Branch(vec![tree]));
+    let unsent = sender.send(bare(64)).unwrap_err();
+    assert!(matches!(unsent.error, Error::Encode { .. }), "{unsent:?}");
     assert!(matches!(receiver.try_recv(), Err(Error::WouldBlock)));
+    sender.send(bare(63)).unwrap();
+    receiver.recv().unwrap().unwrap();
 }
 
 fn a_value_of_too_many_elements_without_bytes_comes_back() {
@@ -369,6 +385,19 @@ fn json_inside_of_a_value_has_no_ends() {
     assert!(matches!(sender.send(Json(reader)).unwrap_err().error, Error::Encode { .. }));
     drop(sender);
     assert!(Receiver::<String>::new(receiver.into_inner()).recv().unwrap().is_none());
+
+    // A text that means the end beside it is no end.
+    impl<'de> Deserialize<'de> for Json {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            serde_json::from_str(&String::deserialize(deserializer)?).map(Json).map_err(D::Error::custom)
+        }
+    }
+    let pair = datagram_pair().unwrap();
+    let (reader, writer) = pipe().unwrap();
+    pair.parent.send_with(b"\x010", reader).unwrap();
+    let error = Receiver::<Json>::new(pair.child).recv().map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Decode { message, .. } if message == b"\x010"), "{error:?}");
+    assert!(matches!(writer.try_write(b"x"), Err(Error::Closed)));
 }
 
 fn bytes_of_another_format_may_have_ends() {

@@ -2,13 +2,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    self, FAR, Machine, Trial, assert_timed_out, assert_times_out, exit_code, poll_until, tcp_pair, with_interval_timer,
+    self, FAR, Machine, Trial, asleep_in, assert_timed_out, assert_times_out, exit_code, poll_until, tcp_pair,
+    with_interval_timer,
 };
 use ipc::{Error, Link, PipeReader, Receiver, Sender, TcpLink, TcpOptions, TcpReader, TcpWriter, fork, pipe, wait_any};
 
@@ -24,7 +26,10 @@ pub fn trials() -> Vec<Trial> {
         two_stamps_refuse_each_other,
         a_peer_without_a_hello_keeps_nobody_longer_than_the_deadline,
         a_deadline_that_the_kernel_cannot_keep_is_refused,
+        the_kernel_is_told_when_to_ask_an_idle_peer,
+        a_stream_that_does_not_wait_waits_as_a_connection,
         nobody_at_the_address_is_an_error,
+        an_address_that_does_not_answer_is_late,
         an_address_that_does_not_answer_leaves_time_for_the_next,
         a_connection_to_itself_is_nobody,
         values_arrive_however_they_are_cut,
@@ -43,6 +48,7 @@ pub fn trials() -> Vec<Trial> {
         a_stream_that_ends_without_its_last_word_is_a_reset,
         a_worker_that_is_stopped_is_not_gone within 90,
         a_machine_that_vanishes_is_an_error needs [OwnNetwork, IP] within 90,
+        a_machine_without_a_way_to_it_is_an_error needs [OwnNetwork, IP] within 90,
         a_machine_that_vanishes_is_an_error_under_signals_too needs [OwnNetwork, IP] within 90,
         what_arrived_before_a_machine_vanished_is_received needs [OwnNetwork, IP] within 90,
     ]
@@ -228,11 +234,62 @@ fn a_peer_without_a_hello_keeps_nobody_longer_than_the_deadline() {
     assert_eq!(exit_code(&child), 0);
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 fn a_deadline_that_the_kernel_cannot_keep_is_refused() {
-    for deadline in [Duration::ZERO, Duration::from_millis(2999), Duration::from_secs(1 << 20), Duration::MAX] {
+    let longer = DAY + Duration::from_nanos(1);
+    for deadline in [Duration::ZERO, Duration::from_millis(2999), longer, Duration::MAX] {
         let (here, _there) = tcp_pair();
         assert!(matches!(TcpOptions::new().deadline(deadline).greet(here), Err(Error::InvalidInput { .. })));
     }
+}
+
+/// An option of a TCP connection that is a number, as the kernel has it. `None`: it does not know the option.
+fn option(socket: &TcpStream, number: libc::c_int) -> Option<libc::c_int> {
+    let (mut value, mut len) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the kernel writes no more than `len` bytes into an int.
+    let got = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, number, (&raw mut value).cast(), &raw mut len)
+    };
+    (got == 0).then_some(value)
+}
+
+/// Whatever is not set shows only when a machine vanishes, and then takes hours.
+fn the_kernel_is_told_when_to_ask_an_idle_peer() {
+    /// New in Linux 6.15.
+    const TCP_RTO_MAX_MS: libc::c_int = 44;
+    for (deadline, question, longest_pause) in [(SHORT, 1, 1000), (30 * SHORT, 30, 30_000), (DAY, 28_800, 120_000)] {
+        let (here, mut there) = tcp_pair();
+        there.write_all(&hello(1 << 20, 0)).unwrap();
+        let socket = here.try_clone().unwrap();
+        let _link = TcpOptions::new().deadline(deadline).greet(here).unwrap();
+        assert!(socket.nodelay().unwrap(), "small values go at once");
+        assert!(rustix::net::sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(option(&socket, libc::TCP_KEEPIDLE), Some(question));
+        assert_eq!(option(&socket, libc::TCP_KEEPINTVL), Some(question));
+        assert_eq!(option(&socket, libc::TCP_KEEPCNT), Some(2));
+        assert_eq!(option(&socket, TCP_RTO_MAX_MS).unwrap_or(longest_pause), longest_pause);
+        // A call that waits looks at its peer four times in that time.
+        for turn in [socket.read_timeout(), socket.write_timeout()] {
+            let longer = turn.unwrap().expect("a timeout").checked_sub(deadline / 4).expect("it is not shorter");
+            assert!(longer <= Duration::from_millis(20), "the kernel rounds it up to its ticks, by {longer:?}");
+        }
+    }
+}
+
+fn a_stream_that_does_not_wait_waits_as_a_connection() {
+    let (here, mut there) = tcp_pair();
+    here.set_nonblocking(true).unwrap();
+    let child = fork((), move |()| {
+        asleep_in(std::os::unix::process::parent_id(), &[libc::SYS_ppoll]);
+        there.write_all(&hello(1 << 20, 0)).unwrap();
+        asleep_in(std::os::unix::process::parent_id(), &[libc::SYS_recvfrom]);
+        there.write_all(&framed(&[7])).unwrap();
+    })
+    .unwrap();
+    let link = short().greet(here).unwrap();
+    assert_eq!(Receiver::<u8, _>::new(link.reader).recv().unwrap(), Some(7));
+    assert_eq!(exit_code(&child), 0);
 }
 
 fn nobody_at_the_address_is_an_error() {
@@ -272,11 +329,21 @@ impl Write for Said {
     }
 }
 
-fn an_address_that_does_not_answer_leaves_time_for_the_next() {
-    // One waits to be accepted, and the kernel passes over whoever comes after it.
-    let (silent, silent_address) = listen();
+/// An address where nobody answers: one waits to be accepted, and the kernel passes over whoever comes after it.
+fn silence() -> (TcpListener, TcpStream, SocketAddr) {
+    let (silent, address) = listen();
     rustix::net::listen(&silent, 0).unwrap();
-    let _waiting = TcpStream::connect(silent_address).unwrap();
+    let waiting = TcpStream::connect(address).unwrap();
+    (silent, waiting, address)
+}
+
+fn an_address_that_does_not_answer_is_late() {
+    let (_silent, _waiting, address) = silence();
+    assert_times_out("silence", SHORT, |_| short().connect(address));
+}
+
+fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let (_silent, _waiting, silent_address) = silence();
     let (listener, address) = listen();
     let child = fork((), move |()| {
         let link = short().connect(&[silent_address, address][..]).unwrap();
@@ -645,6 +712,14 @@ fn is_vanished(error: &Error) -> bool {
 }
 
 fn a_machine_that_vanishes_is_an_error() {
+    assert_noticed(Machine::cut_there);
+}
+
+fn a_machine_without_a_way_to_it_is_an_error() {
+    assert_noticed(Machine::cut);
+}
+
+fn assert_noticed(cut: impl FnOnce(&Machine)) {
     let machine = Machine::start(|mut until| {
         let connect = |_| {
             let link = short().connect(Machine::MASTER).unwrap();
@@ -654,11 +729,14 @@ fn a_machine_that_vanishes_is_an_error() {
             writer.flush().unwrap();
             (writer, link.reader)
         };
-        let links: Vec<_> = (0..5).map(connect).collect();
-        let _ = until.read(&mut [0]);
+        let links: Vec<_> = (0..6).map(connect).collect();
+        if until.read(&mut [0]).unwrap() == 1 {
+            Machine::take_down();
+            let _ = until.read(&mut [0]);
+        }
         drop(links);
     });
-    let mut links: Vec<_> = (0..5).map(|_| short().greet(machine.listener.accept().unwrap().0).unwrap()).collect();
+    let mut links: Vec<_> = (0..6).map(|_| short().greet(machine.listener.accept().unwrap().0).unwrap()).collect();
 
     let idle = |link: TcpLink| {
         let values = Receiver::<u8, _>::new(link.reader);
@@ -668,9 +746,10 @@ fn a_machine_that_vanishes_is_an_error() {
     let (first, second) = (idle(links.pop().unwrap()), idle(links.pop().unwrap()));
     let sending = idle(links.pop().unwrap());
     let (clock, _tick) = pipe().unwrap();
-    let full = Sender::new(links.pop().unwrap().writer);
+    let (mut beside_full, writer) = idle(links.pop().unwrap());
+    let full = Sender::new(writer);
     fill(&full);
-    machine.cut();
+    cut(&machine);
     let noticed = |what: &str, call: &dyn Fn() -> Error| {
         let started = Instant::now();
         let error = call();
@@ -682,19 +761,29 @@ fn a_machine_that_vanishes_is_an_error() {
     let (mut watched, _writer) = second;
     thread::scope(|scope| {
         scope.spawn(move || noticed("idle", &|| first.0.recv().unwrap_err()));
-        let (results, writer) = idle(links.pop().unwrap());
-        scope.spawn(move || {
-            let jobs = Sender::new(writer);
-            jobs.send(1_u8).unwrap();
-            jobs.flush().unwrap(); // it went into the kernel's buffer, and no error tells that it did not arrive
-            noticed("with a job under way", &|| results.recv().unwrap_err());
-        });
+        for has_time in [false, true] {
+            let (results, writer) = idle(links.pop().unwrap());
+            scope.spawn(move || {
+                let jobs = Sender::new(writer);
+                jobs.send(1_u8).unwrap();
+                jobs.flush().unwrap(); // it went into the kernel's buffer, and no error tells that it did not arrive
+                // The time of a call is longer than that of the connection.
+                let receive = || if has_time { results.recv_timeout(FAR) } else { results.recv() };
+                noticed("with a job under way", &|| receive().unwrap_err());
+            });
+        }
         scope.spawn(move || {
             assert_eq!(wait_any(&mut [watched.watch().unwrap()], Some(4 * SHORT)).unwrap(), 1);
             let error = watched.try_recv().unwrap_err();
             assert!(is_vanished(&error), "watched: {error:?}");
         });
-        scope.spawn(move || noticed("full", &|| full.flush().unwrap_err()));
+        scope.spawn(move || {
+            noticed("full", &|| full.flush().unwrap_err());
+            // The kernel goes on for some minutes. The other half knows, and does not wait for it.
+            assert_eq!(wait_any(&mut [beside_full.watch().unwrap()], Some(Duration::ZERO)).unwrap(), 1);
+            let error = beside_full.try_recv().unwrap_err();
+            assert!(is_vanished(&error), "beside a full one: {error:?}");
+        });
         scope.spawn(move || {
             let (_values, writer) = sending;
             let jobs = Sender::new(writer);

@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         how_a_stream_ends_while_it_is_written_to_is_told_to_who_waits,
         a_sender_of_a_connection_that_was_reset_closes_well,
         the_end_arrives_although_the_stream_cannot_tell_it,
+        a_machine_without_a_way_to_it_has_vanished,
     ]
 }
 
@@ -321,5 +322,49 @@ fn the_end_arrives_although_the_stream_cannot_tell_it() {
             assert_eq!(rest(there)[32..], framed(&[7]), "{kind}");
             drop(reader);
         }
+    }
+}
+
+/// Says hello, and then once that the way is lost, as the kernel does where a router or its own tables say so.
+struct Lost {
+    hello: Vec<u8>,
+    errno: Option<i32>,
+}
+
+impl Read for Lost {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.hello.is_empty() {
+            return Err(self.errno.take().map_or(ErrorKind::WouldBlock.into(), io::Error::from_raw_os_error));
+        }
+        let count = self.hello.len().min(buf.len());
+        buf[..count].copy_from_slice(&self.hello[..count]);
+        self.hello.drain(..count);
+        Ok(count)
+    }
+}
+
+impl Write for Lost {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn a_machine_without_a_way_to_it_has_vanished() {
+    for errno in [libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EHOSTDOWN, libc::ENETDOWN] {
+        let (here, _there) = tcp_pair();
+        let stream = Lost { hello: hello(1 << 20, 0), errno: Some(errno) };
+        let link = short().greet_over(stream, here, |_| Ok(())).unwrap();
+        let (values, jobs) = (Receiver::<u8, _>::new(link.reader), Sender::new(link.writer));
+        for _ in 0..2 {
+            assert_eq!(support::refused(values.recv()), ("recv", libc::ETIMEDOUT), "{errno}");
+        }
+        // The other half knows, and so does its end.
+        jobs.send(1_u8).unwrap();
+        assert_eq!(support::refused(jobs.flush()), ("recv", libc::ETIMEDOUT), "{errno}");
+        assert_eq!(support::refused(jobs.close()), ("recv", libc::ETIMEDOUT), "{errno}");
     }
 }

@@ -15,6 +15,8 @@ pub fn trials() -> Vec<Trial> {
         values_arrive_in_order_and_then_eof,
         a_value_of_any_size_arrives within 120,
         a_value_that_leaves_no_room_for_a_second_goes_as_memory,
+        a_value_that_is_too_long_for_the_socket_goes_as_memory,
+        a_value_of_many_mebibytes_leaves_no_memory_in_use,
         a_large_value_arrives_in_another_process,
         a_value_that_no_file_may_hold_comes_back,
         a_value_without_bytes_is_no_eof,
@@ -171,6 +173,28 @@ fn a_value_that_no_file_may_hold_comes_back() {
     assert_eq!(std::io::Error::from(unsent.error).kind(), std::io::ErrorKind::FileTooLarge);
     sender.send(unsent.value[..10].to_vec()).unwrap();
     assert_eq!(receiver.recv().unwrap().unwrap(), [7; 10]);
+}
+
+fn a_value_that_is_too_long_for_the_socket_goes_as_memory() {
+    let pair = datagram_pair().unwrap();
+    let max = pair.parent.set_max_message(10_000).unwrap();
+    assert!(max < 100_000, "{max}");
+    let (sender, receiver) = (Sender::new(pair.parent), Receiver::<String>::new(pair.child));
+    for len in [100_000, max, max - 10, 1] {
+        sender.send("x".repeat(len)).unwrap();
+        assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(len));
+    }
+}
+
+fn a_value_of_many_mebibytes_leaves_no_memory_in_use() {
+    let (sender, receiver) = channel::<serde_bytes::ByteBuf>().unwrap();
+    let before = support::own_size();
+    sender.send(vec![7; 32 << 20].into()).unwrap();
+    let value = receiver.recv().unwrap().unwrap();
+    assert_eq!(value.len(), 32 << 20);
+    drop(value);
+    let more = support::own_size().saturating_sub(before);
+    assert!(more < 16 << 20, "{more} bytes more than before");
 }
 
 fn a_large_value_arrives_in_another_process() {

@@ -30,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         what_is_refused_is_given_back_as_it_was,
         the_position_that_others_read_at_is_left_alone,
         without_proc_the_position_is_put_back,
+        another_file_in_the_place_of_proc_hides_no_holes needs [OwnMounts],
         a_descriptor_comes_back_alone_or_as_a_copy,
         a_full_table_is_an_error,
         standard_descriptors_stay_free,
@@ -318,6 +319,19 @@ fn the_position_that_others_read_at_is_left_alone() {
     assert_eq!(file.stream_position().unwrap(), 77);
 }
 
+fn another_file_in_the_place_of_proc_hides_no_holes() {
+    let child = fork((), |()| {
+        let holes = File::from(memory(0, 0));
+        holes.set_len(5000).unwrap();
+        add_seals(holes.as_fd(), ALL);
+        let _hidden = support::WithoutProc::new().unwrap();
+        std::fs::create_dir_all("/proc/self/fd").unwrap();
+        std::fs::write(format!("/proc/self/fd/{}", holes.as_raw_fd()), bytes(5000)).unwrap();
+        assert_found(holes, "memory with holes");
+    });
+    assert_eq!(exit_code(&child.unwrap()), 0);
+}
+
 fn without_proc_the_position_is_put_back() {
     let child = fork((), |()| {
         let kernel = Kernel::new().without(libc::SYS_openat, libc::ENOENT);
@@ -366,6 +380,7 @@ fn the_same_without_noexec_seals() {
     Kernel::new().with(libc::SYS_memfd_create, 1, Is::AnyOf(MFD_NOEXEC_SEAL), libc::EINVAL).play();
     let blob = Blob::new(&bytes(5000)).unwrap();
     assert!(*blob == bytes(5000));
+    assert_eq!(support::descriptor_flags(&blob) & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
     assert!(*Blob::try_from(blob.into_fd().unwrap()).unwrap() == bytes(5000));
 }
 

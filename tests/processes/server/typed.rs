@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 
 use super::workers::in_a_thread;
 use super::{all_ways, at_rest, descriptors, signal};
-use crate::support::{Trial, exit_code, poll_until, process_state, read_all, rounds};
+use crate::support::{FAR, Is, Kernel, Trial, exit_code, poll_until, process_state, read_all, rounds};
 use ipc::{Error, Fd, Fork, PipeReader, PipeWriter, TypedForkServer, Unsent, open_ends, pipe};
 
 pub fn trials() -> Vec<Trial> {
@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         a_value_of_any_size_arrives,
         as_many_ends_as_a_value_carries,
         a_value_that_was_not_taken_comes_back,
+        a_value_whose_memory_stays_busy_outlasts_no_deadline,
         a_value_that_cannot_be_encoded_comes_back,
         a_value_that_cannot_be_decoded_is_the_workers_error,
         typed_workers_have_the_options_of_their_server,
@@ -168,6 +169,21 @@ impl Serialize for Stubborn {
         let _ = self.0.serialize(serializer);
         Err(serde::ser::Error::custom("as it was told"))
     }
+}
+
+fn a_value_whose_memory_stays_busy_outlasts_no_deadline() {
+    let server = TypedForkServer::start(|_: String| ()).unwrap();
+    in_a_thread(|| {
+        Kernel::new().with(libc::SYS_fcntl, 1, Is::Equal(libc::F_ADD_SEALS as u32), libc::EBUSY).play();
+        // No longer one goes in a message. The kernel, which does not wait here, is asked a few times.
+        let large = "x".repeat(5 << 20);
+        let Unsent { value, error } = server.fork_timeout(large, Duration::ZERO).unwrap_err();
+        assert!(matches!(error, Error::TimedOut), "{error:?}");
+        let Unsent { value, error } = server.fork(value).unwrap_err();
+        assert!(matches!(&error, Error::System { call: "fcntl", .. }), "{error:?}");
+        assert_eq!(value.len(), 5 << 20);
+        assert_eq!(exit_code(&server.fork_timeout("short".to_owned(), FAR).unwrap()), 0);
+    });
 }
 
 fn a_value_that_cannot_be_encoded_comes_back() {

@@ -1,12 +1,12 @@
 //! What a peer writes into the words of a ring, and the bytes that it rings with: none of it does harm.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use super::{CAPACITY, HEAD, LENGTH, READER, TAIL, WRITER, hello, memory, page, reader_with_hand, writer_with_hand};
-use crate::support::{self, FAR, Gate, Trial, bytes, exit_code};
+use crate::support::{self, FAR, Gate, Trial, asleep_in, bytes, exit_code};
 use ipc::{Error, RingReader, RingWriter, StreamSocket, fork, stream_pair, wait_any};
 
 pub fn trials() -> Vec<Trial> {
@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         a_call_that_does_not_wait_takes_no_more_than_some_rings,
         a_peer_that_scribbles_all_the_time_does_no_harm within 120,
         a_reader_that_takes_its_end_back_makes_no_write_of_nothing within 60,
+        a_write_that_waits_says_that_the_reader_took_all_and_left,
     ]
 }
 
@@ -308,4 +309,18 @@ fn a_peer_that_scribbles_all_the_time_does_no_harm() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+fn a_write_that_waits_says_that_the_reader_took_all_and_left() {
+    let (mut writer, socket, mapped, _memory) = writer_with_hand();
+    writer.write_all(&bytes(CAPACITY)).unwrap();
+    let child = fork(socket, move |mut socket| {
+        asleep_in(std::os::unix::process::parent_id(), &[libc::SYS_recvfrom]);
+        // Both before it looks again: there is room, and nobody to read what is put there.
+        mapped.word(TAIL).store(CAPACITY as u64, SeqCst);
+        mapped.word(READER).store(2, SeqCst);
+        socket.write_all(&[1])
+    });
+    assert_eq!(writer.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert_eq!(exit_code(&child.unwrap()), 0);
 }
