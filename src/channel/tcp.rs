@@ -38,8 +38,9 @@ const SPIN: Duration = Duration::from_micros(20);
 ///
 /// # A machine that vanishes
 ///
-/// A process that leaves or is killed is seen as on a pipe: its values arrive, and then EOF. A machine that loses its power
-/// or its cable says nothing. A call that waits is [`Error::System`] with `ETIMEDOUT` once the other kernel has been silent
+/// A process that leaves is seen as on a pipe: its values arrive, and then EOF. One that is killed is seen at once too. But
+/// if it had values unread, its kernel resets the connection: those of its own that had not arrived here are lost, and then
+/// comes [`Error::Reset`]. A machine that loses its power or its cable says nothing. A call that waits is [`Error::System`] with `ETIMEDOUT` once the other kernel has been silent
 /// for the [`deadline`](Self::deadline), or at most half as much longer. So is one that sends, though there may be room
 /// for the value here, and so is each later call. Values that had arrived are received first. A process that is slow or
 /// stopped is not taken for dead: its kernel answers for it.

@@ -63,6 +63,7 @@ pub enum Error {
     /// It comes once, after everything that the peer sent was received. Of clones in one process, the one that receives EOF gets
     /// it. If two processes hold the socket, the kernel tells one of them. If that one only sends, it gets
     /// [`Closed`](Error::Closed), and no process gets this. Some kernels, such as 6.18, do not count a single empty message.
+    /// Over TCP, what a killed peer sent and this kernel had no room for yet is lost with it.
     Reset,
 
     /// A received message was longer than the buffer. Nothing of it is lost: the error has all of it.
@@ -92,8 +93,9 @@ pub enum Error {
     /// Messages in a buffer would be lost, or the answer to a call that was given up is still to come. Receive them first.
     Unread,
 
-    /// A message is over the limit of its socket or its receiver, or an atomic write over [`PIPE_BUF`](crate::PIPE_BUF). A ring
-    /// is larger than its reader maps. One message has more than 253 ends. Nothing was sent.
+    /// A message is over the limit of its socket, or an atomic write over [`PIPE_BUF`](crate::PIPE_BUF). One message has more
+    /// than 253 ends. Nothing was sent. To a receiver: a message that arrived is over its own limit, and was skipped; or a ring
+    /// is larger than it maps.
     TooLong {
         /// How many bytes there are, or ends where `max` is 253, or 252 beside a value that is too large for a datagram.
         len: usize,

@@ -203,6 +203,9 @@ impl Child {
     /// [`new_session`](crate::Command::new_session)) is shut down with it. The whole group is asked, and has the whole `grace`,
     /// even if the program itself leaves sooner. Then the rest of it is killed.
     ///
+    /// Reads nothing meanwhile. A program that has more to say than a pipe holds blocks, and is killed after the grace. Call
+    /// [`terminate`](Self::terminate) for such a one, read its output by a deadline, and then call this.
+    ///
     /// # Errors
     ///
     /// As [`terminate`](Self::terminate) and [`wait`](Self::wait).

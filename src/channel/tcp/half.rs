@@ -275,6 +275,26 @@ impl Half {
     }
 }
 
+/// How many reads throw away what the peer had sent: more than the kernel keeps, and an end to a peer that goes on sending.
+const READS: usize = 2048;
+
+/// Throws away what was not read. The kernel resets a connection that is closed with something unread, and then loses what this side
+/// has sent and the peer's kernel had no room for.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut bytes = [0; 16 << 10];
+        if !self.epoch.lasts() {
+            return; // a fork copied it, and it is the other process's to read
+        }
+        for _ in 0..READS {
+            match sys::socket::read(self.socket.as_fd(), &mut bytes, false) {
+                Ok(1..) | Err(Errno::INTR) => {}
+                _ => break,
+            }
+        }
+    }
+}
+
 /// Whether the kernel gave the connection up. It says why, if a router or its own tables did.
 fn is_lost(error: &io::Error) -> bool {
     let gone = [Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::HOSTDOWN, Errno::NETDOWN];

@@ -40,6 +40,7 @@ pub fn trials() -> Vec<Trial> {
         what_a_killed_worker_sent_arrives_and_then_eof,
         a_worker_that_is_gone_is_closed,
         a_worker_that_left_values_unread_is_a_reset,
+        what_a_worker_sent_arrives_although_it_left_values_unread,
         closing_the_sender_is_eof_while_results_come_back,
         a_copy_in_a_child_tells_the_peer_nothing,
         a_connection_can_be_waited_for,
@@ -506,6 +507,32 @@ fn a_worker_that_left_values_unread_is_a_reset() {
     assert!(
         matches!(jobs.send(6).and_then(|()| jobs.flush().map_err(|error| ipc::Unsent { value: 6, error })), Err(unsent) if matches!(unsent.error, Error::Closed))
     );
+}
+
+fn what_a_worker_sent_arrives_although_it_left_values_unread() {
+    for closes_first in [true, false] {
+        let (child, link) = with_worker(&short(), move |link| {
+            let mut jobs = Receiver::<u8, _>::new(link.reader);
+            assert_eq!(wait_any(&mut [jobs.watch().unwrap()], Some(FAR)).unwrap(), 1);
+            let results = Sender::new(link.writer);
+            // More than the master's kernel has room for.
+            (0..3000_u32).for_each(|number| results.send((number, "x".repeat(100))).unwrap());
+            if closes_first {
+                results.close().unwrap();
+                drop(jobs);
+            } else {
+                drop(jobs);
+                results.close().unwrap();
+            }
+        });
+        let jobs = Sender::new(link.writer);
+        jobs.send(1_u8).unwrap();
+        jobs.flush().unwrap();
+        assert_eq!(exit_code(&child), 0);
+        let results = Receiver::<(u32, String), _>::new(link.reader);
+        let numbers: Vec<_> = results.iter().map(|result| result.unwrap().0).collect();
+        assert!(numbers.iter().copied().eq(0..3000), "{} values", numbers.len());
+    }
 }
 
 fn closing_the_sender_is_eof_while_results_come_back() {
