@@ -193,8 +193,7 @@ impl Command {
         self.give_to(Place::Name(name.into()), end)
     }
 
-    /// Gives an end under that descriptor number. Permutations come out right. A shell takes numbers from 3 to 9
-    /// ([examples](crate::guide::given_ends)).
+    /// Gives an end under that descriptor number. Permutations come out right. [A shell](crate::guide::given_ends) knows 3 to 9.
     ///
     /// # Examples
     ///
