@@ -22,7 +22,7 @@ pub fn trials() -> Vec<Trial> {
         a_killed_writer_is_eof_for_a_task_that_waits,
         a_killed_reader_wakes_a_writer_that_waits,
         packets_of_a_pipe_are_read_to_the_end,
-        a_short_read_does_not_mean_that_the_pipe_is_empty,
+        a_short_read_does_not_mean_that_the_pipe_is_empty needs [NoWait],
         a_fifo_that_nobody_writes_any_more_is_at_its_end_after_a_short_read,
         what_was_read_before_the_end_is_kept,
         a_reader_works_after_a_splice,
