@@ -98,11 +98,13 @@ impl Segments {
         }
     }
 
-    /// Keeps it, after it was sent or not.
+    /// Keeps it, after it was sent or not. Other threads may have taken its place meanwhile.
     pub(crate) fn keep(&self, mut segment: Segment, is_sent: bool) {
         segment.is_sent = is_sent;
         if let Ok(mut kept) = self.0.try_lock() {
-            kept.segments.push(segment);
+            if kept.has_room_for(segment.memory.capacity()) {
+                kept.segments.push(segment);
+            }
         }
     }
 }
