@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         nobody_else_can_write_to_a_segment,
         a_segment_that_could_not_be_sent_is_used_again,
         a_sender_keeps_a_few_segments,
+        a_sender_gives_up_segments_that_are_never_given_back,
         a_longer_value_takes_the_place_of_short_segments,
         a_value_over_four_mebibytes_leaves_nothing_behind,
         a_child_has_no_segment_of_its_parents,
@@ -199,6 +200,21 @@ fn a_sender_keeps_a_few_segments() {
             assert_eq!(receiver.recv().unwrap().map(|text| text.len()), Some(len));
         }
     }
+}
+
+fn a_sender_gives_up_segments_that_are_never_given_back() {
+    let (sender, raw) = started();
+    for letter in ['a'; 20] {
+        sender.send(text(letter)).unwrap();
+        receive(&raw); // by somebody who leaves at once
+    }
+    assert!(kept().len() >= 7);
+    let receiver = Receiver::<String>::new(raw);
+    for _ in 0..100 {
+        sender.send(text('b')).unwrap();
+        assert_eq!(receiver.recv().unwrap(), Some(text('b')));
+    }
+    assert_eq!(kept().len(), 1, "one serves for all of them again");
 }
 
 fn a_longer_value_takes_the_place_of_short_segments() {
