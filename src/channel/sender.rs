@@ -36,8 +36,9 @@ use crate::wait::{Patience, Until};
 /// leaves none behind.
 ///
 /// **Receivers that share an end**: a process that has received a large value can keep the descriptor of its memory. So it can read
-/// what the same sender sends in it later, to another process. Where receivers are not to see each other's values, make a channel
-/// for each.
+/// what the same sender sends in it later, to another process, and what is left there of an earlier value. It can also look at a
+/// message without taking it (`MSG_PEEK`) and say that it has copied the value, and another process then receives a wrong one. Where
+/// receivers do not trust each other, make a channel for each.
 ///
 /// # Types
 ///

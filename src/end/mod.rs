@@ -27,6 +27,7 @@ use std_owners;
 
 mod ends;
 mod held;
+mod leaving;
 pub(crate) mod packets;
 mod stdio;
 
@@ -40,6 +41,7 @@ pub use ends::Ends;
 pub(crate) use ends::{descriptors, first_descriptors, one_descriptor};
 pub use held::FlushError;
 pub(crate) use held::Held;
+pub(crate) use leaving::{Leaving, leave};
 pub(crate) use stdio::Opened;
 pub use stdio::Stdio;
 
@@ -181,28 +183,6 @@ pub(crate) fn error(on: &[BorrowedFd<'_>], call: &'static str, errno: Errno) -> 
         Errno::CONNRESET => Error::Reset,
         errno => Error::system(call, errno),
     }
-}
-
-/// Removes the mark of a descriptor that is about to leave this crate, as a plain one, for a program or for another process. A
-/// receiver that does not know of it would lose ends. Returns whether there was a mark.
-pub(crate) fn leave(fd: BorrowedFd<'_>) -> bool {
-    let marks = match ledger::mark(fd.as_raw_fd()) {
-        None => &[][..],
-        Some(Mark::Time) => &[Mark::Time],
-        // A clone may have replaced the label by the time.
-        Some(Mark::Label) => &[Mark::Label, Mark::Time],
-    };
-    let mut was_marked = false;
-    for mark in marks {
-        was_marked |= mark.is_set(fd) != Ok(false);
-        let _ = mark.set(fd, false); // no socket at all, or one in a sandbox that refuses it, stays as it is
-    }
-    was_marked
-}
-
-/// Marks a descriptor again that did not leave. With the time, which every receive sees: another holder may receive ends.
-pub(crate) fn stay(fd: BorrowedFd<'_>) {
-    let _ = Mark::Time.set(fd, true); // it could be marked before
 }
 
 impl AsRawFd for End {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::Credentials;
-use crate::end::{self, End, Ends, FromFdError};
+use crate::end::{self, End, Ends, FromFdError, Leaving};
 use crate::error::{Error, Result, gives_back};
 use crate::sys::ancillary::{Beside, MOST};
 
@@ -243,10 +243,11 @@ pub(super) fn sending<T>(ends: &impl Ends, send: impl FnOnce(&[RawFd]) -> Result
     let (fds, len) = end::first_descriptors::<MOST>(ends)?;
     let numbers = fds.map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()));
     let numbers = numbers.get(..len).ok_or(Error::TooLong { len, max: MOST })?;
-    let marked = fds.map(|fd| fd.filter(|fd| end::leave(*fd)));
+    let mut leaving = Leaving::default();
+    let marked = fds.map(|fd| fd.filter(|fd| leaving.leave(*fd)));
     let sent = send(numbers);
     if sent.is_err() {
-        marked.into_iter().flatten().for_each(end::stay);
+        marked.into_iter().flatten().for_each(|fd| leaving.stay(fd));
     }
     sent
 }

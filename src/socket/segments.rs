@@ -23,6 +23,9 @@ const MANY: usize = 16;
 /// A segment is a multiple of this, so that one serves for values of somewhat different lengths.
 const STEP: usize = 64 << 10;
 
+/// How many values find all segments under way before those are given up: receivers that are gone give none back.
+const MISSES: u32 = 64;
+
 /// The segments of one sending socket. A clone of the socket has its own.
 #[derive(Default)]
 pub(crate) struct Segments(Mutex<Kept>);
@@ -33,6 +36,8 @@ struct Kept {
     had_one: bool,
     /// Whether the kernel cannot do it.
     is_refused: bool,
+    /// How many values found all of the segments under way.
+    misses: u32,
     /// The one that was sent first is at the front.
     segments: Vec<Segment>,
 }
@@ -80,7 +85,13 @@ impl Segments {
                     kept.segments.retain(|segment| !segment.is_free_for(0)); // those that were too short
                 }
                 if !kept.has_room_for(capacity) {
-                    return None;
+                    kept.misses += 1;
+                    if kept.misses < MISSES {
+                        return None;
+                    }
+                    // What is left of them is the receivers'.
+                    kept.misses = 0;
+                    kept.segments.clear();
                 }
                 drop(kept);
                 Segment::new(capacity, epoch).inspect_err(|errno| self.note(*errno)).ok()?
@@ -98,11 +109,13 @@ impl Segments {
         }
     }
 
-    /// Keeps it, after it was sent or not.
+    /// Keeps it, after it was sent or not. Other threads may have taken its place meanwhile.
     pub(crate) fn keep(&self, mut segment: Segment, is_sent: bool) {
         segment.is_sent = is_sent;
         if let Ok(mut kept) = self.0.try_lock() {
-            kept.segments.push(segment);
+            if kept.has_room_for(segment.memory.capacity()) {
+                kept.segments.push(segment);
+            }
         }
     }
 }

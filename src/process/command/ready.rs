@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::parts::{Arg, Parts, Place, Value};
-use crate::end::{self, Opened, one_descriptor};
+use crate::end::{Leaving, Opened, one_descriptor};
 use crate::error::{Error, Result};
 use crate::process::given::{Given, VARIABLE, describe};
 use crate::sys::descriptor::is_open;
@@ -33,7 +33,8 @@ impl Ready<'_> {
         start: impl FnOnce(Plan<'_>) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
         let moves: Vec<_> = self.descriptors.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
-        let marked: Vec<_> = moves.iter().map(|(fd, _)| *fd).filter(|fd| end::leave(*fd)).collect();
+        let mut leaving = Leaving::default();
+        let marked: Vec<_> = moves.iter().map(|(fd, _)| *fd).filter(|fd| leaving.leave(*fd)).collect();
         let started = start(Plan {
             paths: &self.paths,
             args: &self.args,
@@ -44,7 +45,7 @@ impl Ready<'_> {
             options,
         });
         if started.is_err() {
-            marked.into_iter().for_each(end::stay);
+            marked.into_iter().for_each(|fd| leaving.stay(fd));
         }
         started
     }

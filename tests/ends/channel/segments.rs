@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         nobody_else_can_write_to_a_segment,
         a_segment_that_could_not_be_sent_is_used_again,
         a_sender_keeps_a_few_segments,
+        a_sender_gives_up_segments_that_are_never_given_back,
         a_longer_value_takes_the_place_of_short_segments,
         a_value_over_four_mebibytes_leaves_nothing_behind,
         a_child_has_no_segment_of_its_parents,
@@ -24,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         a_child_that_keeps_all_ends_writes_to_memory_of_its_own,
         where_a_segment_is_refused_each_value_has_memory_of_its_own,
         threads_that_send_at_a_time_share_no_segment within 120,
+        threads_that_send_at_a_time_leave_a_few_segments,
         a_value_arrives_from_a_segment_whatever_its_length,
         a_length_that_lies_is_an_error,
         a_segment_over_the_limit_is_given_back,
@@ -173,10 +175,14 @@ fn a_segment_that_could_not_be_sent_is_used_again() {
 
 /// The lengths of the segments that this process has open.
 fn kept() -> Vec<u64> {
+    open("/memfd:ipc-values")
+}
+
+/// The lengths of the files of such names that this process has open.
+fn open(names: &str) -> Vec<u64> {
     let numbers = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-    let segments = numbers
-        .filter(|path| fs::read_link(path).is_ok_and(|name| name.to_string_lossy().starts_with("/memfd:ipc-values")));
-    segments.map(|path| fs::metadata(path).unwrap().len()).collect()
+    let files = numbers.filter(|path| fs::read_link(path).is_ok_and(|name| name.to_string_lossy().starts_with(names)));
+    files.filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).collect()
 }
 
 fn a_sender_keeps_a_few_segments() {
@@ -194,6 +200,21 @@ fn a_sender_keeps_a_few_segments() {
             assert_eq!(receiver.recv().unwrap().map(|text| text.len()), Some(len));
         }
     }
+}
+
+fn a_sender_gives_up_segments_that_are_never_given_back() {
+    let (sender, raw) = started();
+    for letter in ['a'; 20] {
+        sender.send(text(letter)).unwrap();
+        receive(&raw); // by somebody who leaves at once
+    }
+    assert!(kept().len() >= 7);
+    let receiver = Receiver::<String>::new(raw);
+    for _ in 0..100 {
+        sender.send(text('b')).unwrap();
+        assert_eq!(receiver.recv().unwrap(), Some(text('b')));
+    }
+    assert_eq!(kept().len(), 1, "one serves for all of them again");
 }
 
 fn a_longer_value_takes_the_place_of_short_segments() {
@@ -323,6 +344,32 @@ fn threads_that_send_at_a_time_share_no_segment() {
     });
     drop(sender);
     assert_eq!(exit_code(&child), 0);
+}
+
+fn threads_that_send_at_a_time_leave_a_few_segments() {
+    const THREADS: usize = 8;
+    let (sender, receiver) = channel::<Vec<u8>>().unwrap();
+    let filler = Sender::<Vec<u8>>::new(sender.try_clone().unwrap().into_inner());
+    let mut waiting = 0;
+    while filler.try_send(vec![7; 100_000]).is_ok() {
+        waiting += 1; // until the queue is full
+    }
+    drop(filler);
+    sender.try_send(vec![7; 4_000_000]).unwrap_err();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| sender.send(vec![7; 4_000_000]).unwrap());
+        }
+        // All of them have filled a segment, unless memory of their own, and wait for room.
+        support::poll_until("all wait", || open("/memfd:ipc-value").len() >= THREADS);
+        for len in [100_000].repeat(waiting).into_iter().chain([4_000_000; THREADS]) {
+            assert_eq!(receiver.recv().unwrap().map(|value| value.len()), Some(len));
+        }
+    });
+    let kept = kept();
+    assert!(kept.iter().sum::<u64>() <= 9 << 20, "{kept:?}");
+    sender.send(vec![8; 4_000_000]).unwrap();
+    assert!(receiver.recv().unwrap() == Some(vec![8; 4_000_000]));
 }
 
 fn a_value_arrives_from_a_segment_whatever_its_length() {

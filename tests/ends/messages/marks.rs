@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         an_end_stays_as_it_was_where_no_program_was_started,
         receiving_ends_does_not_mark_what_a_program_was_given,
         a_send_that_fails_does_not_mark_what_a_program_was_given,
+        nor_what_a_program_is_given_while_it_waits,
         an_empty_message_is_not_eof_after_a_copy_by_number_has_left,
         an_empty_message_is_not_eof_after_a_clone_has_left,
         an_empty_message_is_not_eof_after_another_process_let_the_end_leave,
@@ -217,6 +218,30 @@ fn a_send_that_fails_does_not_mark_what_a_program_was_given() {
     let program = OwnedFd::from(clone);
     carrier.send_with(b"to nobody", &pair.child).unwrap_err();
     assert_plain(&program);
+}
+
+fn nor_what_a_program_is_given_while_it_waits() {
+    for from_std in [false, true] {
+        let (carrier, other) = datagram_pair().unwrap().into();
+        while carrier.try_send(b"until it is full").is_ok() {}
+        let pair = datagram_pair().unwrap();
+        assert_marked(&pair.child);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| carrier.send_with(b"no room", &pair.child).unwrap_err());
+            support::poll_until("it is about to leave", || {
+                [libc::SO_TIMESTAMP, libc::SO_PASSSEC].iter().all(|name| option(&pair.child, *name) == 0)
+            });
+            let clone = pair.child.try_clone().unwrap();
+            let program = match from_std {
+                false => Command::new("true").stdin(clone).spawn().map(|program| program.wait().unwrap()).unwrap(),
+                true => std::process::Command::new("true").stdin(OwnedFd::from(clone)).status().unwrap(),
+            };
+            assert!(program.success());
+            drop(other); // the other end is not sent
+            waiting.join().unwrap();
+        });
+        assert_plain(&pair.child);
+    }
 }
 
 fn an_empty_message_is_not_eof_after_a_copy_by_number_has_left() {
