@@ -23,7 +23,7 @@ const MANY: usize = 16;
 /// A segment is a multiple of this, so that one serves for values of somewhat different lengths.
 const STEP: usize = 64 << 10;
 
-/// How many values find all segments under way before those are given up: receivers that are gone give none back.
+/// How many values in a row find all segments under way before those are given up: receivers that are gone give none back.
 const MISSES: u32 = 64;
 
 /// The segments of one sending socket. A clone of the socket has its own.
@@ -36,7 +36,7 @@ struct Kept {
     had_one: bool,
     /// Whether the kernel cannot do it.
     is_refused: bool,
-    /// How many values found all of the segments under way.
+    /// How many values in a row found all of the segments under way.
     misses: u32,
     /// The one that was sent first is at the front.
     segments: Vec<Segment>,
@@ -78,7 +78,10 @@ impl Segments {
         // The child of a fork has the descriptors at most, and they are severed.
         kept.segments.retain(|segment| segment.memory.is_here());
         let mut segment = match kept.segments.iter().position(|segment| segment.is_free_for(bytes.len())) {
-            Some(at) => kept.segments.remove(at).lend_again()?,
+            Some(at) => {
+                kept.misses = 0;
+                kept.segments.remove(at).lend_again()?
+            }
             None => {
                 let capacity = (page_size() + bytes.len()).next_multiple_of(STEP) - page_size();
                 if !kept.has_room_for(capacity) {
