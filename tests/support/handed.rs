@@ -49,7 +49,7 @@ unsafe fn make(call: libc::c_long, arguments: [libc::c_long; 6]) -> libc::c_long
         match call {
             libc::SYS_preadv2 | libc::SYS_pwritev2 => libc::syscall(call, a, b, c, d, e, 0),
             libc::SYS_sendmsg if is_empty(b as *const libc::msghdr) => 0,
-            libc::SYS_sendmsg => libc::syscall(call, a, b, c, 0, 0, libc::c_long::from(MADE_HERE)),
+            libc::SYS_sendmsg => libc::syscall(call, a, b, c, 0, 0, MADE_HERE as libc::c_long),
             _ => return -libc::c_long::from(libc::ENOSYS),
         }
     };
