@@ -52,7 +52,7 @@ impl Kept {
 /// A segment of memory with a value, or with what is left of one.
 pub(crate) struct Segment {
     memory: shared_memory::Segment,
-    /// What the receiver has, or has had.
+    /// The descriptor that the receiver has, or has had.
     lent: End,
     /// Whether it was sent. It is used again when the receiver has given it back.
     is_sent: bool,
@@ -149,7 +149,7 @@ impl Segment {
         Some(Self { lent, is_sent: false, ..self })
     }
 
-    /// What goes to the receiver.
+    /// The descriptor that goes to the receiver.
     pub(crate) fn lent(&self) -> &End {
         &self.lent
     }

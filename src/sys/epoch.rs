@@ -52,7 +52,7 @@ impl Page {
     }
 }
 
-/// What stands in for the page where the kernel does not wipe any, as in gVisor and in qemu-user: a count of forks, with the pid.
+/// A count of forks, with the pid. It stands in for the page where the kernel wipes none, as in gVisor and in qemu-user.
 mod counted {
     use super::{AtomicBool, AtomicU32, AtomicU64, Errno, Relaxed, Result, own_pid};
 

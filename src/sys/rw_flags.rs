@@ -1,4 +1,4 @@
-//! What this kernel makes of the flags of [preadv2(2)] and [pwritev2(2)] on pipes. gVisor takes every flag and heeds none: a read
+//! Whether this kernel heeds the flags of [preadv2(2)] and [pwritev2(2)] on pipes. gVisor takes every flag and heeds none: a read
 //! that is not to wait waits, and a write that is to raise no signal raises it.
 //!
 //! [preadv2(2)]: https://man7.org/linux/man-pages/man2/preadv2.2.html

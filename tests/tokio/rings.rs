@@ -165,17 +165,22 @@ fn a_ring_that_is_never_empty_lets_other_tasks_run() {
     });
 }
 
+/// A full ring whose reader waits, and whose writer could not wake it.
+fn owing() -> (RingWriter, ipc::RingReader) {
+    let pair = stream_pair().unwrap();
+    let mut writer = ipc::RingWriter::with_capacity(pair.parent, 1).unwrap();
+    let mut reader = ipc::RingReader::new(pair.child).unwrap();
+    assert_eq!(ipc::wait_any(&mut [reader.watch()], Some(Duration::ZERO)).unwrap(), 0); // it waits from now on
+    while writer.try_write(&[0; 1000]).is_ok() {}
+    (RingWriter::new(writer).unwrap(), reader)
+}
+
 /// The kernel has no memory to wake the reader with, and the writer may not sleep before it is woken.
 fn a_wake_up_that_is_owed_lets_other_tasks_run() {
     let run = || {
         refuse_calls(&[libc::SYS_sendto], libc::ENOBUFS);
         on_one_thread().block_on(async {
-            let pair = stream_pair().unwrap();
-            let mut writer = ipc::RingWriter::with_capacity(pair.parent, 1).unwrap();
-            let mut reader = ipc::RingReader::new(pair.child).unwrap();
-            assert_eq!(ipc::wait_any(&mut [reader.watch()], Some(Duration::ZERO)).unwrap(), 0); // it waits from now on
-            while writer.try_write(&[0; 1000]).is_ok() {}
-            let mut writer = RingWriter::new(writer).unwrap();
+            let (mut writer, _reader) = owing();
             tokio::select! {
                 biased;
                 result = writer.write(b"x") => panic!("there is no room: {result:?}"),
@@ -191,12 +196,7 @@ fn a_task_that_owes_a_wake_up_needs_none_itself() {
     let run = || {
         refuse_calls(&[libc::SYS_sendto], libc::ENOBUFS);
         on_one_thread().block_on(async {
-            let pair = stream_pair().unwrap();
-            let mut writer = ipc::RingWriter::with_capacity(pair.parent, 1).unwrap();
-            let mut reader = ipc::RingReader::new(pair.child).unwrap();
-            assert_eq!(ipc::wait_any(&mut [reader.watch()], Some(Duration::ZERO)).unwrap(), 0); // it waits from now on
-            while writer.try_write(&[0; 1000]).is_ok() {}
-            let mut writer = RingWriter::new(writer).unwrap();
+            let (mut writer, mut reader) = owing();
             let waits = Arc::new(AtomicBool::new(false));
             let seen = Arc::clone(&waits);
             let task = tokio::spawn(async move {

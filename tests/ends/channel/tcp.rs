@@ -746,17 +746,18 @@ fn a_machine_without_a_way_to_it_is_an_error() {
     assert_noticed(Machine::cut);
 }
 
+/// A connection to the master that has said one value: the hello arrived here, and nothing is under way.
+fn connected() -> (Sender<u8, TcpWriter>, TcpReader) {
+    let link = short().connect(Machine::MASTER).unwrap();
+    let writer = Sender::new(link.writer);
+    writer.send(1_u8).unwrap();
+    writer.flush().unwrap();
+    (writer, link.reader)
+}
+
 fn assert_noticed(cut: impl FnOnce(&Machine)) {
     let machine = Machine::start(|mut until| {
-        let connect = |_| {
-            let link = short().connect(Machine::MASTER).unwrap();
-            // Says that the hello arrived here, and nothing is under way.
-            let writer = Sender::new(link.writer);
-            writer.send(1_u8).unwrap();
-            writer.flush().unwrap();
-            (writer, link.reader)
-        };
-        let links: Vec<_> = (0..6).map(connect).collect();
+        let links: Vec<_> = (0..6).map(|_| connected()).collect();
         if until.read(&mut [0]).unwrap() == 1 {
             Machine::take_down();
             let _ = until.read(&mut [0]);
@@ -832,14 +833,7 @@ fn assert_noticed(cut: impl FnOnce(&Machine)) {
 /// Another machine that says one value on each of its connections, and then keeps them; and the connections here.
 fn far<const N: usize>() -> (Machine, [TcpLink; N]) {
     let machine = Machine::start(|mut until| {
-        let connect = |_| {
-            let link = short().connect(Machine::MASTER).unwrap();
-            let writer = Sender::new(link.writer);
-            writer.send(1_u8).unwrap();
-            writer.flush().unwrap();
-            (writer, link.reader)
-        };
-        let links: Vec<_> = (0..N).map(connect).collect();
+        let links: Vec<_> = (0..N).map(|_| connected()).collect();
         let _ = until.read(&mut [0]);
         drop(links);
     });
